@@ -1,0 +1,76 @@
+"""The values that flow through the tool, in one direction and frozen:
+
+    ModelSpec, GpuSpec  →  Plan  →  MemoryBreakdown (+ StepTime)  →  Finding*  →  Advice
+
+Units are in the names (`_bytes`, `_tokens`, `_per_s`); bytes are `int`. Totals and peaks are computed from their parts, so that
+they cannot disagree with them. Unknown keys are errors.
+"""
+
+from advisor.values.advice import (
+    Advice,
+    Change,
+    Finding,
+    Fit,
+    Level,
+    ModelSummary,
+    Range,
+    Rung,
+    StepTime,
+    Verdict,
+)
+from advisor.values.card import GpuSpec, Price
+from advisor.values.memory import Interval, MemoryBreakdown, PhaseBytes, TermBytes
+from advisor.values.model import AttentionShape, Block, Linear, MlpShape, ModelSpec
+from advisor.values.plan import ALL_LINEAR, Plan
+from advisor.values.vocabulary import (
+    SCHEMA_VERSION,
+    Attention,
+    DType,
+    Loss,
+    Method,
+    Optimizer,
+    Phase,
+    Quantization,
+    Sharding,
+    Stack,
+    Term,
+    Value,
+)
+
+__all__ = [
+    "ALL_LINEAR",
+    "SCHEMA_VERSION",
+    "Advice",
+    "Attention",
+    "AttentionShape",
+    "Block",
+    "Change",
+    "DType",
+    "Finding",
+    "Fit",
+    "GpuSpec",
+    "Interval",
+    "Level",
+    "Linear",
+    "Loss",
+    "MemoryBreakdown",
+    "Method",
+    "MlpShape",
+    "ModelSpec",
+    "ModelSummary",
+    "Optimizer",
+    "Phase",
+    "PhaseBytes",
+    "Plan",
+    "Price",
+    "Quantization",
+    "Range",
+    "Rung",
+    "Sharding",
+    "Stack",
+    "StepTime",
+    "Term",
+    "TermBytes",
+    "Value",
+    "Verdict",
+]

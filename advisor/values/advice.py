@@ -1,0 +1,147 @@
+"""The answer: every rung priced, the verdict, and what would change it."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Annotated, Literal
+
+from pydantic import Field, computed_field, model_validator
+
+from advisor.values.card import GpuSpec
+from advisor.values.memory import Computed, MemoryBreakdown
+from advisor.values.plan import Plan
+from advisor.values.vocabulary import SCHEMA_VERSION, Bytes, Method, Positive, Value
+
+
+class Fit(str, Enum):
+    """Whether a plan fits a card: the whole interval below it, the whole interval above it, or neither."""
+
+    FITS = "fits"
+    UNCERTAIN = "uncertain"
+    DOES_NOT_FIT = "does_not_fit"
+
+
+class Level(str, Enum):
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+class Range(Value):
+    """A number known only within bounds, and who says so."""
+
+    low: float
+    high: float
+    source: str
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Range:
+        if not self.low <= self.high:
+            raise ValueError("low: must not exceed high")
+        return self
+
+
+class Finding(Value):
+    """One thing that a rule noticed. The id is stable: scripts may match on it."""
+
+    id: str
+    level: Level
+    message: str
+    hint: str = ""
+    numbers: dict[str, float] = {}
+    evidence: tuple[str, ...] = ()
+    """Ids of facts in profiles/methods/."""
+
+
+class Change(Value):
+    """One step taken to make a plan fit, and what it costs."""
+
+    what: str
+    cost: str
+
+
+class StepTime(Value):
+    """Time of one optimizer step on the given cards, and what the run costs."""
+
+    seconds_per_step: Range
+    tokens_per_s: Range
+    hours: Range | None = None
+    """For the data set's tokens, once over; None when its size was not given."""
+    usd: Range | None = None
+
+
+class Rung(Value):
+    """One method: the plan a practitioner would run first, made to fit where that is possible, and its price."""
+
+    plan: Plan
+    memory: MemoryBreakdown
+    """Per card, when there are several."""
+    fit: Fit
+    headroom_bytes: int
+    """Usable memory minus expected; negative when it does not fit."""
+    changes: tuple[Change, ...] = ()
+    """What was changed from the first plan to make it fit, in the order taken."""
+    trainable_params: Positive
+    trainable_share: Annotated[float, Field(gt=0, le=1)]
+    base_precision: str
+    relative_step_time: Range
+    """Step time as a multiple of LoRA's, for the same tokens."""
+    step_time: StepTime | None = None
+    quality: str
+    quality_evidence: tuple[str, ...] = ()
+    adapter_bytes: Bytes | None = None
+    """Size of the saved adapter; None for full fine-tuning, which saves a whole model."""
+    mergeable: str
+    max_seq_len_tokens: int | None = None
+    """Longest sequence that still surely fits at this plan's micro-batch; None when none does."""
+    max_micro_batch_size: int | None = None
+    why_not: str = ""
+    """Why this rung was not chosen; empty for the chosen one."""
+
+
+class ModelSummary(Value):
+    id: str
+    architecture: str
+    params: Positive
+    layers: Positive
+    hidden_size: Positive
+    weights_16bit_bytes: Bytes
+    source: str
+
+
+class Verdict(Value):
+    """Which rung, and the constraint that binds."""
+
+    method: Method | None
+    binding: Literal["memory", "none", "data", "capacity", "unknown"]
+    sentence: str
+
+
+class Advice(Computed):
+    """The whole answer to `advise --model … --gpu …`."""
+
+    schema_version: str = SCHEMA_VERSION
+    model: ModelSummary
+    gpu: GpuSpec
+    n_gpus: Positive = 1
+    assumptions: tuple[str, ...]
+    """What names and omitted options were taken to mean, one line each."""
+    verdict: Verdict
+    rungs: tuple[Rung, ...]
+    """In the order of the ladder."""
+    findings: tuple[Finding, ...] = ()
+    would_change: tuple[str, ...] = ()
+    next_experiment: str
+    snippet: str
+    """Python that builds exactly the plan that was priced; empty when nothing fits."""
+
+    @property
+    def chosen(self) -> Rung | None:
+        return next((rung for rung in self.rungs if rung.plan.method is self.verdict.method), None)
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def exit_code(self) -> int:
+        """0 something fits · 1 nothing fits · 3 cannot tell."""
+        fits = {rung.fit for rung in self.rungs}
+        return 0 if Fit.FITS in fits else 3 if Fit.UNCERTAIN in fits else 1

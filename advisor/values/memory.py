@@ -1,0 +1,114 @@
+"""What a plan needs: bytes by term and phase, and the interval beside them."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, computed_field, model_validator
+
+from advisor.values.vocabulary import SCHEMA_VERSION, Bytes, Phase, Term, Value
+
+
+class Computed(Value):
+    """A value with computed fields: they are printed, and when its JSON is read back they are recomputed rather than trusted."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_computed(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        return {key: value for key, value in data.items() if key not in cls.model_computed_fields}
+
+
+class TermBytes(Value):
+    """Bytes of one term at the moment of a phase's peak."""
+
+    term: Term
+    bytes: Bytes
+    detail: str = ""
+
+
+class PhaseBytes(Computed):
+    """The highest moment of one phase: its terms add up to what the allocator holds then."""
+
+    phase: Phase
+    terms: tuple[TermBytes, ...]
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def allocated_bytes(self) -> int:
+        return sum(term.bytes for term in self.terms)
+
+
+class Interval(Value):
+    """Margins beside an estimate: factors on the expected value, and where they come from."""
+
+    low_factor: Annotated[float, Field(gt=0, le=1)]
+    high_factor: Annotated[float, Field(ge=1)]
+    source: str
+
+
+class MemoryBreakdown(Computed):
+    """Memory of one plan on one card. Peak is the largest phase, never a sum of phases."""
+
+    schema_version: str = SCHEMA_VERSION
+    source: Literal["estimate", "trace", "calibrated"]
+    versions: dict[str, str] = {}
+    """Library versions that the number speaks for."""
+    phases: tuple[PhaseBytes, ...]
+    reserved_slack_bytes: Bytes
+    """What the caching allocator holds beyond the live tensors at the peak: unfilled segments and fragments."""
+    context_bytes: Bytes
+    """CUDA context of the process, outside the allocator."""
+    interval: Interval
+    notes: tuple[str, ...] = ()
+
+    @cached_property
+    def _peak(self) -> PhaseBytes:
+        return max(self.phases, key=lambda phase: phase.allocated_bytes)
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def peak_phase(self) -> Phase:
+        return self._peak.phase
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def terms(self) -> tuple[TermBytes, ...]:
+        """The terms alive at the peak."""
+        return self._peak.terms
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def peak_allocated_bytes(self) -> int:
+        """Comparable to `torch.cuda.max_memory_allocated()`."""
+        return self._peak.allocated_bytes
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def peak_reserved_bytes(self) -> int:
+        """Comparable to `torch.cuda.max_memory_reserved()`."""
+        return self.peak_allocated_bytes + self.reserved_slack_bytes
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def process_bytes(self) -> int:
+        """Comparable to the process's line in nvidia-smi."""
+        return self.peak_reserved_bytes + self.context_bytes
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def expected_bytes(self) -> int:
+        """What the card must hold: the process, as expected."""
+        return self.process_bytes
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def low_bytes(self) -> int:
+        return int(self.expected_bytes * self.interval.low_factor)
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def high_bytes(self) -> int:
+        return int(self.expected_bytes * self.interval.high_factor)

@@ -1,0 +1,129 @@
+"""A model's shape: what LoRA can wrap, what bitsandbytes can quantise, what a forward pass computes."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Literal
+
+from advisor.values.vocabulary import Positive, Value
+
+
+class Linear(Value):
+    """One weight matrix of a block: what LoRA can wrap and bitsandbytes can quantise."""
+
+    name: str
+    """Leaf name as peft's `target_modules` matches it, e.g. "q_proj"."""
+    in_features: Positive
+    out_features: Positive
+    bias: bool = False
+    copies: Positive = 1
+    """How many such modules the block holds (experts held as separate modules, for instance)."""
+    is_module: bool = True
+    """False where the library keeps the weights in a bare 3-D parameter (fused experts of transformers 5): not quantised by
+    bitsandbytes, not wrapped by LoRA's default targets."""
+
+    @property
+    def weight_params(self) -> int:
+        return self.in_features * self.out_features * self.copies
+
+    @property
+    def params(self) -> int:
+        return (self.in_features * self.out_features + (self.out_features if self.bias else 0)) * self.copies
+
+
+class AttentionShape(Value):
+    """Geometry of a block's attention. Latent attention (DeepSeek) has `v_head_dim` smaller than `head_dim`."""
+
+    kind: Literal["standard", "latent", "linear", "mamba"] = "standard"
+    heads: Positive
+    kv_heads: Positive
+    head_dim: Positive
+    v_head_dim: Positive
+    window_tokens: Positive | None = None
+    qk_norm: Literal["none", "head", "full"] = "none"
+    """Normalisation of queries and keys: per head (Qwen3, Gemma 3) or over the whole projection (OLMo 2)."""
+    rotary_fraction: float = 1.0
+    """Share of head_dim that is rotated; 0 for learned or ALiBi positions."""
+    softcap: bool = False
+    fused_qkv: bool = False
+    """One matrix computes q, k and v (GPT-NeoX, Phi-3, GPT-2)."""
+
+
+class MlpShape(Value):
+    """Geometry of a block's feed-forward part, dense or Mixture-of-Experts."""
+
+    kind: Literal["gated", "plain", "moe"]
+    intermediate_size: Positive
+    """Width of the dense part, or of one expert."""
+    activation: str
+    fused_gate_up: bool = False
+    """One matrix computes gate and up (Phi-3, GLM-4)."""
+    experts: int = 0
+    experts_per_token: int = 0
+    shared_intermediate_size: int = 0
+
+
+class Block(Value):
+    """A run of `count` consecutive, equal decoder (or encoder) layers."""
+
+    count: Positive
+    linears: tuple[Linear, ...]
+    attention: AttentionShape
+    mlp: MlpShape
+    norm: Literal["rms", "rms_gemma", "layer"]
+    """RMSNorm as in Llama, as in Gemma (1 + weight, in fp32), or LayerNorm."""
+    norms: int = 2
+    """Norms over the hidden size in the residual path: 2 (before attention and MLP), 4 (Gemma 2: before and after), 1 (Cohere)."""
+    norm_placement: Literal["pre", "post", "both", "parallel"] = "pre"
+    other_params: int = 0
+    """Everything that is no linear weight or bias: norms, routers' biases, sinks, convolution kernels."""
+
+    @cached_property
+    def params(self) -> int:
+        """Parameters of one layer of this run."""
+        return sum(linear.params for linear in self.linears) + self.other_params
+
+
+class ModelSpec(Value):
+    """A model's shape, parameter for parameter, and where it comes from."""
+
+    id: str
+    model_type: str
+    architecture: str
+    """Class name as in config.json, e.g. "LlamaForCausalLM"."""
+    kind: Literal["decoder", "encoder"] = "decoder"
+    hidden_size: Positive
+    vocab_size: Positive
+    blocks: tuple[Block, ...]
+    """Consecutive runs of equal layers, first layer first."""
+    embedding_params: Positive
+    """Token, position and type embeddings together (counted once; the head is `head_params`)."""
+    head_params: int
+    """Output head: 0 when tied to the embedding."""
+    head_bias: bool = False
+    tied_embeddings: bool = False
+    other_params: int = 0
+    """Outside blocks, embeddings and head: final norm, embedding projections and norms, poolers."""
+    scales_logits: bool = False
+    softcaps_logits: bool = False
+    embedding_scaled: bool = False
+    max_position_tokens: int | None = None
+    config_json: str
+    """The config.json that this was read from, verbatim, so that the dry run can build the real model."""
+    source: str
+    source_date: str | None = None
+    params_published: int | None = None
+    notes: tuple[str, ...] = ()
+
+    def __hash__(self) -> int:
+        return hash((self.id, self.config_json))
+
+    @cached_property
+    def layers(self) -> int:
+        return sum(block.count for block in self.blocks)
+
+    @cached_property
+    def params(self) -> int:
+        """Every parameter once, tied tensors counted once."""
+        blocks = sum(block.params * block.count for block in self.blocks)
+        return blocks + self.embedding_params + self.head_params + self.other_params

@@ -1,0 +1,78 @@
+"""A plan: the whole training set-up."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field, model_validator
+
+from advisor.values.vocabulary import (
+    Attention,
+    DType,
+    Loss,
+    Method,
+    Optimizer,
+    Positive,
+    Quantization,
+    Sharding,
+    Stack,
+    Value,
+)
+
+ALL_LINEAR = "all-linear"
+
+
+class Plan(Value):
+    """The whole training set-up. Everything that changes a byte is here, and nothing else is.
+
+    `stacks.default_plan` fills in what a practitioner would run first on a given stack.
+    """
+
+    method: Method = Method.LORA
+    rank: Positive = 16
+    alpha: Annotated[float, Field(gt=0)] = 32
+    target_modules: tuple[str, ...] = (ALL_LINEAR,)
+    """Leaf names as peft matches them, or ("all-linear",): every linear layer of the blocks, not the head."""
+    use_rslora: bool = False
+    adapter_dtype: DType = DType.FP32
+    """peft keeps adapters of 16-bit models in fp32 (`autocast_adapter_dtype`, peft 0.21 tuners/tuners_utils.py)."""
+    base_dtype: DType = DType.BF16
+    """Type of the unquantised weights, and of the computation unless `autocast`."""
+    autocast: bool = False
+    """Run forward under torch.autocast to 16 bit (`bf16=True` of a Trainer)."""
+    autocast_dtype: DType = DType.BF16
+    quantization: Quantization | None = None
+    double_quant: bool = True
+    kbit_prepare: bool = False
+    """Call peft's `prepare_model_for_kbit_training`, which lifts every unquantised parameter to fp32."""
+    optimizer: Optimizer = Optimizer.ADAMW
+    micro_batch_size: Positive = 1
+    seq_len_tokens: Positive = 2048
+    grad_accum_steps: Positive = 1
+    gradient_checkpointing: bool = True
+    attention: Attention = Attention.SDPA
+    padding: bool = False
+    """Batches hold padding, so that attention gets a mask."""
+    kv_cache_in_outputs: bool = False
+    """`use_cache` left on without checkpointing: the forward's outputs keep keys and values alive."""
+    loss: Loss = Loss.FULL
+    stack: Stack = Stack.HF
+    n_gpus: Positive = 1
+    sharding: Sharding = Sharding.NONE
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Plan:
+        if self.method.is_quantized and self.quantization is None:
+            raise ValueError(f"quantization: {self.method.value} needs one of nf4, fp4, int8")
+        if self.method is Method.FULL and self.quantization is not None:
+            raise ValueError("quantization: full fine-tuning trains 16- or 32-bit weights, not quantised ones")
+        if self.method in (Method.LORA, Method.DORA) and self.quantization is not None:
+            raise ValueError(f"quantization: {self.method.value} on a quantised base is called q{self.method.value}")
+        if self.n_gpus == 1 and self.sharding is not Sharding.NONE:
+            raise ValueError("sharding: needs more than one GPU")
+        return self
+
+    @property
+    def tokens_per_step(self) -> int:
+        """Tokens of one optimizer step over all cards."""
+        return self.micro_batch_size * self.seq_len_tokens * self.grad_accum_steps * self.n_gpus

@@ -1,0 +1,135 @@
+"""The words that every part of the tool shares: the base value and the closed enumerations, parsed once at the edge."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+SCHEMA_VERSION = "1"
+"""Version of the JSON that `--json` prints; it rises when a field is renamed, removed or changes its meaning."""
+
+Positive = Annotated[int, Field(gt=0)]
+Bytes = Annotated[int, Field(ge=0)]
+
+
+class Value(BaseModel):
+    """Base of every value: frozen, and strict about unknown fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Method(str, Enum):
+    """The rungs. QDoRA is DoRA on a 4-bit base."""
+
+    LORA = "lora"
+    QLORA = "qlora"
+    DORA = "dora"
+    QDORA = "qdora"
+    FULL = "full"
+
+    @property
+    def has_adapter(self) -> bool:
+        return self is not Method.FULL
+
+    @property
+    def is_dora(self) -> bool:
+        return self in (Method.DORA, Method.QDORA)
+
+    @property
+    def is_quantized(self) -> bool:
+        return self in (Method.QLORA, Method.QDORA)
+
+    @property
+    def label(self) -> str:
+        return {"lora": "LoRA", "qlora": "QLoRA", "dora": "DoRA", "qdora": "QDoRA", "full": "Full"}[self.value]
+
+
+class DType(str, Enum):
+    """Storage types of floating-point tensors."""
+
+    FP32 = "fp32"
+    BF16 = "bf16"
+    FP16 = "fp16"
+
+    @property
+    def size_bytes(self) -> int:
+        return 4 if self is DType.FP32 else 2
+
+
+class Quantization(str, Enum):
+    """bitsandbytes storage of the frozen base weights (bitsandbytes/functional.py, 0.50)."""
+
+    NF4 = "nf4"
+    FP4 = "fp4"
+    INT8 = "int8"
+
+
+class Optimizer(str, Enum):
+    """Names as in transformers' `TrainingArguments.optim` (5.23); `adamw_torch` is the foreach implementation on CUDA."""
+
+    ADAMW = "adamw_torch"
+    ADAMW_FUSED = "adamw_torch_fused"
+    ADAMW_8BIT = "adamw_8bit"
+    PAGED_ADAMW_32BIT = "paged_adamw_32bit"
+    PAGED_ADAMW_8BIT = "paged_adamw_8bit"
+    ADAFACTOR = "adafactor"
+    LION_32BIT = "lion_32bit"
+    LION_8BIT = "lion_8bit"
+    SGD = "sgd"
+
+
+class Attention(str, Enum):
+    """Which kernel computes attention. `sdpa` lets torch choose: flash, or mem-efficient where there is a mask or no flash kernel."""
+
+    FLASH = "flash"
+    SDPA = "sdpa"
+    MEM_EFFICIENT = "mem_efficient"
+    EAGER = "eager"
+
+
+class Loss(str, Enum):
+    """How logits become a loss: all at once with an fp32 copy, in chunks of tokens (TRL >= 1.7), or fused into the head (Liger, CCE)."""
+
+    FULL = "full"
+    CHUNKED = "chunked"
+    FUSED = "fused"
+
+
+class Stack(str, Enum):
+    """Whose training loop runs."""
+
+    HF = "hf"
+    TRL = "trl"
+    PLAIN = "plain"
+
+
+class Sharding(str, Enum):
+    """What several cards share: nothing (DDP keeps a replica each), or everything (FSDP full shard, ZeRO-3)."""
+
+    NONE = "none"
+    DDP = "ddp"
+    FSDP = "fsdp"
+
+
+class Phase(str, Enum):
+    """The parts of a run in which memory peaks."""
+
+    LOAD = "load"
+    FORWARD = "forward"
+    BACKWARD = "backward"
+    OPTIMIZER_STEP = "optimizer_step"
+
+
+class Term(str, Enum):
+    """What a byte is for. The estimate, the dry run and the report share this vocabulary."""
+
+    WEIGHTS = "weights"
+    ADAPTER = "adapter"
+    GRADIENTS = "gradients"
+    OPTIMIZER = "optimizer_state"
+    ACTIVATIONS = "activations"
+    LOGITS = "logits_and_loss"
+    TEMPORARIES = "temporaries"
+    WORKSPACE = "workspace"
