@@ -1,0 +1,202 @@
+"""Tapes of single layers: what transformers, peft and bitsandbytes run for a linear layer, a norm, an activation.
+
+Sizes are bytes. Legend: in/out features of a matrix, r rank, e bytes per element of the residual stream, c of the computation
+inside matrices. Sources are files of transformers 5.23, peft 0.21 and bitsandbytes 0.50, unless they say otherwise.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from advisor.memory.tape import Size, Tape, Tensor
+from advisor.values import Linear, Quantization
+
+FP32_BYTES = 4
+ABSMAX_SCRATCH_PER_PARAM = 1 / 16
+"""Dequantising doubly quantised weights first makes an fp32 absmax per 64 weights (bitsandbytes/functional.py, dequantize_4bit)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """Everything about a plan that changes what a layer does."""
+
+    stream_bytes: int
+    """Bytes per element of the hidden states between blocks (fp32 when embeddings were lifted by k-bit preparation)."""
+    compute_bytes: int
+    """Bytes per element inside matrix products: the 16-bit type under autocast or in 4-bit layers."""
+    weight_bytes: int
+    """Bytes per element of an unquantised weight matrix."""
+    adapter_bytes: int
+    trains_base: bool
+    """Full fine-tuning: every parameter gets a gradient."""
+    quantization: Quantization | None
+    double_quant: bool
+    rank: int
+    dora: bool
+    autocast: bool
+    adapted: frozenset[str]
+    """Leaf names of the linear layers that carry an adapter."""
+
+
+def cast(tape: Tape, x: Tensor, features: int, from_bytes: int, to_bytes: int) -> Tensor:
+    """`x.to(dtype)`: nothing when the type is already right, else a new tensor; keeps nothing."""
+    if from_bytes == to_bytes:
+        return x
+    return tape.op((x,), Size(features * to_bytes))
+
+
+def linear(tape: Tape, x: Tensor, layer: Linear, setting: Setting, x_bytes: int) -> Tensor:
+    """A linear layer with whatever is wrapped around it. The result has `x_bytes` per element, except under autocast."""
+    if layer.name in setting.adapted and layer.is_module:
+        return _adapted(tape, x, layer, setting, x_bytes)
+    return _base(tape, x, layer, setting, x_bytes)
+
+
+def output_bytes(setting: Setting, x_bytes: int) -> int:
+    """Bytes per element of what a linear layer returns: autocast decides, else the type that came in."""
+    return setting.compute_bytes if setting.autocast else x_bytes
+
+
+def _base(tape: Tape, x: Tensor, layer: Linear, setting: Setting, x_bytes: int) -> Tensor:
+    if setting.quantization is None or not layer.is_module:
+        return _dense(tape, x, layer, setting, x_bytes)
+    if setting.quantization is Quantization.INT8:
+        return _int8(tape, x, layer, setting, x_bytes)
+    return _four_bit(tape, x, layer, setting, x_bytes)
+
+
+def _dense(tape: Tape, x: Tensor, layer: Linear, setting: Setting, x_bytes: int) -> Tensor:
+    """`F.linear`: keeps its input only where the weight is trained (derivatives.yaml, `mm`)."""
+    params = layer.in_features * layer.out_features
+    inner_bytes = setting.compute_bytes if setting.autocast else x_bytes
+    x = cast(tape, x, layer.in_features, x_bytes, inner_bytes)
+    keeps: list[Tensor] = [x] if setting.trains_base else []
+    if setting.autocast and setting.weight_bytes != inner_bytes:
+        # autocast makes a 16-bit copy of the weight, which the product keeps to differentiate by its input
+        keeps.append(Tensor(Size(constant=params * inner_bytes), False))
+    gradient = (params + (layer.out_features if layer.bias else 0)) * setting.weight_bytes if setting.trains_base else 0
+    return tape.op((x,), Size(layer.out_features * inner_bytes), keeps=tuple(keeps), parameter_gradient_bytes=gradient)
+
+
+def _four_bit(tape: Tape, x: Tensor, layer: Linear, setting: Setting, x_bytes: int) -> Tensor:
+    """`Linear4bit`: computes in 16 bit and returns the input's type; dequantises the weight anew in both directions.
+
+    Source: bitsandbytes/nn/modules.py `Linear4bit.forward`, bitsandbytes/autograd/_functions.py `MatMul4Bit` (keeps no input).
+    """
+    inner_bytes = setting.compute_bytes
+    params = layer.in_features * layer.out_features
+    absmax_bytes = int(params * ABSMAX_SCRATCH_PER_PARAM) if setting.double_quant else 0
+    scratch = Size(constant=params * inner_bytes + absmax_bytes)
+    x = cast(tape, x, layer.in_features, x_bytes, inner_bytes)
+    y = tape.op((x,), Size(layer.out_features * inner_bytes), scratch=(scratch, scratch))
+    return cast(tape, y, layer.out_features, inner_bytes, x_bytes)
+
+
+def _int8(tape: Tape, x: Tensor, layer: Linear, setting: Setting, x_bytes: int) -> Tensor:
+    """`Linear8bitLt`: quantises the input per row and keeps it (bitsandbytes/autograd/_functions.py `MatMul8bitLt`).
+
+    Forward scratch: an fp16 copy and an int8 copy of the input, the int32 product. Backward scratch: the weight in 16 bit.
+    """
+    inner_bytes = setting.compute_bytes
+    x = cast(tape, x, layer.in_features, x_bytes, inner_bytes)
+    forward_scratch = Size(layer.in_features * 3 + layer.out_features * 4)
+    backward_scratch = Size(constant=layer.in_features * layer.out_features * inner_bytes)
+    y = tape.op((x,), Size(layer.out_features * inner_bytes), keeps=(x,), scratch=(forward_scratch, backward_scratch))
+    return cast(tape, y, layer.out_features, inner_bytes, x_bytes)
+
+
+def _adapted(tape: Tape, x: Tensor, layer: Linear, setting: Setting, x_bytes: int) -> Tensor:
+    """LoRA or DoRA around a base layer (peft/tuners/lora/layer.py `Linear.forward`, lora/bnb.py `Linear4bit.forward`)."""
+    y_bytes = output_bytes(setting, x_bytes)
+    result = _base(tape, x, layer, setting, x_bytes)
+    if setting.quantization is not None:
+        result = tape.op((result,), Size(layer.out_features * y_bytes))  # "defensively clone", lora/bnb.py
+    # peft casts the input to the adapter's type; under autocast bitsandbytes' layer skips that (lora/bnb.py requires_conversion)
+    inner_bytes = setting.adapter_bytes
+    if not (setting.autocast and setting.quantization is not None):
+        x = cast(tape, x, layer.in_features, x_bytes, inner_bytes)
+        x_bytes = inner_bytes
+    if setting.autocast:
+        inner_bytes = setting.compute_bytes
+        x = cast(tape, x, layer.in_features, x_bytes, inner_bytes)
+    low = tape.op((x,), Size(setting.rank * inner_bytes), keeps=(x,), parameter_gradient_bytes=layer.in_features * setting.rank * setting.adapter_bytes)
+    if setting.dora:
+        return _dora(tape, result, low, layer, setting, (inner_bytes, y_bytes))
+    wide = Size(layer.out_features * inner_bytes)
+    update = tape.op((low,), wide, keeps=(low,), parameter_gradient_bytes=layer.out_features * setting.rank * setting.adapter_bytes)
+    update = tape.op((update,), wide)  # times scaling
+    if setting.quantization is not None:
+        update = cast(tape, update, layer.out_features, inner_bytes, y_bytes)
+        return tape.op((result, update), Size(layer.out_features * y_bytes), aliases=(True, True))
+    return _add_and_round(tape, result, update, layer.out_features, (y_bytes, inner_bytes))
+
+
+def _add_and_round(tape: Tape, result: Tensor, update: Tensor, features: int, widths: tuple[int, int]) -> Tensor:
+    """`(result + update).to(result.dtype)` where the update may be wider: the sum is as wide as the wider of the two."""
+    result_bytes, update_bytes = widths
+    sum_bytes = max(widths)
+    total = tape.op((result, update), Size(features * sum_bytes), aliases=(result_bytes == sum_bytes, update_bytes == sum_bytes))
+    return cast(tape, total, features, sum_bytes, result_bytes)
+
+
+def _dora(tape: Tape, result: Tensor, low: Tensor, layer: Linear, setting: Setting, widths: tuple[int, int]) -> Tensor:
+    """DoRA's forward (peft/tuners/lora/dora.py `DoraLinearLayer.forward`; the norm is detached, DoRA paper section 4.3).
+
+    Each call multiplies an identity matrix through the adapter to get B·A, and adds it to a copy of the weight in the adapter's
+    type: matrices of in x in and in x out, whatever the batch.
+    """
+    inner_bytes, y_bytes = widths
+    matrix = layer.in_features * layer.out_features * setting.adapter_bytes
+    identity = layer.in_features * (layer.in_features + setting.rank) * setting.adapter_bytes
+    needs_copy = setting.quantization is not None or setting.weight_bytes != setting.adapter_bytes
+    held = tape.op((), Size(constant=identity + matrix * (2 if needs_copy else 1)), scratch=(Size(constant=2 * matrix), Size()))
+    out = layer.out_features
+    wide = Size(out * inner_bytes)
+    update = tape.op((low,), wide, keeps=(low,), parameter_gradient_bytes=out * setting.rank * setting.adapter_bytes)
+    magnitude = out * setting.adapter_bytes
+    # (m/|w| - 1) * base: keeps base; m/|w| * update: keeps update; each then sums a product for the magnitude's gradient
+    scaled_bytes = max(y_bytes, setting.adapter_bytes)
+    scaled = Size(out * scaled_bytes)
+    base_part = tape.op((result,), scaled, keeps=(result,), scratch=(Size(), scaled), parameter_gradient_bytes=magnitude)
+    update_part = tape.op((update,), scaled, keeps=(update,), scratch=(Size(), scaled))
+    update_part = tape.op((update_part,), scaled)  # times scaling
+    extra = tape.op((base_part, update_part), scaled, aliases=(True, True))
+    tape.hold(held)
+    return _add_and_round(tape, result, extra, out, (y_bytes, scaled_bytes))
+
+
+def rms_norm(tape: Tape, x: Tensor, features: int, setting: Setting, x_bytes: int) -> Tensor:
+    """RMSNorm as written out in Llama (models/llama/modeling_llama.py `LlamaRMSNorm`): in fp32, rounded, times the weight."""
+    wide = Size(features * FP32_BYTES)
+    narrow = Size(features * x_bytes)
+    x32 = cast(tape, x, features, x_bytes, FP32_BYTES)
+    # pow(2) keeps its input; its backward makes pow(1), times 2, times the gradient (FunctionsManual.cpp pow_backward)
+    variance = tape.op((x32,), Size(FP32_BYTES), keeps=(x32,), scratch=(wide, wide.scaled(3)))
+    rsqrt = tape.op((variance,), Size(FP32_BYTES), keeps=(variance,))
+    normed = tape.op((x32, rsqrt), wide, keeps=(x32, rsqrt), scratch=(Size(), wide))
+    tape.hold(x32)
+    normed = cast(tape, normed, features, FP32_BYTES, x_bytes)
+    weight_gradient = features * setting.weight_bytes if setting.trains_base else 0
+    keeps = (normed,) if setting.trains_base else ()
+    return tape.op((normed,), narrow, keeps=keeps, scratch=(Size(), narrow if setting.trains_base else Size()), parameter_gradient_bytes=weight_gradient)
+
+
+def rms_norm_gemma(tape: Tape, x: Tensor, features: int, setting: Setting, x_bytes: int) -> Tensor:
+    """RMSNorm as in Gemma (models/gemma2/modeling_gemma2.py): `norm(x.float()) * (1 + weight.float())`, rounded at the end."""
+    wide = Size(features * FP32_BYTES)
+    x32 = cast(tape, x, features, x_bytes, FP32_BYTES)
+    variance = tape.op((x32,), Size(FP32_BYTES), keeps=(x32,), scratch=(wide, wide.scaled(3)))
+    rsqrt = tape.op((variance,), Size(FP32_BYTES), keeps=(variance,))
+    normed = tape.op((x32, rsqrt), wide, keeps=(x32, rsqrt), scratch=(Size(), wide))
+    tape.hold(x32)
+    weight_gradient = features * setting.weight_bytes if setting.trains_base else 0
+    keeps = (normed,) if setting.trains_base else ()
+    scaled = tape.op((normed,), wide, keeps=keeps, scratch=(Size(), wide if setting.trains_base else Size()), parameter_gradient_bytes=weight_gradient)
+    return cast(tape, scaled, features, FP32_BYTES, x_bytes)
+
+
+def layer_norm(tape: Tape, x: Tensor, features: int, setting: Setting, x_bytes: int) -> Tensor:
+    """`native_layer_norm` keeps its input, mean and reciprocal deviation (derivatives.yaml)."""
+    statistics = Tensor(Size(2 * FP32_BYTES), False)
+    weight_gradient = 2 * features * setting.weight_bytes if setting.trains_base else 0
+    return tape.op((x,), Size(features * x_bytes), keeps=(x, statistics), parameter_gradient_bytes=weight_gradient)

@@ -1,0 +1,210 @@
+"""A training step written down without tensors: which storages an operation makes, keeps for its backward, and frees.
+
+The operations of a block are recorded on a `Tape` in the order in which the library runs them; `forward` and `backward` then walk
+the tape and return the moments at which memory peaks. Sizes stay symbolic (`Size`: bytes per token, per token pair, constant), so
+that one walk answers for every micro-batch and sequence length.
+
+The rules are those of torch's autograd (torch 2.13): `tools/autograd/derivatives.yaml` says what each operation saves;
+`torch/csrc/autograd/engine.cpp` runs nodes latest first and drops a node's saved tensors once it has run;
+`torch/csrc/autograd/input_buffer.cpp` sums the gradients of a tensor that is used twice in place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+
+class Size(NamedTuple):
+    """Bytes as a polynomial in the shape of the batch."""
+
+    per_token: int = 0
+    per_pair: int = 0
+    """Per pair of tokens of the same sequence: micro-batch x sequence x sequence."""
+    constant: int = 0
+
+    def plus(self, other: Size, times: int = 1) -> Size:
+        return Size(
+            self.per_token + times * other.per_token,
+            self.per_pair + times * other.per_pair,
+            self.constant + times * other.constant,
+        )
+
+    def scaled(self, factor: int) -> Size:
+        return Size(self.per_token * factor, self.per_pair * factor, self.constant * factor)
+
+    def at(self, tokens: int, pairs: int) -> int:
+        return self.per_token * tokens + self.per_pair * pairs + self.constant
+
+
+ZERO = Size()
+
+
+class Moment(NamedTuple):
+    """What is alive at one instant of a walk: everything, and the part kept for the backward pass."""
+
+    live: Size
+    kept: Size
+
+
+def upper(moments: Iterable[Moment]) -> tuple[Moment, ...]:
+    """The moments that can be the highest for some shape: those not exceeded in every coefficient by another."""
+    front: list[Moment] = []
+    for moment in moments:
+        live = moment.live
+        if any(f.live[0] >= live[0] and f.live[1] >= live[1] and f.live[2] >= live[2] for f in front):
+            continue
+        front = [f for f in front if not (live[0] >= f.live[0] and live[1] >= f.live[1] and live[2] >= f.live[2])]
+        front.append(moment)
+    return tuple(front)
+
+
+@dataclass(slots=True, eq=False)
+class Tensor:
+    """A storage. `needs_grad` follows autograd; `size` is ZERO for views of something counted elsewhere."""
+
+    size: Size
+    needs_grad: bool
+    last_use: int = -1
+    keeps: int = 0
+    """How many operations keep it for their backward."""
+
+
+@dataclass(slots=True, eq=False)
+class Op:
+    """One autograd node."""
+
+    inputs: tuple[Tensor, ...]
+    output: Tensor
+    kept: tuple[Tensor, ...]
+    forward_scratch: Size
+    backward_scratch: Size
+    aliases: tuple[bool, ...]
+    """Per input: its gradient is the incoming gradient itself (additions, views), so that nothing is allocated for it."""
+    parameter_gradient_bytes: int
+
+
+@dataclass(slots=True)
+class Tape:
+    """Records operations. Every method returns the operation's output."""
+
+    ops: list[Op] = field(default_factory=list)
+
+    def op(
+        self,
+        inputs: tuple[Tensor, ...],
+        size: Size,
+        *,
+        keeps: tuple[Tensor, ...] = (),
+        scratch: tuple[Size, Size] = (ZERO, ZERO),
+        aliases: tuple[bool, ...] | None = None,
+        parameter_gradient_bytes: int = 0,
+    ) -> Tensor:
+        """One operation: `keeps` of its inputs (or internals) for backward, `scratch` forward and backward, trains a parameter or not."""
+        needs_grad = parameter_gradient_bytes > 0 or any(tensor.needs_grad for tensor in inputs)
+        output = Tensor(size, needs_grad)
+        kept = keeps if needs_grad else ()
+        op = Op(inputs, output, kept, scratch[0], scratch[1], aliases or (False,) * len(inputs), parameter_gradient_bytes)
+        index = len(self.ops)
+        for tensor in inputs:
+            tensor.last_use = index
+        self.ops.append(op)
+        return output
+
+    def hold(self, tensor: Tensor) -> None:
+        """The Python frame still refers to `tensor` when the latest operation runs."""
+        tensor.last_use = max(tensor.last_use, len(self.ops) - 1)
+
+
+class Walk(NamedTuple):
+    """The result of walking a tape once."""
+
+    peaks: tuple[Moment, ...]
+    kept: Size
+    """What is still alive afterwards besides the output: kept activations after a forward, parameter gradients after a backward."""
+
+
+def forward(tape: Tape, entry: Tensor, *, keep: bool, entry_held: bool) -> Walk:
+    """Run the tape forwards from the live tensor `entry`.
+
+    With `keep` false (inside a checkpointed block, or evaluation) nothing is kept for backward. With `entry_held` somebody else
+    holds and counts the entry (a checkpoint); otherwise it dies at its last use like any other tensor, unless it is kept.
+    """
+    live, kept = (ZERO if entry_held else entry.size), ZERO
+    peaks: list[Moment] = []
+    dying: dict[int, list[Tensor]] = {} if entry_held else {entry.last_use: [entry]}
+    counted: set[int] = set()
+    for index, op in enumerate(tape.ops):
+        output = op.output
+        live = live.plus(output.size)
+        if keep:
+            for tensor in op.kept:
+                if tensor.last_use < 0 and id(tensor) not in counted:  # made inside the operation only to be kept
+                    live = live.plus(tensor.size)
+                if id(tensor) not in counted and not (entry_held and tensor is entry):
+                    counted.add(id(tensor))
+                    kept = kept.plus(tensor.size)
+        peaks.append(Moment(live.plus(op.forward_scratch), kept))
+        if output.last_use >= 0:
+            dying.setdefault(output.last_use, []).append(output)
+        for tensor in dying.pop(index, ()):
+            # a tensor that a later operation keeps is kept by one of its users, which have all run by its last use
+            if not (keep and id(tensor) in counted):
+                live = live.plus(tensor.size, -1)
+    return Walk(upper(peaks), kept)
+
+
+def backward(tape: Tape, kept: Size, gradient: Size) -> Walk:
+    """Run the tape backwards from a live output gradient, with everything that `forward(keep=True)` kept alive.
+
+    Ends with the gradient of the entry tensor alive. `Walk.kept` is the total of parameter gradients, which stay.
+    """
+    keeps: dict[int, int] = {}
+    for op in tape.ops:
+        for tensor in op.kept:
+            keeps[id(tensor)] = keeps.get(id(tensor), 0) + 1
+    grads: dict[int, Size] = {id(tape.ops[-1].output): gradient}
+    shared: dict[int, int] = {}
+    owner: dict[int, int] = {id(tape.ops[-1].output): id(tape.ops[-1].output)}
+    live, parameter_gradients = kept.plus(gradient), 0
+    peaks: list[Moment] = [Moment(live, kept)]
+
+    def drop(root: int, size: Size) -> None:
+        nonlocal live
+        shared[root] = shared.get(root, 1) - 1
+        if shared[root] == 0:
+            live = live.plus(size, -1)
+
+    for op in reversed(tape.ops):
+        key = id(op.output)
+        if key not in grads:
+            continue
+        grad, root = grads.pop(key), owner.pop(key)
+        shared.setdefault(root, 1)
+        made: list[tuple[Tensor, Size, int]] = []
+        for tensor, alias in zip(op.inputs, op.aliases):
+            if not tensor.needs_grad:
+                continue
+            if alias:
+                shared[root] += 1
+                made.append((tensor, grad, root))
+            else:
+                live = live.plus(tensor.size)
+                made.append((tensor, tensor.size, id(tensor) ^ id(op)))
+        live = live.plus(Size(constant=op.parameter_gradient_bytes))
+        parameter_gradients += op.parameter_gradient_bytes
+        peaks.append(Moment(live.plus(op.backward_scratch), kept))
+        drop(root, grad)
+        for tensor in op.kept:
+            keeps[id(tensor)] -= 1
+            if keeps[id(tensor)] == 0:
+                live = live.plus(tensor.size, -1)
+                kept = kept.plus(tensor.size, -1)
+        for tensor, size, new_root in made:
+            shared.setdefault(new_root, 1)
+            if id(tensor) in grads:  # summed in place into the gradient that is already there
+                drop(new_root, size)
+            else:
+                grads[id(tensor)], owner[id(tensor)] = size, new_root
+    return Walk(upper(peaks), Size(constant=parameter_gradients))
