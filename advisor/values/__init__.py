@@ -22,6 +22,7 @@ from advisor.values.card import GpuSpec, Price
 from advisor.values.memory import Interval, MemoryBreakdown, PhaseBytes, TermBytes
 from advisor.values.model import AttentionShape, Block, Linear, MlpShape, ModelSpec
 from advisor.values.plan import ALL_LINEAR, Plan
+from advisor.values.request import Precision, Request, Task
 from advisor.values.vocabulary import (
     SCHEMA_VERSION,
     Attention,
@@ -62,13 +63,16 @@ __all__ = [
     "Phase",
     "PhaseBytes",
     "Plan",
+    "Precision",
     "Price",
     "Quantization",
     "Range",
+    "Request",
     "Rung",
     "Sharding",
     "Stack",
     "StepTime",
+    "Task",
     "Term",
     "TermBytes",
     "Value",

@@ -1,0 +1,42 @@
+"""The shape in which each training stack states its defaults: a value and the file that sets it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from advisor.values.vocabulary import DType, Loss, Optimizer, Stack
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Default(Generic[T]):
+    """What a stack does when nobody says otherwise, and where that is written."""
+
+    value: T
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class StackDefaults:
+    """Everything in which the training loops differ and which moves bytes."""
+
+    stack: Stack
+    label: str
+    optimizer: Default[Optimizer]
+    loss: Default[Loss]
+    losses: tuple[Loss, ...]
+    """Ways to compute the loss that the stack offers without own code."""
+    adapter_dtype: Default[DType]
+    """Adapters of a 16-bit base."""
+    quantized_adapter_dtype: Default[DType]
+    kbit_prepare: Default[bool]
+    """Whether peft's `prepare_model_for_kbit_training` runs on a quantised base."""
+    checkpointing: Default[bool]
+    quantized_checkpointing: Default[bool]
+    autocast: Default[bool]
+    """Whether forward runs under torch.autocast when the weights are 16-bit already."""
+    logits_alive_in_backward: Default[bool]
+    """Whether the loop still holds the model's outputs, and so the logits, while backward runs."""
+    kv_cache_in_outputs: Default[bool]

@@ -1,0 +1,151 @@
+"""The plan that a practitioner would run first: the user's options, then the stack's defaults, then the field's habits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pydantic import ValidationError
+
+from advisor.errors import InvalidInputError
+from advisor.stacks.facts import StackDefaults
+from advisor.stacks.known import defaults_of
+from advisor.stacks.targets import check_rank, check_targets
+from advisor.values.card import GpuSpec
+from advisor.values.model import ModelSpec
+from advisor.values.plan import ALL_LINEAR, Plan
+from advisor.values.request import Precision, Request
+from advisor.values.vocabulary import Attention, DType, Method, Quantization, Sharding, Stack
+
+# trl 1.16 trainer/model_config.py: lora_r=16, lora_alpha=32; the field's commonest pair.
+FIRST_RANK = 16
+# Facts S1 and S5: alpha = 2 × rank did better than alpha = rank or a fixed alpha as the rank grew.
+ALPHA_PER_RANK = 2
+# Fact Q11 (LoRA Land) and QLoRA: micro-batch 1 with 16 accumulation steps; facts B1 and B2: LoRA is at its best up to 32 sequences.
+FIRST_MICRO_BATCH = 1
+FIRST_EFFECTIVE_BATCH = 16
+# Judgement: holds nearly every example of the common instruction sets; the length that memory tables of the field are quoted at.
+FIRST_SEQ_LEN_TOKENS = 2048
+# transformers 5.23 modeling_utils.py takes SDPA by default; these classes set `_supports_sdpa = False` and fall back to eager.
+EAGER_MODEL_TYPES = frozenset(
+    {
+        "bloom",
+        "codegen",
+        "deberta-v2",
+        "deepseek_v4",
+        "falcon_mamba",
+        "gemma2",
+        "gpt_neo",
+        "gpt_oss",
+        "gptj",
+        "mamba",
+        "mamba2",
+        "mimo_v2_flash",
+        "mpt",
+        "vaultgemma",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Numbers:
+    """Types of the weights and of the computation."""
+
+    base_dtype: DType
+    autocast: bool
+    autocast_dtype: DType
+
+
+def default_plan(method: Method, model: ModelSpec, gpu: GpuSpec | None, request: Request) -> Plan:
+    """What would be run first with `method`, with the request's options applied.
+
+    Raises InvalidInputError, one line that names the option, where the model or the method cannot take what was asked.
+    """
+    stack = defaults_of(request.stack or Stack.HF)
+    targets = request.target_modules or (ALL_LINEAR,)
+    rank = request.rank or FIRST_RANK
+    if method.has_adapter:
+        check_targets(model, targets)
+        check_rank(model, targets, rank)
+    quantization = _quantization(method, request)
+    numbers = _numbers(method, gpu, request, stack)
+    n_gpus = request.gpus or 1
+    micro_batch, accumulation = batch(request, n_gpus)
+    try:
+        return Plan(
+            method=method,
+            rank=rank,
+            alpha=request.alpha or ALPHA_PER_RANK * rank,
+            target_modules=targets,
+            adapter_dtype=_adapter_dtype(stack, quantization, numbers),
+            base_dtype=numbers.base_dtype,
+            autocast=numbers.autocast,
+            autocast_dtype=numbers.autocast_dtype,
+            quantization=quantization,
+            double_quant=_given(request.double_quant, quantization is not None),
+            kbit_prepare=quantization is not None and _given(request.kbit_prepare, stack.kbit_prepare.value),
+            optimizer=request.optimizer or stack.optimizer.value,
+            micro_batch_size=micro_batch,
+            seq_len_tokens=request.seq_len or first_seq_len(model),
+            grad_accum_steps=accumulation,
+            gradient_checkpointing=_given(
+                request.checkpointing, (stack.quantized_checkpointing if quantization else stack.checkpointing).value
+            ),
+            attention=request.attention or first_attention(model),
+            kv_cache_in_outputs=stack.kv_cache_in_outputs.value,
+            loss=request.loss or stack.loss.value,
+            stack=stack.stack,
+            n_gpus=n_gpus,
+            sharding=Sharding.DDP if n_gpus > 1 else Sharding.NONE,
+        )
+    except ValidationError as error:
+        raise InvalidInputError(str(error.errors()[0]["msg"]).removeprefix("Value error, ")) from None
+
+
+def _given(option: bool | None, default: bool) -> bool:
+    return default if option is None else option
+
+
+def _quantization(method: Method, request: Request) -> Quantization | None:
+    if method.is_quantized:
+        return request.quantization or Quantization.NF4
+    return None
+
+
+def _numbers(method: Method, gpu: GpuSpec | None, request: Request, stack: StackDefaults) -> _Numbers:
+    """bf16 as the stack runs it; on cards without bf16, fp16 with autocast, as the loss must be scaled.
+
+    torch's GradScaler refuses fp16 gradients (torch 2.13 amp/grad_scaler.py "Attempting to unscale FP16 gradients"), so what is
+    trained stays fp32 there: the adapters, or with full fine-tuning the whole model.
+    """
+    first = Precision.BF16 if gpu is None or gpu.bf16_supported else Precision.FP16_AMP if method is Method.FULL else Precision.FP16
+    match request.precision or first:
+        case Precision.FP32:
+            return _Numbers(DType.FP32, False, DType.BF16)
+        case Precision.BF16_AMP:
+            return _Numbers(DType.FP32, True, DType.BF16)
+        case Precision.FP16_AMP:
+            return _Numbers(DType.FP32, True, DType.FP16)
+        case Precision.FP16:
+            return _Numbers(DType.FP16, method is not Method.FULL, DType.FP16)
+        case Precision.BF16:
+            return _Numbers(DType.BF16, stack.autocast.value, DType.BF16)
+
+
+def _adapter_dtype(stack: StackDefaults, quantization: Quantization | None, numbers: _Numbers) -> DType:
+    if numbers.base_dtype is DType.FP32 and quantization is None:
+        return DType.FP32
+    return (stack.quantized_adapter_dtype if quantization else stack.adapter_dtype).value
+
+
+def batch(request: Request, n_gpus: int) -> tuple[int, int]:
+    """Micro-batch and accumulation steps: accumulation fills up to the first effective batch."""
+    micro_batch = request.batch_size or FIRST_MICRO_BATCH
+    return micro_batch, request.grad_accum or max(1, FIRST_EFFECTIVE_BATCH // (micro_batch * n_gpus))
+
+
+def first_seq_len(model: ModelSpec) -> int:
+    return min(FIRST_SEQ_LEN_TOKENS, model.max_position_tokens or FIRST_SEQ_LEN_TOKENS)
+
+
+def first_attention(model: ModelSpec) -> Attention:
+    return Attention.EAGER if model.model_type in EAGER_MODEL_TYPES else Attention.SDPA
