@@ -99,8 +99,9 @@ class ModelSpec(Value):
     embedding_params: Positive
     """Token, position and type embeddings together (counted once; the head is `head_params`)."""
     head_params: int
-    """Output head: 0 when tied to the embedding."""
+    """Output head, weight and bias: 0 when tied to the embedding (a bias of its own is then in `other_params`)."""
     head_bias: bool = False
+    """The head adds a bias: `vocab_size` parameters."""
     tied_embeddings: bool = False
     other_params: int = 0
     """Outside blocks, embeddings and head: final norm, embedding projections and norms, poolers."""
@@ -114,6 +115,8 @@ class ModelSpec(Value):
     source_date: str | None = None
     params_published: int | None = None
     notes: tuple[str, ...] = ()
+    resolved_from: str = ""
+    """One line for the reader: what was asked for and what it was taken to mean."""
 
     def __hash__(self) -> int:
         return hash((self.id, self.config_json))

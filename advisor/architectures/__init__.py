@@ -1,0 +1,75 @@
+"""From a config.json to the exact shape of the model, without torch: `spec_from_config`.
+
+A family's peculiarities live in one module here; what differs only by a trait is a row of a table. What is not covered is refused
+with the reason, never guessed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+from advisor.architectures.config import Config
+from advisor.architectures.parts import Shape
+from advisor.architectures.refusals import check_covered
+from advisor.architectures.table import SUPPORTED, builder
+from advisor.values import ModelSpec
+
+__all__ = ["SUPPORTED", "check_model_type", "spec_from_config"]
+
+
+def check_model_type(model_type: str, where: str) -> None:
+    """Raises UnsupportedError, with the reason, for a model type that is not covered."""
+    check_covered(Config({"model_type": model_type}, where), SUPPORTED)
+
+
+def spec_from_config(
+    config: Mapping[str, object],
+    *,
+    id: str,
+    source: str,
+    source_date: str | None = None,
+    params_published: int | None = None,
+    config_json: str | None = None,
+) -> ModelSpec:
+    """The model that transformers 5.23 would build from this config.json, parameter for parameter.
+
+    `config_json` is the file's own text, where there is one. Raises InvalidInputError, whose message names the field, for a config that
+    makes no model, and UnsupportedError, with the reason, for a model that is not covered.
+    """
+    reader = Config(config, id)
+    model_type = check_covered(reader, SUPPORTED)
+    shape = builder(model_type)(reader)
+    return ModelSpec(
+        id=id,
+        model_type=model_type,
+        architecture=shape.architecture,
+        kind=shape.kind,
+        hidden_size=shape.trunk.hidden,
+        vocab_size=shape.trunk.vocab,
+        blocks=shape.blocks,
+        embedding_params=shape.embedding_params,
+        head_params=shape.head_params,
+        head_bias=shape.head_bias,
+        tied_embeddings=shape.tied,
+        other_params=shape.other_params,
+        scales_logits=shape.scales_logits,
+        softcaps_logits=shape.softcaps_logits,
+        embedding_scaled=shape.embedding_scaled,
+        max_position_tokens=shape.trunk.positions,
+        config_json=json.dumps(config) if config_json is None else config_json,
+        source=source,
+        source_date=source_date,
+        params_published=params_published,
+        notes=_notes(reader, shape),
+    )
+
+
+def _notes(config: Config, shape: Shape) -> tuple[str, ...]:
+    notes = []
+    named = config.raw("architectures")
+    if isinstance(named, list) and named and isinstance(named[0], str) and named[0] != shape.architecture:
+        notes.append(f"config.json names {named[0][:60]}; priced as {shape.architecture}")
+    if config.raw("quantization_config") is not None:
+        notes.append("config.json describes quantised weights; priced as the model with 16-bit weights that it stands for")
+    return tuple(notes)

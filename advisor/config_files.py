@@ -1,0 +1,154 @@
+"""Finds a config.json on the disk, in the Hub's cache or on the Hub, and reads it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from advisor.errors import InvalidInputError, MissingExtraError, UnknownNameError
+
+CONFIG = "config.json"
+_LARGEST_CONFIG_BYTES = 8_000_000
+"""Larger files are taken for something else. Judgement: the largest config.json known is under 100 kB."""
+_CONNECT_TIMEOUT_S = 3.0
+_NETWORK_TIMEOUT_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    id: str
+    source: str
+    text: str
+    config: Mapping[str, object]
+
+
+def looks_like_path(text: str) -> bool:
+    """Written as a path, or the place of a config.json. A directory's bare name may also be a model's; then the model wins."""
+    if text.startswith((".", "~", "/", os.sep)) or text.endswith((".json", "/", os.sep)):
+        return True
+    path = Path(text)
+    return path.is_file() or (path / CONFIG).is_file()
+
+
+def from_path(text: str) -> Found:
+    """The config.json at a path, or in the directory at a path."""
+    path = Path(text).expanduser()
+    if path.is_dir():
+        file = path / CONFIG
+        if not file.is_file():
+            raise InvalidInputError(_no_config(path))
+    elif path.exists():
+        file = path
+    else:
+        raise InvalidInputError(f"{text}: no such file or directory; give a config.json or the directory that holds it")
+    name = file.parent.resolve().name if file.name == CONFIG else file.stem
+    return read_config(file, name or str(file), str(file))
+
+
+def _no_config(path: Path) -> str:
+    if (path / "adapter_config.json").is_file():
+        return f"{path} holds an adapter, not a model: give its base model (base_model_name_or_path in adapter_config.json)"
+    if any(path.glob("*.gguf")):
+        return f"{path} holds GGUF files and no {CONFIG}: training needs the original model's directory"
+    return f"{path} holds no {CONFIG}: give the directory of a saved Hugging Face model"
+
+
+def read_config(file: Path, id: str, source: str) -> Found:
+    """Reads and parses one file; the error says what is wrong with it."""
+    try:
+        raw = file.read_bytes() if file.stat().st_size <= _LARGEST_CONFIG_BYTES else None
+    except OSError as error:
+        raise InvalidInputError(f"{file} cannot be read: {error.strerror or type(error).__name__}") from error
+    if raw is None:
+        raise InvalidInputError(f"{file} is no model config: it is larger than {_LARGEST_CONFIG_BYTES // 10**6} MB")
+    try:
+        text = raw.decode("utf-8-sig")
+        config = json.loads(text)
+    except UnicodeDecodeError as error:
+        raise InvalidInputError(f"{file} is not text in UTF-8: it is no model config") from error
+    except json.JSONDecodeError as error:
+        raise InvalidInputError(
+            f"{file} is not valid JSON: {error.msg} at line {error.lineno}, column {error.colno}; is it complete?"
+        ) from error
+    except RecursionError as error:
+        raise InvalidInputError(f"{file} is no model config: it is nested too deeply") from error
+    if not isinstance(config, dict):
+        raise InvalidInputError(f"{file} is no model config: it holds a {type(config).__name__}, not an object")
+    return Found(id, source, text, config)
+
+
+def from_hub(repository: str, nearest: tuple[str, ...] = ()) -> Found:
+    """The config.json of a repository on the Hub, from the local cache if it is there. `nearest`: known names for the error."""
+    try:
+        from huggingface_hub import try_to_load_from_cache
+        from huggingface_hub.errors import HFValidationError
+    except ImportError as error:
+        raise MissingExtraError("reading a Hub id needs huggingface_hub: pip install huggingface_hub") from error
+    try:
+        cached = try_to_load_from_cache(repository, CONFIG)
+    except HFValidationError as error:
+        raise InvalidInputError(f"{repository!r} is no Hub id; write it as org/name") from error
+    file = Path(cached) if isinstance(cached, str) else _download(repository, nearest)
+    commit = file.parent.name[:12]
+    return read_config(file, repository, f"Hugging Face Hub, {repository} at {commit}")
+
+
+def _reachable(endpoint: str) -> bool:
+    """Whether a connection to the Hub opens: asked first, because the library retries for half a minute when there is no network."""
+    import socket
+    from urllib.parse import urlsplit
+    from urllib.request import getproxies
+
+    if getproxies():
+        return True
+    address = urlsplit(endpoint)
+    try:
+        socket.create_connection((address.hostname or "", address.port or 443), timeout=_CONNECT_TIMEOUT_S).close()
+    except OSError:
+        return False
+    return True
+
+
+def _download(repository: str, nearest: tuple[str, ...]) -> Path:
+    from huggingface_hub import constants, hf_hub_download
+    from huggingface_hub.errors import (
+        EntryNotFoundError,
+        GatedRepoError,
+        HfHubHTTPError,
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+        RepositoryNotFoundError,
+    )
+
+    did_you_mean = f"; known and near: {', '.join(nearest[:3])}" if nearest else ""
+    fetch = f"fetch it where there is a network (hf download {repository} {CONFIG}) or give the path of a {CONFIG}"
+    unreachable = f"{repository} is neither known nor in the local cache, and the Hub cannot be reached; {fetch}{did_you_mean}"
+    if not (constants.HF_HUB_OFFLINE or _reachable(constants.ENDPOINT)):
+        raise UnknownNameError(unreachable, nearest)
+    try:
+        return Path(hf_hub_download(repository, CONFIG, etag_timeout=_NETWORK_TIMEOUT_S))
+    except GatedRepoError as error:
+        advice = "accept its terms on its page, then log in (hf auth login)"
+        raise InvalidInputError(f"{repository} is gated: {advice}, or give the path of a {CONFIG}") from error
+    except RepositoryNotFoundError as error:
+        raise UnknownNameError(
+            f"{repository} is not on the Hub, or is private and you are not logged in (hf auth login){did_you_mean}", nearest
+        ) from error
+    except OfflineModeIsEnabled as error:
+        raise UnknownNameError(
+            f"{repository} is not in the local cache and the Hub is switched off (HF_HUB_OFFLINE); {fetch}", nearest
+        ) from error
+    except LocalEntryNotFoundError as error:
+        raise UnknownNameError(unreachable, nearest) from error
+    except EntryNotFoundError as error:
+        raise InvalidInputError(
+            f"{repository} holds no {CONFIG}: it is no Hugging Face model (GGUF or an adapter?); give its base model"
+        ) from error
+    except HfHubHTTPError as error:
+        status = getattr(error.response, "status_code", "no answer")
+        raise InvalidInputError(f"the Hub answered {status} for {repository}; try again later, or give the path of a {CONFIG}") from error
+    except OSError as error:
+        raise InvalidInputError(f"{repository} cannot be fetched from the Hub ({type(error).__name__}); {fetch}") from error
