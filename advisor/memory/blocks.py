@@ -73,15 +73,11 @@ def _norm(tape: Tape, x: Tensor, block: Block, features: int, setting: Setting) 
     return rule(tape, x, features, setting, setting.stream_bytes)
 
 
-def _attention_part(
-    tape: Tape, x: Tensor, block: Block, linears: dict[str, Linear], setting: Setting, kernel: Kernel
-) -> Tensor:
+def _attention_part(tape: Tape, x: Tensor, block: Block, linears: dict[str, Linear], setting: Setting, kernel: Kernel) -> Tensor:
     return _attention(tape, x, block, linears, setting, kernel)
 
 
-def _feed_forward_part(
-    tape: Tape, x: Tensor, block: Block, linears: dict[str, Linear], setting: Setting, kernel: Kernel
-) -> Tensor:
+def _feed_forward_part(tape: Tape, x: Tensor, block: Block, linears: dict[str, Linear], setting: Setting, kernel: Kernel) -> Tensor:
     return _feed_forward(tape, x, block, linears, setting)
 
 
@@ -117,7 +113,11 @@ def _attention(tape: Tape, x: Tensor, block: Block, linears: dict[str, Linear], 
         v = tape.op((v,), kv_size, aliases=(True,))
     out = _kernel(tape, (q, k, v), block, c, kernel)
     projection = next(linears[name] for name in _OUT if name in linears)
-    return linear(tape, out, projection, setting, c) if c == e else cast(tape, linear(tape, out, projection, setting, c), projection.out_features, c, e)
+    return (
+        linear(tape, out, projection, setting, c)
+        if c == e
+        else cast(tape, linear(tape, out, projection, setting, c), projection.out_features, c, e)
+    )
 
 
 _FUSED = ("qkv_proj", "query_key_value", "c_attn", "Wqkv", "W_pack", "att_proj")
@@ -148,7 +148,6 @@ def _kernel(tape: Tape, qkv: tuple[Tensor, Tensor, Tensor], block: Block, c: int
     if flash:
         # flash_api.cpp mha_bwd (torch 2.13): fp32 dq accumulator and row sums; dk and dv at full head count before they are summed
         scratch = Size(shape.heads * (shape.head_dim + 1) * FP32_BYTES + (2 * wide.per_token if grouped else 0))
-        out = Tensor(out_size, True)
         return _attend(tape, (q, k, v), out_size, (q, k, v, row_sums), scratch)
     if grouped:
         k = tape.op((k,), wide)  # repeat_kv
@@ -249,10 +248,10 @@ def head_tape(model: ModelSpec, setting: Setting, loss: Loss) -> tuple[Tape, Ten
     tape = Tape()
     e, vocab = setting.stream_bytes, model.vocab_size
     entry = Tensor(Size(model.hidden_size * e), needs_grad=True)
-    x = _norm(tape, entry, model.blocks[-1], model.hidden_size, setting)
+    normed = _norm(tape, entry, model.blocks[-1], model.hidden_size, setting)
     head = Linear(name="lm_head", in_features=model.hidden_size, out_features=vocab, bias=model.head_bias)
     unquantised = replace(setting, quantization=None, adapted=frozenset())
-    logits = linear(tape, x, head, unquantised, e)
+    logits = linear(tape, normed, head, unquantised, e)
     logits_bytes = output_bytes(setting, e)
     logits_size = Size(vocab * logits_bytes)
     if model.scales_logits:
@@ -267,4 +266,5 @@ def head_tape(model: ModelSpec, setting: Setting, loss: Loss) -> tuple[Tape, Ten
     tape.ops[-1].kept = (log_probabilities,)
     tape.op((log_probabilities,), Size(), keeps=(log_probabilities,))
     tape.hold(logits)
+    tape.hold(normed)  # `outputs.last_hidden_state` lives as long as the model's forward
     return tape, entry, logits_size

@@ -119,7 +119,12 @@ def _adapted(tape: Tape, x: Tensor, layer: Linear, setting: Setting, x_bytes: in
     if setting.autocast:
         inner_bytes = setting.compute_bytes
         x = cast(tape, x, layer.in_features, x_bytes, inner_bytes)
-    low = tape.op((x,), Size(setting.rank * inner_bytes), keeps=(x,), parameter_gradient_bytes=layer.in_features * setting.rank * setting.adapter_bytes)
+    low = tape.op(
+        (x,),
+        Size(setting.rank * inner_bytes),
+        keeps=(x,),
+        parameter_gradient_bytes=layer.in_features * setting.rank * setting.adapter_bytes,
+    )
     if setting.dora:
         return _dora(tape, result, low, layer, setting, (inner_bytes, y_bytes))
     wide = Size(layer.out_features * inner_bytes)
@@ -178,7 +183,13 @@ def rms_norm(tape: Tape, x: Tensor, features: int, setting: Setting, x_bytes: in
     normed = cast(tape, normed, features, FP32_BYTES, x_bytes)
     weight_gradient = features * setting.weight_bytes if setting.trains_base else 0
     keeps = (normed,) if setting.trains_base else ()
-    return tape.op((normed,), narrow, keeps=keeps, scratch=(Size(), narrow if setting.trains_base else Size()), parameter_gradient_bytes=weight_gradient)
+    return tape.op(
+        (normed,),
+        narrow,
+        keeps=keeps,
+        scratch=(Size(), narrow if setting.trains_base else Size()),
+        parameter_gradient_bytes=weight_gradient,
+    )
 
 
 def rms_norm_gemma(tape: Tape, x: Tensor, features: int, setting: Setting, x_bytes: int) -> Tensor:
@@ -191,7 +202,9 @@ def rms_norm_gemma(tape: Tape, x: Tensor, features: int, setting: Setting, x_byt
     tape.hold(x32)
     weight_gradient = features * setting.weight_bytes if setting.trains_base else 0
     keeps = (normed,) if setting.trains_base else ()
-    scaled = tape.op((normed,), wide, keeps=keeps, scratch=(Size(), wide if setting.trains_base else Size()), parameter_gradient_bytes=weight_gradient)
+    scaled = tape.op(
+        (normed,), wide, keeps=keeps, scratch=(Size(), wide if setting.trains_base else Size()), parameter_gradient_bytes=weight_gradient
+    )
     return cast(tape, scaled, features, FP32_BYTES, x_bytes)
 
 

@@ -10,7 +10,7 @@ from advisor.memory.layers import Setting
 from advisor.memory.optimizer import state_bytes, step_temporary_bytes
 from advisor.memory.params import target_names
 from advisor.memory.program import Loop, Program, Station, compile_program
-from advisor.memory.runtime import CONTEXT_BYTES, INTERVAL, SLACK_SHARE, workspace_bytes
+from advisor.memory.runtime import CONTEXT_BYTES, INTERVAL, workspace_bytes
 from advisor.memory.weights import adapter_bytes, load_extra_bytes, unquantized_bytes_per_param, weights_bytes
 from advisor.values import (
     GpuSpec,
@@ -45,17 +45,32 @@ def estimate_memory(model: ModelSpec, plan: Plan, gpu: GpuSpec | None = None) ->
         live, logits = top.live.at(tokens, pairs), top.logits.at(tokens, pairs)
         kept = top.kept.at(tokens, pairs)
         rest = live - logits - kept - top.gradient_bytes
-        return _phase(phase, resident, (Term.GRADIENTS, carried + top.gradient_bytes), (Term.ACTIVATIONS, kept), (Term.LOGITS, logits), (Term.TEMPORARIES, rest))
+        return _phase(
+            phase,
+            resident,
+            (Term.GRADIENTS, carried + top.gradient_bytes),
+            (Term.ACTIVATIONS, kept),
+            (Term.LOGITS, logits),
+            (Term.TEMPORARIES, rest),
+        )
 
     step_held = program.outlives_backward.at(tokens, pairs)
     phases = (
         _phase(Phase.LOAD, ((Term.WEIGHTS, weights), (Term.TEMPORARIES, load_extra_bytes(model, plan)))),
         dynamic(Phase.FORWARD, program.forward),
         dynamic(Phase.BACKWARD, program.backward),
-        _phase(Phase.OPTIMIZER_STEP, resident, (Term.GRADIENTS, gradients), (Term.LOGITS, step_held), (Term.TEMPORARIES, step_temporary_bytes(model, plan))),
+        _phase(
+            Phase.OPTIMIZER_STEP,
+            resident,
+            (Term.GRADIENTS, gradients),
+            (Term.LOGITS, step_held),
+            (Term.TEMPORARIES, step_temporary_bytes(model, plan)),
+        ),
     )
-    peak = max(phase.allocated_bytes for phase in phases)
-    slack = int(SLACK_SHARE * (peak - weights - adapter))
+    slack = min(
+        max(size.at(tokens, pairs) for size in program.head_transients),
+        max(size.at(tokens, pairs) for size in program.block_transients),
+    )
     return MemoryBreakdown(source="estimate", phases=phases, reserved_slack_bytes=slack, context_bytes=CONTEXT_BYTES, interval=INTERVAL)
 
 

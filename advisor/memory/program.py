@@ -46,6 +46,10 @@ class Program:
     backward: tuple[Station, ...]
     outlives_backward: Size
     """What the loop still holds when the optimizer steps."""
+    head_transients: tuple[Size, ...]
+    """Candidates for the highest that head and loss go, above what rests."""
+    block_transients: tuple[Size, ...]
+    """Candidates for the highest that one block goes in its backward, above what rests."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +84,22 @@ def compile_program(model: ModelSpec, setting: Setting, kernel: Kernel, loop: Lo
     head_forward = forward(tape, entry, keep=True, entry_held=False)
     head_backward = backward(tape, head_forward.kept, ZERO)
     held_logits = logits if loop.logits_outlive_forward else ZERO
+    outlives = held_logits
+    if not setting.trains_base and loop.checkpointing and loop.logits_outlive_forward:
+        # `enable_input_require_grads` makes the embeddings' output a leaf: it and its gradient live as long as the graph does
+        outlives = outlives.plus(entry.size, 2)
     forwards = tuple(_forward_stations(runs, head_forward, loop))
     backwards = tuple(_backward_stations(runs, head_forward, head_backward, held_logits, loop, model, setting))
-    return Program(_front(forwards), _front(backwards), held_logits)
+    blocks = tuple(size for layer, _ in runs for size in _block_transients(layer, loop))
+    heads = tuple(moment.live for moment in (*head_forward.peaks, *head_backward.peaks))
+    return Program(_front(forwards), _front(backwards), outlives, tuple(set(heads)), tuple(set(blocks)))
+
+
+def _block_transients(layer: _Layer, loop: Loop) -> Iterator[Size]:
+    for moment in layer.back.peaks:
+        yield moment.live if loop.checkpointing else moment.live.plus(moment.kept, -1)
+    if loop.checkpointing:
+        yield from (moment.live for moment in layer.keeping.peaks)
 
 
 def _resting(layer: _Layer, loop: Loop) -> Size:

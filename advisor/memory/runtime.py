@@ -21,5 +21,4 @@ def workspace_bytes(gpu: GpuSpec | None) -> int:
 
 
 CONTEXT_BYTES = 500 * MIB
-SLACK_SHARE = 0.12
 INTERVAL = Interval(low_factor=0.93, high_factor=1.1, source="placeholder")

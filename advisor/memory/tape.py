@@ -11,6 +11,7 @@ The rules are those of torch's autograd (torch 2.13): `tools/autograd/derivative
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -160,51 +161,44 @@ def backward(tape: Tape, kept: Size, gradient: Size) -> Walk:
 
     Ends with the gradient of the entry tensor alive. `Walk.kept` is the total of parameter gradients, which stay.
     """
-    keeps: dict[int, int] = {}
-    for op in tape.ops:
-        for tensor in op.kept:
-            keeps[id(tensor)] = keeps.get(id(tensor), 0) + 1
-    grads: dict[int, Size] = {id(tape.ops[-1].output): gradient}
-    shared: dict[int, int] = {}
-    owner: dict[int, int] = {id(tape.ops[-1].output): id(tape.ops[-1].output)}
+    keepers = Counter(id(tensor) for op in tape.ops for tensor in op.kept)
+    holders: list[int] = [1]
+    """Per gradient storage: how many tensors' gradients it is (additions hand their incoming gradient on)."""
+    grads: dict[int, tuple[Size, int]] = {id(tape.ops[-1].output): (gradient, 0)}
     live, parameter_gradients = kept.plus(gradient), 0
     peaks: list[Moment] = [Moment(live, kept)]
 
-    def drop(root: int, size: Size) -> None:
+    def release(size: Size, storage: int) -> None:
         nonlocal live
-        shared[root] = shared.get(root, 1) - 1
-        if shared[root] == 0:
+        holders[storage] -= 1
+        if holders[storage] == 0:
             live = live.plus(size, -1)
 
     for op in reversed(tape.ops):
-        key = id(op.output)
-        if key not in grads:
+        if id(op.output) not in grads:
             continue
-        grad, root = grads.pop(key), owner.pop(key)
-        shared.setdefault(root, 1)
+        incoming, storage = grads.pop(id(op.output))
         made: list[tuple[Tensor, Size, int]] = []
         for tensor, alias in zip(op.inputs, op.aliases):
-            if not tensor.needs_grad:
-                continue
-            if alias:
-                shared[root] += 1
-                made.append((tensor, grad, root))
-            else:
+            if tensor.needs_grad and alias:
+                holders[storage] += 1
+                made.append((tensor, incoming, storage))
+            elif tensor.needs_grad:
                 live = live.plus(tensor.size)
-                made.append((tensor, tensor.size, id(tensor) ^ id(op)))
+                holders.append(1)
+                made.append((tensor, tensor.size, len(holders) - 1))
         live = live.plus(Size(constant=op.parameter_gradient_bytes))
         parameter_gradients += op.parameter_gradient_bytes
         peaks.append(Moment(live.plus(op.backward_scratch), kept))
-        drop(root, grad)
+        release(incoming, storage)
         for tensor in op.kept:
-            keeps[id(tensor)] -= 1
-            if keeps[id(tensor)] == 0:
+            keepers[id(tensor)] -= 1
+            if keepers[id(tensor)] == 0:
                 live = live.plus(tensor.size, -1)
                 kept = kept.plus(tensor.size, -1)
-        for tensor, size, new_root in made:
-            shared.setdefault(new_root, 1)
+        for tensor, size, new_storage in made:
             if id(tensor) in grads:  # summed in place into the gradient that is already there
-                drop(new_root, size)
+                release(size, new_storage)
             else:
-                grads[id(tensor)], owner[id(tensor)] = size, new_root
+                grads[id(tensor)] = (size, new_storage)
     return Walk(upper(peaks), Size(constant=parameter_gradients))
