@@ -1,0 +1,99 @@
+"""The calls of the public API: names or values in, one value out. The command line makes the same calls."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from advisor.values import Advice, Fit, GpuSpec, MemoryBreakdown, ModelSpec, Plan
+
+if TYPE_CHECKING:
+    from advisor.values.request import Request
+
+
+def advise(model: str | ModelSpec, gpu: str | GpuSpec | None = None, **options: Any) -> Advice:
+    """Which method for `model` on `gpu`, whether it fits, and what to try next.
+
+    `model` is a name, a Hub id, a path of a config.json or a ModelSpec; `gpu` a name, a size such as "80GB" or "79.2GiB", a GpuSpec,
+    or None for the local card. The options are the fields of `advisor.Request`: `rank=64`, `seq_len=4096`, `gpus=2` …
+
+    Raises an AdvisorError, one clear line, for what it cannot use.
+    """
+    from advisor import ladder
+
+    return ladder.advise(as_model(model), as_gpu(gpu), as_request(options))
+
+
+def estimate(model: str | ModelSpec, plan: Plan | None = None, gpu: str | GpuSpec | None = None, **options: Any) -> MemoryBreakdown:
+    """Memory of one plan, by term and phase; bytes throughout.
+
+    The plan is given, or made from options as in `advise`. A GPU matters only for what its kernels and its context take.
+    """
+    from advisor.memory import estimate_memory
+
+    spec, card = as_model(model), None if gpu is None else as_gpu(gpu)
+    return estimate_memory(spec, plan or plan_for(spec, card, options), card)
+
+
+def trace(model: str | ModelSpec, plan: Plan | None = None, gpu: str | GpuSpec | None = None, **options: Any) -> MemoryBreakdown:
+    """The same memory, from the real step of the installed libraries on meta tensors. Needs the extra `torch`."""
+    from advisor.trace import trace as dry_run
+
+    spec, card = as_model(model), None if gpu is None else as_gpu(gpu)
+    return dry_run(spec, plan or plan_for(spec, card, options)).breakdown
+
+
+@dataclass(frozen=True, slots=True)
+class Priced:
+    """A plan with its price, what the names were taken to mean, and whether it fits the card, if there is one."""
+
+    model: ModelSpec
+    gpu: GpuSpec | None
+    plan: Plan
+    memory: MemoryBreakdown
+    fit: Fit | None
+    assumptions: tuple[str, ...]
+
+
+def price(model: str | ModelSpec, gpu: str | GpuSpec | None = None, **options: Any) -> Priced:
+    """As `estimate`, with the plan that the options were taken to mean."""
+    from advisor.ladder import classify
+    from advisor.memory import estimate_memory
+    from advisor.stacks import echo_defaults
+
+    spec, card = as_model(model), None if gpu is None else as_gpu(gpu)
+    plan = plan_for(spec, card, options)
+    memory = estimate_memory(spec, plan, card)
+    names = tuple(name.resolved_from for name in (spec, card) if name is not None and name.resolved_from)
+    fit = None if card is None else classify(memory, card.usable_bytes)
+    return Priced(spec, card, plan, memory, fit, (*names, *echo_defaults(spec, card, as_request(options))))
+
+
+def plan_for(model: ModelSpec, gpu: GpuSpec | None, options: Mapping[str, object]) -> Plan:
+    """The one plan that the options describe; what is left out gets the stack's default."""
+    from advisor.ladder import plan_from_request
+
+    return plan_from_request(model, gpu, as_request(options))
+
+
+def as_model(model: str | ModelSpec) -> ModelSpec:
+    if isinstance(model, ModelSpec):
+        return model
+    from advisor.hub import load_model
+
+    return load_model(model)
+
+
+def as_gpu(gpu: str | GpuSpec | None) -> GpuSpec:
+    if isinstance(gpu, GpuSpec):
+        return gpu
+    from advisor.devices import load_gpu
+
+    return load_gpu(gpu)
+
+
+def as_request(options: Mapping[str, object]) -> Request:
+    from advisor.ladder import request_from
+
+    return request_from(options)

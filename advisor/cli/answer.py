@@ -1,0 +1,46 @@
+"""What a command hands back: a text for stdout and an exit code. Nothing else prints."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from advisor.render.page import Look
+from advisor.values import Fit, Value
+
+WIDEST_COLUMNS = 140
+"""Longer lines are hard to read (judgement): wider terminals get this width."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    text: str
+    exit_code: int = 0
+
+
+def look_of_stdout() -> Look:
+    """Width from COLUMNS or the terminal, 80 for a pipe; colour only on a terminal and without NO_COLOR; ASCII unless stdout is UTF-8."""
+    colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    unicode = (sys.stdout.encoding or "ascii").lower().replace("-", "").startswith("utf")
+    width = shutil.get_terminal_size(fallback=(80, 24)).columns
+    return Look(width=max(60, min(width, WIDEST_COLUMNS)), colour=colour, unicode=unicode)
+
+
+def as_json(value: Value | Sequence[Any]) -> str:
+    """The value itself, with its computed fields; the schema is versioned by its `schema_version`."""
+    data = _plain(value) if isinstance(value, Value) else [_plain(entry) for entry in value]
+    return json.dumps(data, indent=2, ensure_ascii=not look_of_stdout().unicode) + "\n"
+
+
+def _plain(value: Any) -> dict[str, Any]:
+    return value.model_dump(mode="json") if isinstance(value, Value) else asdict(value)
+
+
+def exit_code_of(fit: Fit | None) -> int:
+    """0 fits, or there is no card to fit · 1 does not fit · 3 cannot tell."""
+    return {None: 0, Fit.FITS: 0, Fit.DOES_NOT_FIT: 1, Fit.UNCERTAIN: 3}[fit]

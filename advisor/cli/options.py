@@ -1,0 +1,91 @@
+"""The options that describe a plan, declared once for every command that takes them.
+
+Each is read as text and validated by `Request`, so that the command line and the Python API refuse the same things in the same words.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from enum import Enum
+from functools import wraps
+from typing import Annotated, Any
+
+import typer
+
+from advisor.values import Attention, Loss, Method, Optimizer, Quantization, Stack
+from advisor.values.request import Precision, Task
+
+
+def _choices(words: type[Enum]) -> str:
+    return "|".join(str(word.value) for word in words)
+
+
+# Name in Request: (what the help shows for the value, the help). The flag is the name with dashes.
+TEXT_OPTIONS: dict[str, tuple[str, str]] = {
+    "method": (_choices(Method), "Consider this method only."),
+    "rank": ("N", "Rank of the adapter."),
+    "alpha": ("X", "Scale of the adapter; twice the rank if left out."),
+    "target_modules": ("NAMES", "Modules to adapt, as peft matches them: q_proj,v_proj or all-linear."),
+    "batch_size": ("N", "Sequences per GPU and forward pass."),
+    "seq_len": ("TOKENS", "Length of a sequence."),
+    "grad_accum": ("N", "Forward passes per optimizer step."),
+    "optimizer": (_choices(Optimizer), "As transformers names it."),
+    "precision": (_choices(Precision), "Of the weights and the computation."),
+    "quantization": (_choices(Quantization), "Of the frozen base, for QLoRA and QDoRA."),
+    "attention": (_choices(Attention), "Which kernel computes attention."),
+    "loss": (_choices(Loss), "How logits become a loss."),
+    "stack": (_choices(Stack), "Whose training loop runs."),
+    "gpus": ("N", "How many equal GPUs."),
+    "dataset_tokens": ("TOKENS", "Size of the training set."),
+    "task": (_choices(Task), "What the data teaches."),
+}
+SWITCHES: dict[str, str] = {
+    "checkpointing": "Recompute activations in the backward pass.",
+    "double_quant": "Quantise the quantisation constants too.",
+    "kbit_prepare": "Call peft's prepare_model_for_kbit_training.",
+}
+
+Command = Callable[..., Any]
+
+
+def takes_plan_options(command: Command) -> Command:
+    """Adds the options to a command, which gets those that were given as the dictionary `options`."""
+
+    @wraps(command)
+    def with_options(**arguments: Any) -> Any:
+        options = {name: arguments.pop(name) for name in (*TEXT_OPTIONS, *SWITCHES)}
+        return command(**arguments, options={name: value for name, value in options.items() if value is not None})
+
+    own = [parameter for name, parameter in inspect.signature(command, eval_str=True).parameters.items() if name != "options"]
+    parameters = [*own, *_text_parameters(), *_switch_parameters()]
+    signature = inspect.Signature([parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in parameters])
+    # typer reads both: the signature for names and defaults, the annotations for the options.
+    with_options.__dict__["__signature__"] = signature
+    with_options.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return with_options
+
+
+def _text_parameters() -> list[inspect.Parameter]:
+    return [
+        _parameter(name, Annotated[str | None, typer.Option(_flag(name), metavar=metavar, help=help, show_default=False)])
+        for name, (metavar, help) in TEXT_OPTIONS.items()
+    ]
+
+
+def _switch_parameters() -> list[inspect.Parameter]:
+    return [
+        _parameter(
+            name,
+            Annotated[bool | None, typer.Option(f"{_flag(name)}/--no-{_flag(name)[2:]}", help=help, show_default=False)],
+        )
+        for name, help in SWITCHES.items()
+    ]
+
+
+def _parameter(name: str, annotation: Any) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")

@@ -1,0 +1,1 @@
+"""Values to text. No arithmetic beyond formatting, and nothing that decides anything."""

@@ -1,0 +1,73 @@
+"""How a number reads: bytes, shares, ranges and fits as short text. Formatting only."""
+
+from __future__ import annotations
+
+from advisor.units import GIB, format_count, format_size, gib
+from advisor.values import Fit, Plan, Range, Term
+
+FIT_WORDS = {Fit.FITS: "yes", Fit.UNCERTAIN: "unsure", Fit.DOES_NOT_FIT: "no"}
+FIT_STYLES = {Fit.FITS: "green", Fit.UNCERTAIN: "yellow", Fit.DOES_NOT_FIT: "red"}
+
+
+def size(size_bytes: int) -> str:
+    """ "38.4 GiB" with one digit; from a thousand GiB on without one."""
+    return format_size(size_bytes, 0 if abs(size_bytes) >= 1000 * GIB else 1)
+
+
+def signed_gib(size_bytes: int) -> str:
+    return f"{'+' if size_bytes >= 0 else '−'}{gib(abs(size_bytes))}"
+
+
+def number(value: float) -> str:
+    """Three significant digits, with thousands apart: 0.913, 12.4, 1,840."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def span(bounds: Range, digits: int = 2) -> str:
+    low, high = f"{bounds.low:.{digits}f}", f"{bounds.high:.{digits}f}"
+    return low if low == high else f"{low}–{high}"
+
+
+def loose_span(bounds: Range) -> str:
+    low, high = number(bounds.low), number(bounds.high)
+    return low if low == high else f"{low}–{high}"
+
+
+def share(fraction: float) -> str:
+    """ "0.31 %": two significant digits below a percent, so that a small adapter does not read as 0."""
+    percent = 100 * fraction
+    return f"{percent:.0f} %" if percent >= 99.5 else f"{percent:.2f} %"
+
+
+def tokens(count: int | None) -> str:
+    return "-" if count is None else f"{count:,}"
+
+
+def term(term: Term) -> str:
+    return term.value.replace("_", " ")
+
+
+def model(model_id: str, params: int, layers: int) -> str:
+    return f"{model_id}: {format_count(params)} parameters, {layers} layers"
+
+
+def plan(plan: Plan) -> str:
+    """The whole set-up in one line."""
+    method = plan.method.label
+    if plan.method.has_adapter:
+        method += f" rank {plan.rank}, alpha {number(plan.alpha)}, on {', '.join(plan.target_modules)}"
+    base = f"{plan.base_dtype.value}{f' under {plan.autocast_dtype.value} autocast' if plan.autocast else ''}"
+    if plan.quantization is not None:
+        base = f"{plan.quantization.value}{' double-quantised' if plan.double_quant else ''} base, rest {base}"
+    batch = f"{plan.micro_batch_size} × {plan.seq_len_tokens:,} tokens, {plan.grad_accum_steps} accumulated"
+    checkpointing = f"checkpointing {'on' if plan.gradient_checkpointing else 'off'}"
+    cards = f"{plan.n_gpus} cards ({plan.sharding.value}); " if plan.n_gpus > 1 else ""
+    return (
+        f"{method}; {base}; {plan.optimizer.value}; {batch}; {checkpointing}; "
+        f"{plan.attention.value} attention; {plan.loss.value} loss; {cards}{plan.stack.value} stack"
+    )
+
+
+def scaled(value: int | None, unit: int) -> str:
+    """A rate in its customary unit: GB/s, TFLOP/s; "-" where no source has it."""
+    return "-" if value is None else number(value / unit)

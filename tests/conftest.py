@@ -1,0 +1,30 @@
+"""Shared by every test: hypothesis' profile, and whole screens kept as files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+# Derandomised, so that a run says the same twice and everywhere; no deadline, because two busy cores are no reason to fail.
+settings.register_profile("default", deadline=None, derandomize=True)
+settings.register_profile("wide", deadline=None, max_examples=2000)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+SCREENS = Path(__file__).parent / "screens"
+
+
+@pytest.fixture
+def matches_screen() -> Callable[[str, str], None]:
+    """Asserts that a text equals `tests/screens/NAME`. UPDATE_SCREENS=1 writes the file instead: read the diff before committing it."""
+
+    def check(name: str, text: str) -> None:
+        path = SCREENS / name
+        if os.environ.get("UPDATE_SCREENS"):
+            path.write_text(text, encoding="utf-8")
+        assert text == path.read_text(encoding="utf-8"), f"{path} differs; if that is meant, run with UPDATE_SCREENS=1"
+
+    return check
