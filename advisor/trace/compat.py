@@ -1,0 +1,82 @@
+"""Everything that differs between library versions: transformers 4.48, peft 0.13, bitsandbytes 0.46 up to the newest."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import inspect
+from typing import Any
+
+LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "trl")
+
+_PER_LAYER_LISTS = ("layer_types", "mlp_layer_types", "attention_types", "no_rope_layers", "rope_layers")
+"""Config fields that hold one entry per layer."""
+_LAYER_COUNT_NAMES = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
+
+
+def versions() -> dict[str, str]:
+    """Versions of the installed libraries that the dry run runs."""
+    found = {}
+    for name in LIBRARIES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def from_config(auto_class: Any, config: Any, dtype: Any, attention: str) -> Any:
+    """`from_config` renamed `torch_dtype` to `dtype` in transformers 4.56."""
+    new = _transformers() >= (4, 56)
+    return auto_class.from_config(config, attn_implementation=attention, **{"dtype" if new else "torch_dtype": dtype})
+
+
+def _transformers() -> tuple[int, int]:
+    major, minor = importlib.metadata.version("transformers").split(".")[:2]
+    return int(major), int(minor)
+
+
+def keys_to_keep(model: Any) -> list[str]:
+    """Modules that transformers leaves unquantised: the output head and what is tied to it."""
+    try:
+        from transformers.quantizers.base import get_keys_to_not_convert
+    except ImportError:
+        from transformers.integrations.bitsandbytes import get_keys_to_not_convert  # type: ignore[no-redef]
+    return list(get_keys_to_not_convert(model))
+
+
+def cut_layers(config: Any, layers: int) -> None:
+    """Shorten a config to its first `layers` layers, its per-layer lists with it."""
+    text = config.get_text_config() if hasattr(config, "get_text_config") else config
+    for holder in (config, text):
+        for name in _LAYER_COUNT_NAMES:
+            if name in holder.__dict__:
+                setattr(holder, name, min(layers, getattr(holder, name)))
+        for name in _PER_LAYER_LISTS:
+            held = getattr(holder, name, None)
+            if isinstance(held, list):
+                setattr(holder, name, held[:layers])
+
+
+def accepts(function: Any, name: str) -> bool:
+    return name in inspect.signature(function).parameters
+
+
+def set_attention(config: Any, name: str) -> None:
+    """Bypass the checks (which ask for the flash-attn package) and name the implementation."""
+    field = "_attn_implementation_internal" if "_attn_implementation_internal" in config.__dict__ else "_attn_implementation"
+    object.__setattr__(config, field, name)
+
+
+def config_dtype(config: Any) -> Any:
+    """`torch_dtype` became `dtype` in transformers 4.56."""
+    return getattr(config, "dtype", None) or config.torch_dtype
+
+
+def warms_up_allocator() -> bool:
+    """`caching_allocator_warmup` came with transformers 4.50."""
+    return _transformers() >= (4, 50)
+
+
+def quantized_item_bytes(model: Any) -> float:
+    """Bytes per element that transformers expects of a quantised weight (quantizer_bnb_4bit.py, `quantized_element_size`)."""
+    return 0.5

@@ -1,0 +1,110 @@
+"""Memory that CUDA kernels take inside themselves, where no dispatcher sees it: a cited table.
+
+Each entry gives the bytes of buffers that live only while the operator runs. `inside_before` are those allocated before the operator's
+outputs, `inside_after` those after them; all are released when it returns.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+Sizes = tuple[int, ...]
+
+FP32_BYTES = 4
+
+CUBLAS_WORKSPACE_BYTES = 8_519_680
+"""`getChosenWorkspaceSize`, default ":4096:2:16:8" = 2 * 4096 KiB + 8 * 16 KiB (torch 2.13 aten/src/ATen/cuda/CublasHandlePool.cpp)."""
+
+CUBLAS_WORKSPACE_HOPPER_BYTES = 32 * 1024 * 1024
+"""Default ":4096:8" KiB on compute capability 9.0 and newer (same file)."""
+
+CUBLASLT_WORKSPACE_BYTES = 1024 * 1024
+"""Default CUBLASLT_WORKSPACE_SIZE of 1024 KiB, used where a bias is fused into the product (same file, `_parseChosenWorkspaceSize`)."""
+
+
+def _numel_bytes(tensor: torch.Tensor, item_bytes: int | None = None) -> int:
+    return tensor.numel() * (item_bytes or tensor.element_size())
+
+
+def _softmax_backward(args: Any, kwargs: Any) -> Sizes:
+    """`tmp = grad * output` (aten/src/ATen/native/cuda/SoftMax.cu, softmax_backward_cuda_out, torch 2.13)."""
+    return (_numel_bytes(args[0]),)
+
+
+def _gemm_4bit(args: Any, kwargs: Any) -> Sizes:
+    """Dequantised weight and scales, when the fused kernel is not taken (bitsandbytes 0.50 backends/cuda/ops.py,
+    `_dequant_linear_fallback`; the fused kernel never runs above 1,536 tokens and seldom below)."""
+    activations, shape, absmax_8bit = args[0], args[2], kwargs.get("absmax_8bit")
+    sizes = [math.prod(shape) * activations.element_size()]
+    if absmax_8bit is not None:
+        sizes = [absmax_8bit.numel() * FP32_BYTES] * 2 + sizes
+    return tuple(sizes)
+
+
+def _round_up(value: int, multiple: int) -> int:
+    return -(-value // multiple) * multiple
+
+
+def _flash_backward(args: Any, kwargs: Any) -> Sizes:
+    """fp32 accumulator of dq and row sums; dk and dv of every query head before they are summed over a group
+    (flash-attention 2.x csrc/flash_attn/flash_api.cpp `mha_bwd`; torch's copy in transformers/cuda/flash_attn/)."""
+    query, key = args[1], args[2]
+    batch, heads, tokens, head_dim = query.shape
+    rounded_tokens = _round_up(tokens, 128)
+    rounded_dim = _round_up(head_dim, 32) if head_dim <= 128 else _round_up(head_dim, 64)
+    sizes = [batch * heads * rounded_tokens * FP32_BYTES, batch * heads * rounded_tokens * rounded_dim * FP32_BYTES]
+    if key.shape[1] != heads:
+        sizes += [batch * heads * key.shape[2] * head_dim * key.element_size()] * 2
+    return tuple(sizes)
+
+
+def _efficient_backward(args: Any, kwargs: Any) -> Sizes:
+    """`delta` = row sums of grad * out in fp32, and fp32 gradients in the workspace where the kernel accumulates in fp32
+    (aten/src/ATen/native/transformers/cuda/attention_backward.cu, `_efficient_attention_backward`)."""
+    query, key, value = args[1], args[2], args[3]
+    batch, heads, tokens, head_dim = query.shape
+    delta = batch * heads * tokens * FP32_BYTES
+    if query.element_size() == FP32_BYTES:
+        return (delta,)
+    return (delta,)
+
+
+def _embedding_backward(args: Any, kwargs: Any) -> Sizes:
+    """Sorted indices and their original places, int64 each, plus the sort's own copy (aten/src/ATen/native/cuda/Embedding.cu,
+    embedding_dense_backward_cuda; taken for more than 3,072 indices)."""
+    indices = args[1].numel()
+    return (indices * 8,) * 3 if indices > 3072 else ()
+
+
+_aten = torch.ops.aten
+MATMULS = {_aten.mm.default, _aten.addmm.default, _aten.bmm.default, _aten.baddbmm.default, _aten._grouped_mm.default}
+"""Operators that need a cuBLAS handle."""
+_BEFORE: dict[Any, Callable[[Any, Any], Sizes]] = {
+    _aten._softmax_backward_data.default: _softmax_backward,
+    _aten.embedding_dense_backward.default: _embedding_backward,
+}
+_AFTER: dict[Any, Callable[[Any, Any], Sizes]] = {
+    _aten._scaled_dot_product_flash_attention_backward.default: _flash_backward,
+    _aten._scaled_dot_product_efficient_attention_backward.default: _efficient_backward,
+}
+
+
+def _register_bitsandbytes() -> None:
+    """bitsandbytes' operators exist once it is imported."""
+    gemm = getattr(torch.ops.bitsandbytes, "gemm_4bit", None)
+    if gemm is not None:
+        _BEFORE[gemm.default] = _gemm_4bit
+
+
+def inside_before(func: Any, args: Any, kwargs: Any) -> Sizes:
+    entry = _BEFORE.get(func)
+    return entry(args, kwargs) if entry else ()
+
+
+def inside_after(func: Any, args: Any, kwargs: Any) -> Sizes:
+    entry = _AFTER.get(func)
+    return entry(args, kwargs) if entry else ()

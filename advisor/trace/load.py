@@ -1,0 +1,139 @@
+"""Loading, in the order in which transformers fills a card: the peak of a quantised load, and the segments that later steps inherit."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import torch
+
+from advisor.trace import compat
+from advisor.trace.recorder import EMPTY_CACHE, Recorder
+from advisor.values import DType, Plan, Quantization
+
+DTYPES = {DType.FP32: torch.float32, DType.BF16: torch.bfloat16, DType.FP16: torch.float16}
+
+
+def load(model: Any, plan: Plan, recorder: Recorder) -> None:
+    """Tell the recorder of every weight, quantising on the way where the plan says so.
+
+    Unquantised models are built on the CPU and moved module by module (`.to(device)`, as the Trainer does). Quantised ones are loaded
+    straight onto the card: one block for the whole model warms the allocator up, then the weights come by name
+    (transformers 5.23 modeling_utils.py `caching_allocator_warmup`, core_model_loading.py `dot_natural_key`).
+    """
+    if plan.quantization is None:
+        _register(model, recorder)
+        return
+    settings = quantization_config(plan)
+    weights = {name: parameter.data for name, parameter in model.named_parameters()}
+    _replace_linears(model, settings)
+    _warm_up(model, weights, recorder)
+    modules = dict(model.named_modules())
+    for name in sorted(weights, key=_natural_key):
+        module, leaf = modules[name.rpartition(".")[0]], name.rpartition(".")[2]
+        weight = weights.pop(name)
+        recorder.label(weight, "weights", name)
+        if leaf == "weight" and _is_quantized_linear(module):
+            with recorder:
+                _fill(module, weight, plan, settings)
+        elif _is_quantized_linear(module):
+            module.bias = torch.nn.Parameter(weight, requires_grad=False)
+        del weight
+    _register(model, recorder)
+    eight_bit = plan.quantization is Quantization.INT8
+    model.is_loaded_in_4bit, model.is_loaded_in_8bit = not eight_bit, eight_bit
+    model.is_quantized, model.quantization_method = True, "bitsandbytes"
+    model.config._is_quantized = True
+    model.config.quantization_config = settings
+
+
+def quantization_config(plan: Plan) -> Any:
+    from transformers import BitsAndBytesConfig
+
+    eight_bit = plan.quantization is Quantization.INT8
+    compute_dtype = DTYPES[plan.autocast_dtype if plan.base_dtype is DType.FP32 else plan.base_dtype]
+    return BitsAndBytesConfig(
+        load_in_8bit=eight_bit,
+        load_in_4bit=not eight_bit,
+        bnb_4bit_quant_type="nf4" if eight_bit or plan.quantization is None else plan.quantization.value,
+        bnb_4bit_use_double_quant=plan.double_quant,
+        bnb_4bit_compute_dtype=compute_dtype,
+    )
+
+
+def _replace_linears(model: Any, settings: Any) -> None:
+    from transformers.integrations.bitsandbytes import replace_with_bnb_linear
+
+    replace_with_bnb_linear(model, modules_to_not_convert=compat.keys_to_keep(model), quantization_config=settings)
+
+
+def _is_quantized_linear(module: Any) -> bool:
+    import bitsandbytes as bnb
+
+    return isinstance(module, (bnb.nn.Linear4bit, bnb.nn.Linear8bitLt))
+
+
+def _warm_up(model: Any, weights: dict[str, Any], recorder: Recorder) -> None:
+    """One block of the model's coming size, given back at once: its segment then serves the weights."""
+    total_bytes = 0
+    modules = dict(model.named_modules())
+    for name, weight in weights.items():
+        quantized = name.endswith(".weight") and _is_quantized_linear(modules[name.rpartition(".")[0]])
+        item_bytes = compat.quantized_item_bytes(model) if quantized else weight.element_size()
+        total_bytes += int(weight.numel() * item_bytes)
+    if compat.warms_up_allocator():
+        recorder.release(recorder.temporary(total_bytes, "caching_allocator_warmup"))
+
+
+def _natural_key(name: str) -> list[tuple[int, int, str]]:
+    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"\.", name)]
+
+
+def _fill(module: Any, weight: Any, plan: Plan, settings: Any) -> None:
+    """Quantise one weight as its 16-bit copy sits on the card."""
+    import bitsandbytes as bnb
+
+    if isinstance(module, bnb.nn.Linear8bitLt):
+        module.weight = bnb.nn.Int8Params(weight, requires_grad=False, has_fp16_weights=False)
+    else:
+        module.weight = bnb.nn.Params4bit(
+            weight,
+            requires_grad=False,
+            compress_statistics=plan.double_quant,
+            quant_type=settings.bnb_4bit_quant_type,
+            module=module,
+        )
+    module.weight._quantize("meta")
+
+
+def _register(model: Any, recorder: Recorder) -> None:
+    """Every parameter, quantisation state and buffer is a weight."""
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        recorder.label(tensor, "weights", name)
+        state = getattr(tensor, "quant_state", None)
+        if state is not None:
+            _register_quant_state(state, recorder, name)
+        for extra in ("CB", "SCB"):
+            held = getattr(tensor, extra, None)
+            if isinstance(held, torch.Tensor):
+                recorder.label(held, "weights", name)
+
+
+def _register_quant_state(state: Any, recorder: Recorder, name: str) -> None:
+    for held in (state.absmax, state.code, state.offset):
+        if isinstance(held, torch.Tensor):
+            recorder.label(held, "weights", name)
+    if state.state2 is not None:
+        _register_quant_state(state.state2, recorder, name)
+
+
+def prepare_kbit(model: Any, recorder: Recorder) -> None:
+    """peft's `prepare_model_for_kbit_training`: every unquantised 16-bit parameter becomes fp32, one after the other."""
+    from peft import prepare_model_for_kbit_training
+
+    with recorder:
+        prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+    if compat.accepts(prepare_model_for_kbit_training, "auto_clear_cache"):
+        recorder.mark(EMPTY_CACHE)
+    for name, parameter in model.named_parameters():
+        recorder.label(parameter, "weights", name)

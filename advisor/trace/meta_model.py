@@ -1,0 +1,129 @@
+"""The real model, its real 4-bit layers and its real adapter, on the meta device: shapes without bytes."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from advisor.errors import UnsupportedError
+from advisor.trace import compat, load
+from advisor.trace.load import DTYPES
+from advisor.trace.recorder import Recorder
+from advisor.values import ALL_LINEAR, Attention, DType, ModelSpec, Plan
+
+
+@dataclass(slots=True)
+class MetaModel:
+    """What a training step needs, built but not yet run."""
+
+    model: Any
+    """What is called in the loop: the peft model, or the bare one for full fine-tuning."""
+    base: Any
+    """The transformers model inside."""
+    layer_path: str
+    """Dotted path of the list of repeated layers inside `model`."""
+    config: Any
+
+
+def config_of(spec: ModelSpec, layers: int | None = None) -> Any:
+    """The transformers config of `spec`, cut to `layers` layers when given."""
+    from transformers import AutoConfig
+
+    content = json.loads(spec.config_json)
+    model_type = content.pop("model_type", spec.model_type)
+    content.pop("quantization_config", None)
+    content.pop("auto_map", None)
+    try:
+        config = AutoConfig.for_model(model_type, **content)
+    except ValueError as error:
+        raise UnsupportedError(
+            f"{spec.id}: the installed transformers has no model type {model_type!r}; install a version that has it"
+        ) from error
+    if layers is not None:
+        compat.cut_layers(config, layers)
+    return config
+
+
+def build(spec: ModelSpec, plan: Plan, recorder: Recorder, layers: int | None = None, peft_config: Any = None) -> MetaModel:
+    """Build, quantise, prepare and wrap as `plan` says, telling the recorder what is loaded."""
+    config = config_of(spec, layers)
+    config.use_cache = plan.kv_cache_in_outputs
+    base = _base_model(config, plan)
+    load.load(base, plan, recorder)
+    if plan.kbit_prepare:
+        load.prepare_kbit(base, recorder)
+    for parameter in base.parameters():
+        parameter.requires_grad_(not plan.method.has_adapter and parameter.is_floating_point())
+    model = _wrap(base, plan, peft_config) if plan.method.has_adapter else base
+    if plan.gradient_checkpointing:
+        base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    model.train()
+    _register_adapter(model, plan, recorder)
+    return MetaModel(model=model, base=base, layer_path=layer_path(model), config=config)
+
+
+def _base_model(config: Any, plan: Plan) -> Any:
+    from transformers import AutoModelForCausalLM
+
+    name = "eager" if plan.attention is Attention.EAGER else "sdpa"
+    with torch.device("meta"):
+        model = compat.from_config(AutoModelForCausalLM, config, DTYPES[plan.base_dtype], name)
+    if hasattr(model, "tie_weights"):
+        model.tie_weights()
+    if plan.attention is Attention.FLASH:
+        from advisor.trace.flash import install
+
+        install(model)
+    return model
+
+
+def lora_config(plan: Plan) -> Any:
+    from peft import LoraConfig
+
+    targets: Any = ALL_LINEAR if plan.target_modules == (ALL_LINEAR,) else list(plan.target_modules)
+    return LoraConfig(
+        r=plan.rank,
+        lora_alpha=plan.alpha,
+        target_modules=targets,
+        use_rslora=plan.use_rslora,
+        use_dora=plan.method.is_dora,
+        lora_dropout=0.0,
+        bias="none",
+        task_type="CAUSAL_LM",
+    )
+
+
+def _wrap(base: Any, plan: Plan, peft_config: Any) -> Any:
+    from peft import get_peft_model
+
+    config = peft_config or lora_config(plan)
+    try:
+        with torch.device("meta"):
+            model = get_peft_model(base, config, autocast_adapter_dtype=plan.adapter_dtype is DType.FP32)
+    except ValueError as error:
+        raise UnsupportedError(f"peft cannot wrap this model: {error}") from error
+    wanted = DTYPES[plan.adapter_dtype]
+    for parameter in model.parameters():
+        if parameter.requires_grad and parameter.dtype is not wanted:
+            parameter.data = parameter.data.to(wanted)
+    return model
+
+
+def _register_adapter(model: Any, plan: Plan, recorder: Recorder) -> None:
+    if not plan.method.has_adapter:
+        return
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        if not recorder.knows(tensor):
+            recorder.label(tensor, "adapter", name)
+
+
+def layer_path(model: Any) -> str:
+    """Dotted path of the longest list of modules: the repeated layers."""
+    best, best_length = "", 0
+    for name, module in model.named_modules():
+        if isinstance(module, torch.nn.ModuleList) and len(module) > best_length and not name.split(".")[-1].isdigit():
+            best, best_length = name, len(module)
+    return best

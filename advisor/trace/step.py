@@ -1,0 +1,96 @@
+"""The training step as each stack writes it: which tensors are still alive when is percents of the peak."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from advisor.trace import optimizers
+from advisor.trace.meta_model import DTYPES, MetaModel
+from advisor.trace.recorder import Recorder
+from advisor.values import Phase, Plan, Stack
+
+Optimizer = optimizers.StateOnly | optimizers.TorchOptimizer
+
+HF_MAX_GRAD_NORM = 1.0
+"""`TrainingArguments.max_grad_norm` (transformers 5.23): the Trainer clips unless it is 0."""
+
+
+def batch(plan: Plan, seq_len_tokens: int, device: str = "meta") -> dict[str, Any]:
+    """What a collator hands over: ids, labels, and the mask that every tokenizer makes."""
+    shape = (plan.micro_batch_size, seq_len_tokens)
+    make = torch.empty if device == "meta" else torch.ones
+    return {name: make(shape, dtype=torch.int64, device=device) for name in ("input_ids", "attention_mask", "labels")}
+
+
+def autocast(plan: Plan, device: str) -> Any:
+    return torch.autocast(device, dtype=DTYPES[plan.autocast_dtype]) if plan.autocast else nullcontext()
+
+
+@dataclass(slots=True)
+class Loop:
+    """A training loop between its steps. `kept` is what its variables still hold when the next step begins."""
+
+    built: MetaModel
+    plan: Plan
+    optimizer: Optimizer
+    recorder: Recorder
+    kept: Any = None
+
+    def step(self, seq_len_tokens: int) -> None:
+        """One optimizer step: its micro-batches, clipping where the stack clips, the update, and the gradients set to None."""
+        for _ in range(self.plan.grad_accum_steps):
+            with self.recorder.during(Phase.FORWARD):
+                inputs = batch(self.plan, seq_len_tokens, self.recorder.device_type)
+            _MICRO_STEPS[self.plan.stack](self, inputs)
+        with self.recorder.during(Phase.OPTIMIZER_STEP):
+            if self.plan.stack is not Stack.PLAIN:
+                _clip([parameter.grad for parameter in self.built.model.parameters() if parameter.grad is not None])
+            self.optimizer.step()
+            optimizers.label_states(self.optimizer, self.recorder)
+            self.optimizer.zero_grad()
+
+
+@torch.no_grad()
+def _clip(gradients: list[Any]) -> None:
+    """torch 2.13 nn/utils/clip_grad.py, `clip_grad_norm_` with its foreach path (which refuses to be asked for on meta)."""
+    by_dtype: dict[torch.dtype, list[Any]] = {}
+    for gradient in gradients:
+        by_dtype.setdefault(gradient.dtype, []).append(gradient)
+    norms = [norm for group in by_dtype.values() for norm in torch._foreach_norm(group, 2.0)]
+    total = torch.linalg.vector_norm(torch.stack(norms), 2.0)
+    scale = torch.clamp(HF_MAX_GRAD_NORM / (total + 1e-6), max=1.0)
+    for group in by_dtype.values():
+        torch._foreach_mul_(group, scale)
+
+
+def _plain(loop: Loop, inputs: dict[str, Any]) -> None:
+    """`outputs = model(...); outputs.loss.backward()`: the logits live through backward, and until the next step's are there."""
+    with loop.recorder.during(Phase.FORWARD):
+        with autocast(loop.plan, loop.recorder.device_type):
+            outputs = loop.built.model(**inputs)
+        loop.kept = outputs
+    with loop.recorder.during(Phase.BACKWARD):
+        outputs.loss.backward()
+
+
+def _hf(loop: Loop, inputs: dict[str, Any]) -> None:
+    """transformers 5.23 trainer.py, `training_step`: `compute_loss` returns the loss alone, so the outputs die before backward."""
+    with loop.recorder.during(Phase.FORWARD):
+        loss = _hf_compute_loss(loop, inputs)
+    with loop.recorder.during(Phase.BACKWARD):
+        loss.backward()
+
+
+def _hf_compute_loss(loop: Loop, inputs: dict[str, Any]) -> Any:
+    items = torch.empty((), dtype=torch.int64, device=loop.recorder.device_type)
+    with autocast(loop.plan, loop.recorder.device_type):
+        outputs = loop.built.model(**inputs, num_items_in_batch=items)
+    return outputs["loss"]
+
+
+_MICRO_STEPS: dict[Stack, Callable[[Loop, dict[str, Any]], None]] = {Stack.PLAIN: _plain, Stack.HF: _hf, Stack.TRL: _hf}
