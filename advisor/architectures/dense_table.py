@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from advisor.architectures import patterns
-from advisor.architectures.dense import Dense, Key
+from advisor.architectures.traits import Dense, Key
 
 _ATTENTION_BIAS = Key("attention_bias", False)
 _MLP_BIAS = Key("mlp_bias", False)
@@ -72,7 +72,7 @@ DENSE = {
         tied=True,
         embedding_scaled=True,
     ),
-    "phi3": Dense("Phi3ForCausalLM", fused_qkv="qkv_proj", mlp="fused", layers=patterns.window_everywhere),
+    "phi3": Dense("Phi3ForCausalLM", partial_rotary=True, fused_qkv="qkv_proj", mlp="fused", layers=patterns.window_everywhere),
     "phi": Dense(
         "PhiForCausalLM",
         qkv_bias=True,
@@ -90,6 +90,7 @@ DENSE = {
         qk_norm_key=Key("qk_layernorm", False),
         qk_norm_tensors=2,
         rotary_default=0.5,
+        partial_rotary=True,
         head_bias=True,
     ),
     "olmo": Dense("OlmoForCausalLM", qkv_bias=_ATTENTION_BIAS, out_bias=_ATTENTION_BIAS, norm="layer", norm_tensors=0),
@@ -135,7 +136,13 @@ DENSE = {
         scales_logits=True,
     ),
     "glm": Dense(
-        "GlmForCausalLM", kv_default=2, head_dim_default=128, qkv_bias=Key("attention_bias", True), mlp="fused", rotary_default=0.5
+        "GlmForCausalLM",
+        kv_default=2,
+        head_dim_default=128,
+        qkv_bias=Key("attention_bias", True),
+        mlp="fused",
+        rotary_default=0.5,
+        partial_rotary=True,
     ),
     "glm4": Dense(
         "Glm4ForCausalLM",
@@ -146,6 +153,7 @@ DENSE = {
         norms=4,
         placement="both",
         rotary_default=0.5,
+        partial_rotary=True,
     ),
     "smollm3": Dense(
         "SmolLM3ForCausalLM",
@@ -181,6 +189,7 @@ DENSE = {
         qk_norm_key=Key("qk_layernorm", False),
         qk_norm_per_head=True,
         rotary_default=0.25,
+        partial_rotary=True,
     ),
     "exaone4": Dense("Exaone4ForCausalLM", kv_default=32, qk_norm="head", placement="post", layers=patterns.exaone4_layers),
     "ernie4_5": Dense(
@@ -210,6 +219,7 @@ DENSE = {
         norm="layer",
         norm_tensors=2,
         rotary_default=0.5,
+        partial_rotary=True,
     ),
     "internlm3": Dense(
         "LlamaForCausalLM",

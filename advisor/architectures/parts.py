@@ -86,16 +86,12 @@ def check_rotary(config: Config, dim: int, fraction: float) -> None:
 
 
 def rotary_fraction(config: Config, default: float) -> float:
-    """Share of a head that is rotated: `partial_rotary_factor`, at the top or inside the rope parameters."""
-    top = config.fraction("partial_rotary_factor", default=-1.0)
-    if top >= 0:
-        return top
+    """Share of a head that is rotated: `partial_rotary_factor`, inside the rope parameters or at the top."""
     for key in ("rope_parameters", "rope_scaling"):
         inner = Config(config.nested(key), f"{config.where}: {key}")
-        fraction = inner.fraction("partial_rotary_factor", default=-1.0)
-        if fraction >= 0:
-            return fraction
-    return default
+        if inner.raw("partial_rotary_factor") is not None:
+            return inner.fraction("partial_rotary_factor", default=default)
+    return config.fraction("partial_rotary_factor", default=default)
 
 
 SLIDING = "sliding_attention"
@@ -128,14 +124,14 @@ def runs(kinds: Sequence[Kind], build: Callable[[Kind, int], Block]) -> tuple[Bl
     return tuple(blocks)
 
 
-def linear(name: str, in_features: int, out_features: int, bias: bool = False) -> Linear:
-    return Linear(name=name, in_features=in_features, out_features=out_features, bias=bias)
+def linear(part: Literal["attention", "mlp"], name: str, in_features: int, out_features: int, bias: bool = False) -> Linear:
+    return Linear(name=name, in_features=in_features, out_features=out_features, bias=bias, part=part)
 
 
-def gated_mlp(hidden: int, width: int, bias: bool = False, copies: int = 1) -> tuple[Linear, ...]:
+def gated_mlp(hidden: int, width: int, bias: bool = False) -> tuple[Linear, ...]:
     """gate_proj, up_proj, down_proj: SwiGLU and its kin, as in Llama."""
     return (
-        Linear(name="gate_proj", in_features=hidden, out_features=width, bias=bias, copies=copies),
-        Linear(name="up_proj", in_features=hidden, out_features=width, bias=bias, copies=copies),
-        Linear(name="down_proj", in_features=width, out_features=hidden, bias=bias, copies=copies),
+        linear("mlp", "gate_proj", hidden, width, bias),
+        linear("mlp", "up_proj", hidden, width, bias),
+        linear("mlp", "down_proj", width, hidden, bias),
     )

@@ -19,8 +19,10 @@ class Linear(Value):
     copies: Positive = 1
     """How many such modules the block holds (experts held as separate modules, for instance)."""
     is_module: bool = True
-    """False where the library keeps the weights in a bare 3-D parameter (fused experts of transformers 5): not quantised by
+    """False where the library keeps the weights in a bare parameter (fused experts and routers of transformers 5): not quantised by
     bitsandbytes, not wrapped by LoRA's default targets."""
+    part: Literal["attention", "mlp", "other"] = "other"
+    """Which half of the layer it belongs to: GPT-2 has a c_proj in each, BERT three matrices called dense."""
 
     @property
     def weight_params(self) -> int:
@@ -61,6 +63,8 @@ class MlpShape(Value):
     experts: int = 0
     experts_per_token: int = 0
     shared_intermediate_size: int = 0
+    every_expert_computes: bool = False
+    """Each token passes through all experts, whose results are then weighted (Llama 4), instead of only those it is routed to."""
 
 
 class Block(Value):
