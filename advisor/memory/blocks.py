@@ -206,17 +206,16 @@ def _feed_forward(tape: Tape, x: Tensor, block: Block, linears: dict[str, Linear
             gate = up = linear(tape, x, linears["gate_up_proj"], setting, e)
         else:
             gate = linear(tape, x, linears["gate_proj"], setting, e)
-            gate_size = width
         active = activation(tape, gate, width, mlp.activation)
         if not mlp.fused_gate_up:
             up = linear(tape, x, linears["up_proj"], setting, e)
-        tape.hold(x)
         inner = tape.op((active, up), width, keeps=(active, up))
     else:
         first = next(layer for layer in block.linears if layer.out_features == mlp.intermediate_size)
         inner = activation(tape, linear(tape, x, first, setting, e), width, mlp.activation)
     down = next(layer for layer in block.linears if layer.name in _DOWN and layer.in_features == mlp.intermediate_size)
     y = linear(tape, inner, down, setting, c)
+    tape.hold(x)
     return y if c == e else cast(tape, y, down.out_features, c, e)
 
 

@@ -48,7 +48,9 @@ def cast(tape: Tape, x: Tensor, features: int, from_bytes: int, to_bytes: int) -
 def linear(tape: Tape, x: Tensor, layer: Linear, setting: Setting, x_bytes: int) -> Tensor:
     """A linear layer with whatever is wrapped around it. The result has `x_bytes` per element, except under autocast."""
     if layer.name in setting.adapted and layer.is_module:
-        return _adapted(tape, x, layer, setting, x_bytes)
+        y = _adapted(tape, x, layer, setting, x_bytes)
+        tape.hold(x)  # an argument lives until its call returns
+        return y
     return _base(tape, x, layer, setting, x_bytes)
 
 
@@ -162,7 +164,8 @@ def _dora(tape: Tape, result: Tensor, low: Tensor, layer: Linear, setting: Setti
     # (m/|w| - 1) * base: keeps base; m/|w| * update: keeps update; each then sums a product for the magnitude's gradient
     scaled_bytes = max(y_bytes, setting.adapter_bytes)
     scaled = Size(out * scaled_bytes)
-    base_part = tape.op((result,), scaled, keeps=(result,), scratch=(Size(), scaled), parameter_gradient_bytes=magnitude)
+    base = tape.op((result,), Size(out * y_bytes), aliases=(True,)) if layer.bias else result  # minus the bias: a new tensor
+    base_part = tape.op((base,), scaled, keeps=(base,), scratch=(Size(), scaled), parameter_gradient_bytes=magnitude)
     update_part = tape.op((update,), scaled, keeps=(update,), scratch=(Size(), scaled))
     update_part = tape.op((update_part,), scaled)  # times scaling
     extra = tape.op((base_part, update_part), scaled, aliases=(True, True))

@@ -139,7 +139,7 @@ def _backward_stations(
             if loop.checkpointing:
                 kept_here = here.plus(held, 0)
                 for moment in layer.keeping.peaks:  # recomputation, under the incoming gradient
-                    live = here.plus(held).plus(layer.entry).plus(moment.live).plus(Size(constant=done))
+                    live = here.plus(held).plus(layer.back.waiting).plus(moment.live).plus(Size(constant=done))
                     yield Station(live, kept_here.plus(moment.kept), held, done)
             for moment in layer.back.peaks:
                 own = layer.entry if loop.checkpointing else ZERO

@@ -124,6 +124,9 @@ class Walk(NamedTuple):
     peaks: tuple[Moment, ...]
     kept: Size
     """What is still alive afterwards besides the output: kept activations after a forward, parameter gradients after a backward."""
+    waiting: Size = ZERO
+    """Of a backward: the gradients alive when it first needs a kept tensor. A checkpoint recomputes the block at that moment
+    (torch/utils/checkpoint.py, `_checkpoint_hook` unpacks lazily)."""
 
 
 def forward(tape: Tape, entry: Tensor, *, keep: bool, entry_held: bool) -> Walk:
@@ -166,6 +169,7 @@ def backward(tape: Tape, kept: Size, gradient: Size) -> Walk:
     """Per gradient storage: how many tensors' gradients it is (additions hand their incoming gradient on)."""
     grads: dict[int, tuple[Size, int]] = {id(tape.ops[-1].output): (gradient, 0)}
     live, parameter_gradients = kept.plus(gradient), 0
+    waiting: Size | None = None
     peaks: list[Moment] = [Moment(live, kept)]
 
     def release(size: Size, storage: int) -> None:
@@ -177,6 +181,8 @@ def backward(tape: Tape, kept: Size, gradient: Size) -> Walk:
     for op in reversed(tape.ops):
         if id(op.output) not in grads:
             continue
+        if op.kept and waiting is None:
+            waiting = live.plus(kept, -1)
         incoming, storage = grads.pop(id(op.output))
         made: list[tuple[Tensor, Size, int]] = []
         for tensor, alias in zip(op.inputs, op.aliases):
@@ -201,4 +207,4 @@ def backward(tape: Tape, kept: Size, gradient: Size) -> Walk:
                 release(size, new_storage)
             else:
                 grads[id(tensor)] = (size, new_storage)
-    return Walk(upper(peaks), Size(constant=parameter_gradients))
+    return Walk(upper(peaks), Size(constant=parameter_gradients), waiting or ZERO)
