@@ -2,7 +2,7 @@
 
 from advisor.stacks.echo import echo_defaults
 from advisor.stacks.facts import Default, StackDefaults
-from advisor.stacks.first_plan import default_plan
+from advisor.stacks.first_plan import default_plan, first_attention, first_seq_len
 from advisor.stacks.hf import HF
 from advisor.stacks.known import defaults_of
 from advisor.stacks.plain import PLAIN
@@ -20,5 +20,7 @@ __all__ = [
     "default_plan",
     "defaults_of",
     "echo_defaults",
+    "first_attention",
+    "first_seq_len",
     "targeted_linears",
 ]

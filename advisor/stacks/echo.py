@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from advisor.stacks.facts import StackDefaults
-from advisor.stacks.first_plan import ALPHA_PER_RANK, EAGER_MODEL_TYPES, FIRST_RANK, batch, first_attention, first_seq_len
+from advisor.stacks.first_plan import ALPHA_PER_RANK, FIRST_RANK, batch, first_attention, first_seq_len
 from advisor.stacks.known import defaults_of
 from advisor.values.card import GpuSpec
 from advisor.values.model import ModelSpec
 from advisor.values.request import Request
-from advisor.values.vocabulary import Stack
+from advisor.values.vocabulary import Attention, Stack
 
 
 def echo_defaults(model: ModelSpec, gpu: GpuSpec | None, request: Request) -> tuple[str, ...]:
@@ -25,8 +25,9 @@ def echo_defaults(model: ModelSpec, gpu: GpuSpec | None, request: Request) -> tu
     if request.loss is None:
         lines.append(f"loss {stack.loss.value.value}: the stack's default (--loss)")
     if request.attention is None:
-        why = "no SDPA in transformers for this model" if model.model_type in EAGER_MODEL_TYPES else "transformers' default"
-        lines.append(f"attention {first_attention(model).value}: {why} (--attention)")
+        attention = first_attention(model)
+        why = "transformers has no SDPA for this model" if attention is Attention.EAGER else "transformers' default"
+        lines.append(f"attention {attention.value}: {why} (--attention)")
     if request.checkpointing is None:
         lines.append(_echo_checkpointing(stack))
     return tuple(lines)

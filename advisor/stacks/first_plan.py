@@ -25,25 +25,6 @@ FIRST_MICRO_BATCH = 1
 FIRST_EFFECTIVE_BATCH = 16
 # Judgement: holds nearly every example of the common instruction sets; the length that memory tables of the field are quoted at.
 FIRST_SEQ_LEN_TOKENS = 2048
-# transformers 5.23 modeling_utils.py takes SDPA by default; these classes set `_supports_sdpa = False` and fall back to eager.
-EAGER_MODEL_TYPES = frozenset(
-    {
-        "bloom",
-        "codegen",
-        "deberta-v2",
-        "deepseek_v4",
-        "falcon_mamba",
-        "gemma2",
-        "gpt_neo",
-        "gpt_oss",
-        "gptj",
-        "mamba",
-        "mamba2",
-        "mimo_v2_flash",
-        "mpt",
-        "vaultgemma",
-    }
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,4 +129,5 @@ def first_seq_len(model: ModelSpec) -> int:
 
 
 def first_attention(model: ModelSpec) -> Attention:
-    return Attention.EAGER if model.model_type in EAGER_MODEL_TYPES else Attention.SDPA
+    """transformers 5.23 modeling_utils.py: SDPA, and eager for classes that set `_supports_sdpa = False`."""
+    return Attention.SDPA if all(block.attention.sdpa for block in model.blocks) else Attention.EAGER

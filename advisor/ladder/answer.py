@@ -1,0 +1,55 @@
+"""The whole answer: climb, decide, explain, and say what to try next. A pure function of model, card and request."""
+
+from __future__ import annotations
+
+from advisor.ladder.experiment import next_experiment
+from advisor.ladder.fit import Case
+from advisor.ladder.flips import would_change
+from advisor.ladder.request import check_request
+from advisor.ladder.rules import findings
+from advisor.ladder.rungs import climb
+from advisor.ladder.situation import Situation
+from advisor.ladder.snippet import snippet
+from advisor.ladder.verdict import decide, why_not
+from advisor.stacks import echo_defaults
+from advisor.values import Advice, DType, GpuSpec, ModelSpec, ModelSummary, Request
+
+
+def advise(model: ModelSpec, gpu: GpuSpec, request: Request) -> Advice:
+    """Every rung priced on the card, the verdict, what was noticed, what would change it, and the plan as code.
+
+    With a method asked for, the answer holds that rung alone; the others are still priced, to say what fits instead.
+    """
+    check_request(request)
+    case = Case(model, gpu)
+    rungs = climb(case, request)
+    verdict = decide(case, request, rungs)
+    situation = Situation(case, request, rungs, verdict)
+    flips = would_change(situation)
+    shown = rungs if request.method is None else (situation.rung(request.method),)
+    chosen = situation.chosen
+    return Advice(
+        model=summary_of(model),
+        gpu=gpu,
+        n_gpus=request.gpus or 1,
+        assumptions=(*filter(None, (model.resolved_from, gpu.resolved_from)), *echo_defaults(model, gpu, request)),
+        verdict=verdict,
+        rungs=tuple(rung.model_copy(update={"why_not": why_not(case, request, rung, verdict)}) for rung in shown),
+        findings=findings(situation),
+        would_change=flips,
+        next_experiment=next_experiment(situation, flips),
+        snippet=snippet(model, chosen.plan, request.task) if chosen is not None else "",
+    )
+
+
+def summary_of(model: ModelSpec) -> ModelSummary:
+    """What the answer says of the model."""
+    return ModelSummary(
+        id=model.id,
+        architecture=model.architecture,
+        params=model.params,
+        layers=model.layers,
+        hidden_size=model.hidden_size,
+        weights_16bit_bytes=model.params * DType.BF16.size_bytes,
+        source=model.source,
+    )

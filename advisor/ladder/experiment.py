@@ -1,0 +1,30 @@
+"""The next experiment in one sentence: the cheapest run that decides something."""
+
+from __future__ import annotations
+
+from advisor.ladder.knowledge import say, threshold
+from advisor.ladder.learning_rate import show, sweep
+from advisor.ladder.situation import Situation
+from advisor.values import ALL_LINEAR, Method
+
+
+def next_experiment(situation: Situation, would_change: tuple[str, ...]) -> str:
+    """A three-point learning-rate sweep of the chosen rung; where nothing fits, the way to a card that does."""
+    rung = situation.chosen
+    if rung is None:
+        return say("next.nothing", flip=would_change[0]) if would_change else say("next.nowhere")
+    plan = rung.plan
+    rates = sweep(situation.case.model, plan.method, situation.request.task)
+    targets = "all linear layers" if plan.target_modules == (ALL_LINEAR,) else ", ".join(plan.target_modules)
+    return say(
+        "next.full" if plan.method is Method.FULL else "next.run",
+        method=plan.method.label,
+        rank=plan.rank,
+        alpha=f"{plan.alpha:g}",
+        targets=targets,
+        batch=plan.micro_batch_size * plan.grad_accum_steps * plan.n_gpus,
+        low=show(rates.low),
+        mid=show(rates.mid),
+        high=show(rates.high),
+        share=f"{100 * threshold('sweep_data_share'):g}",
+    )

@@ -1,0 +1,206 @@
+"""Does a plan fit a card, what is the cheapest change that makes it fit, and how far can it be stretched.
+
+The changes are tried in the order of `_STEPS`, each with its cost said; what the user fixed is never changed, and the rank is
+never lowered: an adapter is too small a part of the memory for that to cure anything (facts Q2 and Q9).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from advisor.ladder.knowledge import say
+from advisor.memory import estimate_memory
+from advisor.values import Change, Fit, GpuSpec, MemoryBreakdown, Method, ModelSpec, Optimizer, Plan, Sharding
+
+SEQ_GRID_TOKENS = 128
+"""Sequence lengths are searched in these steps. Judgement: kernels like multiples of it, and no reader wants a finer answer."""
+SHORTEST_SEQ_TOKENS = 512
+"""Sequences are not cut below this to make a plan fit. Judgement: most instruction data no longer fits in fewer tokens."""
+FAR_TOKENS = 1 << 20
+"""How far to search for models that state no length limit."""
+LARGEST_MICRO_BATCH = 1024
+"""How far to search. Judgement: past what B1 and B2 call useful by a factor of eight."""
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """The model and the card that plans are tried on."""
+
+    model: ModelSpec
+    gpu: GpuSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Priced:
+    """A plan with its memory and whether that fits."""
+
+    plan: Plan
+    memory: MemoryBreakdown
+    fit: Fit
+    changes: tuple[Change, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """One kind of change: the option that would fix it, and the moves it offers from a plan, mildest first."""
+
+    option: str
+    moves: Callable[[Plan], Iterator[tuple[Plan, Change]]]
+
+
+def classify(memory: MemoryBreakdown, usable_bytes: int) -> Fit:
+    """Fits when the whole interval does; does not when none of it does."""
+    if memory.high_bytes <= usable_bytes:
+        return Fit.FITS
+    return Fit.DOES_NOT_FIT if memory.low_bytes > usable_bytes else Fit.UNCERTAIN
+
+
+def price(case: Case, plan: Plan, changes: tuple[Change, ...] = ()) -> Priced:
+    memory = estimate_memory(case.model, plan, case.gpu)
+    return Priced(plan, memory, classify(memory, case.gpu.usable_bytes), changes)
+
+
+def fits(case: Case, plan: Plan) -> bool:
+    return price(case, plan).fit is Fit.FITS
+
+
+def make_fit(case: Case, first: Plan, fixed: frozenset[str]) -> Priced:
+    """`first` as it stands when it fits; else with the fewest of the cheapest changes that make it fit.
+
+    Where nothing does, the most frugal plan at the sequence length asked for, with the changes that were tried.
+    """
+    current = price(case, first)
+    for step in _STEPS:
+        if current.fit is Fit.FITS:
+            break
+        if step.option not in fixed:
+            current = _best_move(case, current, step)
+    if current.fit is Fit.FITS:
+        return _without_needless(case, first, current)
+    return current if "seq_len" in fixed else _shorten(case, current)
+
+
+def longest_seq(case: Case, plan: Plan) -> int | None:
+    """Longest sequence, on the grid, that surely fits at this micro-batch; None when the shortest does not."""
+    limit = max(case.model.max_position_tokens or FAR_TOKENS, plan.seq_len_tokens)
+    if fits(case, plan.model_copy(update={"seq_len_tokens": limit})):
+        return limit
+
+    def fits_at(steps: int) -> bool:
+        return fits(case, plan.model_copy(update={"seq_len_tokens": steps * SEQ_GRID_TOKENS}))
+
+    return largest(limit // SEQ_GRID_TOKENS, fits_at) * SEQ_GRID_TOKENS or None
+
+
+def largest_micro_batch(case: Case, plan: Plan) -> int | None:
+    """Largest micro-batch that surely fits at this sequence length; None when 1 does not."""
+    return largest(LARGEST_MICRO_BATCH, lambda size: fits(case, plan.model_copy(update={"micro_batch_size": size}))) or None
+
+
+def largest(limit: int, holds: Callable[[int], bool]) -> int:
+    """Largest number in 1..limit for which `holds`, given that it holds up to some point; 0 when it never does."""
+    low, high = 0, limit + 1
+    step = 1
+    while low + step < high:  # gallop first: small answers are common, and a step costs an estimate
+        if not holds(low + step):
+            high = low + step
+            break
+        low, step = low + step, step * 2
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if holds(middle) else (low, middle)
+    return low
+
+
+def _best_move(case: Case, current: Priced, step: _Step) -> Priced:
+    """The mildest move that fits, else the one that saves most, else no move."""
+    best = current
+    for plan, change in step.moves(current.plan):
+        moved = price(case, plan, (*current.changes, change))
+        if moved.memory.expected_bytes < best.memory.expected_bytes:
+            best = moved
+        if best.fit is Fit.FITS:
+            break
+    return best
+
+
+def _without_needless(case: Case, first: Plan, fitted: Priced) -> Priced:
+    """Takes back earlier changes that a later one made unnecessary, in the order they were made."""
+    if len(fitted.changes) < 2:
+        return fitted
+    changed = {name for name in Plan.model_fields if getattr(first, name) != getattr(fitted.plan, name)}
+    for step, change in zip(_taken(first, fitted.plan), fitted.changes, strict=True):
+        undo = {name: getattr(first, name) for name in _FIELDS[step] if name in changed}
+        slimmer = price(case, fitted.plan.model_copy(update=undo), tuple(other for other in fitted.changes if other is not change))
+        if slimmer.fit is Fit.FITS:
+            fitted = slimmer
+    return fitted
+
+
+def _taken(first: Plan, last: Plan) -> tuple[str, ...]:
+    """Options of the steps that were taken between two plans, in order."""
+    return tuple(step.option for step in _STEPS if any(getattr(first, name) != getattr(last, name) for name in _FIELDS[step.option]))
+
+
+def _shorten(case: Case, current: Priced) -> Priced:
+    """Cuts sequences to the longest that surely fits, if that is still of use."""
+    longest = longest_seq(case, current.plan)
+    if longest is None or longest < SHORTEST_SEQ_TOKENS or longest >= current.plan.seq_len_tokens:
+        return current
+    what = say("change.seq_len", old=f"{current.plan.seq_len_tokens:,}", new=f"{longest:,}")
+    change = Change(what=what, cost=say("cost.seq_len"))
+    return price(case, current.plan.model_copy(update={"seq_len_tokens": longest}), (*current.changes, change))
+
+
+def _drop_kbit(plan: Plan) -> Iterator[tuple[Plan, Change]]:
+    if plan.kbit_prepare:
+        change = Change(what=say("change.kbit_prepare"), cost=say("cost.kbit_prepare"))
+        yield plan.model_copy(update={"kbit_prepare": False}), change
+
+
+def _checkpoint(plan: Plan) -> Iterator[tuple[Plan, Change]]:
+    if not plan.gradient_checkpointing:
+        kind = "full" if plan.method is Method.FULL else "adapter"
+        yield (
+            plan.model_copy(update={"gradient_checkpointing": True}),
+            Change(what=say("change.checkpointing"), cost=say(f"cost.checkpointing.{kind}")),
+        )
+
+
+def _shard(plan: Plan) -> Iterator[tuple[Plan, Change]]:
+    if plan.n_gpus > 1 and plan.sharding is not Sharding.FSDP:
+        change = Change(what=say("change.sharding", n=plan.n_gpus), cost=say("cost.sharding"))
+        yield plan.model_copy(update={"sharding": Sharding.FSDP}), change
+
+
+def _shrink_batch(plan: Plan) -> Iterator[tuple[Plan, Change]]:
+    """Smaller micro-batches with as much more accumulation: divisors of the old one, so that the effective batch stays the same."""
+    old, accumulation = plan.micro_batch_size, plan.grad_accum_steps
+    for new in (size for size in range(old // 2, 0, -1) if old % size == 0):
+        more = accumulation * (old // new)
+        what = say("change.micro_batch", old=old, new=new, old_accum=accumulation, new_accum=more)
+        yield plan.model_copy(update={"micro_batch_size": new, "grad_accum_steps": more}), Change(what=what, cost=say("cost.micro_batch"))
+
+
+def _eight_bit_optimizer(plan: Plan) -> Iterator[tuple[Plan, Change]]:
+    """AdamW alone has an 8-bit twin that leaves the recipe as it is."""
+    if plan.optimizer in (Optimizer.ADAMW, Optimizer.ADAMW_FUSED):
+        what = say("change.optimizer", old=plan.optimizer.value, new=Optimizer.ADAMW_8BIT.value)
+        yield plan.model_copy(update={"optimizer": Optimizer.ADAMW_8BIT}), Change(what=what, cost=say("cost.optimizer"))
+
+
+_STEPS = (
+    _Step("kbit_prepare", _drop_kbit),
+    _Step("checkpointing", _checkpoint),
+    _Step("sharding", _shard),
+    _Step("batch_size", _shrink_batch),
+    _Step("optimizer", _eight_bit_optimizer),
+)
+_FIELDS = {
+    "kbit_prepare": ("kbit_prepare",),
+    "checkpointing": ("gradient_checkpointing",),
+    "sharding": ("sharding",),
+    "batch_size": ("micro_batch_size", "grad_accum_steps"),
+    "optimizer": ("optimizer",),
+}

@@ -1,0 +1,61 @@
+"""What profiles/methods/ holds: facts with their source, thresholds of the rules, sentences of the ladder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from advisor import profiles
+
+
+@dataclass(frozen=True, slots=True)
+class Threshold:
+    """A number that rules compare with. `judgement` is true where no source gives it."""
+
+    value: float
+    meaning: str
+    source: str
+    evidence: tuple[str, ...]
+    judgement: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """A published result and where it stands."""
+
+    id: str
+    statement: str
+    source: str
+    url: str
+    confidence: str
+
+
+@cache
+def _rows(kind: str) -> dict[str, dict[str, Any]]:
+    return {row["id"]: row for row in profiles.read("methods") if row.get("kind") == kind}
+
+
+def threshold(name: str) -> float:
+    """The value alone, for a comparison."""
+    return float(_rows("threshold")[name]["value"])
+
+
+def threshold_row(name: str) -> Threshold:
+    row = _rows("threshold")[name]
+    return Threshold(row["value"], row["meaning"], row["source"], tuple(row["evidence"]), row["judgement"])
+
+
+def fact(name: str) -> Fact:
+    row = _rows("fact")[name]
+    return Fact(row["id"], row["statement"], row["source"], row["url"], row["confidence"])
+
+
+def say(name: str, **values: object) -> str:
+    """A sentence with its placeholders filled in."""
+    return str(_rows("text")[name]["text"]).format(**values)
+
+
+def evidence(name: str) -> tuple[str, ...]:
+    """Ids of the facts that a sentence stands on."""
+    return tuple(_rows("text")[name]["evidence"])

@@ -1,0 +1,46 @@
+"""Learning rates to start from. Priors good to a factor of about three (fact LR17): always the middle of a sweep, never the answer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from advisor.ladder.knowledge import threshold
+from advisor.values import Method, ModelSpec, Task
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """Three learning rates (AdamW)."""
+
+    low: float
+    mid: float
+    high: float
+
+
+def lora_prior(model: ModelSpec) -> float:
+    """5e-4 × (2000 / hidden)^p for Llama and Qwen (fact LR3), else QLoRA's tuned values by size (fact LR16)."""
+    for family in ("llama", "qwen"):
+        if model.model_type.startswith(family):
+            power = threshold(f"lr_prior_power_{family}")
+            shrink = threshold("lr_prior_hidden") / model.hidden_size
+        return threshold("lr_prior_base") * float(shrink**power)
+    large = model.params >= threshold("lr_large_params")
+    return threshold("lr_prior_other_large" if large else "lr_prior_other")
+
+
+def sweep(model: ModelSpec, method: Method, task: Task | None) -> Sweep:
+    """The prior and a factor of three to both sides (fact LR21); a tenth of it for full fine-tuning (fact LR1)."""
+    if task is Task.RL and method is not Method.FULL:
+        low, high = threshold("lr_rl_low"), threshold("lr_rl_high")
+        return Sweep(low, (low * high) ** 0.5, high)
+    factor = threshold("lr_sweep_factor")
+    prior = lora_prior(model)
+    if method is Method.FULL:
+        prior /= threshold("lr_full_divisor")
+    return Sweep(prior / factor, prior, prior * factor)
+
+
+def show(rate: float) -> str:
+    """ "1.7e-4": two digits are already more than the prior knows."""
+    mantissa, exponent = f"{rate:.1e}".split("e")
+    return f"{mantissa}e{int(exponent)}"

@@ -1,0 +1,175 @@
+"""Rules about memory: what makes the plan tight, what would and would not help."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from advisor.ladder.fit import price
+from advisor.ladder.knowledge import threshold
+from advisor.ladder.situation import Situation
+from advisor.units import format_count, format_size
+from advisor.values import Finding, Fit, Level, Method
+
+MASTER_BYTES_PER_PARAM = 16
+"""fp32 weights, gradients and two moments (fact F1)."""
+HALF_BYTES_PER_PARAM = 8
+"""The same four in 16 bit."""
+
+
+def fit_uncertain(s: Situation) -> Iterator[Finding]:
+    """The estimate's interval straddles the card."""
+    rung = s.focus
+    if rung.fit is not Fit.UNCERTAIN:
+        return
+    shorter = rung.max_seq_len_tokens
+    yield Finding(
+        id="fit-uncertain",
+        level=Level.WARNING,
+        message=f"{rung.plan.method.label} may or may not fit: the card lies inside the estimate's interval",
+        hint=f"up to {shorter:,} tokens it surely fits" if shorter else "run one step on the card before relying on it",
+        numbers={"low_bytes": rung.memory.low_bytes, "high_bytes": rung.memory.high_bytes, "usable_bytes": s.case.gpu.usable_bytes},
+    )
+
+
+def fits_tightly(s: Situation) -> Iterator[Finding]:
+    """It fits, with little to spare even if the estimate is right."""
+    rung, usable = s.focus, s.case.gpu.usable_bytes
+    spare = usable - rung.memory.high_bytes
+    if rung.fit is not Fit.FITS or spare >= threshold("headroom_tight") * usable:
+        return
+    yield Finding(
+        id="fits-tightly",
+        level=Level.WARNING,
+        message=f"{rung.plan.method.label} fits with only {format_size(spare)} beyond the estimate's upper end",
+        hint="keep other processes off the card, and evaluate with the same micro-batch and length as in training",
+        numbers={"spare_bytes": spare, "usable_bytes": usable},
+    )
+
+
+def rank_no_cure(s: Situation) -> Iterator[Finding]:
+    """Where memory binds: what a lower rank would save, next to what is missing."""
+    short = next((rung for rung in s.rungs if rung.plan.method.has_adapter and rung.fit is not Fit.FITS), None)
+    if s.verdict.binding != "memory" or short is None:
+        return
+    rank = short.plan.rank
+    lower = min(int(threshold("rank_check_step")), rank // 2)
+    if lower < 1:
+        return
+    saved = short.memory.expected_bytes - price(s.case, short.plan.model_copy(update={"rank": lower})).memory.expected_bytes
+    missing = short.memory.high_bytes - s.case.gpu.usable_bytes
+    numbers = {"rank": rank, "lower_rank": lower, "saved_bytes": saved, "missing_bytes": missing}
+    if saved < missing:
+        message = f"a lower rank is no cure: rank {lower} instead of {rank} saves {format_size(saved)}, {format_size(missing)} are missing"
+        yield Finding(id="rank-no-cure", level=Level.INFO, message=message, numbers=numbers, evidence=("Q2", "Q9"))
+    else:
+        message = (
+            f"rank {rank} itself weighs: the adapter, its gradients and optimizer states take {format_size(saved)} beyond rank {lower}"
+        )
+        hint = "no published comparison gains beyond rank 256"
+        yield Finding(id="rank-heavy", level=Level.WARNING, message=message, hint=hint, numbers=numbers, evidence=("C8", "C12"))
+
+
+def kbit_upcast(s: Situation) -> Iterator[Finding]:
+    """What peft's helper costs by lifting norms, embeddings and head to fp32."""
+    plan = s.focus.plan
+    if not plan.kbit_prepare:
+        return
+    without = price(s.case, plan.model_copy(update={"kbit_prepare": False})).memory.expected_bytes
+    extra = s.focus.memory.expected_bytes - without
+    if extra <= 0:
+        return
+    heavy = extra >= threshold("headroom_tight") * s.case.gpu.usable_bytes
+    yield Finding(
+        id="kbit-upcast",
+        level=Level.WARNING if heavy else Level.INFO,
+        message=f"prepare_model_for_kbit_training costs {format_size(extra)}: embeddings, head and norms become fp32",
+        hint="leave it out as TRL does, if the card is short: --stack trl",
+        numbers={"extra_bytes": extra},
+    )
+
+
+def quantized_not_smaller(s: Situation) -> Iterator[Finding]:
+    """Quantising that saves nothing (bitsandbytes issues 1569 and 1849)."""
+    lora, qlora = s.rung(Method.LORA), s.rung(Method.QLORA)
+    same_shape = lora.plan.seq_len_tokens == qlora.plan.seq_len_tokens and lora.plan.micro_batch_size == qlora.plan.micro_batch_size
+    same_loop = lora.plan.gradient_checkpointing == qlora.plan.gradient_checkpointing
+    if not (same_shape and same_loop) or qlora.memory.expected_bytes < lora.memory.expected_bytes:
+        return
+    yield Finding(
+        id="quantized-not-smaller",
+        level=Level.WARNING,
+        message="QLoRA needs no less than LoRA here: what is not quantised, or is lifted to fp32, outweighs the saving",
+        hint="--stack trl leaves the lifting out",
+        numbers={"lora_bytes": lora.memory.expected_bytes, "qlora_bytes": qlora.memory.expected_bytes},
+    )
+
+
+def experts_in_16_bit(s: Situation) -> Iterator[Finding]:
+    """transformers 5 holds fused experts in bare 3-D parameters, which bitsandbytes leaves alone (bitsandbytes issue 1849)."""
+    plan, model = s.focus.plan, s.case.model
+    bare = sum(linear.weight_params * block.count for block in model.blocks for linear in block.linears if not linear.is_module)
+    if not bare or not plan.method.has_adapter:
+        return
+    size = format_size(bare * plan.base_dtype.size_bytes)
+    quantised = f"stay in 16 bit ({size}) and " if plan.quantization else ""
+    yield Finding(
+        id="experts-not-modules",
+        level=Level.WARNING if plan.quantization else Level.INFO,
+        message=f"{format_count(bare)} parameters of experts are no nn.Linear modules in transformers 5: they {quantised}get no adapter",
+        hint="peft reaches them only through LoraConfig(target_parameters=…), which is not priced here",
+        numbers={"bare_params": bare, "bare_bytes": bare * plan.base_dtype.size_bytes},
+    )
+
+
+def full_on_one_card(s: Situation) -> Iterator[Finding]:
+    """Full fine-tuning's bytes before any activation, where it does not fit."""
+    rung, params = s.rung(Method.FULL), s.case.model.params
+    if rung.fit is not Fit.DOES_NOT_FIT:
+        return
+    half, master = params * HALF_BYTES_PER_PARAM, params * MASTER_BYTES_PER_PARAM
+    yield Finding(
+        id="full-states",
+        level=Level.INFO,
+        message=f"full fine-tuning holds {format_size(half)} in pure 16 bit before any activation, {format_size(master)} with fp32 masters",
+        hint="weights, gradients and two moments; an 8-bit optimizer halves the moments, several cards divide all of it",
+        numbers={"pure_16bit_bytes": half, "fp32_master_bytes": master},
+        evidence=("F1",),
+    )
+
+
+def interval_wide(s: Situation) -> Iterator[Finding]:
+    """The estimate says of itself that it is unsure."""
+    interval = s.focus.memory.interval
+    if interval.high_factor / interval.low_factor < threshold("interval_wide"):
+        return
+    yield Finding(
+        id="interval-wide",
+        level=Level.WARNING,
+        message=f"the estimate is wide here: {interval.source}",
+        numbers={"low_factor": interval.low_factor, "high_factor": interval.high_factor},
+    )
+
+
+def estimate_notes(s: Situation) -> Iterator[Finding]:
+    """What the estimate has to say about itself."""
+    for note in s.focus.memory.notes:
+        yield Finding(id="estimate-note", level=Level.INFO, message=note)
+
+
+def batch_room(s: Situation) -> Iterator[Finding]:
+    """Room for larger micro-batches with less accumulation: the same step, sooner done."""
+    rung, plan = s.focus, s.focus.plan
+    room = rung.max_micro_batch_size or 0
+    if rung.fit is not Fit.FITS or plan.grad_accum_steps == 1 or room < threshold("batch_room") * plan.micro_batch_size:
+        return
+    total = plan.micro_batch_size * plan.grad_accum_steps
+    best = max(size for size in range(1, min(room, total) + 1) if total % size == 0)
+    if best <= plan.micro_batch_size:
+        return
+    yield Finding(
+        id="batch-room",
+        level=Level.INFO,
+        message=f"micro-batches up to {room} fit: {best} with accumulation {total // best} is the same step in fewer passes",
+        hint=f"--batch-size {best} --grad-accum {total // best}",
+        numbers={"max_micro_batch_size": room, "micro_batch_size": best, "grad_accum_steps": total // best},
+    )

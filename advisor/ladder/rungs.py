@@ -1,0 +1,60 @@
+"""One rung: a method's first plan, made to fit, stretched, and described."""
+
+from __future__ import annotations
+
+from advisor.ladder.fit import Case, Priced, largest_micro_batch, longest_seq, make_fit
+from advisor.ladder.knowledge import evidence, say
+from advisor.memory.params import trainable_params
+from advisor.speed import relative_step_time, step_time
+from advisor.stacks import default_plan
+from advisor.values import DType, Fit, Method, Plan, Quantization, Request, Rung
+
+LADDER = (Method.LORA, Method.QLORA, Method.DORA, Method.QDORA, Method.FULL)
+"""In the order of climbing."""
+
+_OPTIONS = ("kbit_prepare", "checkpointing", "batch_size", "optimizer", "seq_len")
+
+
+def fixed_options(request: Request) -> frozenset[str]:
+    """Options of the fitting steps that the user gave: they are not changed. Accumulation goes with the micro-batch."""
+    given = {name for name in _OPTIONS if getattr(request, name) is not None}
+    return frozenset(given | {"batch_size"} if request.grad_accum is not None else given)
+
+
+def climb(case: Case, request: Request) -> tuple[Rung, ...]:
+    """Every rung, lowest first, without the reasons against it: those need the verdict."""
+    fixed = fixed_options(request)
+    return tuple(rung_of(case, request, make_fit(case, default_plan(method, case.model, case.gpu, request), fixed)) for method in LADDER)
+
+
+def rung_of(case: Case, request: Request, priced: Priced) -> Rung:
+    plan, model = priced.plan, case.model
+    trained = trainable_params(model, plan)
+    stretches = priced.fit is not Fit.DOES_NOT_FIT
+    return Rung(
+        plan=plan,
+        memory=priced.memory,
+        fit=priced.fit,
+        headroom_bytes=case.gpu.usable_bytes - priced.memory.expected_bytes,
+        changes=priced.changes,
+        trainable_params=trained,
+        trainable_share=trained / (model.params + (trained if plan.method.has_adapter else 0)),
+        base_precision=base_precision(plan),
+        relative_step_time=relative_step_time(model, plan, case.gpu),
+        step_time=step_time(model, plan, case.gpu, request.dataset_tokens),
+        quality=say(f"quality.{plan.method.value}"),
+        quality_evidence=evidence(f"quality.{plan.method.value}"),
+        adapter_bytes=trained * plan.adapter_dtype.size_bytes if plan.method.has_adapter else None,
+        mergeable=say(f"merge.{plan.method.value}"),
+        max_seq_len_tokens=longest_seq(case, plan) if stretches else None,
+        max_micro_batch_size=largest_micro_batch(case, plan) if stretches else None,
+    )
+
+
+def base_precision(plan: Plan) -> str:
+    """ "nf4 + double quant", "bf16", "fp32, bf16 autocast"."""
+    if plan.quantization is None:
+        autocast = plan.autocast and plan.base_dtype is DType.FP32
+        return f"fp32, {plan.autocast_dtype.value} autocast" if autocast else plan.base_dtype.value
+    double = plan.double_quant and plan.quantization is not Quantization.INT8
+    return f"{plan.quantization.value} + double quant" if double else plan.quantization.value

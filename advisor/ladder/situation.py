@@ -1,0 +1,36 @@
+"""What the rules look at: the question, every priced rung and the verdict."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from advisor.ladder.fit import Case
+from advisor.memory.params import adapter_params
+from advisor.values import Method, Plan, Request, Rung, Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """The facts that a rule may speak from."""
+
+    case: Case
+    request: Request
+    rungs: tuple[Rung, ...]
+    verdict: Verdict
+
+    def rung(self, method: Method) -> Rung:
+        return next(rung for rung in self.rungs if rung.plan.method is method)
+
+    @property
+    def chosen(self) -> Rung | None:
+        return None if self.verdict.method is None else self.rung(self.verdict.method)
+
+    @property
+    def focus(self) -> Rung:
+        """The rung that the reader looks at: the chosen one, else the one asked for, else QLoRA, the most frugal."""
+        return self.chosen or self.rung(self.request.method or Method.QLORA)
+
+
+def params_per_rank(case: Case, plan: Plan) -> int:
+    """LoRA parameters per unit of rank: inputs plus outputs of every wrapped matrix (fact T7)."""
+    return adapter_params(case.model, plan.model_copy(update={"method": Method.LORA, "quantization": None, "rank": 1}))

@@ -1,0 +1,160 @@
+"""Python that builds exactly the plan that was priced: the same rank, targets, quantisation, types, batch and loop."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from advisor.ladder.learning_rate import show, sweep
+from advisor.ladder.plain_loop import OPTIMIZERS, loop_lines
+from advisor.ladder.snippet_parts import call, torch_dtype
+from advisor.values import ALL_LINEAR, Attention, DType, Loss, Method, ModelSpec, Plan, Quantization, Sharding, Stack, Task
+
+NO_REENTRANT = {"use_reentrant": False}
+"""Checkpointing without re-entrant autograd, as torch advises; frozen inputs then need no hook."""
+
+_ATTENTION = {
+    Attention.SDPA: "sdpa",
+    Attention.MEM_EFFICIENT: "sdpa",
+    Attention.FLASH: "flash_attention_2",
+    Attention.EAGER: "eager",
+}
+_HEADS = (("ForMaskedLM", "AutoModelForMaskedLM", None), ("ForSequenceClassification", "AutoModelForSequenceClassification", "SEQ_CLS"))
+
+
+def snippet(model: ModelSpec, plan: Plan, task: Task | None = None) -> str:
+    """The plan as Python for its stack. Reading the data is left to the user, everything that changes a byte is not."""
+    sections = (
+        _imports(model, plan),
+        _model(model, plan),
+        _adapter(model, plan),
+        _training(plan, show(sweep(model, plan.method, task).mid)),
+    )
+    return "\n\n".join("\n".join(section) for section in sections) + "\n"
+
+
+def _imports(model: ModelSpec, plan: Plan) -> Iterator[str]:
+    peft = ["LoraConfig"] if plan.method.has_adapter else []
+    if plan.method.has_adapter and plan.stack is not Stack.TRL:
+        peft.append("get_peft_model")
+    if plan.kbit_prepare:
+        peft.append("prepare_model_for_kbit_training")
+    transformers = [_auto_class(model)[0]]
+    if plan.quantization is not None:
+        transformers.append("BitsAndBytesConfig")
+    if plan.stack is Stack.HF:
+        transformers += ["Trainer", "TrainingArguments"]
+    if plan.stack is Stack.PLAIN:
+        yield from OPTIMIZERS[plan.optimizer].imports
+    yield "import torch"
+    if peft:
+        yield f"from peft import {', '.join(peft)}"
+    yield f"from transformers import {', '.join(transformers)}"
+    if plan.stack is Stack.TRL:
+        yield "from trl import SFTConfig, SFTTrainer"
+
+
+def _model(model: ModelSpec, plan: Plan) -> Iterator[str]:
+    auto, _ = _auto_class(model)
+    yield f"seq_len = {plan.seq_len_tokens}  # cut or pack every example to this many tokens"
+    settings = {"dtype": torch_dtype(plan.base_dtype), "attn_implementation": repr(_ATTENTION[plan.attention])}
+    if plan.quantization is not None:
+        yield f"quantization = {call('BitsAndBytesConfig', _quantization(plan))}"
+        settings["quantization_config"] = "quantization"
+        if plan.n_gpus == 1:
+            settings["device_map"] = repr({"": 0})
+    yield f"model = {call(f'{auto}.from_pretrained', settings, repr(model.id))}"
+    yield "model.config.use_cache = False"
+    if plan.kbit_prepare:
+        checkpointing = {"use_gradient_checkpointing": repr(plan.gradient_checkpointing)}
+        if plan.gradient_checkpointing:
+            checkpointing["gradient_checkpointing_kwargs"] = repr(NO_REENTRANT)
+        yield f"model = {call('prepare_model_for_kbit_training', checkpointing, 'model')}"
+
+
+def _quantization(plan: Plan) -> dict[str, str]:
+    if plan.quantization is Quantization.INT8:
+        return {"load_in_8bit": "True"}
+    assert plan.quantization is not None
+    compute = plan.autocast_dtype if plan.autocast else plan.base_dtype
+    settings = {
+        "load_in_4bit": "True",
+        "bnb_4bit_quant_type": repr(plan.quantization.value),
+        "bnb_4bit_use_double_quant": repr(plan.double_quant),
+        "bnb_4bit_compute_dtype": torch_dtype(compute),
+    }
+    if plan.sharding is Sharding.FSDP:
+        settings["bnb_4bit_quant_storage"] = torch_dtype(plan.base_dtype)  # shards want one floating type throughout
+    return settings
+
+
+def _adapter(model: ModelSpec, plan: Plan) -> Iterator[str]:
+    if plan.method is Method.FULL:
+        yield "# every weight is trained, in the type that it was loaded in"
+        return
+    everything = plan.target_modules == (ALL_LINEAR,)
+    settings = {
+        "r": repr(plan.rank),
+        "lora_alpha": f"{plan.alpha:g}",
+        "lora_dropout": "0.0",
+        "target_modules": repr(ALL_LINEAR if everything else list(plan.target_modules)),
+        "use_dora": repr(plan.method.is_dora),
+        "use_rslora": repr(plan.use_rslora),
+        "bias": repr("none"),
+    }
+    _, task = _auto_class(model)
+    if task:
+        settings["task_type"] = repr(task)
+    yield f"adapter = {call('LoraConfig', settings)}"
+    if plan.stack is Stack.TRL:
+        return
+    yield "model = get_peft_model(model, adapter)"
+    if plan.adapter_dtype is not DType.FP32:
+        yield "for parameter in (p for p in model.parameters() if p.requires_grad):"
+        yield f"    parameter.data = parameter.data.to({torch_dtype(plan.adapter_dtype)})"
+
+
+def _training(plan: Plan, learning_rate: str) -> Iterator[str]:
+    if plan.n_gpus > 1:
+        yield f"# start with: torchrun --nproc-per-node {min(plan.n_gpus, 8)} this_file.py ({plan.n_gpus} GPUs in all)"
+    if plan.stack is Stack.PLAIN:
+        yield from loop_lines(plan, learning_rate)
+        return
+    settings = _arguments(plan, learning_rate)
+    if plan.stack is Stack.TRL:
+        settings["max_length"] = "seq_len"
+        yield f"arguments = {call('SFTConfig', settings)}"
+        adapter = ", peft_config=adapter" if plan.method.has_adapter else ""
+        yield f"# SFTTrainer(model=model, args=arguments{adapter}, train_dataset=...).train()"
+    else:
+        yield f"arguments = {call('TrainingArguments', settings)}"
+        yield "# Trainer(model=model, args=arguments, train_dataset=...).train()"
+
+
+def _arguments(plan: Plan, learning_rate: str) -> dict[str, str]:
+    settings = {
+        "output_dir": repr("out"),
+        "per_device_train_batch_size": repr(plan.micro_batch_size),
+        "gradient_accumulation_steps": repr(plan.grad_accum_steps),
+        "gradient_checkpointing": repr(plan.gradient_checkpointing),
+    }
+    if plan.gradient_checkpointing:
+        settings["gradient_checkpointing_kwargs"] = repr(NO_REENTRANT)
+    settings |= {
+        "optim": repr(plan.optimizer.value),
+        "learning_rate": learning_rate,
+        "bf16": repr(plan.autocast and plan.autocast_dtype is DType.BF16),
+        "fp16": repr(plan.autocast and plan.autocast_dtype is DType.FP16),
+    }
+    if plan.loss is Loss.FUSED:
+        settings["use_liger_kernel"] = "True"
+    if plan.sharding is Sharding.FSDP:
+        settings["fsdp"] = repr("full_shard auto_wrap")
+    return settings
+
+
+def _auto_class(model: ModelSpec) -> tuple[str, str | None]:
+    """transformers' auto class, and peft's task type where it has one."""
+    for suffix, auto, task in _HEADS:
+        if model.architecture.endswith(suffix):
+            return auto, task
+    return ("AutoModelForCausalLM", "CAUSAL_LM") if model.kind == "decoder" else ("AutoModel", "FEATURE_EXTRACTION")

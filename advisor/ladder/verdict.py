@@ -1,0 +1,108 @@
+"""Which rung, which constraint binds, and why not the others. Before any run, only memory can move anybody off the floor."""
+
+from __future__ import annotations
+
+from advisor.ladder.fit import Case
+from advisor.ladder.knowledge import say
+from advisor.stacks import first_seq_len
+from advisor.units import format_size
+from advisor.values import Fit, Method, Request, Rung, Sharding, Verdict
+
+FIRST_CHOICES = (Method.LORA, Method.QLORA)
+"""What may be chosen before any run. DoRA answers to a rank that was shown to be the limit, full fine-tuning to closed doors below:
+both need evidence that nobody has yet (facts D2, D15, C6)."""
+
+
+def decide(case: Case, request: Request, rungs: tuple[Rung, ...]) -> Verdict:
+    """LoRA where it fits; QLoRA where only that does; the asked method where one was asked for."""
+    if request.method is not None:
+        return _asked(case, rungs, next(rung for rung in rungs if rung.plan.method is request.method))
+    asked_seq = asked_seq_len(case, request)
+    choices = tuple(rung for rung in rungs if rung.plan.method in FIRST_CHOICES)
+    whole = next((rung for rung in choices if rung.fit is Fit.FITS and rung.plan.seq_len_tokens == asked_seq), None)
+    if whole is not None:
+        return _whole(case, whole, choices[0])
+    fitting = [rung for rung in choices if rung.fit is Fit.FITS]
+    if fitting:
+        cut = max(fitting, key=lambda rung: rung.plan.seq_len_tokens)
+        sentence = say("verdict.shorter", method=cut.plan.method.label, seq=f"{cut.plan.seq_len_tokens:,}", asked=f"{asked_seq:,}")
+        return Verdict(method=cut.plan.method, binding="memory", sentence=sentence)
+    smallest = min(choices, key=lambda rung: rung.memory.high_bytes)
+    if smallest.fit is Fit.UNCERTAIN:
+        return Verdict(method=smallest.plan.method, binding="memory", sentence=say("verdict.unsure", **_sizes(case, smallest)))
+    smallest = min(rungs, key=lambda rung: rung.memory.expected_bytes)
+    return Verdict(method=None, binding="memory", sentence=say("verdict.nothing", **_sizes(case, smallest)))
+
+
+def why_not(case: Case, request: Request, rung: Rung, verdict: Verdict) -> str:
+    """Why this rung was not chosen; empty for the chosen one."""
+    method = rung.plan.method
+    if method is verdict.method:
+        return ""
+    if method is request.method:
+        return verdict.sentence
+    sizes = _sizes(case, rung)
+    if rung.fit is Fit.UNCERTAIN:
+        return say("why_not.unsure", **sizes)
+    if rung.fit is Fit.DOES_NOT_FIT:
+        if rung.plan.quantization is None and base_bytes(case, rung) > case.gpu.usable_bytes:
+            return say("why_not.weights", **sizes)
+        tried = ", ".join(change.what for change in rung.changes)
+        return say("why_not.no_fit", tried=tried, **sizes) if tried else say("why_not.no_fit_plain", **sizes)
+    if rung.plan.seq_len_tokens < asked_seq_len(case, request):
+        return say("why_not.shorter", seq=f"{rung.plan.seq_len_tokens:,}")
+    if request.method is not None and method is Method.LORA:
+        return say("why_not.lora", asked=request.method.label)
+    return say(f"why_not.{method.value}")
+
+
+def asked_seq_len(case: Case, request: Request) -> int:
+    """Sequence length before any rung was cut to fit."""
+    return request.seq_len or first_seq_len(case.model)
+
+
+def base_bytes(case: Case, rung: Rung) -> int:
+    """The base weights in the plan's type on one card."""
+    whole = case.model.params * rung.plan.base_dtype.size_bytes
+    return whole // rung.plan.n_gpus if rung.plan.sharding is Sharding.FSDP else whole
+
+
+def _asked(case: Case, rungs: tuple[Rung, ...], rung: Rung) -> Verdict:
+    sizes = _sizes(case, rung)
+    if rung.fit is Fit.FITS:
+        headroom = format_size(rung.headroom_bytes)
+        return Verdict(method=rung.plan.method, binding="none", sentence=say("verdict.asked", headroom=headroom, **sizes))
+    if rung.fit is Fit.UNCERTAIN:
+        return Verdict(method=rung.plan.method, binding="memory", sentence=say("verdict.asked_unsure", **sizes))
+    fitting = ", ".join(other.plan.method.label for other in rungs if other.fit is Fit.FITS)
+    return Verdict(method=None, binding="memory", sentence=say("verdict.asked_no", fitting=fitting or "nothing", **sizes))
+
+
+def _whole(case: Case, chosen: Rung, floor: Rung) -> Verdict:
+    if chosen.plan.method is floor.plan.method:
+        sentence = say("verdict.lora", headroom=format_size(chosen.headroom_bytes))
+        return Verdict(method=chosen.plan.method, binding="none", sentence=sentence)
+    sentence = say("verdict.qlora", reason=_reason(case, floor))
+    return Verdict(method=chosen.plan.method, binding="memory", sentence=sentence)
+
+
+def _reason(case: Case, floor: Rung) -> str:
+    """What keeps the floor off the card."""
+    if base_bytes(case, floor) > case.gpu.usable_bytes:
+        return say("reason.weights", **_sizes(case, floor))
+    if floor.fit is Fit.FITS:
+        return say("reason.shorter", seq=f"{floor.plan.seq_len_tokens:,}")
+    return say("reason.range", **_sizes(case, floor))
+
+
+def _sizes(case: Case, rung: Rung) -> dict[str, str]:
+    memory = rung.memory
+    return {
+        "method": rung.plan.method.label,
+        "low": format_size(memory.low_bytes),
+        "high": format_size(memory.high_bytes),
+        "expected": format_size(memory.expected_bytes),
+        "usable": format_size(case.gpu.usable_bytes),
+        "bits": str(8 * rung.plan.base_dtype.size_bytes),
+        "weights": format_size(base_bytes(case, rung)),
+    }
