@@ -53,6 +53,8 @@ def spec_from_config(
         head_bias=shape.head_bias,
         tied_embeddings=shape.tied,
         other_params=shape.other_params,
+        output=shape.output,
+        labels=shape.labels,
         scales_logits=shape.scales_logits,
         softcaps_logits=shape.softcaps_logits,
         embedding_scaled=shape.embedding_scaled,

@@ -39,6 +39,8 @@ def _standard(config: Config, traits: Dense, base: Trunk) -> AttentionPart:
         rotary_fraction=rotary,
         softcap=bool(traits.softcap_key) and config.is_number(traits.softcap_key, default=traits.softcap_default),
         fused_qkv=bool(traits.fused_qkv),
+        sdpa=traits.sdpa,
+        flash=traits.flash,
     )
     return AttentionPart(_projections(config, traits, head, base), shape, qk_params + (head.query if traits.sinks else 0))
 

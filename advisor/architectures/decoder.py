@@ -34,6 +34,7 @@ def build_decoder(config: Config, traits: Dense) -> Shape:
             attention=shape,
             mlp=mlp.shape,
             norm=traits.norm,
+            layer_norm=traits.layer_norm,
             norms=norms,
             norm_placement="parallel" if parallel else traits.placement,
             other_params=norms * traits.norm_tensors * base.hidden + attention.other_params + mlp.other_params,

@@ -47,6 +47,7 @@ DENSE = {
         norm="rms_gemma",
         norms=4,
         placement="both",
+        sdpa=False,
         softcap_key="attn_logit_softcapping",
         final_softcap_key="final_logit_softcapping",
         softcap_default=True,
@@ -93,14 +94,19 @@ DENSE = {
         partial_rotary=True,
         head_bias=True,
     ),
-    "olmo": Dense("OlmoForCausalLM", qkv_bias=_ATTENTION_BIAS, out_bias=_ATTENTION_BIAS, norm="layer", norm_tensors=0),
-    "olmo2": Dense("Olmo2ForCausalLM", qkv_bias=_ATTENTION_BIAS, out_bias=_ATTENTION_BIAS, qk_norm="full", placement="post"),
+    "olmo": Dense(
+        "OlmoForCausalLM", qkv_bias=_ATTENTION_BIAS, out_bias=_ATTENTION_BIAS, norm="layer", layer_norm="fp32_kernel", norm_tensors=0
+    ),
+    "olmo2": Dense(
+        "Olmo2ForCausalLM", qkv_bias=_ATTENTION_BIAS, out_bias=_ATTENTION_BIAS, qk_norm="full", placement="post", norm="rms_gemma"
+    ),
     "olmo3": Dense(
         "Olmo3ForCausalLM",
         qkv_bias=_ATTENTION_BIAS,
         out_bias=_ATTENTION_BIAS,
         qk_norm="full",
         placement="post",
+        norm="rms_gemma",
         layers=patterns.olmo3_layers,
     ),
     "granite": Dense(
@@ -116,6 +122,7 @@ DENSE = {
         qkv_bias=_ATTENTION_BIAS,
         out_bias=_ATTENTION_BIAS,
         norm="layer",
+        layer_norm="fp32_ops",
         norms=1,
         placement="parallel",
         qk_norm="head",
@@ -129,6 +136,7 @@ DENSE = {
         qkv_bias=_ATTENTION_BIAS,
         out_bias=_ATTENTION_BIAS,
         norm="layer",
+        layer_norm="fp32_ops",
         norms=1,
         placement="parallel",
         layers=patterns.cohere2_layers,

@@ -19,7 +19,7 @@ class FeedForwardPart:
 
 
 def dense_part(config: Config, traits: Dense, hidden: int) -> FeedForwardPart:
-    width = config.count(traits.experts.dense_width_key if traits.experts else "intermediate_size")
+    width = traits.experts.dense_width.read(config, MAX_WIDTH) if traits.experts else config.count("intermediate_size")
     bias = is_on(config, traits.mlp_bias)
     kind: Literal["gated", "plain"] = "plain" if traits.mlp == "plain" else "gated"
     shape = MlpShape(kind=kind, intermediate_size=width, activation=_activation(config, traits), fused_gate_up=traits.mlp == "fused")

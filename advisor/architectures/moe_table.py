@@ -84,6 +84,7 @@ MOE = {
         out_bias=_ATTENTION_BIAS,
         qk_norm="full",
         placement="post",
+        norm="rms_gemma",
         experts=Experts(Count(("num_experts", "num_local_experts"), 7), Count(_PER_TOKEN, 5), _WIDTH),
     ),
     "phimoe": Dense(
@@ -172,6 +173,7 @@ MOE = {
         qkv_bias=Key("attention_bias", True),
         out_bias=Key("attention_bias", True),
         sinks=True,
+        sdpa=False,
         norm="rms_gemma",
         layers=patterns.gpt_oss_layers,
         experts=Experts(Count(_LOCAL, 128), Count(_PER_TOKEN, 4), _WIDTH, router="router", router_bias=True, expert_bias=True),
@@ -204,6 +206,7 @@ MOE = {
     ),
     "llama4_text": Dense(
         "Llama4ForCausalLM",
+        flash=False,
         kv_default=8,
         head_dim_default=128,
         qkv_bias=_ATTENTION_BIAS,
@@ -220,7 +223,7 @@ MOE = {
             router_is_module=True,
             shared_width=_llama4_shared,
             sparse=patterns.llama4_sparse,
-            dense_width_key="intermediate_size_mlp",
+            dense_width=Count(("intermediate_size_mlp",), 16384),
             every_expert_computes=True,
         ),
     ),

@@ -39,11 +39,13 @@ class Shape:
     embedding_scaled: bool = False
     scales_logits: bool = False
     softcaps_logits: bool = False
+    output: Literal["tokens", "labels", "hidden"] = "tokens"
+    labels: int | None = None
 
 
 def trunk(config: Config) -> Trunk:
     return Trunk(
-        hidden=config.count("hidden_size", "n_embd", "d_model", "n_embed"),
+        hidden=config.count("hidden_size", "n_embd", "d_model", "n_embed", "dim"),
         layers=config.count("num_hidden_layers", "n_layer", "n_layers", "num_layers", limit=MAX_LAYERS),
         vocab=config.count("vocab_size", limit=MAX_VOCAB),
         positions=config.optional_count("max_position_embeddings", "n_positions", "max_seq_len", limit=MAX_POSITIONS),

@@ -58,7 +58,8 @@ class Experts:
     """Names of the shared expert's fused gate-and-up matrix and its down matrix (Granite); None for gate_proj, up_proj, down_proj."""
     sparse: Callable[[Config, int], tuple[bool, ...]] = all_sparse
     """Which layers have experts; the others have a dense MLP."""
-    dense_width_key: str = "intermediate_size"
+    dense_width: Count = Count(("intermediate_size",))
+    """Width of the MLP in layers without experts."""
     every_expert_computes: bool = False
 
 
@@ -93,6 +94,9 @@ class Dense:
     """`partial_rotary_factor` is read."""
     rotary_dim_key: str = ""
     """A field that gives the rotated channels of a head instead (MiniMax)."""
+    sdpa: bool = True
+    flash: bool = True
+    """Whether the class says `_supports_sdpa`, `_supports_flash_attn`."""
     softcap_key: str = ""
     softcap_default: bool = False
     mlp: Literal["gated", "fused", "plain"] = "gated"
@@ -104,6 +108,7 @@ class Dense:
     activation: str = "silu"
     experts: Experts | None = None
     norm: Literal["rms", "rms_gemma", "layer"] = "rms"
+    layer_norm: Literal["kernel", "fp32_kernel", "fp32_ops"] = "kernel"
     norm_tensors: int = 1
     """Vectors of hidden_size in one norm: 1, 2 with a bias, 0 without any weight (OLMo)."""
     norms: int = 2

@@ -49,6 +49,10 @@ class AttentionShape(Value):
     softcap: bool = False
     fused_qkv: bool = False
     """One matrix computes q, k and v (GPT-NeoX, Phi-3, GPT-2)."""
+    sdpa: bool = True
+    """transformers can compute it with torch's scaled_dot_product_attention; where not (Gemma 2, gpt-oss, BLOOM), it falls back to eager."""
+    flash: bool = True
+    """transformers can compute it with the flash-attention package."""
 
 
 class MlpShape(Value):
@@ -75,7 +79,9 @@ class Block(Value):
     attention: AttentionShape
     mlp: MlpShape
     norm: Literal["rms", "rms_gemma", "layer"]
-    """RMSNorm as in Llama, as in Gemma (1 + weight, in fp32), or LayerNorm."""
+    """RMSNorm as in Llama (weighted in the stream's type), as in Gemma (weighted in fp32: OLMo 2 and gpt-oss, too), or LayerNorm."""
+    layer_norm: Literal["kernel", "fp32_kernel", "fp32_ops"] = "kernel"
+    """How a LayerNorm is computed: by torch's kernel, by that kernel after a cast to fp32 (OLMo), by single fp32 operations (Cohere)."""
     norms: int = 2
     """Norms over the hidden size in the residual path: 2 (before attention and MLP), 4 (Gemma 2: before and after), 1 (Cohere)."""
     norm_placement: Literal["pre", "post", "both", "parallel"] = "pre"
@@ -109,6 +115,11 @@ class ModelSpec(Value):
     tied_embeddings: bool = False
     other_params: int = 0
     """Outside blocks, embeddings and head: final norm, embedding projections and norms, poolers."""
+    output: Literal["tokens", "labels", "hidden"] = "tokens"
+    """What the head computes: a score for each word of the vocabulary at each token, for each label of a sequence, or nothing (an
+    encoder without a head)."""
+    labels: Positive | None = None
+    """Classes of a classifier."""
     scales_logits: bool = False
     softcaps_logits: bool = False
     embedding_scaled: bool = False
