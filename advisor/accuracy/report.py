@@ -1,0 +1,282 @@
+"""Predicted against measured: every row, every metric, like with like."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import NoReturn
+
+from pydantic import computed_field
+
+from advisor.accuracy.intervals import Residual, median
+from advisor.accuracy.rows import Measurement, Metric, Reading, measurements, plan_of
+from advisor.devices import load_gpu
+from advisor.errors import AdvisorError, UnsupportedError
+from advisor.ladder import classify
+from advisor.values import Fit, GpuSpec, MemoryBreakdown, ModelSpec, Plan, Value
+from advisor.values.memory import Computed
+
+Estimator = Callable[[ModelSpec, Plan, GpuSpec], MemoryBreakdown]
+Resolver = Callable[[str], ModelSpec]
+
+NEAREST_TO_PROCESS = (Metric.PROCESS, Metric.RESERVED, Metric.ALLOCATED)
+
+
+class Comparison(Computed):
+    """One reading beside its prediction. `low_bytes` and `high_bytes` are the interval's factors applied to the prediction."""
+
+    id: str
+    group: str
+    grade: str
+    model: str
+    method: str
+    gpu: str
+    metric: Metric
+    what: str
+    seq_len_tokens: int
+    micro_batch_size: int
+    measured_bytes: int
+    predicted_bytes: int
+    low_bytes: int
+    high_bytes: int
+    apart: str = ""
+    """Why it differs from the plan that was priced, where that is known."""
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def relative_error(self) -> float:
+        """Predicted over measured, less one: negative when the prediction is too low."""
+        return self.predicted_bytes / self.measured_bytes - 1
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def inside(self) -> bool:
+        return self.low_bytes <= self.measured_bytes <= self.high_bytes
+
+
+class Summary(Value):
+    """Errors of one metric over the rows of one grade."""
+
+    grade: str
+    metric: Metric
+    n: int
+    median_absolute_error: float
+    worst_under: float
+    """The most negative relative error; 0 when none is too low."""
+    worst_over: float
+    share_under: float
+    """Share of rows whose prediction is below the measurement."""
+    coverage: float
+    """Share of rows whose interval holds the measurement."""
+
+
+class BoundaryCheck(Computed):
+    """A run that completed or ran out of memory, beside what the estimate says of it."""
+
+    id: str
+    group: str
+    measured_fits: bool
+    predicted: Fit
+    low_bytes: int
+    expected_bytes: int
+    high_bytes: int
+    usable_bytes: int
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def unsafe(self) -> bool:
+        """Out of memory in truth, a fit by the estimate: the error that costs a user money."""
+        return not self.measured_fits and self.predicted is Fit.FITS
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def refused(self) -> bool:
+        """Completed in truth, no fit by the estimate."""
+        return self.measured_fits and self.predicted is Fit.DOES_NOT_FIT
+
+
+class NotScored(Value):
+    id: str
+    source: str
+    reason: str
+
+
+class AccuracyReport(Computed):
+    """What `advise accuracy` prints."""
+
+    comparisons: tuple[Comparison, ...]
+    summaries: tuple[Summary, ...]
+    summaries_with_apart: tuple[Summary, ...]
+    """The same over all rows, those listed apart included."""
+    boundaries: tuple[BoundaryCheck, ...]
+    not_scored: tuple[NotScored, ...]
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def unsafe_fits(self) -> tuple[str, ...]:
+        """Ids of measured OOMs that the estimate calls a fit."""
+        return tuple(check.id for check in self.boundaries if check.unsafe)
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def refused_fits(self) -> tuple[str, ...]:
+        """Ids of completed runs that the estimate refuses."""
+        return tuple(check.id for check in self.boundaries if check.refused)
+
+
+@dataclass(frozen=True, slots=True)
+class _Priced:
+    """A scored row with what is needed to price it at any length."""
+
+    row: Measurement
+    model: ModelSpec
+    gpu: GpuSpec | None
+
+    def price(self, estimator: Estimator, seq_len_tokens: int | None = None) -> tuple[Plan, MemoryBreakdown]:
+        plan = plan_of(self.row, seq_len_tokens)
+        return plan, estimator(self.model, plan, self.gpu or _unknown_card(self.row))
+
+
+def accuracy(estimator: Estimator, resolve: Resolver | None = None, rows: Iterable[Measurement] | None = None) -> AccuracyReport:
+    """Price every scored row with `estimator` and lay the predictions beside the measurements.
+
+    Rows that are not scored, and rows that the estimator or `resolve` (by default `hub.load_model`) refuses, are listed with the reason.
+    The intervals of a tier come from it: `interval_factors(residuals_of(accuracy(estimate_memory)), "estimate")`.
+    """
+    comparisons: list[Comparison] = []
+    boundaries: list[BoundaryCheck] = []
+    not_scored: list[NotScored] = []
+    for row in measurements() if rows is None else rows:
+        if not row.scored:
+            not_scored.append(NotScored(id=row.id, source=row.source, reason=row.reason))
+            continue
+        try:
+            priced = _Priced(row, _model(row, resolve), _gpu(row))
+            comparisons.extend(_compare(priced, estimator))
+            boundaries.extend(_check(priced, estimator))
+        except AdvisorError as error:
+            not_scored.append(NotScored(id=row.id, source=row.source, reason=str(error)))
+    return AccuracyReport(
+        comparisons=tuple(comparisons),
+        summaries=summarise([item for item in comparisons if not item.apart]),
+        summaries_with_apart=summarise(comparisons),
+        boundaries=tuple(boundaries),
+        not_scored=tuple(not_scored),
+    )
+
+
+def summarise(comparisons: Sequence[Comparison]) -> tuple[Summary, ...]:
+    """One summary per grade and metric that has rows, grade A first."""
+    summaries = []
+    for grade in ("A", "B"):
+        for metric in Metric:
+            chosen = [item for item in comparisons if (item.grade, item.metric) == (grade, metric)]
+            if chosen:
+                summaries.append(_summary(grade, metric, chosen))
+    return tuple(summaries)
+
+
+def residuals_of(report: AccuracyReport, metrics: Sequence[Metric] = NEAREST_TO_PROCESS) -> tuple[Residual, ...]:
+    """Measured over predicted, one per run: of the first of `metrics` that the run has, at its longest sequence.
+
+    By default the reading nearest to what a card must hold. Rows listed apart are left out.
+    """
+    best: dict[str, tuple[tuple[int, int], Comparison]] = {}
+    for item in report.comparisons:
+        if item.apart or item.metric not in metrics:
+            continue
+        nearness = (metrics.index(item.metric), -item.seq_len_tokens)
+        if item.id not in best or nearness < best[item.id][0]:
+            best[item.id] = (nearness, item)
+    return tuple(
+        Residual(id=item.id, group=item.group, metric=item.metric.value, ratio=round(item.measured_bytes / item.predicted_bytes, 5))
+        for _, item in best.values()
+    )
+
+
+def _model(row: Measurement, resolve: Resolver | None) -> ModelSpec:
+    if resolve is None:
+        from advisor.hub import load_model
+
+        resolve = load_model
+    return resolve(row.same_shape_as or row.model)
+
+
+def _gpu(row: Measurement) -> GpuSpec | None:
+    """The row's card, with the memory that its own machine showed where that was printed."""
+    if row.card is None:
+        return None
+    gpu = load_gpu(row.card)
+    own = {"usable_bytes": row.usable_bytes, "usable_source": f"printed by the run: {row.source}"}
+    return gpu.model_copy(update=own) if row.usable_bytes else gpu
+
+
+def _unknown_card(row: Measurement) -> NoReturn:
+    raise UnsupportedError(f"{row.id}: no profile for the card {row.gpu!r}")
+
+
+def _compare(priced: _Priced, estimator: Estimator) -> Iterator[Comparison]:
+    row = priced.row
+    for reading in row.readings:
+        if not reading.scored or reading.metric is Metric.UNKNOWN:
+            continue
+        plan, memory = priced.price(estimator, reading.seq_len_tokens)
+        predicted = _predicted(memory, reading)
+        yield Comparison(
+            id=row.id,
+            group=row.group,
+            grade=row.grade,
+            model=row.model,
+            method=plan.method.value,
+            gpu=row.gpu,
+            metric=reading.metric,
+            what=reading.what,
+            seq_len_tokens=plan.seq_len_tokens,
+            micro_batch_size=plan.micro_batch_size,
+            measured_bytes=reading.bytes,
+            predicted_bytes=predicted,
+            low_bytes=int(predicted * memory.interval.low_factor),
+            high_bytes=int(predicted * memory.interval.high_factor),
+            apart=row.apart,
+        )
+
+
+def _predicted(memory: MemoryBreakdown, reading: Reading) -> int:
+    return {
+        Metric.ALLOCATED: memory.peak_allocated_bytes,
+        Metric.RESERVED: memory.peak_reserved_bytes,
+        Metric.PROCESS: memory.process_bytes,
+    }[reading.metric]
+
+
+def _check(priced: _Priced, estimator: Estimator) -> Iterator[BoundaryCheck]:
+    """A boundary as it is stated; a run that was measured is a run that fitted."""
+    row, gpu = priced.row, priced.gpu
+    if gpu is None:
+        return
+    lengths = [reading.seq_len_tokens for reading in row.readings if reading.seq_len_tokens]
+    _, memory = priced.price(estimator, max(lengths, default=None))
+    yield BoundaryCheck(
+        id=row.id,
+        group=row.group,
+        measured_fits=row.kind == "run" or bool(row.fits),
+        predicted=classify(memory, gpu.usable_bytes),
+        low_bytes=memory.low_bytes,
+        expected_bytes=memory.expected_bytes,
+        high_bytes=memory.high_bytes,
+        usable_bytes=gpu.usable_bytes,
+    )
+
+
+def _summary(grade: str, metric: Metric, chosen: Sequence[Comparison]) -> Summary:
+    errors = [item.relative_error for item in chosen]
+    return Summary(
+        grade=grade,
+        metric=metric,
+        n=len(errors),
+        median_absolute_error=median([abs(error) for error in errors]),
+        worst_under=min(*errors, 0.0),
+        worst_over=max(*errors, 0.0),
+        share_under=sum(error < 0 for error in errors) / len(errors),
+        coverage=sum(item.inside for item in chosen) / len(chosen),
+    )

@@ -1,0 +1,192 @@
+"""Runs and boundaries that others measured (`profiles/measurements/`), and the plan that each of them ran.
+
+A row keeps its source's words in `stated` and says the same in the words of Plan in `settings`; what is not stated is null. Rows that
+cannot be scored stay, with the reason.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from functools import cache
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from advisor import profiles
+from advisor.errors import UnsupportedError
+from advisor.values import Attention, DType, Loss, Method, Optimizer, Plan, Quantization, Sharding, Stack, Value
+
+PositiveBytes = Annotated[int, Field(gt=0)]
+
+
+class Metric(str, Enum):
+    """Which memory was read."""
+
+    ALLOCATED = "allocated"
+    """`torch.cuda.max_memory_allocated()`."""
+    RESERVED = "reserved"
+    """`torch.cuda.max_memory_reserved()`."""
+    PROCESS = "process"
+    """Reserved memory plus the CUDA context: the process's line in nvidia-smi."""
+    UNKNOWN = "unknown"
+    """The source does not say."""
+
+
+class Reading(Value):
+    """One number that was read off a card."""
+
+    metric: Metric
+    bytes: PositiveBytes
+    bytes_high: PositiveBytes | None = None
+    """Upper end where the source's unit may be GB or GiB; `bytes` is then the lower end."""
+    what: str
+    """Peak of the run, largest or mean of its steps, a sample."""
+    seq_len_tokens: int | None = None
+    """The length it belongs to, where a run mixes lengths."""
+    scored: bool = True
+    reason: str = ""
+
+
+class Stage(Value):
+    """Memory at a point of the run (after_load, …), or the largest within a phase (forward, …)."""
+
+    name: str
+    allocated_bytes: int | None = None
+    max_allocated_bytes: int | None = None
+    reserved_bytes: int | None = None
+
+
+class Settings(Value):
+    """Plan's fields as far as the source states them. Null: not stated, or not one of Plan's words (then see `stated`)."""
+
+    method: str | None = None
+    rank: int | None = None
+    alpha: float | None = None
+    target_modules: tuple[str, ...] | None = None
+    use_rslora: bool | None = None
+    adapter_dtype: DType | None = None
+    base_dtype: DType | None = None
+    autocast: bool | None = None
+    autocast_dtype: DType | None = None
+    quantization: Quantization | None = None
+    double_quant: bool | None = None
+    kbit_prepare: bool | None = None
+    optimizer: Optimizer | None = None
+    micro_batch_size: int | None = None
+    seq_len_tokens: int | None = None
+    grad_accum_steps: int | None = None
+    gradient_checkpointing: bool | None = None
+    attention: Attention | None = None
+    padding: bool | None = None
+    kv_cache_in_outputs: bool | None = None
+    loss: Loss | None = None
+    stack: Stack | None = None
+    sharding: Sharding | None = None
+
+
+class Measurement(Value):
+    """One run (with readings) or one boundary (it fitted, or ran out of memory)."""
+
+    id: str
+    kind: Literal["run", "boundary"]
+    source: Annotated[str, Field(min_length=1)]
+    """Repository, paper or page."""
+    place: str = ""
+    """File and table in it."""
+    revision: str = ""
+    grade: Literal["A", "B"]
+    """A: all settings, the length and the metric are known. B: one of them is uncertain, or the fact was inferred."""
+    model: str
+    same_shape_as: str | None = None
+    """The profile of equal shape, where the model has none of its own."""
+    gpu: str
+    """As printed."""
+    card: str | None = None
+    """The profile in profiles/gpus."""
+    usable_bytes: PositiveBytes | None = None
+    """Of that very machine, where it was printed."""
+    n_gpus: int | None = None
+    versions: dict[str, str] = {}
+    scored: bool
+    reason: str = ""
+    """Why it is not scored."""
+    apart: str = ""
+    """Priced, but listed apart: the known reason why it differs from the plan (older library versions, a cast that Plan cannot say)."""
+    fits: bool | None = None
+    settings: Settings = Settings()
+    readings: tuple[Reading, ...] = ()
+    stages: tuple[Stage, ...] = ()
+    context_bytes: int | None = None
+    stated: dict[str, Any] = {}
+    """The source's own words, for what `settings` cannot hold and for checking it."""
+    tags: tuple[str, ...] = ()
+    notes: str = ""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Measurement:
+        if self.scored == bool(self.reason):
+            raise ValueError(f"reason: {self.id} needs one exactly when it is not scored")
+        if self.kind == "run" and self.scored and not self.readings:
+            raise ValueError(f"readings: {self.id} is a scored run without any")
+        if self.kind == "boundary" and self.scored and self.fits is None:
+            raise ValueError(f"fits: {self.id} is a scored boundary and needs it")
+        return self
+
+    @property
+    def group(self) -> str:
+        """Rows of one source on one card resemble each other: they stay together in cross-validation."""
+        return f"{self.source.removeprefix('github.com/')} · {self.card or self.gpu}"
+
+
+@cache
+def measurements() -> tuple[Measurement, ...]:
+    """Every row of `profiles/measurements/`, files in name order."""
+    return tuple(Measurement.model_validate(row) for row in profiles.read("measurements"))
+
+
+_ALWAYS = (
+    "method",
+    "base_dtype",
+    "autocast",
+    "optimizer",
+    "micro_batch_size",
+    "grad_accum_steps",
+    "gradient_checkpointing",
+    "attention",
+    "padding",
+    "kv_cache_in_outputs",
+    "loss",
+    "stack",
+    "sharding",
+)
+_ADAPTER = ("rank", "alpha", "target_modules", "use_rslora", "adapter_dtype")
+_QUANTIZED = ("quantization", "double_quant", "kbit_prepare")
+
+
+def plan_of(row: Measurement, seq_len_tokens: int | None = None) -> Plan:
+    """The plan that the row ran, at `seq_len_tokens` where the run mixed lengths.
+
+    Raises UnsupportedError that names the first setting which the row does not state.
+    """
+    stated = row.settings
+    length = seq_len_tokens or stated.seq_len_tokens
+    method = _method(row)
+    needed = _ALWAYS + (_ADAPTER if method.has_adapter else ()) + (_QUANTIZED if method.is_quantized else ())
+    missing = [name for name in needed if getattr(stated, name) is None]
+    missing += ["seq_len_tokens"] if length is None else []
+    missing += ["autocast_dtype"] if stated.autocast and stated.autocast_dtype is None else []
+    missing += ["n_gpus"] if row.n_gpus is None else []
+    if missing:
+        raise UnsupportedError(f"{row.id}: {', '.join(missing)} not stated")
+    fields = {name: getattr(stated, name) for name in needed}
+    fields |= {"method": method, "seq_len_tokens": length, "n_gpus": row.n_gpus}
+    if stated.autocast:
+        fields["autocast_dtype"] = stated.autocast_dtype
+    return Plan.model_validate(fields)
+
+
+def _method(row: Measurement) -> Method:
+    try:
+        return Method(row.settings.method)
+    except ValueError:
+        raise UnsupportedError(f"{row.id}: {row.settings.method or 'the method'} is not one of the priced methods") from None
