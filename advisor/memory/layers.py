@@ -7,6 +7,7 @@ inside matrices. Sources are files of transformers 5.23, peft 0.21 and bitsandby
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from advisor.memory.tape import Size, Tape, Tensor
 from advisor.values import Linear, Quantization
@@ -216,3 +217,11 @@ def layer_norm(tape: Tape, x: Tensor, features: int, setting: Setting, x_bytes: 
     statistics = Tensor(Size(2 * FP32_BYTES), False)
     weight_gradient = 2 * features * setting.weight_bytes if setting.trains_base else 0
     return tape.op((x,), Size(features * x_bytes), keeps=(x, statistics), parameter_gradient_bytes=weight_gradient)
+
+
+def norm(tape: Tape, x: Tensor, kind: Literal["rms", "rms_gemma", "layer"], features: int, setting: Setting) -> Tensor:
+    """The norm of the residual stream."""
+    if kind == "layer":
+        return layer_norm(tape, x, features, setting, setting.stream_bytes)
+    rule = rms_norm if kind == "rms" else rms_norm_gemma
+    return rule(tape, x, features, setting, setting.stream_bytes)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from advisor.memory.blocks import Kernel
+from advisor.memory.attention import Kernel
 from advisor.memory.gradients import gradient_bytes
 from advisor.memory.layers import Setting
 from advisor.memory.optimizer import state_bytes, step_temporary_bytes
 from advisor.memory.params import target_names
-from advisor.memory.program import Loop, Program, Station, compile_program
+from advisor.memory.program import Loop, Station, compile_program
 from advisor.memory.runtime import CONTEXT_BYTES, INTERVAL, workspace_bytes
 from advisor.memory.weights import adapter_bytes, load_extra_bytes, unquantized_bytes_per_param, weights_bytes
 from advisor.values import (

@@ -10,7 +10,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
-from advisor.memory.blocks import Kernel, block_tape, head_tape
+from advisor.memory.attention import Kernel
+from advisor.memory.blocks import block_tape
+from advisor.memory.head import head_tape
 from advisor.memory.layers import Setting
 from advisor.memory.tape import ZERO, Size, Walk, backward, forward
 from advisor.values import Block, Loss, ModelSpec

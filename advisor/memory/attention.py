@@ -1,0 +1,172 @@
+"""Tape of the attention half of a layer: projections, rotation, kernel, output projection.
+
+Written after transformers 5.23 `models/llama/modeling_llama.py` and `models/deepseek_v3/modeling_deepseek_v3.py`; what differs
+between families is in the `Block` value. Legend: e bytes per element of the residual stream, c of what the kernel computes with.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from advisor.errors import UnsupportedError
+from advisor.memory.layers import FP32_BYTES, Setting, cast, linear, output_bytes, rms_norm, rms_norm_gemma
+from advisor.memory.tape import Size, Tape, Tensor
+from advisor.values import Attention, Block, Linear
+
+Heads = tuple[Tensor, Tensor, Tensor]
+"""Queries, keys and values."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """How attention runs."""
+
+    attention: Attention
+    padding: bool
+    kv_cache: bool
+    """The outputs keep keys and values alive (`use_cache` without checkpointing)."""
+
+
+def attention(tape: Tape, x: Tensor, block: Block, setting: Setting, kernel: Kernel) -> Tensor:
+    """From normed hidden states to the attention's contribution to the residual stream."""
+    shape, e = block.attention, setting.stream_bytes
+    c = output_bytes(setting, e)
+    linears = tuple(layer for layer in block.linears if layer.part == "attention")
+    if shape.kind == "standard":
+        heads = _standard(tape, x, block, linears, setting)
+    elif shape.kind == "latent":
+        heads = _latent(tape, x, block, linears, setting)
+    else:
+        raise UnsupportedError(f"attention of kind {shape.kind!r} has no closed form; `advise trace` runs the real model")
+    if kernel.kv_cache:
+        q, k, v = heads
+        # DynamicCache concatenates with an empty tensor, which copies (transformers cache_utils.py `DynamicLayer.update`)
+        k = tape.op((k,), Size(shape.kv_heads * shape.head_dim * c), aliases=(True,))
+        v = tape.op((v,), Size(shape.kv_heads * shape.v_head_dim * c), aliases=(True,))
+        heads = (q, k, v)
+    out = _kernel(tape, heads, block, c, kernel)
+    projection = linears[-1]
+    y = linear(tape, out, projection, setting, c)
+    tape.hold(x)
+    return cast(tape, y, projection.out_features, c, e)
+
+
+def _standard(tape: Tape, x: Tensor, block: Block, linears: tuple[Linear, ...], setting: Setting) -> Heads:
+    shape, e = block.attention, setting.stream_bytes
+    c = output_bytes(setting, e)
+    if shape.fused_qkv or len(linears) < 4:
+        q = k = v = linear(tape, x, linears[0], setting, e)  # chunks are views of one storage
+    else:
+        q, k, v = (linear(tape, x, layer, setting, e) for layer in linears[:3])
+    if shape.qk_norm != "none":
+        rule = rms_norm_gemma if block.norm == "rms_gemma" else rms_norm
+        q = rule(tape, q, shape.heads * shape.head_dim, setting, c)
+        k = rule(tape, k, shape.kv_heads * shape.head_dim, setting, c)
+    if shape.rotary_fraction > 0:
+        q = _rotate(tape, q, shape.heads * shape.head_dim * c, shape.rotary_fraction)
+        k = _rotate(tape, k, shape.kv_heads * shape.head_dim * c, shape.rotary_fraction)
+    return q, k, v
+
+
+def _latent(tape: Tape, x: Tensor, block: Block, linears: tuple[Linear, ...], setting: Setting) -> Heads:
+    """Multi-head latent attention: low-rank queries, and keys and values expanded from one latent (DeepSeek-V2, section 2.1).
+
+    Keys are assembled in a new tensor; queries are concatenated from a rotated and an unrotated part.
+    """
+    shape, e = block.attention, setting.stream_bytes
+    c = output_bytes(setting, e)
+    named = {layer.name: layer for layer in linears}
+    if "q_a_proj" in named:
+        low = linear(tape, x, named["q_a_proj"], setting, e)
+        low = rms_norm(tape, low, named["q_a_proj"].out_features, setting, c)
+        q = linear(tape, low, named["q_b_proj"], setting, c)
+    else:
+        q = linear(tape, x, named["q_proj"], setting, e)
+    compressed = linear(tape, x, named["kv_a_proj_with_mqa"], setting, e)
+    latent_width = named["kv_b_proj"].in_features
+    rotated_width = named["kv_a_proj_with_mqa"].out_features - latent_width
+    latent = rms_norm(tape, compressed, latent_width, setting, c)
+    q_size = shape.heads * shape.head_dim * c
+    q_rotated = _turn(tape, q, Size(shape.heads * rotated_width * c))
+    k_rotated = _turn(tape, compressed, Size(rotated_width * c))
+    q = tape.op((q, q_rotated), Size(q_size))
+    expanded = linear(tape, latent, named["kv_b_proj"], setting, c)
+    k = tape.op((expanded, k_rotated), Size(q_size))
+    return q, k, expanded
+
+
+def _rotate(tape: Tape, x: Tensor, size_bytes: int, fraction: float) -> Tensor:
+    """`apply_rotary_pos_emb` over all or part of each head; the untouched part is concatenated again."""
+    rotated = _turn(tape, x, Size(int(size_bytes * fraction)))
+    return rotated if fraction == 1 else tape.op((rotated, x), Size(size_bytes))
+
+
+def _turn(tape: Tape, x: Tensor, size: Size) -> Tensor:
+    """`x * cos + rotate_half(x) * sin`; cos and sin need no gradient, so nothing of x is kept."""
+    straight = tape.op((x,), size)
+    negated = tape.op((x,), Size(size.per_token // 2))
+    turned = tape.op((negated, x), size)
+    turned = tape.op((turned,), size)
+    return tape.op((straight, turned), size, aliases=(True, True))
+
+
+def runs_flash(block: Block, kernel: Kernel) -> bool:
+    """Whether the flash kernel runs: asked for, or chosen by torch where there is no mask."""
+    return kernel.attention is Attention.FLASH or (kernel.attention is Attention.SDPA and not kernel.padding)
+
+
+def _kernel(tape: Tape, heads: Heads, block: Block, c: int, kernel: Kernel) -> Tensor:
+    shape = block.attention
+    q, k, v = heads
+    if kernel.attention is Attention.EAGER or (not shape.sdpa and not (shape.flash and kernel.attention is Attention.FLASH)):
+        return _eager(tape, heads, block, c)
+    wide = Size(shape.heads * shape.head_dim * c)
+    out_size = Size(shape.heads * shape.v_head_dim * c)
+    grouped = shape.kv_heads != shape.heads
+    row_sums = Tensor(Size(shape.heads * FP32_BYTES), False)
+    if runs_flash(block, kernel):
+        if shape.v_head_dim != shape.head_dim:
+            v = tape.op((v,), wide)  # values padded to the width of the keys
+            out_size = wide
+        # torch 2.13 ATen/native/transformers/cuda/flash_attn/flash_api.cpp `mha_bwd`: an fp32 accumulator for dq and row sums;
+        # dk and dv at full head count before they are summed over groups
+        scratch = Size(shape.heads * (shape.head_dim + 1) * FP32_BYTES + (2 * wide.per_token if grouped else 0))
+        return _attend(tape, (q, k, v), out_size, (q, k, v, row_sums), scratch)
+    if grouped:
+        k = tape.op((k,), wide)  # repeat_kv
+        v = tape.op((v,), out_size)
+    kept: tuple[Tensor, ...] = (q, k, v, row_sums)
+    if kernel.padding:
+        kept = (*kept, Tensor(Size(per_pair=c), False))  # the boolean mask as an additive bias, made anew in each layer
+    return _attend(tape, (q, k, v), out_size, kept, Size(shape.heads * FP32_BYTES))
+
+
+def _attend(tape: Tape, heads: Heads, size: Size, kept: tuple[Tensor, ...], backward_scratch: Size) -> Tensor:
+    """A fused attention kernel: it keeps q, k, v, its row sums, and its own output."""
+    out = tape.op(heads, size, keeps=kept, scratch=(Size(), backward_scratch))
+    tape.ops[-1].kept = (*kept, out)
+    return out
+
+
+def _eager(tape: Tape, heads: Heads, block: Block, c: int) -> Tensor:
+    """`eager_attention_forward`: scores in the computation's type, softmax in fp32, micro-batch x heads x sequence x sequence each."""
+    shape = block.attention
+    q, k, v = heads
+    if shape.kv_heads != shape.heads:
+        k = tape.op((k,), Size(shape.heads * shape.head_dim * c))
+        v = tape.op((v,), Size(shape.heads * shape.v_head_dim * c))
+    scores, scores32 = Size(per_pair=shape.heads * c), Size(per_pair=shape.heads * FP32_BYTES)
+    weights = tape.op((q, k), scores, keeps=(q, k))
+    weights = tape.op((weights,), scores)  # times scaling
+    if shape.softcap:
+        weights = tape.op((weights,), scores)  # divided by the cap
+        weights = tape.op((weights,), scores)
+        tape.ops[-1].kept = (weights,)  # tanh keeps its result
+        weights = tape.op((weights,), scores)
+    weights = tape.op((weights,), scores, aliases=(True,))  # plus the mask
+    # softmax keeps its result; CUDA's backward makes grad * output inside (ATen/native/cuda/SoftMax.cu)
+    probabilities = tape.op((weights,), scores32, scratch=(Size(), scores32))
+    tape.ops[-1].kept = (probabilities,)
+    if c != FP32_BYTES:
+        probabilities = tape.op((probabilities,), scores)
+    return tape.op((probabilities, v), Size(shape.heads * shape.v_head_dim * c), keeps=(probabilities, v))

@@ -1,0 +1,119 @@
+"""Tape of the feed-forward half of a layer: dense, gated, or Mixture-of-Experts.
+
+Experts run as transformers 5.23 runs them on a GPU: sorted by expert and multiplied in groups
+(integrations/moe.py `grouped_mm_experts_forward`). Legend: c bytes per element of what the layer computes with.
+"""
+
+from __future__ import annotations
+
+from advisor.errors import UnsupportedError
+from advisor.memory.layers import FP32_BYTES, Setting, cast, linear, output_bytes
+from advisor.memory.tape import Size, Tape, Tensor
+from advisor.values import Block, Linear
+
+INDEX_BYTES = 8
+"""torch's int64 indices."""
+
+
+def feed_forward(tape: Tape, x: Tensor, block: Block, setting: Setting) -> Tensor:
+    """From normed hidden states to the feed-forward's contribution to the residual stream."""
+    linears = tuple(layer for layer in block.linears if layer.part == "mlp")
+    if block.mlp.kind == "moe":
+        return _experts(tape, x, block, linears, setting)
+    return _dense(tape, x, block, linears, setting)
+
+
+def _dense(tape: Tape, x: Tensor, block: Block, linears: tuple[Linear, ...], setting: Setting) -> Tensor:
+    mlp, e = block.mlp, setting.stream_bytes
+    c = output_bytes(setting, e)
+    down = linears[-1]
+    width = Size(down.in_features * c)
+    if mlp.kind == "plain":
+        inner = activation(tape, linear(tape, x, linears[0], setting, e), width, mlp.activation)
+    elif mlp.fused_gate_up:
+        both = linear(tape, x, linears[0], setting, e)
+        inner = _gate(tape, both, both, width, mlp.activation)
+    else:
+        gate = linear(tape, x, linears[0], setting, e)
+        active = activation(tape, gate, width, mlp.activation)
+        up = linear(tape, x, linears[1], setting, e)
+        inner = tape.op((active, up), width, keeps=(active, up))
+    y = linear(tape, inner, down, setting, c)
+    tape.hold(x)
+    return cast(tape, y, down.out_features, c, e)
+
+
+def _gate(tape: Tape, gate: Tensor, up: Tensor, width: Size, name: str) -> Tensor:
+    """`act(gate) * up` where both are halves of one tensor: their gradients are put together again in a tensor of twice the width."""
+    active = activation(tape, gate, width, name)
+    return tape.op((active, up), width, keeps=(active, up))
+
+
+def _experts(tape: Tape, x: Tensor, block: Block, linears: tuple[Linear, ...], setting: Setting) -> Tensor:
+    mlp, e = block.mlp, setting.stream_bytes
+    if mlp.every_expert_computes:
+        raise UnsupportedError("experts that all compute every token (Llama 4) have no closed form; `advise trace` runs the real model")
+    c = output_bytes(setting, e)
+    router, gate_up, down = linears[:3]
+    k, hidden = mlp.experts_per_token, down.out_features
+    scores = linear(tape, x, router, setting, e)
+    probabilities = tape.op((scores,), Size(mlp.experts * FP32_BYTES))
+    tape.ops[-1].kept = (probabilities,)
+    indices = Tensor(Size(k * INDEX_BYTES), False)
+    routing = tape.op((probabilities,), Size(k * FP32_BYTES), keeps=(indices,))
+    # tokens sorted by expert: three index vectors stay for the backward of the gathers
+    order = Tensor(Size(3 * k * INDEX_BYTES), False)
+    chosen = tape.op((x,), Size(k * hidden * c), keeps=(order,))
+    inner = _grouped(tape, chosen, gate_up, k, setting, c)
+    width = Size(k * mlp.intermediate_size * c)
+    inner = _gate(tape, inner, inner, width, mlp.activation)
+    out = _grouped(tape, inner, down, k, setting, c)
+    weighted = tape.op((out, routing), Size(k * hidden * c), keeps=(out, routing), scratch=(Size(), Size(k * hidden * c)))
+    restored = tape.op((weighted,), Size(k * hidden * c))
+    y = tape.op((restored,), Size(hidden * c))
+    if mlp.shared_intermediate_size:
+        y = _shared(tape, x, y, block, linears[3:], setting)
+    tape.hold(x)
+    return cast(tape, y, hidden, c, e)
+
+
+def _grouped(tape: Tape, x: Tensor, layer: Linear, per_token: int, setting: Setting, c: int) -> Tensor:
+    """One grouped product over all experts; the weights' gradient, where they are trained, is of every expert."""
+    params = layer.in_features * layer.out_features * layer.copies
+    keeps = (x,) if setting.trains_base else ()
+    gradient = params * setting.weight_bytes if setting.trains_base else 0
+    return tape.op((x,), Size(per_token * layer.out_features * c), keeps=keeps, parameter_gradient_bytes=gradient)
+
+
+def _shared(tape: Tape, x: Tensor, routed: Tensor, block: Block, linears: tuple[Linear, ...], setting: Setting) -> Tensor:
+    """The expert that every token passes, added to the routed ones."""
+    mlp, e = block.mlp, setting.stream_bytes
+    c = output_bytes(setting, e)
+    width = Size(mlp.shared_intermediate_size * c)
+    gate = linear(tape, x, linears[0], setting, e)
+    if len(linears) == 2:
+        inner = _gate(tape, gate, gate, width, mlp.activation)
+    else:
+        active = activation(tape, gate, width, mlp.activation)
+        up = linear(tape, x, linears[1], setting, e)
+        inner = tape.op((active, up), width, keeps=(active, up))
+    down = next(layer for layer in linears if layer.in_features == mlp.shared_intermediate_size)
+    y = linear(tape, inner, down, setting, c)
+    return tape.op((routed, y), Size(down.out_features * c), aliases=(True, True))
+
+
+def activation(tape: Tape, x: Tensor, size: Size, name: str) -> Tensor:
+    """An activation function: most keep their input; ReLU keeps its result; `gelu_new` is written out in eight operations."""
+    if name in ("relu", "relu2"):
+        y = tape.op((x,), size)
+        tape.ops[-1].kept = (y,)
+        return tape.op((y,), size, keeps=(y,), scratch=(Size(), size)) if name == "relu2" else y
+    if name in ("gelu_new", "gelu_fast"):
+        half = tape.op((x,), size)
+        cubed = tape.op((x,), size, keeps=(x,), scratch=(Size(), size.scaled(2)))
+        inner = tape.op((tape.op((cubed,), size), x), size, aliases=(True, True))
+        tanh = tape.op((tape.op((inner,), size),), size)
+        tape.ops[-1].kept = (tanh,)
+        shifted = tape.op((tanh,), size, aliases=(True,))
+        return tape.op((half, shifted), size, keeps=(half, shifted))
+    return tape.op((x,), size, keeps=(x,))
