@@ -1,0 +1,66 @@
+"""Seconds of a step, tokens a second, and what a pass over the data takes and costs."""
+
+from __future__ import annotations
+
+from functools import cache
+
+from advisor.speed.card import fastest, peaks_of, slowest
+from advisor.speed.constants import bounds
+from advisor.speed.roofline import device_s, dora_factors, exchange_factors, launch_s, work_of
+from advisor.values import GpuSpec, ModelSpec, Plan, Range, StepTime
+
+SECONDS_PER_HOUR = 3600
+
+
+def step_time(model: ModelSpec, plan: Plan, gpu: GpuSpec, dataset_tokens: int | None = None) -> StepTime | None:
+    """Time of one optimizer step, and of one pass over `dataset_tokens`; None when the card's speeds are not known.
+
+    Tokens are those that the card computes: padding counts. Loading data, evaluation and checkpoints come on top.
+    """
+    peaks = peaks_of(plan, gpu)
+    if peaks is None:
+        return None
+    work = work_of(model, plan)
+    dora, exchange = dora_factors(plan, work.shape), exchange_factors(plan)
+    low_s = max(device_s(work, fastest(peaks)), launch_s(work, plan, slow=False)) * dora.low * exchange.low
+    high_s = max(device_s(work, slowest(peaks)), launch_s(work, plan, slow=True)) * dora.high * exchange.high
+    source = _rates_source() + ("" if plan.n_gpus == 1 else f", {plan.n_gpus} cards")
+    seconds = Range(low=low_s, high=high_s, source=source)
+    tokens_per_s = Range(low=plan.tokens_per_step / high_s, high=plan.tokens_per_step / low_s, source=source)
+    if dataset_tokens is None:
+        return StepTime(seconds_per_step=seconds, tokens_per_s=tokens_per_s)
+    hours = _hours(tokens_per_s, dataset_tokens)
+    return StepTime(seconds_per_step=seconds, tokens_per_s=tokens_per_s, hours=hours, usd=_usd(hours, plan.n_gpus, gpu))
+
+
+@cache
+def _rates_source() -> str:
+    matmul, bandwidth = bounds("matmul_utilisation"), bounds("bandwidth_utilisation")
+    return (
+        f"FLOPs at {matmul.low:.0%} to {matmul.high:.0%} of the card's peak, "
+        f"other traffic at {bandwidth.low:.0%} to {bandwidth.high:.0%} of its bandwidth"
+    )
+
+
+def _hours(tokens_per_s: Range, tokens: int) -> Range:
+    return Range(
+        low=tokens / tokens_per_s.high / SECONDS_PER_HOUR,
+        high=tokens / tokens_per_s.low / SECONDS_PER_HOUR,
+        source=f"one pass over {tokens:,} tokens",
+    )
+
+
+def _usd(hours: Range, n_gpus: int, gpu: GpuSpec) -> Range | None:
+    """From the cheapest recorded price over the shortest time to the dearest over the longest."""
+    if not gpu.prices:
+        return None
+    cheapest = min(gpu.prices, key=lambda price: price.usd_per_gpu_hour)
+    dearest = max(gpu.prices, key=lambda price: price.usd_per_gpu_hour)
+    source = " to ".join(
+        f"{price.usd_per_gpu_hour:g} USD a card and hour ({price.provider}, {price.date})" for price in dict.fromkeys((cheapest, dearest))
+    )
+    return Range(
+        low=hours.low * n_gpus * cheapest.usd_per_gpu_hour,
+        high=hours.high * n_gpus * dearest.usd_per_gpu_hour,
+        source=source,
+    )
