@@ -13,7 +13,7 @@ EIGHT_BIT_BLOCK = 256
 PAGED_MIN_NUMEL = 100_000
 """Smaller states are ordinary tensors also in paged optimizers (bitsandbytes optim/optimizer.py, `get_state_buffer`)."""
 ADAFACTOR_TEMPORARIES = 3
-"""fp32 copies of the largest tensor alive at once in a step: gradient, parameter, update (transformers optimization.py `Adafactor.step`)."""
+"""fp32 copies of the largest tensor at once: gradient, parameter, update (transformers optimization.py `Adafactor.step`)."""
 
 MOMENTS = {
     Optimizer.ADAMW: 2,

@@ -6,7 +6,7 @@ stack runs them. It depends on the model and on the plan's kind, not on the batc
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -75,26 +75,57 @@ def _layer(block: Block, hidden: int, setting: Setting, kernel: Kernel, loop: Lo
     return _Layer(entry.size, quiet, keeping, back)
 
 
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """Everything that the stations of a step are made from."""
+
+    runs: tuple[tuple[_Layer, int], ...]
+    """(kind of block, how many in a row), first layer first."""
+    head_forward: Walk
+    head_backward: Walk
+    held: Size
+    """Logits that the loop keeps through backward."""
+    hidden: Size
+    """The hidden states' gradient, and as large as the hidden states."""
+    embedding_gradient_bytes: int
+    loop: Loop
+
+    def resting(self, layer: _Layer) -> Size:
+        """What one layer leaves behind for its backward: its input alone, or everything it kept."""
+        return layer.entry if self.loop.checkpointing else layer.keeping.kept
+
+
 @lru_cache(maxsize=256)
 def compile_program(model: ModelSpec, setting: Setting, kernel: Kernel, loop: Loop) -> Program:
     """Candidate peaks of forward and backward. Raises UnsupportedError for parts without a closed form."""
-    hidden = model.hidden_size
-    kinds = {block.model_copy(update={"count": 1}): None for block in model.blocks}
-    layers = {kind: _layer(kind, hidden, setting, kernel, loop) for kind in kinds}
-    runs = [(layers[block.model_copy(update={"count": 1})], block.count) for block in model.blocks]
+    runs = tuple((_layer(_one(block), model.hidden_size, setting, kernel, loop), block.count) for block in model.blocks)
     tape, entry, logits = head_tape(model, setting, loop.loss)
     head_forward = forward(tape, entry, keep=True, entry_held=False)
-    head_backward = backward(tape, head_forward.kept, ZERO)
-    held_logits = logits if loop.logits_outlive_forward else ZERO
-    outlives = held_logits
+    step = _Step(
+        runs=runs,
+        head_forward=head_forward,
+        head_backward=backward(tape, head_forward.kept, ZERO),
+        held=logits if loop.logits_outlive_forward else ZERO,
+        hidden=entry.size,
+        embedding_gradient_bytes=model.embedding_params * setting.weight_bytes if setting.trains_base else 0,
+        loop=loop,
+    )
+    outlives = step.held
     if not setting.trains_base and loop.checkpointing and loop.logits_outlive_forward:
         # `enable_input_require_grads` makes the embeddings' output a leaf: it and its gradient live as long as the graph does
         outlives = outlives.plus(entry.size, 2)
-    forwards = tuple(_forward_stations(runs, head_forward, loop))
-    backwards = tuple(_backward_stations(runs, head_forward, head_backward, held_logits, loop, model, setting))
-    blocks = tuple(size for layer, _ in runs for size in _block_transients(layer, loop))
-    heads = tuple(moment.live for moment in (*head_forward.peaks, *head_backward.peaks))
-    return Program(_front(forwards), _front(backwards), outlives, tuple(set(heads)), tuple(set(blocks)))
+    return Program(
+        forward=_front(_forward_stations(step)),
+        backward=_front(_backward_stations(step)),
+        outlives_backward=outlives,
+        head_transients=tuple({moment.live for moment in (*head_forward.peaks, *step.head_backward.peaks)}),
+        block_transients=tuple({size for layer, _ in runs for size in _block_transients(layer, loop)}),
+    )
+
+
+def _one(block: Block) -> Block:
+    """The kind of block, whatever its count."""
+    return block if block.count == 1 else block.model_copy(update={"count": 1})
 
 
 def _block_transients(layer: _Layer, loop: Loop) -> Iterator[Size]:
@@ -104,66 +135,55 @@ def _block_transients(layer: _Layer, loop: Loop) -> Iterator[Size]:
         yield from (moment.live for moment in layer.keeping.peaks)
 
 
-def _resting(layer: _Layer, loop: Loop) -> Size:
-    """What one layer leaves behind for its backward: its input alone, or everything it kept."""
-    return layer.entry if loop.checkpointing else layer.keeping.kept
-
-
-def _forward_stations(runs: list[tuple[_Layer, int]], head: Walk, loop: Loop) -> Iterator[Station]:
+def _forward_stations(step: _Step) -> Iterator[Station]:
     behind = ZERO
-    for layer, count in runs:
-        last = behind.plus(_resting(layer, loop), count - 1)
-        held = layer.entry if loop.checkpointing else ZERO
+    for layer, count in step.runs:
+        last = behind.plus(step.resting(layer), count - 1)
+        held = layer.entry if step.loop.checkpointing else ZERO
         for moment in layer.quiet.peaks:
-            kept = last.plus(held) if loop.checkpointing else last.plus(moment.kept)
+            kept = last.plus(held) if step.loop.checkpointing else last.plus(moment.kept)
             yield Station(last.plus(held).plus(moment.live), kept, ZERO, 0)
-        behind = behind.plus(_resting(layer, loop), count)
-    for moment in head.peaks:
+        behind = behind.plus(step.resting(layer), count)
+    for moment in step.head_forward.peaks:
         yield Station(behind.plus(moment.live), behind, moment.live, 0)
 
 
-def _backward_stations(
-    runs: list[tuple[_Layer, int]], head_forward: Walk, head: Walk, held: Size, loop: Loop, model: ModelSpec, setting: Setting
-) -> Iterator[Station]:
+def _backward_stations(step: _Step) -> Iterator[Station]:
     behind = ZERO
-    for layer, count in runs:
-        behind = behind.plus(_resting(layer, loop), count)
-    base = behind.plus(held)
-    grads = 0
-    for moment in head.peaks:
-        yield Station(base.plus(moment.live), behind, moment.live.plus(held), 0)
-    grads += head.kept.constant
-    for layer, count in reversed(runs):
+    for layer, count in step.runs:
+        behind = behind.plus(step.resting(layer), count)
+    for moment in step.head_backward.peaks:
+        yield Station(behind.plus(step.held).plus(moment.live), behind, moment.live.plus(step.held), 0)
+    done = step.head_backward.kept.constant
+    for layer, count in reversed(step.runs):
         for index in (0, count - 1) if count > 1 else (0,):  # the extremes: everything between is linear
-            here = behind.plus(_resting(layer, loop), -index)
-            before = here.plus(_resting(layer, loop), -1).plus(held)
-            done = 0 if loop.accumulates else grads + layer.back.kept.constant * index
-            if loop.checkpointing:
-                kept_here = here.plus(held, 0)
-                for moment in layer.keeping.peaks:  # recomputation, under the incoming gradient
-                    live = here.plus(held).plus(layer.back.waiting).plus(moment.live).plus(Size(constant=done))
-                    yield Station(live, kept_here.plus(moment.kept), held, done)
-            for moment in layer.back.peaks:
-                own = layer.entry if loop.checkpointing else ZERO
-                live = before.plus(own).plus(moment.live).plus(Size(constant=done))
-                kept = here.plus(_resting(layer, loop), -1).plus(own).plus(moment.kept)
-                yield Station(live, kept, held, done)
-        behind = behind.plus(_resting(layer, loop), -count)
-        grads += layer.back.kept.constant * count
-    if setting.trains_base:
-        embedding = model.embedding_params * setting.weight_bytes
-        gradient = Size(model.hidden_size * setting.stream_bytes)
-        done = 0 if loop.accumulates else grads
-        yield Station(gradient.plus(held).plus(Size(constant=done + embedding)), ZERO, held, done)
+            gradients = 0 if step.loop.accumulates else done + layer.back.kept.constant * index
+            yield from _layer_stations(step, layer, behind.plus(step.resting(layer), -1 - index), gradients)
+        behind = behind.plus(step.resting(layer), -count)
+        done += layer.back.kept.constant * count
+    if step.embedding_gradient_bytes:
+        gradients = 0 if step.loop.accumulates else done
+        live = step.hidden.plus(step.held).plus(Size(constant=gradients + step.embedding_gradient_bytes))
+        yield Station(live, ZERO, step.held, gradients)
 
 
-def _front(stations: tuple[Station, ...]) -> tuple[Station, ...]:
+def _layer_stations(step: _Step, layer: _Layer, before: Size, gradient_bytes: int) -> Iterator[Station]:
+    """One layer's recomputation and backward, with `before` resting for the layers before it."""
+    base = before.plus(step.held).plus(Size(constant=gradient_bytes))
+    if step.loop.checkpointing:
+        before, base = before.plus(layer.entry), base.plus(layer.entry)
+        for moment in layer.keeping.peaks:
+            yield Station(base.plus(layer.back.waiting).plus(moment.live), before.plus(moment.kept), step.held, gradient_bytes)
+    for moment in layer.back.peaks:
+        yield Station(base.plus(moment.live), before.plus(moment.kept), step.held, gradient_bytes)
+
+
+def _front(stations: Iterable[Station]) -> tuple[Station, ...]:
     """Stations that are the highest for some batch shape."""
     front: list[Station] = []
     for station in stations:
-        live = station.live
-        if any(all(a >= b for a, b in zip(other.live, live)) for other in front):
+        if any(other.live.covers(station.live) for other in front):
             continue
-        front = [other for other in front if not all(a >= b for a, b in zip(live, other.live))]
+        front = [other for other in front if not station.live.covers(other.live)]
         front.append(station)
     return tuple(front)

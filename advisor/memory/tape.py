@@ -35,6 +35,10 @@ class Size(NamedTuple):
     def scaled(self, factor: int) -> Size:
         return Size(self.per_token * factor, self.per_pair * factor, self.constant * factor)
 
+    def covers(self, other: Size) -> bool:
+        """At least as large for every batch."""
+        return self[0] >= other[0] and self[1] >= other[1] and self[2] >= other[2]
+
     def at(self, tokens: int, pairs: int) -> int:
         return self.per_token * tokens + self.per_pair * pairs + self.constant
 
@@ -53,10 +57,9 @@ def upper(moments: Iterable[Moment]) -> tuple[Moment, ...]:
     """The moments that can be the highest for some shape: those not exceeded in every coefficient by another."""
     front: list[Moment] = []
     for moment in moments:
-        live = moment.live
-        if any(f.live[0] >= live[0] and f.live[1] >= live[1] and f.live[2] >= live[2] for f in front):
+        if any(other.live.covers(moment.live) for other in front):
             continue
-        front = [f for f in front if not (live[0] >= f.live[0] and live[1] >= f.live[1] and live[2] >= f.live[2])]
+        front = [other for other in front if not moment.live.covers(other.live)]
         front.append(moment)
     return tuple(front)
 
@@ -185,7 +188,7 @@ def backward(tape: Tape, kept: Size, gradient: Size) -> Walk:
             waiting = live.plus(kept, -1)
         incoming, storage = grads.pop(id(op.output))
         made: list[tuple[Tensor, Size, int]] = []
-        for tensor, alias in zip(op.inputs, op.aliases):
+        for tensor, alias in zip(op.inputs, op.aliases, strict=True):
             if tensor.needs_grad and alias:
                 holders[storage] += 1
                 made.append((tensor, incoming, storage))
