@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from advisor.ladder.experiment import next_experiment
 from advisor.ladder.fit import Case
-from advisor.ladder.flips import would_change
+from advisor.ladder.flips import flips
 from advisor.ladder.request import check_request
 from advisor.ladder.rules import findings
 from advisor.ladder.rungs import climb
@@ -25,7 +25,7 @@ def advise(model: ModelSpec, gpu: GpuSpec, request: Request) -> Advice:
     rungs = climb(case, request)
     verdict = decide(case, request, rungs)
     situation = Situation(case, request, rungs, verdict)
-    flips = would_change(situation)
+    known_flips = flips(situation)
     shown = rungs if request.method is None else (situation.rung(request.method),)
     chosen = situation.chosen
     return Advice(
@@ -36,8 +36,8 @@ def advise(model: ModelSpec, gpu: GpuSpec, request: Request) -> Advice:
         verdict=verdict,
         rungs=tuple(rung.model_copy(update={"why_not": why_not(case, request, rung, verdict)}) for rung in shown),
         findings=findings(situation),
-        would_change=flips,
-        next_experiment=next_experiment(situation, flips),
+        would_change=tuple(flip.sentence for flip in known_flips),
+        next_experiment=next_experiment(situation, known_flips),
         snippet=snippet(model, chosen.plan, request.task) if chosen is not None else "",
     )
 

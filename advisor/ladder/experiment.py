@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from advisor.ladder.flips import Flip
 from advisor.ladder.knowledge import say, threshold
 from advisor.ladder.learning_rate import show, sweep
 from advisor.ladder.situation import Situation
 from advisor.values import ALL_LINEAR, Method
 
 
-def next_experiment(situation: Situation, would_change: tuple[str, ...]) -> str:
+def next_experiment(situation: Situation, known_flips: tuple[Flip, ...]) -> str:
     """A three-point learning-rate sweep of the chosen rung; where nothing fits, the way to a card that does."""
     rung = situation.chosen
     if rung is None:
-        return say("next.nothing", flip=would_change[0]) if would_change else say("next.nowhere")
+        opening = next((flip.sentence for flip in known_flips if flip.opens), None)
+        return say("next.nothing", flip=opening) if opening else say("next.nowhere")
     plan = rung.plan
     rates = sweep(situation.case.model, plan.method, situation.request.task)
     targets = "all linear layers" if plan.target_modules == (ALL_LINEAR,) else ", ".join(plan.target_modules)
@@ -26,5 +28,5 @@ def next_experiment(situation: Situation, would_change: tuple[str, ...]) -> str:
         low=show(rates.low),
         mid=show(rates.mid),
         high=show(rates.high),
-        share=f"{100 * threshold('sweep_data_share'):g}",
+        share=round(100 * threshold("sweep_data_share")),
     )

@@ -1,10 +1,11 @@
-"""What would change the answer, each as a number that was computed: more cards, longer sequences, an option let go."""
+"""What would change the answer, each as a number that was computed: an option let go, more cards, longer sequences, another card."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
-from advisor.ladder.fit import SHORTEST_SEQ_TOKENS, Case, Priced, fits, largest, make_fit
+from advisor.ladder.fit import SHORTEST_SEQ_TOKENS, Case, fits, largest, longest_seq, make_fit, price
 from advisor.ladder.knowledge import say
 from advisor.ladder.rungs import fixed_options
 from advisor.ladder.situation import Situation
@@ -16,13 +17,18 @@ MOST_CARDS = 64
 """How far to search for a number of cards. Judgement: eight nodes of eight; whoever has more does not ask here."""
 
 
-def would_change(situation: Situation) -> tuple[str, ...]:
+@dataclass(frozen=True, slots=True)
+class Flip:
+    """A change of circumstances and what it does. `opens`: it makes something fit that does not fit now."""
+
+    sentence: str
+    opens: bool
+
+
+def flips(situation: Situation) -> tuple[Flip, ...]:
     """In the order in which a reader would act on them."""
-    lines = [*_let_go(situation), *_more_cards(situation), *_longer(situation), *_less_memory(situation)]
-    if situation.chosen is not None and situation.chosen.plan.method in (Method.LORA, Method.QLORA):
-        rank = situation.chosen.plan.rank
-        lines.append(say("flip.rank", method=situation.chosen.plan.method.label, rank=rank, higher=4 * rank))
-    return tuple(lines)
+    s = situation
+    return (*_let_go(s), *_shorter(s), *_more_cards(s), *_longer(s), *_other_card(s), *_evidence(s))
 
 
 def cards_needed(case: Case, plan: Plan) -> int | None:
@@ -37,42 +43,49 @@ def cards_needed(case: Case, plan: Plan) -> int | None:
         return not fits(case, plan.model_copy(update=shards))
 
     span = MOST_CARDS - least + 1
-    short = largest(span, too_few) if span > 0 else span
+    if span <= 0:
+        return None
+    short = largest(span, too_few)
     return least + short if short < span else None
 
 
-def _let_go(s: Situation) -> Iterator[str]:
-    """Options that the user fixed and that keep the plan from fitting, one at a time."""
+def _let_go(s: Situation) -> Iterator[Flip]:
+    """The first of the options that the user fixed which alone keeps the plan from fitting."""
     if s.chosen is not None and s.chosen.fit is Fit.FITS:
         return
     method, fixed = s.focus.plan.method, fixed_options(s.request)
     for option in ("kbit_prepare", "checkpointing", "batch_size", "optimizer", "seq_len"):
-        if option not in fixed:
-            continue
-        freed = make_fit(s.case, default_plan(method, s.case.model, s.case.gpu, s.request), fixed - {option})
-        if freed.fit is Fit.FITS:
-            yield say("flip.let_go", method=method.label, changes=_listed(freed))
-            return
+        if option in fixed:
+            freed = make_fit(s.case, default_plan(method, s.case.model, s.case.gpu, s.request), fixed - {option})
+            if freed.fit is Fit.FITS:
+                changes = ", ".join(change.what for change in freed.changes)
+                yield Flip(say("flip.let_go", method=method.label, changes=changes), opens=True)
+                return
 
 
-def _listed(priced: Priced) -> str:
-    return ", ".join(change.what for change in priced.changes)
+def _shorter(s: Situation) -> Iterator[Flip]:
+    """LoRA that fits, but only with sequences cut, where another rung was chosen for that."""
+    lora = s.rung(Method.LORA)
+    if s.request.method is None and s.chosen is not lora and lora.fit is Fit.FITS:
+        yield Flip(say("flip.shorter", method=Method.LORA.label, seq=f"{lora.plan.seq_len_tokens:,}"), opens=False)
 
 
-def _more_cards(s: Situation) -> Iterator[str]:
-    """Rungs above the chosen one, or all when nothing fits, on several cards of the kind."""
-    wanted = (Method.LORA, Method.FULL) if s.chosen is not None else (Method.QLORA, Method.LORA, Method.FULL)
-    for method in wanted:
-        rung = s.rung(method)
-        if rung.fit is Fit.FITS and rung.plan.seq_len_tokens >= s.focus.plan.seq_len_tokens:
+def _more_cards(s: Situation) -> Iterator[Flip]:
+    """Rungs that do not fit, on several cards of the kind: the one asked for, else LoRA and full, QLoRA first when nothing fits."""
+    asked_seq = max(rung.plan.seq_len_tokens for rung in s.rungs)
+    frugal = () if s.chosen is not None else (Method.QLORA,)
+    wanted = (*frugal, Method.LORA, Method.FULL) if s.request.method is None else (s.request.method,)
+    for rung in map(s.rung, wanted):
+        if rung.fit is Fit.FITS and rung.plan.seq_len_tokens == asked_seq:
             continue
         plan = _to_shard(s, rung)
         found = cards_needed(s.case, plan)
-        size = format_size(rung.memory.expected_bytes)
+        one = plan.model_copy(update={"n_gpus": 1, "sharding": Sharding.NONE})
+        values = {"method": rung.plan.method.label, "gpu": s.case.gpu.name, "size": format_size(price(s.case, one).memory.expected_bytes)}
         if found is None:
-            yield say("flip.no_cards", method=method.label, limit=MOST_CARDS, gpu=s.case.gpu.name, size=size)
+            yield Flip(say("flip.no_cards", limit=MOST_CARDS, **values), opens=False)
         else:
-            yield say("flip.cards", method=method.label, n=found, gpu=s.case.gpu.name, size=size)
+            yield Flip(say("flip.cards", n=found, **values), opens=True)
 
 
 def _to_shard(s: Situation, rung: Rung) -> Plan:
@@ -82,25 +95,38 @@ def _to_shard(s: Situation, rung: Rung) -> Plan:
     return first.model_copy(update={"gradient_checkpointing": checkpointing})
 
 
-def _longer(s: Situation) -> Iterator[str]:
-    rung = s.chosen
+def _longer(s: Situation) -> Iterator[Flip]:
+    """Where longer sequences end, and what checkpointing would add."""
+    rung, limit = s.chosen, s.case.model.max_position_tokens
     if rung is None or rung.max_seq_len_tokens is None:
         return
-    longest, limit = rung.max_seq_len_tokens, s.case.model.max_position_tokens
+    longest = rung.max_seq_len_tokens
     values = {"method": rung.plan.method.label, "seq": f"{longest:,}", "batch": rung.plan.micro_batch_size}
     if limit is not None and longest >= limit:
-        yield say("flip.any_length", **values)
+        yield Flip(say("flip.any_length", **values), opens=False)
+    elif not rung.plan.gradient_checkpointing and s.request.checkpointing is None:
+        further = longest_seq(s.case, rung.plan.model_copy(update={"gradient_checkpointing": True}))
+        yield Flip(say("flip.longer_checkpointed", further=f"{further or longest:,}", **values), opens=False)
     elif longest >= SHORTEST_SEQ_TOKENS:
-        yield say("flip.longer", **values)
+        yield Flip(say("flip.longer", **values), opens=False)
 
 
-def _less_memory(s: Situation) -> Iterator[str]:
+def _other_card(s: Situation) -> Iterator[Flip]:
     """How much memory moves the answer one rung down or up."""
     lora, qlora = s.rung(Method.LORA), s.rung(Method.QLORA)
-    if s.chosen is lora and lora.fit is Fit.FITS and s.request.method is None:
-        yield say("flip.smaller_card", lora=format_size(lora.memory.high_bytes), qlora=format_size(qlora.memory.high_bytes))
-    elif s.chosen is qlora and lora.fit is not Fit.FITS:
-        yield say("flip.larger_card", lora=format_size(lora.memory.high_bytes))
-    elif s.chosen is None:
-        smallest = min(s.rungs, key=lambda rung: rung.memory.high_bytes)
-        yield say("flip.any_card", method=smallest.plan.method.label, size=format_size(smallest.memory.high_bytes))
+    if s.chosen is None:
+        smallest = min(s.rungs, key=lambda rung: rung.memory.high_bytes) if s.request.method is None else s.rung(s.request.method)
+        size = format_size(smallest.memory.high_bytes)
+        yield Flip(say("flip.any_card", method=smallest.plan.method.label, size=size), opens=True)
+    elif s.request.method is None and s.chosen is lora:
+        sizes = {"lora": format_size(lora.memory.high_bytes), "qlora": format_size(qlora.memory.high_bytes)}
+        yield Flip(say("flip.smaller_card", **sizes), opens=False)
+    elif s.request.method is None and lora.fit is not Fit.FITS:
+        yield Flip(say("flip.larger_card", lora=format_size(lora.memory.high_bytes)), opens=True)
+
+
+def _evidence(s: Situation) -> Iterator[Flip]:
+    """What a run would have to show for the rank to be the limit."""
+    if s.chosen is not None and s.chosen.plan.method in (Method.LORA, Method.QLORA):
+        rank = s.chosen.plan.rank
+        yield Flip(say("flip.rank", method=s.chosen.plan.method.label, rank=rank, higher=4 * rank), opens=False)

@@ -21,9 +21,8 @@ def lora_prior(model: ModelSpec) -> float:
     """5e-4 × (2000 / hidden)^p for Llama and Qwen (fact LR3), else QLoRA's tuned values by size (fact LR16)."""
     for family in ("llama", "qwen"):
         if model.model_type.startswith(family):
-            power = threshold(f"lr_prior_power_{family}")
-            shrink = threshold("lr_prior_hidden") / model.hidden_size
-        return threshold("lr_prior_base") * float(shrink**power)
+            ratio = threshold("lr_prior_hidden") / model.hidden_size
+            return threshold("lr_prior_base") * float(ratio ** threshold(f"lr_prior_power_{family}"))
     large = model.params >= threshold("lr_large_params")
     return threshold("lr_prior_other_large" if large else "lr_prior_other")
 

@@ -83,7 +83,7 @@ def kbit_upcast(s: Situation) -> Iterator[Finding]:
         id="kbit-upcast",
         level=Level.WARNING if heavy else Level.INFO,
         message=f"prepare_model_for_kbit_training costs {format_size(extra)}: embeddings, head and norms become fp32",
-        hint="leave it out as TRL does, if the card is short: --stack trl",
+        hint="--no-kbit-prepare leaves it out, as TRL does",
         numbers={"extra_bytes": extra},
     )
 
@@ -99,7 +99,7 @@ def quantized_not_smaller(s: Situation) -> Iterator[Finding]:
         id="quantized-not-smaller",
         level=Level.WARNING,
         message="QLoRA needs no less than LoRA here: what is not quantised, or is lifted to fp32, outweighs the saving",
-        hint="--stack trl leaves the lifting out",
+        hint="--no-kbit-prepare leaves the lifting out",
         numbers={"lora_bytes": lora.memory.expected_bytes, "qlora_bytes": qlora.memory.expected_bytes},
     )
 

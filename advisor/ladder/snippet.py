@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from advisor.ladder.learning_rate import show, sweep
 from advisor.ladder.plain_loop import OPTIMIZERS, loop_lines
-from advisor.ladder.snippet_parts import call, torch_dtype
+from advisor.ladder.snippet_parts import call, text, torch_dtype
 from advisor.values import ALL_LINEAR, Attention, DType, Loss, Method, ModelSpec, Plan, Quantization, Sharding, Stack, Task
 
 NO_REENTRANT = {"use_reentrant": False}
@@ -56,18 +56,18 @@ def _imports(model: ModelSpec, plan: Plan) -> Iterator[str]:
 def _model(model: ModelSpec, plan: Plan) -> Iterator[str]:
     auto, _ = _auto_class(model)
     yield f"seq_len = {plan.seq_len_tokens}  # cut or pack every example to this many tokens"
-    settings = {"dtype": torch_dtype(plan.base_dtype), "attn_implementation": repr(_ATTENTION[plan.attention])}
+    settings = {"dtype": torch_dtype(plan.base_dtype), "attn_implementation": text(_ATTENTION[plan.attention])}
     if plan.quantization is not None:
         yield f"quantization = {call('BitsAndBytesConfig', _quantization(plan))}"
         settings["quantization_config"] = "quantization"
         if plan.n_gpus == 1:
-            settings["device_map"] = repr({"": 0})
-    yield f"model = {call(f'{auto}.from_pretrained', settings, repr(model.id))}"
+            settings["device_map"] = text({"": 0})
+    yield f"model = {call(f'{auto}.from_pretrained', settings, text(model.id))}"
     yield "model.config.use_cache = False"
     if plan.kbit_prepare:
-        checkpointing = {"use_gradient_checkpointing": repr(plan.gradient_checkpointing)}
+        checkpointing = {"use_gradient_checkpointing": text(plan.gradient_checkpointing)}
         if plan.gradient_checkpointing:
-            checkpointing["gradient_checkpointing_kwargs"] = repr(NO_REENTRANT)
+            checkpointing["gradient_checkpointing_kwargs"] = text(NO_REENTRANT)
         yield f"model = {call('prepare_model_for_kbit_training', checkpointing, 'model')}"
 
 
@@ -78,8 +78,8 @@ def _quantization(plan: Plan) -> dict[str, str]:
     compute = plan.autocast_dtype if plan.autocast else plan.base_dtype
     settings = {
         "load_in_4bit": "True",
-        "bnb_4bit_quant_type": repr(plan.quantization.value),
-        "bnb_4bit_use_double_quant": repr(plan.double_quant),
+        "bnb_4bit_quant_type": text(plan.quantization.value),
+        "bnb_4bit_use_double_quant": text(plan.double_quant),
         "bnb_4bit_compute_dtype": torch_dtype(compute),
     }
     if plan.sharding is Sharding.FSDP:
@@ -93,17 +93,17 @@ def _adapter(model: ModelSpec, plan: Plan) -> Iterator[str]:
         return
     everything = plan.target_modules == (ALL_LINEAR,)
     settings = {
-        "r": repr(plan.rank),
+        "r": text(plan.rank),
         "lora_alpha": f"{plan.alpha:g}",
         "lora_dropout": "0.0",
-        "target_modules": repr(ALL_LINEAR if everything else list(plan.target_modules)),
-        "use_dora": repr(plan.method.is_dora),
-        "use_rslora": repr(plan.use_rslora),
-        "bias": repr("none"),
+        "target_modules": text(ALL_LINEAR if everything else list(plan.target_modules)),
+        "use_dora": text(plan.method.is_dora),
+        "use_rslora": text(plan.use_rslora),
+        "bias": text("none"),
     }
     _, task = _auto_class(model)
     if task:
-        settings["task_type"] = repr(task)
+        settings["task_type"] = text(task)
     yield f"adapter = {call('LoraConfig', settings)}"
     if plan.stack is Stack.TRL:
         return
@@ -132,23 +132,23 @@ def _training(plan: Plan, learning_rate: str) -> Iterator[str]:
 
 def _arguments(plan: Plan, learning_rate: str) -> dict[str, str]:
     settings = {
-        "output_dir": repr("out"),
-        "per_device_train_batch_size": repr(plan.micro_batch_size),
-        "gradient_accumulation_steps": repr(plan.grad_accum_steps),
-        "gradient_checkpointing": repr(plan.gradient_checkpointing),
+        "output_dir": text("out"),
+        "per_device_train_batch_size": text(plan.micro_batch_size),
+        "gradient_accumulation_steps": text(plan.grad_accum_steps),
+        "gradient_checkpointing": text(plan.gradient_checkpointing),
     }
     if plan.gradient_checkpointing:
-        settings["gradient_checkpointing_kwargs"] = repr(NO_REENTRANT)
+        settings["gradient_checkpointing_kwargs"] = text(NO_REENTRANT)
     settings |= {
-        "optim": repr(plan.optimizer.value),
+        "optim": text(plan.optimizer.value),
         "learning_rate": learning_rate,
-        "bf16": repr(plan.autocast and plan.autocast_dtype is DType.BF16),
-        "fp16": repr(plan.autocast and plan.autocast_dtype is DType.FP16),
+        "bf16": text(plan.autocast and plan.autocast_dtype is DType.BF16),
+        "fp16": text(plan.autocast and plan.autocast_dtype is DType.FP16),
     }
     if plan.loss is Loss.FUSED:
         settings["use_liger_kernel"] = "True"
     if plan.sharding is Sharding.FSDP:
-        settings["fsdp"] = repr("full_shard auto_wrap")
+        settings["fsdp"] = text("full_shard auto_wrap")
     return settings
 
 

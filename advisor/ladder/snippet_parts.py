@@ -13,6 +13,11 @@ def torch_dtype(dtype: DType) -> str:
     return {DType.FP32: "torch.float32", DType.BF16: "torch.bfloat16", DType.FP16: "torch.float16"}[dtype]
 
 
+def text(value: str | bool | int | list[str] | Mapping[str, bool | int]) -> str:
+    """A literal as Python source, with double quotes."""
+    return repr(value).replace("'", '"')
+
+
 def call(name: str, settings: Mapping[str, str], *positional: str) -> str:
     """A call on one line where it fits, else one argument a line."""
     arguments = [*positional, *(f"{key}={value}" for key, value in settings.items())]

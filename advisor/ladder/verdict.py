@@ -16,7 +16,7 @@ both need evidence that nobody has yet (facts D2, D15, C6)."""
 def decide(case: Case, request: Request, rungs: tuple[Rung, ...]) -> Verdict:
     """LoRA where it fits; QLoRA where only that does; the asked method where one was asked for."""
     if request.method is not None:
-        return _asked(case, rungs, next(rung for rung in rungs if rung.plan.method is request.method))
+        return _asked(case, request, rungs)
     asked_seq = asked_seq_len(case, request)
     choices = tuple(rung for rung in rungs if rung.plan.method in FIRST_CHOICES)
     whole = next((rung for rung in choices if rung.fit is Fit.FITS and rung.plan.seq_len_tokens == asked_seq), None)
@@ -67,15 +67,18 @@ def base_bytes(case: Case, rung: Rung) -> int:
     return whole // rung.plan.n_gpus if rung.plan.sharding is Sharding.FSDP else whole
 
 
-def _asked(case: Case, rungs: tuple[Rung, ...], rung: Rung) -> Verdict:
+def _asked(case: Case, request: Request, rungs: tuple[Rung, ...]) -> Verdict:
+    rung = next(rung for rung in rungs if rung.plan.method is request.method)
     sizes = _sizes(case, rung)
     if rung.fit is Fit.FITS:
         headroom = format_size(rung.headroom_bytes)
         return Verdict(method=rung.plan.method, binding="none", sentence=say("verdict.asked", headroom=headroom, **sizes))
     if rung.fit is Fit.UNCERTAIN:
         return Verdict(method=rung.plan.method, binding="memory", sentence=say("verdict.asked_unsure", **sizes))
-    fitting = ", ".join(other.plan.method.label for other in rungs if other.fit is Fit.FITS)
-    return Verdict(method=None, binding="memory", sentence=say("verdict.asked_no", fitting=fitting or "nothing", **sizes))
+    asked = asked_seq_len(case, request)
+    fitting = ", ".join(other.plan.method.label for other in rungs if other.fit is Fit.FITS and other.plan.seq_len_tokens == asked)
+    others = say("verdict.others_fit", fitting=fitting) if fitting else say("verdict.none_fits")
+    return Verdict(method=None, binding="memory", sentence=say("verdict.asked_no", others=others, **sizes))
 
 
 def _whole(case: Case, chosen: Rung, floor: Rung) -> Verdict:

@@ -1,6 +1,8 @@
-"""What every option that was left out was taken to be, one line each."""
+"""What every option that was left out was taken to be, in a few lines."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 from advisor.stacks.facts import StackDefaults
 from advisor.stacks.first_plan import ALPHA_PER_RANK, FIRST_RANK, batch, first_attention, first_seq_len
@@ -8,73 +10,70 @@ from advisor.stacks.known import defaults_of
 from advisor.values.card import GpuSpec
 from advisor.values.model import ModelSpec
 from advisor.values.request import Request
-from advisor.values.vocabulary import Attention, Stack
+from advisor.values.vocabulary import Attention, Method, Stack
 
 
 def echo_defaults(model: ModelSpec, gpu: GpuSpec | None, request: Request) -> tuple[str, ...]:
-    """One line for each option that was not given and what it was taken to be."""
+    """The defaults that were used, by subject. What the user gave is not repeated."""
     stack = defaults_of(request.stack or Stack.HF)
-    lines: list[str] = []
+    subjects = (
+        ("training loop", _loop(model, gpu, request, stack)),
+        ("adapter", _adapter(request)),
+        ("batch", _batch(model, request)),
+        ("gradient checkpointing", _checkpointing(request, stack)),
+        ("several GPUs", _several(request)),
+    )
+    return tuple(f"{subject}: {', '.join(parts)}" for subject, parts in ((name, list(parts)) for name, parts in subjects) if parts)
+
+
+def _loop(model: ModelSpec, gpu: GpuSpec | None, request: Request, stack: StackDefaults) -> Iterator[str]:
     if request.stack is None:
-        lines.append(f"stack {stack.stack.value}: {stack.label} (--stack)")
-    lines.extend(_echo_adapter(request))
-    lines.extend(_echo_batch(model, request))
-    lines.extend(_echo_numbers(gpu, request))
+        yield f"{stack.label} ({stack.stack.value})"
+    if request.precision is None:
+        if gpu is None or gpu.bf16_supported:
+            yield "bf16"
+        else:
+            yield f"fp16 with loss scaling, as {gpu.name} has no bf16 (fp32 weights where all are trained)"
     if request.optimizer is None:
-        lines.append(f"optimizer {stack.optimizer.value.value}: the stack's default (--optimizer)")
+        yield stack.optimizer.value.value
     if request.loss is None:
-        lines.append(f"loss {stack.loss.value.value}: the stack's default (--loss)")
+        yield f"{stack.loss.value.value} loss"
     if request.attention is None:
         attention = first_attention(model)
-        why = "transformers has no SDPA for this model" if attention is Attention.EAGER else "transformers' default"
-        lines.append(f"attention {attention.value}: {why} (--attention)")
-    if request.checkpointing is None:
-        lines.append(_echo_checkpointing(stack))
-    return tuple(lines)
+        yield f"{attention.value} attention{' (transformers has no SDPA for this model)' if attention is Attention.EAGER else ''}"
 
 
-def _echo_adapter(request: Request) -> list[str]:
-    lines = []
-    rank = request.rank or FIRST_RANK
+def _adapter(request: Request) -> Iterator[str]:
+    if request.method is Method.FULL:
+        return
     if request.rank is None:
-        lines.append(f"rank {rank} (--rank)")
+        yield f"rank {FIRST_RANK}"
     if request.alpha is None:
-        lines.append(f"alpha {ALPHA_PER_RANK * rank}: twice the rank (--alpha)")
+        yield f"alpha {ALPHA_PER_RANK * (request.rank or FIRST_RANK)} (twice the rank)"
     if request.target_modules is None:
-        lines.append("adapters on all linear layers of the blocks (--target-modules)")
-    if request.quantization is None:
-        lines.append("quantised bases: nf4 with double quantisation (--quantization)")
-    return lines
+        yield "on all linear layers of the blocks"
+    if request.quantization is None and (request.method is None or request.method.is_quantized):
+        yield "4-bit bases in nf4 with double quantisation"
 
 
-def _echo_batch(model: ModelSpec, request: Request) -> list[str]:
+def _batch(model: ModelSpec, request: Request) -> Iterator[str]:
     n_gpus = request.gpus or 1
     micro_batch, accumulation = batch(request, n_gpus)
-    lines = []
     if request.batch_size is None:
-        lines.append(f"micro-batch {micro_batch} per card (--batch-size)")
+        yield f"micro-batch {micro_batch}{' per GPU' if n_gpus > 1 else ''}"
     if request.grad_accum is None:
-        lines.append(f"accumulation {accumulation}: {micro_batch * accumulation * n_gpus} sequences per step (--grad-accum)")
+        yield f"accumulation {accumulation} ({micro_batch * accumulation * n_gpus} sequences per step)"
     if request.seq_len is None:
-        lines.append(f"sequences of {first_seq_len(model):,} tokens, full length, no padding (--seq-len)")
-    if n_gpus > 1:
-        lines.append(f"{n_gpus} cards: a replica on each first (DDP), sharded (FSDP) where that does not fit")
-    return lines
+        yield f"sequences of {first_seq_len(model):,} tokens without padding"
 
 
-def _echo_numbers(gpu: GpuSpec | None, request: Request) -> list[str]:
-    if request.precision is not None:
-        return []
-    if gpu is None or gpu.bf16_supported:
-        return ["16-bit weights and computation in bf16 (--precision)"]
-    return [f"fp16 with loss scaling, as {gpu.name} has no bf16; full fine-tuning keeps fp32 weights (--precision)"]
+def _checkpointing(request: Request, stack: StackDefaults) -> Iterator[str]:
+    if request.checkpointing is not None:
+        return
+    plain, quantized = (("on" if default.value else "off") for default in (stack.checkpointing, stack.quantized_checkpointing))
+    yield f"starts {plain}" if plain == quantized else f"starts {plain}, on 4-bit bases {quantized} (the stack's defaults)"
 
 
-def _echo_checkpointing(stack: StackDefaults) -> str:
-    def word(on: bool) -> str:
-        return "on" if on else "off"
-
-    plain, quantized = stack.checkpointing.value, stack.quantized_checkpointing.value
-    if plain == quantized:
-        return f"gradient checkpointing starts {word(plain)}: the stack's default (--checkpointing)"
-    return f"gradient checkpointing starts {word(plain)}, {word(quantized)} on quantised bases: the stack's defaults (--checkpointing)"
+def _several(request: Request) -> Iterator[str]:
+    if (request.gpus or 1) > 1:
+        yield "a replica on each first (DDP), sharded (FSDP) where that does not fit"
