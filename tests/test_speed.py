@@ -243,6 +243,13 @@ def test_expanding_weights_matters_less_the_more_tokens_share_it(name: str, plan
     assert relative_step_time(model(name), longer).high <= relative_step_time(model(name), quantised).high + 1e-9
 
 
+def test_lifting_hidden_states_to_fp32_costs_time() -> None:
+    """`prepare_model_for_kbit_training` does so for the quantised plan only; LoRA, the unit, runs without."""
+    plan = Plan(method=Method.QLORA, quantization=Quantization.NF4)
+    lifted = plan.model_copy(update={"kbit_prepare": True})
+    assert relative_step_time(model(LLAMA_8B), lifted).high > relative_step_time(model(LLAMA_8B), plan).high
+
+
 def test_lora_is_the_unit() -> None:
     relative = relative_step_time(model(LLAMA_8B), Plan())
     assert (relative.low, relative.high) == (1, 1)

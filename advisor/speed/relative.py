@@ -18,7 +18,8 @@ def relative_step_time(model: ModelSpec, plan: Plan, gpu: GpuSpec | None = None)
     """
     if plan.method is Method.LORA:
         return UNIT
-    work, unit = work_of(model, plan), work_of(model, plan.model_copy(update={"method": Method.LORA, "quantization": None}))
+    lora = plan.model_copy(update={"method": Method.LORA, "quantization": None, "kbit_prepare": False})
+    work, unit = work_of(model, plan), work_of(model, lora)
     peaks = None if gpu is None else peaks_of(plan, gpu)
     if peaks is None:
         ratios = [device_s(work, rates) / device_s(unit, rates) for card in _cards_in_use() for rates in lopsided(card)]
