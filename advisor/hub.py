@@ -4,8 +4,8 @@ The rule, in order; the first that answers wins, and `resolved_from` says which 
 
 1. A path: a config.json, or a directory that holds one. A bare word counts as a path only if such a file is there.
 2. A known name: a profile's id, one of its aliases, or an id of the same shape, in full or without the organisation. Case and
-   punctuation do not matter ("Llama 3.1 70B" is "llama-3.1-70b").
-3. The same after dropping words that name a variant of one shape (instruct, chat, it, base, hf, pt, model).
+   punctuation do not matter, nor does "hf" ("Llama 3.1 70B" is "llama-3.1-70b").
+3. The same after dropping words that name a variant of one shape (instruct, chat, it, base, pt, model).
 4. A loose name: every word of it is among the words of exactly one profile. Where several fit, none is chosen: the error lists them.
 5. org/name: the config.json of that repository, from the local cache if it is there, else over the network.
 
@@ -22,7 +22,7 @@ from pathlib import Path
 from advisor import profiles
 from advisor.architectures import check_model_type, spec_from_config
 from advisor.config_files import Found, from_hub, from_path, looks_like_path
-from advisor.errors import InvalidInputError, UnknownNameError
+from advisor.errors import InvalidInputError, UnknownNameError, UnsupportedError
 from advisor.names import contains, tokens, without_fillers
 from advisor.values import ModelSpec
 
@@ -44,8 +44,10 @@ class ModelRow:
     params_published: int | None
     params_published_kind: str
     """exact, derived exact, same-shape sibling, rounded, nominal, or none."""
-    params_not_trained: int
-    """Of the published count, what is no parameter of the model that transformers builds (buffers, a prediction layer left out)."""
+    published_extra: int
+    """What the published count has beside the parameters that transformers builds (buffers, a layer left out); negative for less."""
+    params: int | None
+    """Parameters of the model that transformers builds, tied tensors once."""
     gated: bool
     source: str
     source_date: str
@@ -90,9 +92,9 @@ def load_model(reference: str) -> ModelSpec:
 def search_models(text: str = "") -> tuple[ModelRow, ...]:
     """Profiles whose names hold every word of `text`, sorted by id; all of them for an empty text. No spec is built."""
     asked = tokens(text)
-    found = [row for row in _rows() if row.covered and any(contains(tokens(name), asked) for name in row.names)]
-    if not found and text:
-        found = [row for row in _rows() if row.covered and any(text.lower() in name.lower() for name in row.names)]
+    found = [row for row in _covered() if not asked or any(contains(tokens(name), asked) for name in row.names)]
+    if not found:
+        found = [row for row in _covered() if any(text.lower() in name.lower() for name in row.names)]
     return tuple(sorted(found, key=lambda row: row.id.lower()))
 
 
@@ -110,7 +112,7 @@ def profile_spec(row: ModelRow, name: str | None = None) -> ModelSpec:
 def _from_profile(text: str, match: _Match) -> ModelSpec:
     row = match.row
     if not row.covered:
-        check_model_type(row.model_type, row.id)
+        raise _refused(text, row)
     is_id = match.name == row.id or match.name in row.same_shape_ids
     spec = profile_spec(row, match.name if is_id else None)
     shape = f"; same shape as {row.id}" if match.name in row.same_shape_ids else ""
@@ -126,9 +128,22 @@ def _from_file(text: str, found: Found) -> ModelSpec:
 
 
 @cache
+def _covered() -> tuple[ModelRow, ...]:
+    return tuple(_row(row, covered=True) for row in profiles.read("models"))
+
+
+@cache
 def _rows() -> tuple[ModelRow, ...]:
-    covered = [_row(row, covered=True) for row in profiles.read("models")]
-    return (*covered, *(_row(row, covered=False) for row in profiles.read("not_covered")))
+    return (*_covered(), *(_row(row, covered=False) for row in profiles.read("not_covered")))
+
+
+@cache
+def _spelt() -> dict[str, tuple[ModelRow, str]]:
+    """Names of covered models as they are spelt, in lower case: the quick way in, which needs no tokens. Names are unique."""
+    spelt: dict[str, tuple[ModelRow, str]] = {}
+    for row in _covered():
+        spelt |= {name.lower(): (row, name) for name in row.names}
+    return spelt
 
 
 def _row(row: Mapping[str, object], covered: bool) -> ModelRow:
@@ -144,7 +159,8 @@ def _row_fields(row: Mapping[str, object]) -> dict[str, object]:
         "same_shape_ids": tuple(row["same_config_ids"]),  # type: ignore[arg-type]
         "params_published": row.get("params_published"),
         "params_published_kind": row.get("params_published_kind", "none"),
-        "params_not_trained": row.get("params_not_trained", 0),
+        "published_extra": row.get("published_extra", {"params": 0})["params"],  # type: ignore[index]
+        "params": row.get("params"),
         "gated": row.get("gated", False),
         "source": row["source"],
         "source_date": row.get("source_date") or row["recorded"],
@@ -166,8 +182,11 @@ def _index() -> dict[Words, tuple[tuple[ModelRow, str], ...]]:
 
 
 def _known(text: str) -> _Match | None:
+    spelt = _spelt().get(text.lower())
+    if spelt:
+        return _Match(*spelt, "known name")
     words = tokens(text)
-    plain = without_fillers(words)
+    plain = words if "/" in text else without_fillers(words)
     for form, how in ((words, "known name"), (plain, "known name, variant words dropped")):
         entries = _index().get(form, ())
         if len(entries) == 1:
@@ -204,6 +223,18 @@ def _unknown(text: str) -> UnknownNameError:
     nearest = _nearest(text)
     advice = f"did you mean {', '.join(nearest)}?" if nearest else "`advise models` lists the known ones"
     return UnknownNameError(f"model {text!r} is not known; {advice} A Hub id is org/name, a config.json a path", nearest)
+
+
+def _refused(text: str, row: ModelRow) -> UnsupportedError:
+    """Why a known model is not covered, and covered ones whose names hold the same words."""
+    plain = without_fillers(tokens(text))
+    near = sorted(other.id for other in _covered() if any(contains(tokens(name), plain) for name in other.names))
+    hint = f"; covered and near in name: {', '.join(near[:_CANDIDATES])}" if near else ""
+    try:
+        check_model_type(row.model_type, row.id)
+    except UnsupportedError as error:
+        return UnsupportedError(f"{error}{hint}")
+    return UnsupportedError(f"{row.id}: its config is not known here{hint}; give the path of its config.json")
 
 
 def _ambiguous(text: str, ids: list[str]) -> UnknownNameError:

@@ -18,12 +18,15 @@ _TOKEN = re.compile(
     r"|[a-z]+"
 )
 
-FILLERS = frozenset({"instruct", "chat", "it", "base", "hf", "pt", "model"})
+_NOISE = "hf"
+"""Says only that the files are in the Hugging Face format."""
+
+FILLERS = frozenset({"instruct", "chat", "it", "base", "pt", "model"})
 """Words that name a variant of the same shape, or nothing: they are dropped when nothing matches with them."""
 
 
 def tokens(text: str) -> tuple[str, ...]:
-    return tuple(_TOKEN.findall(_DECIMAL.sub(".", text.lower())))
+    return tuple(word for word in _TOKEN.findall(_DECIMAL.sub(".", text.lower())) if word != _NOISE)
 
 
 def without_fillers(words: tuple[str, ...]) -> tuple[str, ...]:
