@@ -8,13 +8,13 @@ from hypothesis import given, strategies as st
 from advisor import hub
 from advisor.accuracy import (
     AccuracyReport,
-    IntervalFactors,
+    IntervalShares,
     Measurement,
     Metric,
     Residual,
     accuracy,
     conformal_bounds,
-    interval_factors,
+    interval_shares,
     measurements,
     residuals_of,
 )
@@ -65,17 +65,17 @@ def boundary(row_id, fits, **fields):
     return run(row_id, kind="boundary", fits=fits, **fields)
 
 
-def estimator(allocated_bytes=10 * GB, slack_bytes=GB, context_bytes=0, low=0.9, high=1.2):
-    """Predicts the same for every plan: 10 GB allocated, 11 GB reserved and in the process, unless told otherwise."""
+def estimator(allocated_bytes=10 * GB, slack_bytes=GB, context_bytes=0, low=0.1, high=0.2):
+    """Predicts the same for every plan: 10 GB allocated, all of it moving, 11 GB reserved and in the process, unless told otherwise."""
 
     def predict(model, plan, gpu):
-        term = TermBytes(term=Term.WEIGHTS, bytes=allocated_bytes)
+        term = TermBytes(term=Term.ACTIVATIONS, bytes=allocated_bytes)
         return MemoryBreakdown(
             source="estimate",
             phases=(PhaseBytes(phase=Phase.BACKWARD, terms=(term,)),),
             reserved_slack_bytes=slack_bytes,
             context_bytes=context_bytes,
-            interval=Interval(low_factor=low, high_factor=high, source="stub"),
+            interval=Interval(low_share=low, high_share=high, source="stub"),
         )
 
     return predict
@@ -94,7 +94,7 @@ def test_like_is_compared_with_like():
         ("process", 12 * GB),
     ]
     assert [round(item.relative_error, 3) for item in report.comparisons] == [0.25, 0.1, 0.0]
-    # interval 0.9 to 1.2 of the prediction: 8 of 9–12 is outside, 10 of 9.9–13.2 and 12 of 10.8–14.4 inside
+    # 11 move: 1.1 below, 2.2 above; 8 of 8.9–12.2 is outside, 10 of 9.9–13.2 and 12 of 10.9–14.2 inside
     assert [item.inside for item in report.comparisons] == [False, True, True]
 
 
@@ -107,7 +107,7 @@ def test_statistics_by_hand():
     assert summary.worst_over == pytest.approx(0.25)
     assert summary.worst_under == pytest.approx(-0.2)
     assert summary.share_under == 0.25
-    assert summary.coverage == 0.5  # 9 and 10 lie in 9–12, 8 and 12.5 do not
+    assert summary.coverage == 0.5  # 9 and 10 lie in 8.9–12.2, 8 and 12.5 do not
 
 
 def test_grades_and_rows_apart_have_their_own_summaries():
@@ -135,10 +135,10 @@ def test_each_reading_is_priced_at_its_own_length():
     report = accuracy(predict, resolve, [row])
     assert [item.seq_len_tokens for item in report.comparisons] == [683, 230]
     assert lengths == [683, 230, 683]  # the last: whether the longest batch fits
-    assert [residual.ratio for residual in residuals_of(report)] == [1.0]
+    assert [residual.share for residual in residuals_of(report)] == [0.0]
 
 
-# (measured to fit, expected GB, what the estimate says on 10 GB, unsafe, refused); the interval is 0.9 to 1.2
+# (measured to fit, expected GB, what the estimate says on 10 GB, unsafe, refused); a tenth below and a fifth above
 @pytest.mark.parametrize(
     ("fits", "expected", "predicted", "unsafe", "refused"),
     [
@@ -203,20 +203,20 @@ def test_conformal_ranks(n, coverage, low_rank, high_rank):
 
 
 def residuals(*pairs):
-    return [Residual(id=f"{group}{index}", group=group, metric="process", ratio=ratio) for index, (group, ratio) in enumerate(pairs)]
+    return [Residual(id=f"{group}{index}", group=group, metric="process", share=share) for index, (group, share) in enumerate(pairs)]
 
 
 def test_intervals_by_hand():
-    """Three groups, six runs: fewer than the rule needs at 90 %, so the pooled bounds are the extremes, 0.95 and 1.20.
+    """Three groups, six runs: fewer than the rule needs at 90 %, so the pooled bounds are the extremes, −0.05 and 0.20.
 
-    Without y the highest is 1.05, so that y steps 1.20/1.05 beyond it; without x the lowest is 0.99, a step of 0.95/0.99.
+    Without y the highest is 0.05, so that y steps 0.15 beyond it; without x the lowest is −0.01, a step of 0.04.
     """
-    factors = interval_factors(residuals(("x", 0.95), ("x", 1.0), ("y", 1.02), ("y", 1.20), ("z", 0.99), ("z", 1.05)), "estimate")
+    factors = interval_shares(residuals(("x", -0.05), ("x", 0.0), ("y", 0.02), ("y", 0.20), ("z", -0.01), ("z", 0.05)), "estimate")
     assert (factors.n, factors.n_groups) == (6, 3)
-    assert (factors.seen.low_factor, factors.seen.high_factor) == (0.95, 1.20)
-    assert (factors.unseen.low_factor, factors.unseen.high_factor) == pytest.approx((0.95 * 0.95 / 0.99, 1.20 * 1.20 / 1.05))
+    assert (factors.seen.low_share, factors.seen.high_share) == (0.05, 0.20)
+    assert (factors.unseen.low_share, factors.unseen.high_share) == pytest.approx((0.05 + 0.04, 0.20 + 0.15))
     assert factors.coverage_leave_one_out == pytest.approx(4 / 6)  # each extreme is outside the others
-    # y and z give 0.99·0.99 to 1.37: 0.95 of x is outside; x and z give at most 1.05·1.05: 1.20 of y is outside
+    # y and z give −0.02 to 0.35: −0.05 of x is outside; x and z give at most 0.10: 0.20 of y is outside
     assert factors.coverage_leave_group_out == pytest.approx(4 / 6)
     assert "6 measured runs" in factors.seen.source
     assert "3 groups" in factors.unseen.source
@@ -224,16 +224,17 @@ def test_intervals_by_hand():
 
 def test_one_group_is_not_enough():
     with pytest.raises(InvalidInputError, match="two groups"):
-        interval_factors(residuals(("x", 1.0), ("x", 1.1)), "estimate")
+        interval_shares(residuals(("x", 0.0), ("x", 0.1)), "estimate")
 
 
-@given(st.lists(st.tuples(st.sampled_from("xyz"), st.floats(0.5, 2.0)), min_size=4, max_size=60))
+@given(st.lists(st.tuples(st.sampled_from("xyz"), st.floats(-0.5, 1.0)), min_size=4, max_size=60))
 def test_unseen_is_never_narrower_and_the_estimate_is_inside(pairs):
-    pairs = [("x", 1.0), ("y", 1.0), *pairs]
-    factors = interval_factors(residuals(*pairs), "estimate")
-    assert factors.unseen.low_factor <= factors.seen.low_factor <= 1 <= factors.seen.high_factor <= factors.unseen.high_factor
+    pairs = [("x", 0.0), ("y", 0.0), *pairs]
+    factors = interval_shares(residuals(*pairs), "estimate")
+    assert factors.unseen.low_share >= factors.seen.low_share >= 0
+    assert factors.unseen.high_share >= factors.seen.high_share >= 0
     assert 0 <= factors.coverage_leave_group_out <= 1
-    assert IntervalFactors.model_validate_json(factors.model_dump_json()) == factors
+    assert IntervalShares.model_validate_json(factors.model_dump_json()) == factors
 
 
 def test_residuals_are_of_the_reading_nearest_to_the_process():

@@ -1,6 +1,6 @@
 """How right the numbers are: measured runs, predictions beside them, and the intervals that follow."""
 
-from advisor.accuracy.intervals import COVERAGE, IntervalFactors, Residual, conformal_bounds, interval_factors
+from advisor.accuracy.intervals import COVERAGE, IntervalShares, Residual, conformal_bounds, interval_shares
 from advisor.accuracy.report import (
     AccuracyReport,
     BoundaryCheck,
@@ -20,7 +20,7 @@ __all__ = [
     "BoundaryCheck",
     "Comparison",
     "Estimator",
-    "IntervalFactors",
+    "IntervalShares",
     "Measurement",
     "Metric",
     "NotScored",
@@ -31,7 +31,7 @@ __all__ = [
     "Summary",
     "accuracy",
     "conformal_bounds",
-    "interval_factors",
+    "interval_shares",
     "measurements",
     "plan_of",
     "residuals_of",

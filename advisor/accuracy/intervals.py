@@ -21,16 +21,16 @@ COVERAGE = 0.90
 
 
 class Residual(Value):
-    """Measured divided by predicted, of one run."""
+    """Measured less predicted, of one run, as a share of what moves in it (`MemoryBreakdown.moving_bytes`)."""
 
     id: str
     group: str
     metric: str
-    ratio: float
+    share: float
 
 
-class IntervalFactors(Value):
-    """Interval factors and everything they rest on: the content of a residuals file."""
+class IntervalShares(Value):
+    """Interval shares and everything they rest on: the content of a residuals file."""
 
     tier: str
     coverage_asked: float
@@ -54,49 +54,49 @@ def median(values: Sequence[float]) -> float:
     return ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2
 
 
-def conformal_bounds(ratios: Sequence[float], coverage: float = COVERAGE) -> tuple[float, float]:
+def conformal_bounds(shares: Sequence[float], coverage: float = COVERAGE) -> tuple[float, float]:
     """The two order statistics of the rule above; the smallest and the largest where there are too few for it."""
-    ordered, n = sorted(ratios), len(ratios)
+    ordered, n = sorted(shares), len(shares)
     tail = round((1 - coverage) / 2, 9)  # so that 0.05 is 0.05
     low_rank = math.floor((n + 1) * tail)
     high_rank = math.ceil(round((n + 1) * (1 - tail), 6))
     return ordered[max(low_rank, 1) - 1], ordered[min(high_rank, n) - 1]
 
 
-def interval_factors(residuals: Sequence[Residual], tier: str, coverage: float = COVERAGE) -> IntervalFactors:
-    """Interval factors for a tier ("estimate", "trace") from its residuals, and how well they cover runs that are left out."""
+def interval_shares(residuals: Sequence[Residual], tier: str, coverage: float = COVERAGE) -> IntervalShares:
+    """Interval shares for a tier ("estimate", "trace") from its residuals, and how well they cover runs that are left out."""
     if len({residual.group for residual in residuals}) < 2:
         raise InvalidInputError("residuals: leaving a group out needs at least two groups")
-    ratios = [residual.ratio for residual in residuals]
+    shares = [residual.share for residual in residuals]
     groups = sorted({residual.group for residual in residuals})
-    low, high = conformal_bounds(ratios, coverage)
-    rule = f"split conformal, {coverage:.0%} of {len(ratios)} measured runs"
-    wide = f"widest residual of {len(groups)} groups of runs (a source and a card), times the largest step of one beyond the others"
-    return IntervalFactors(
+    low, high = conformal_bounds(shares, coverage)
+    rule = f"split conformal, {coverage:.0%} of {len(shares)} measured runs"
+    wide = f"widest residual of {len(groups)} groups of runs (a source and a card), plus the largest step of one beyond the others"
+    return IntervalShares(
         tier=tier,
         coverage_asked=coverage,
         rule=rule,
-        n=len(ratios),
+        n=len(shares),
         n_groups=len(groups),
         seen=_interval(low, high, rule),
         unseen=_interval(*_beyond(residuals), wide),
         coverage_leave_one_out=_leave_one_out(residuals, coverage),
         coverage_leave_group_out=_leave_group_out(residuals),
-        residuals=tuple(sorted(residuals, key=lambda residual: residual.ratio)),
+        residuals=tuple(sorted(residuals, key=lambda residual: residual.share)),
     )
 
 
 def _interval(low: float, high: float, source: str) -> Interval:
     """The estimate itself always lies inside."""
-    return Interval(low_factor=min(low, 1.0), high_factor=max(high, 1.0), source=source)
+    return Interval(low_share=min(max(-low, 0.0), 1.0), high_share=max(high, 0.0), source=source)
 
 
 def _leave_one_out(residuals: Sequence[Residual], coverage: float) -> float:
     inside = 0
     for position, residual in enumerate(residuals):
-        others = [other.ratio for index, other in enumerate(residuals) if index != position]
+        others = [other.share for index, other in enumerate(residuals) if index != position]
         low, high = conformal_bounds(others, coverage)
-        inside += min(low, 1.0) <= residual.ratio <= max(high, 1.0)
+        inside += min(low, 0.0) <= residual.share <= max(high, 0.0)
     return inside / len(residuals)
 
 
@@ -105,7 +105,7 @@ def _leave_group_out(residuals: Sequence[Residual]) -> float:
     for group in {residual.group for residual in residuals}:
         left_out, others = _split(residuals, group)
         low, high = _beyond(others)
-        inside += sum(low <= residual.ratio <= high for residual in left_out)
+        inside += sum(low <= residual.share <= high for residual in left_out)
     return inside / len(residuals)
 
 
@@ -114,8 +114,8 @@ def _split(residuals: Sequence[Residual], group: str) -> tuple[list[Residual], l
 
 
 def _envelope(residuals: Sequence[Residual]) -> tuple[float, float]:
-    ratios = [residual.ratio for residual in residuals]
-    return min(*ratios, 1.0), max(*ratios, 1.0)
+    shares = [residual.share for residual in residuals]
+    return min(*shares, 0.0), max(*shares, 0.0)
 
 
 def _beyond(residuals: Sequence[Residual]) -> tuple[float, float]:
@@ -125,6 +125,6 @@ def _beyond(residuals: Sequence[Residual]) -> tuple[float, float]:
     if len(groups) < 2:
         return low, high
     pairs = [(_envelope(left_out), _envelope(others)) for left_out, others in (_split(residuals, group) for group in groups)]
-    down = min(1.0, *(out[0] / rest[0] for out, rest in pairs))
-    up = max(1.0, *(out[1] / rest[1] for out, rest in pairs))
-    return low * down, high * up
+    down = min(0.0, *(out[0] - rest[0] for out, rest in pairs))
+    up = max(0.0, *(out[1] - rest[1] for out, rest in pairs))
+    return low + down, high + up

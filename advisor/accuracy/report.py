@@ -23,7 +23,7 @@ NEAREST_TO_PROCESS = (Metric.PROCESS, Metric.RESERVED, Metric.ALLOCATED)
 
 
 class Comparison(Computed):
-    """One reading beside its prediction. `low_bytes` and `high_bytes` are the interval's factors applied to the prediction."""
+    """One reading beside its prediction. `low_bytes` and `high_bytes` are the interval's shares applied to it."""
 
     id: str
     group: str
@@ -37,6 +37,8 @@ class Comparison(Computed):
     micro_batch_size: int
     measured_bytes: int
     predicted_bytes: int
+    moving_bytes: int
+    """Of the predicted bytes, those that are made and freed within a step."""
     low_bytes: int
     high_bytes: int
     apart: str = ""
@@ -141,7 +143,7 @@ def accuracy(estimator: Estimator, resolve: Resolver | None = None, rows: Iterab
     """Price every scored row with `estimator` and lay the predictions beside the measurements.
 
     Rows that are not scored, and rows that the estimator or `resolve` (by default `hub.load_model`) refuses, are listed with the reason.
-    The intervals of a tier come from it: `interval_factors(residuals_of(accuracy(estimate_memory)), "estimate")`.
+    The intervals of a tier come from it: `interval_shares(residuals_of(accuracy(estimate_memory)), "estimate")`.
     """
     comparisons: list[Comparison] = []
     boundaries: list[BoundaryCheck] = []
@@ -177,7 +179,7 @@ def summarise(comparisons: Sequence[Comparison]) -> tuple[Summary, ...]:
 
 
 def residuals_of(report: AccuracyReport, metrics: Sequence[Metric] = NEAREST_TO_PROCESS) -> tuple[Residual, ...]:
-    """Measured over predicted, one per run: of the first of `metrics` that the run has, at its longest sequence.
+    """Measured less predicted as a share of what moves, one per run: of the first of `metrics` that the run has, at its longest sequence.
 
     By default the reading nearest to what a card must hold. Rows listed apart are left out.
     """
@@ -189,7 +191,12 @@ def residuals_of(report: AccuracyReport, metrics: Sequence[Metric] = NEAREST_TO_
         if item.id not in best or nearness < best[item.id][0]:
             best[item.id] = (nearness, item)
     return tuple(
-        Residual(id=item.id, group=item.group, metric=item.metric.value, ratio=round(item.measured_bytes / item.predicted_bytes, 5))
+        Residual(
+            id=item.id,
+            group=item.group,
+            metric=item.metric.value,
+            share=round((item.measured_bytes - item.predicted_bytes) / item.moving_bytes, 5),
+        )
         for _, item in best.values()
     )
 
@@ -235,8 +242,9 @@ def _compare(priced: _Priced, estimator: Estimator) -> Iterator[Comparison]:
             micro_batch_size=plan.micro_batch_size,
             measured_bytes=reading.bytes,
             predicted_bytes=predicted,
-            low_bytes=int(predicted * memory.interval.low_factor),
-            high_bytes=int(predicted * memory.interval.high_factor),
+            moving_bytes=memory.moving_bytes,
+            low_bytes=predicted - int(memory.moving_bytes * memory.interval.low_share),
+            high_bytes=predicted + int(memory.moving_bytes * memory.interval.high_share),
             apart=row.apart,
         )
 

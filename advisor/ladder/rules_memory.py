@@ -139,14 +139,14 @@ def full_on_one_card(s: Situation) -> Iterator[Finding]:
 
 def interval_wide(s: Situation) -> Iterator[Finding]:
     """The estimate says of itself that it is unsure."""
-    interval = s.focus.memory.interval
-    if interval.high_factor / interval.low_factor < threshold("interval_wide"):
+    memory = s.focus.memory
+    if memory.high_bytes < threshold("interval_wide") * memory.low_bytes:
         return
     yield Finding(
         id="interval-wide",
         level=Level.WARNING,
-        message=f"the estimate is wide here: {interval.source}",
-        numbers={"low_factor": interval.low_factor, "high_factor": interval.high_factor},
+        message=f"the estimate is wide here: {memory.interval.source}",
+        numbers={"low_bytes": memory.low_bytes, "high_bytes": memory.high_bytes},
     )
 
 

@@ -1,7 +1,8 @@
-"""The closed form: memory of one plan, as the largest of its phases."""
+"""The closed form: memory of one plan on one card, as the largest of its phases."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
 
 from advisor.memory.attention import Kernel
@@ -9,82 +10,122 @@ from advisor.memory.gradients import gradient_bytes
 from advisor.memory.layers import Setting
 from advisor.memory.optimizer import state_bytes, step_temporary_bytes
 from advisor.memory.params import target_names
-from advisor.memory.program import Loop, Station, compile_program
-from advisor.memory.runtime import CONTEXT_BYTES, INTERVAL, workspace_bytes
+from advisor.memory.program import Loop, Program, Station, compile_program
+from advisor.memory.runtime import context_of, interval_of, workspace_bytes
+from advisor.memory.sharding import bucket_bytes, gathered_bytes, share
 from advisor.memory.weights import adapter_bytes, load_extra_bytes, unquantized_bytes_per_param, weights_bytes
-from advisor.values import (
-    GpuSpec,
-    MemoryBreakdown,
-    Method,
-    ModelSpec,
-    Phase,
-    PhaseBytes,
-    Plan,
-    Stack,
-    Term,
-    TermBytes,
-)
+from advisor.values import GpuSpec, MemoryBreakdown, Method, ModelSpec, Phase, PhaseBytes, Plan, Stack, Term, TermBytes
 
 
 def estimate_memory(model: ModelSpec, plan: Plan, gpu: GpuSpec | None = None) -> MemoryBreakdown:
-    """Memory of `plan` on one card, in closed form.
+    """Memory of `plan` on each card, in closed form; `gpu` decides workspace, context and interval.
 
     Raises UnsupportedError for parts of a model that have no closed form.
     """
+    standing = _standing(model, plan, gpu)
     program = compile_program(model, setting_of(model, plan), kernel_of(plan), loop_of(plan))
-    tokens = plan.micro_batch_size * plan.seq_len_tokens
-    pairs = tokens * plan.seq_len_tokens
-    weights, adapter = weights_bytes(model, plan), adapter_bytes(model, plan)
-    states, gradients = state_bytes(model, plan), gradient_bytes(model, plan)
-    workspace = workspace_bytes(gpu)
-    resident = ((Term.WEIGHTS, weights), (Term.ADAPTER, adapter), (Term.OPTIMIZER, states), (Term.WORKSPACE, workspace))
-    carried = gradients if loop_of(plan).accumulates else 0
+    batch = Batch(plan.micro_batch_size * plan.seq_len_tokens, plan.micro_batch_size * plan.seq_len_tokens**2)
+    return MemoryBreakdown(
+        source="estimate",
+        phases=(
+            _phase(Phase.LOAD, ((Term.WEIGHTS, standing.weights_bytes), (Term.TEMPORARIES, standing.load_extra_bytes))),
+            _dynamic(Phase.FORWARD, program.forward, standing, plan, batch),
+            _dynamic(Phase.BACKWARD, program.backward, standing, plan, batch),
+            _step(program, standing, batch),
+        ),
+        reserved_slack_bytes=_slack_bytes(program, batch),
+        context_bytes=context_of(gpu.compute_capability if gpu else None).context_bytes,
+        interval=interval_of("estimate", plan, gpu),
+    )
 
-    def dynamic(phase: Phase, stations: tuple[Station, ...]) -> PhaseBytes:
-        top = max(stations, key=lambda station: station.live.at(tokens, pairs))
-        live, logits = top.live.at(tokens, pairs), top.logits.at(tokens, pairs)
-        kept = top.kept.at(tokens, pairs)
-        rest = live - logits - kept - top.gradient_bytes
-        return _phase(
-            phase,
-            resident,
-            (Term.GRADIENTS, carried + top.gradient_bytes),
-            (Term.ACTIVATIONS, kept),
-            (Term.LOGITS, logits),
-            (Term.TEMPORARIES, rest),
-        )
 
-    step_held = program.outlives_backward.at(tokens, pairs)
-    phases = (
-        _phase(Phase.LOAD, ((Term.WEIGHTS, weights), (Term.TEMPORARIES, load_extra_bytes(model, plan)))),
-        dynamic(Phase.FORWARD, program.forward),
-        dynamic(Phase.BACKWARD, program.backward),
-        _phase(
-            Phase.OPTIMIZER_STEP,
-            resident,
-            (Term.GRADIENTS, gradients),
-            (Term.LOGITS, step_held),
-            (Term.TEMPORARIES, step_temporary_bytes(model, plan)),
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What the tapes' polynomials are evaluated at."""
+
+    tokens: int
+    pairs: int
+    """Pairs of tokens of the same sequence."""
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Everything about a plan that does not depend on the batch, on one card."""
+
+    weights_bytes: int
+    load_extra_bytes: int
+    gradient_bytes: int
+    carried_bytes: int
+    """Gradients of earlier micro-batches, and reduction buckets."""
+    step_bytes: int
+    resident: tuple[tuple[Term, int], ...]
+
+
+@lru_cache(maxsize=512)
+def _standing_of_kind(model: ModelSpec, plan: Plan, workspace: int) -> Standing:
+    weights = share(weights_bytes(model, plan), plan)
+    gradients, buckets = share(gradient_bytes(model, plan), plan), bucket_bytes(model, plan)
+    return Standing(
+        weights_bytes=weights,
+        load_extra_bytes=load_extra_bytes(model, plan),
+        gradient_bytes=gradients,
+        carried_bytes=(gradients if loop_of(plan).accumulates else 0) + buckets,
+        step_bytes=share(step_temporary_bytes(model, plan), plan),
+        resident=(
+            (Term.WEIGHTS, weights + gathered_bytes(model, plan)),
+            (Term.ADAPTER, share(adapter_bytes(model, plan), plan)),
+            (Term.OPTIMIZER, share(state_bytes(model, plan), plan)),
+            (Term.WORKSPACE, workspace),
         ),
     )
-    slack = min(
-        max(size.at(tokens, pairs) for size in program.head_transients),
-        max(size.at(tokens, pairs) for size in program.block_transients),
-    )
-    return MemoryBreakdown(source="estimate", phases=phases, reserved_slack_bytes=slack, context_bytes=CONTEXT_BYTES, interval=INTERVAL)
 
 
-def _phase(phase: Phase, resident: tuple[tuple[Term, int], ...], *more: tuple[Term, int]) -> PhaseBytes:
-    return PhaseBytes(phase=phase, terms=tuple(TermBytes(term=term, bytes=size) for term, size in (*resident, *more) if size))
+def _standing(model: ModelSpec, plan: Plan, gpu: GpuSpec | None) -> Standing:
+    """Cached over the batch, of which it does not depend."""
+    accumulates = 2 if plan.grad_accum_steps > 1 else 1
+    kind = plan.model_copy(update={"micro_batch_size": 1, "seq_len_tokens": 1, "grad_accum_steps": accumulates})
+    return _standing_of_kind(model, kind, workspace_bytes(gpu))
+
+
+def _dynamic(phase: Phase, stations: tuple[Station, ...], standing: Standing, plan: Plan, batch: Batch) -> PhaseBytes:
+    top = max(stations, key=lambda station: station.live.at(batch.tokens, batch.pairs))
+    kept, logits = top.kept.at(batch.tokens, batch.pairs), top.logits.at(batch.tokens, batch.pairs)
+    temporaries = top.live.at(batch.tokens, batch.pairs) - kept - logits - top.gradient_bytes
+    gradients = standing.carried_bytes + share(top.gradient_bytes, plan)
+    moving = ((Term.GRADIENTS, gradients), (Term.ACTIVATIONS, kept), (Term.LOGITS, logits), (Term.TEMPORARIES, temporaries))
+    return _phase(phase, (*standing.resident, *moving))
+
+
+def _step(program: Program, standing: Standing, batch: Batch) -> PhaseBytes:
+    held = program.outlives_backward.at(batch.tokens, batch.pairs)
+    gradients = max(standing.gradient_bytes, standing.carried_bytes)
+    moving = ((Term.GRADIENTS, gradients), (Term.LOGITS, held), (Term.TEMPORARIES, standing.step_bytes))
+    return _phase(Phase.OPTIMIZER_STEP, (*standing.resident, *moving))
+
+
+def _slack_bytes(program: Program, batch: Batch) -> int:
+    """What the caching allocator holds idle at the peak.
+
+    Tensors of the head and of the blocks differ so much in size that hardly any segment serves both: at the peak of the one, the
+    segments of the other are cached and idle. So the slack is the lesser of the two transients. Read off the replay of traced
+    steps, and checked against measured runs (`advise accuracy`).
+    """
+    head = max(size.at(batch.tokens, batch.pairs) for size in program.head_transients)
+    block = max(size.at(batch.tokens, batch.pairs) for size in program.block_transients)
+    return min(head, block)
+
+
+def _phase(phase: Phase, terms: tuple[tuple[Term, int], ...]) -> PhaseBytes:
+    return PhaseBytes(phase=phase, terms=tuple(TermBytes(term=term, bytes=size) for term, size in terms if size))
 
 
 @lru_cache(maxsize=512)
 def setting_of(model: ModelSpec, plan: Plan) -> Setting:
+    """The part of a plan that the tapes depend on."""
     weight_bytes = unquantized_bytes_per_param(plan)
-    compute = plan.autocast_dtype.size_bytes if plan.autocast else plan.base_dtype.size_bytes
     return Setting(
         stream_bytes=weight_bytes,
-        compute_bytes=compute,
+        compute_bytes=plan.autocast_dtype.size_bytes if plan.autocast else plan.base_dtype.size_bytes,
         weight_bytes=weight_bytes,
         adapter_bytes=plan.adapter_dtype.size_bytes,
         trains_base=plan.method is Method.FULL,

@@ -1,9 +1,16 @@
-"""What the process holds besides tensors: the CUDA context, cuBLAS workspaces, and what the caching allocator keeps in hand."""
+"""What the process holds besides tensors, and how far an estimate may be off.
+
+The CUDA context and the residuals of measured runs are data: `profiles/runtime/`, `profiles/measurements/residuals/`.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import cache
+
+from advisor.profiles import read
 from advisor.units import MIB
-from advisor.values import GpuSpec, Interval
+from advisor.values import GpuSpec, Interval, Plan, Stack
 
 CUBLAS_WORKSPACE_BYTES = 8_519_680
 """4096 KiB x 2 + 16 KiB x 8 (torch 2.13 aten/src/ATen/cuda/CublasHandlePool.cpp, default `CUBLAS_WORKSPACE_CONFIG`)."""
@@ -20,5 +27,42 @@ def workspace_bytes(gpu: GpuSpec | None) -> int:
     return HANDLES * (CUBLAS_WORKSPACE_HOPPER_BYTES if hopper else CUBLAS_WORKSPACE_BYTES)
 
 
-CONTEXT_BYTES = 500 * MIB
-INTERVAL = Interval(low_factor=0.93, high_factor=1.1, source="placeholder")
+@dataclass(frozen=True, slots=True)
+class Context:
+    """The CUDA context of a process: outside the allocator, inside what nvidia-smi shows."""
+
+    context_bytes: int
+    margin_bytes: int
+
+
+@cache
+def context_of(compute_capability: str | None) -> Context:
+    """As measured on cards of that compute capability, else the default row."""
+    rows = {row["compute_capability"]: row for row in read("runtime")}
+    row = rows.get(compute_capability, rows[None])
+    return Context(row["context_bytes"], row["margin_bytes"])
+
+
+def interval_of(tier: str, plan: Plan, gpu: GpuSpec | None) -> Interval:
+    """The tier's interval for this plan: that of the measured runs where one was like it, else the wide one."""
+    kind = "seen" if gpu is not None and plan.stack is Stack.PLAIN and gpu.name in _measured_cards(tier) else "unseen"
+    return _interval(tier, kind, context_of(gpu.compute_capability if gpu else None).margin_bytes)
+
+
+@cache
+def _interval(tier: str, kind: str, margin_bytes: int) -> Interval:
+    return Interval(**{**_residuals(tier)[kind], "context_bytes": margin_bytes})
+
+
+@cache
+def _measured_cards(tier: str) -> frozenset[str]:
+    """Cards of the measured runs; a group is "source · card"."""
+    return frozenset(residual["group"].split(" · ")[1] for residual in _residuals(tier)["residuals"])
+
+
+@cache
+def _residuals(tier: str) -> dict[str, dict[str, float]]:
+    row = next((row for row in read("measurements/residuals") if row["tier"] == tier), None)
+    if row is None:
+        raise LookupError(f"profiles/measurements/residuals holds no row for the tier {tier!r}")
+    return row

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from advisor.memory.params import adapter_params
-from advisor.values import Linear, ModelSpec, Plan, Quantization
+from advisor.values import Block, Linear, ModelSpec, Plan, Quantization
 
 FP32_BYTES = 4
 FOUR_BIT_BLOCK = 64
@@ -27,38 +27,29 @@ def quantized_linear_bytes(layer: Linear, quantization: Quantization, double_qua
     return -(-params // 2) + absmaxes + -(-absmaxes // NESTED_BLOCK) * FP32_BYTES + NESTED_EXTRA_BYTES + CODE_BYTES
 
 
-def is_quantized(layer: Linear, plan: Plan) -> bool:
-    """bitsandbytes replaces `nn.Linear` modules except the head; bare 3-D parameters stay as they are (bitsandbytes issue 1849)."""
-    return plan.quantization is not None and layer.is_module
-
-
-def unquantized_params(model: ModelSpec, plan: Plan) -> int:
-    """Parameters that keep a floating-point type: all of them, or embeddings, head, norms, biases and bare parameters."""
-    quantized = sum(
-        layer.in_features * layer.out_features * layer.copies * block.count
-        for block in model.blocks
-        for layer in block.linears
-        if is_quantized(layer, plan)
-    )
-    return model.params - quantized
-
-
 def unquantized_bytes_per_param(plan: Plan) -> int:
     """fp32 once `prepare_model_for_kbit_training` has lifted them (peft/utils/other.py), else the base type."""
     return FP32_BYTES if plan.kbit_prepare and plan.quantization else plan.base_dtype.size_bytes
 
 
-def weights_bytes(model: ModelSpec, plan: Plan) -> int:
-    """Base weights at rest."""
-    floating = unquantized_params(model, plan) * unquantized_bytes_per_param(plan)
+def block_weights_bytes(block: Block, plan: Plan) -> int:
+    """Base weights of one layer at rest."""
+    per_param = unquantized_bytes_per_param(plan)
+    size = block.params * per_param
     if plan.quantization is None:
-        return floating
-    return floating + sum(
-        quantized_linear_bytes(layer, plan.quantization, plan.double_quant) * layer.copies * block.count
-        for block in model.blocks
-        for layer in block.linears
-        if is_quantized(layer, plan)
-    )
+        return size
+    for layer in block.linears:
+        if layer.is_module:
+            packed = quantized_linear_bytes(layer, plan.quantization, plan.double_quant)
+            size += (packed - layer.in_features * layer.out_features * per_param) * layer.copies
+    return size
+
+
+def weights_bytes(model: ModelSpec, plan: Plan) -> int:
+    """Base weights at rest. bitsandbytes replaces `nn.Linear` modules except the head; bare 3-D parameters keep their type
+    (bitsandbytes issue 1849)."""
+    outside = model.embedding_params + model.head_params + model.other_params
+    return outside * unquantized_bytes_per_param(plan) + sum(block_weights_bytes(block, plan) * block.count for block in model.blocks)
 
 
 def adapter_bytes(model: ModelSpec, plan: Plan) -> int:
@@ -76,5 +67,5 @@ def load_extra_bytes(model: ModelSpec, plan: Plan) -> int:
         return 0
     if plan.kbit_prepare:
         return max(model.embedding_params, model.head_params) * plan.base_dtype.size_bytes
-    largest = max((x.in_features * x.out_features for b in model.blocks for x in b.linears if is_quantized(x, plan)), default=0)
+    largest = max((x.in_features * x.out_features for b in model.blocks for x in b.linears if x.is_module), default=0)
     return largest * plan.base_dtype.size_bytes

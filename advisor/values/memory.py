@@ -21,6 +21,9 @@ class Computed(Value):
         return {key: value for key, value in data.items() if key not in cls.model_computed_fields}
 
 
+MOVING_TERMS = frozenset({Term.ACTIVATIONS, Term.LOGITS, Term.TEMPORARIES})
+
+
 class TermBytes(Value):
     """Bytes of one term at the moment of a phase's peak."""
 
@@ -42,10 +45,15 @@ class PhaseBytes(Computed):
 
 
 class Interval(Value):
-    """Margins beside an estimate: factors on the expected value, and where they come from."""
+    """Margins beside an estimate, as shares of what moves: activations, logits, temporaries and the allocator's slack.
 
-    low_factor: Annotated[float, Field(gt=0, le=1)]
-    high_factor: Annotated[float, Field(ge=1)]
+    Weights, adapters and states rest and are exact, so that errors scale with the rest.
+    """
+
+    low_share: Annotated[float, Field(ge=0, le=1)]
+    high_share: Annotated[float, Field(ge=0)]
+    context_bytes: Bytes = 0
+    """Margin of the CUDA context on either side, where it was not measured on the card."""
     source: str
 
 
@@ -105,10 +113,18 @@ class MemoryBreakdown(Computed):
 
     @computed_field  # type: ignore[prop-decorator]
     @property
+    def moving_bytes(self) -> int:
+        """What is made and freed within a step at the peak, with the allocator's slack: the part that an estimate can get wrong."""
+        return sum(term.bytes for term in self.terms if term.term in MOVING_TERMS) + self.reserved_slack_bytes
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
     def low_bytes(self) -> int:
-        return int(self.expected_bytes * self.interval.low_factor)
+        """Where it may still run: before it fails, the allocator gives its idle segments back and tries again."""
+        margin_bytes = max(int(self.moving_bytes * self.interval.low_share), self.reserved_slack_bytes)
+        return max(0, self.expected_bytes - margin_bytes - self.interval.context_bytes)
 
     @computed_field  # type: ignore[prop-decorator]
     @property
     def high_bytes(self) -> int:
-        return int(self.expected_bytes * self.interval.high_factor)
+        return self.expected_bytes + int(self.moving_bytes * self.interval.high_share) + self.interval.context_bytes
