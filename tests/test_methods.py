@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import string
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +85,7 @@ def test_every_sentence_that_is_said_exists() -> None:
 @pytest.mark.parametrize("method", ["lora", "qlora", "dora", "qdora", "full"])
 def test_quality_is_words_with_evidence(method: str) -> None:
     assert knowledge.evidence(f"quality.{method}")
-    assert not list(string.Formatter().parse(knowledge.say(f"quality.{method}")))[0][1]
+    assert "{" not in knowledge.say(f"quality.{method}")
 
 
 def test_rules_cite_only_sound_facts() -> None:

@@ -288,4 +288,6 @@ def test_what_was_given_is_not_echoed() -> None:
 
 
 def test_fp16_is_said_aloud() -> None:
-    assert any("fp16 with loss scaling, as card has no bf16" in line for line in echo_defaults(tiny(), card(bf16_supported=False), Request()))
+    assert any(
+        "fp16 with loss scaling, as card has no bf16" in line for line in echo_defaults(tiny(), card(bf16_supported=False), Request())
+    )

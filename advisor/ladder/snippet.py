@@ -148,7 +148,7 @@ def _arguments(plan: Plan, learning_rate: str) -> dict[str, str]:
     if plan.loss is Loss.FUSED:
         settings["use_liger_kernel"] = "True"
     if plan.sharding is Sharding.FSDP:
-        settings["fsdp"] = text("full_shard auto_wrap")
+        settings["fsdp"] = "True"
     return settings
 
 

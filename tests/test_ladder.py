@@ -1,0 +1,419 @@
+"""The ladder: what is changed to make a plan fit, what is chosen, why, and what would change that."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given, strategies as st
+
+from advisor.devices import load_gpu
+from advisor.errors import InvalidInputError
+from advisor.hub import load_model
+from advisor.ladder import LADDER, advise, classify, fit, request_from
+from advisor.ladder.fit import Case, largest, make_fit
+from advisor.ladder.flips import cards_needed
+from advisor.stacks import default_plan
+from advisor.units import GIB, MIB
+from advisor.values import (
+    Advice,
+    Fit,
+    GpuSpec,
+    Interval,
+    MemoryBreakdown,
+    Method,
+    ModelSpec,
+    Optimizer,
+    Phase,
+    PhaseBytes,
+    Plan,
+    Request,
+    Sharding,
+    Term,
+    TermBytes,
+)
+
+LLAMA_8B, LLAMA_70B = load_model("llama-3-8b"), load_model("llama-70b")
+MIB_PER_BYTE_OF_WEIGHT = {None: 16_000, "nf4": 5_000}
+
+
+def card(usable_bytes: int, **changes: Any) -> GpuSpec:
+    return GpuSpec(name="card", vendor="nvidia", usable_bytes=usable_bytes, usable_source="test", **changes)
+
+
+def flat(total_bytes: int, margin: float = 0) -> MemoryBreakdown:
+    """A breakdown that expects exactly `total_bytes`, give or take a share of them."""
+    phase = PhaseBytes(phase=Phase.BACKWARD, terms=(TermBytes(term=Term.ACTIVATIONS, bytes=total_bytes),))
+    interval = Interval(low_share=margin, high_share=margin, source="test")
+    return MemoryBreakdown(source="estimate", phases=(phase,), reserved_slack_bytes=0, context_bytes=0, interval=interval)
+
+
+def simple_memory(model: ModelSpec, plan: Plan, gpu: GpuSpec | None = None) -> MemoryBreakdown:
+    """An 8B model in round numbers: what matters is that every change in a plan moves it the way it does in truth."""
+    weights = MIB_PER_BYTE_OF_WEIGHT[plan.quantization.value if plan.quantization else None] + (2_000 if plan.kbit_prepare else 0)
+    trained = 16_000 if plan.method is Method.FULL else 5 * plan.rank
+    eight_bit = plan.optimizer is Optimizer.ADAMW_8BIT
+    states = trained * (2 if eight_bit else 3)
+    tokens = plan.micro_batch_size * plan.seq_len_tokens
+    activations = tokens * (1 if plan.gradient_checkpointing else 8) * (2 if plan.method.is_dora else 1)
+    shared = plan.n_gpus if plan.sharding is Sharding.FSDP else 1
+    return flat(((weights + states) // shared + activations) * MIB, 0.1)
+
+
+@pytest.fixture
+def simple(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fit, "estimate_memory", simple_memory)
+
+
+def fitted(mib: int, plan: Plan, *fixed: str) -> fit.Priced:
+    return make_fit(Case(LLAMA_8B, card(mib * MIB)), plan, frozenset(fixed))
+
+
+def first(method: str = "lora", **options: Any) -> Plan:
+    return default_plan(Method(method), LLAMA_8B, None, request_from(options))
+
+
+# --- fitting ------------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("margin", "usable", "expected"),
+    [
+        (0.1, 110, Fit.FITS),
+        (0.1, 109, Fit.UNCERTAIN),
+        (0.1, 90, Fit.UNCERTAIN),
+        (0.1, 89, Fit.DOES_NOT_FIT),
+        (0.0, 100, Fit.FITS),
+        (0.0, 99, Fit.DOES_NOT_FIT),
+    ],
+)
+def test_fit_is_the_whole_interval(margin: float, usable: int, expected: Fit) -> None:
+    assert classify(flat(100 * MIB, margin), usable * MIB) is expected
+
+
+# The first LoRA plan takes 16,000 + 240 + 2,048 × 8 = 32,624 MiB; its upper end is 35,886.
+@pytest.mark.parametrize(
+    ("mib", "options", "changes"),
+    [
+        (36_000, {}, []),
+        (20_500, {}, ["gradient checkpointing on"]),
+        (36_000, {"batch_size": 4}, ["gradient checkpointing on"]),
+        (22_500, {"batch_size": 4}, ["gradient checkpointing on", "micro-batch 4 → 2, accumulation 4 → 8"]),
+        (20_500, {"batch_size": 4}, ["gradient checkpointing on", "micro-batch 4 → 1, accumulation 4 → 16"]),
+        (20_100, {}, ["gradient checkpointing on", "adamw_torch_fused → adamw_8bit"]),
+        (19_000, {}, ["gradient checkpointing on", "adamw_torch_fused → adamw_8bit", "sequences 2,048 → 1,024 tokens"]),
+        # nothing helps: what was tried, at the length asked for
+        (10_000, {}, ["gradient checkpointing on", "adamw_torch_fused → adamw_8bit"]),
+    ],
+)
+@pytest.mark.usefixtures("simple")
+def test_the_cheapest_changes_that_fit(mib: int, options: dict[str, Any], changes: list[str]) -> None:
+    priced = fitted(mib, first(**options))
+    assert [change.what for change in priced.changes] == changes
+    assert all(change.cost for change in priced.changes)
+    assert priced.fit is (Fit.DOES_NOT_FIT if mib == 10_000 else Fit.FITS)
+
+
+@pytest.mark.parametrize(
+    ("mib", "fixed", "changes"),
+    [
+        (20_500, ["checkpointing"], ["adamw_torch_fused → adamw_8bit"]),
+        (20_100, ["optimizer"], ["gradient checkpointing on", "sequences 2,048 → 1,920 tokens"]),
+        (19_000, ["seq_len"], ["gradient checkpointing on", "adamw_torch_fused → adamw_8bit"]),
+        (19_000, ["seq_len", "checkpointing", "optimizer"], []),
+    ],
+)
+@pytest.mark.usefixtures("simple")
+def test_what_is_fixed_stays(mib: int, fixed: list[str], changes: list[str]) -> None:
+    assert [change.what for change in fitted(mib, first(), *fixed).changes] == changes
+
+
+@pytest.mark.usefixtures("simple")
+def test_earlier_changes_that_a_later_one_makes_needless_are_taken_back() -> None:
+    """Quantised, without checkpointing: leaving the fp32 lift out does not help enough, checkpointing alone does."""
+    priced = fitted(10_500, first("qlora", checkpointing=False))
+    assert [change.what for change in priced.changes] == ["gradient checkpointing on"]
+    assert priced.plan.kbit_prepare
+
+
+@pytest.mark.usefixtures("simple")
+def test_a_first_plan_that_fits_is_left_alone() -> None:
+    plan = first()
+    assert fitted(40_000, plan).plan == plan
+
+
+@pytest.mark.usefixtures("simple")
+def test_several_cards_are_sharded_before_anything_is_cut() -> None:
+    priced = fitted(12_500, first(gpus=2))
+    assert priced.plan.sharding is Sharding.FSDP
+    assert priced.plan.seq_len_tokens == 2048
+    assert priced.fit is Fit.FITS
+
+
+@given(st.integers(0, 500), st.integers(1, 500))
+def test_largest_finds_the_last_that_holds(edge: int, limit: int) -> None:
+    calls: list[int] = []
+
+    def holds(value: int) -> bool:
+        calls.append(value)
+        assert 1 <= value <= limit
+        return value <= edge
+
+    assert largest(limit, holds) == min(edge, limit)
+    assert len(calls) <= 2 * limit.bit_length() + 1
+
+
+# --- laws of the whole answer -------------------------------------------------------------------------------------------------------
+
+OPTIONS = st.fixed_dictionaries(
+    {},
+    optional={
+        "rank": st.sampled_from([1, 8, 64, 256]),
+        "batch_size": st.sampled_from([1, 3, 8]),
+        "seq_len": st.sampled_from([256, 2048, 16384]),
+        "checkpointing": st.booleans(),
+        "optimizer": st.sampled_from([Optimizer.ADAMW, Optimizer.SGD]),
+        "gpus": st.sampled_from([1, 2, 8]),
+        "stack": st.sampled_from(["hf", "trl", "plain"]),
+        "dataset_tokens": st.sampled_from([10**5, 10**8, 10**11]),
+    },
+)
+
+
+@given(OPTIONS, st.integers(2, 200))
+def test_laws(options: dict[str, Any], gib: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fit, "estimate_memory", simple_memory)
+        answer = advise(LLAMA_8B, card(gib * GIB), request_from(options))
+    assert answer.verdict.method in (None, Method.LORA, Method.QLORA), "DoRA and full fine-tuning need evidence first"
+    assert tuple(rung.plan.method for rung in answer.rungs) == LADDER
+    for rung in answer.rungs:
+        plan = rung.plan
+        assert plan.rank == options.get("rank", 16), "the rank is never changed"
+        assert plan.optimizer is options.get("optimizer", plan.optimizer)
+        assert plan.gradient_checkpointing is options.get("checkpointing", plan.gradient_checkpointing)
+        assert plan.micro_batch_size == options.get("batch_size", plan.micro_batch_size)
+        assert plan.seq_len_tokens == options.get("seq_len", plan.seq_len_tokens)
+        assert (rung.why_not == "") is (plan.method is answer.verdict.method)
+        assert classify(rung.memory, gib * GIB) is rung.fit
+        if rung.fit is Fit.FITS:
+            assert rung.max_seq_len_tokens is None or rung.max_seq_len_tokens >= min(plan.seq_len_tokens, 128) // 128 * 128
+            assert (rung.max_micro_batch_size or 0) >= plan.micro_batch_size
+    assert (answer.snippet == "") is (answer.verdict.method is None)
+    assert Advice.model_validate_json(answer.model_dump_json()) == answer
+
+
+# --- verdicts -----------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("model", "gpu", "options", "method", "binding", "exit_code"),
+    [
+        ("llama-70b", "80GB", {}, "qlora", "memory", 0),
+        ("llama-70b", "24GB", {}, None, "memory", 1),
+        ("llama-3-8b", "80GB", {}, "lora", "none", 0),
+        ("llama-3-8b", "80GB", {"method": "dora"}, "dora", "none", 0),
+        ("llama-3-8b", "24GB", {"method": "full"}, None, "memory", 1),
+        ("llama-3-8b", "16GB", {}, "qlora", "memory", 0),
+        ("llama-3.2-1b", "24GB", {}, "lora", "none", 0),
+    ],
+)
+def test_verdicts(model: str, gpu: str, options: dict[str, Any], method: str | None, binding: str, exit_code: int) -> None:
+    answer = advise(load_model(model), load_gpu(gpu), request_from(options))
+    assert answer.verdict.method == (method and Method(method))
+    assert answer.verdict.binding == binding
+    assert answer.exit_code == exit_code
+    assert (answer.chosen is None) is (method is None)
+
+
+def test_the_main_job_says_why() -> None:
+    answer = advise(LLAMA_70B, load_gpu("80GB"), Request())
+    assert "16-bit weights alone are 131.4 GiB" in answer.verdict.sentence
+    assert "memory is the constraint that binds" in answer.verdict.sentence
+    why = {rung.plan.method.value: rung.why_not for rung in answer.rungs}
+    assert all("131.4 GiB" in why[method] for method in ("lora", "dora", "full"))
+    assert "no run has shown yet that the rank is the limit" in why["qdora"]
+    assert why["qlora"] == ""
+
+
+@pytest.mark.parametrize(
+    ("mib", "options", "words"),
+    [
+        (30_000, {}, "LoRA: it fits"),
+        (15_000, {}, "QLoRA: LoRA does not fit (its 16-bit weights alone are 15.0 GiB, the card has 14.6 GiB)"),
+        (18_800, {}, "it would fit only with sequences cut to 896 tokens"),
+        (19_000, {"seq_len": 2048}, "it needs 16.0 GiB to 19.6 GiB, the card has 18.6 GiB"),
+        (7_500, {}, "QLoRA, with sequences cut to 1,536 tokens: nothing fits at 2,048 tokens"),
+        (7_500, {"seq_len": 2048}, "straddles the 7.3 GiB of the card"),
+        (5_000, {}, "Nothing fits: the smallest, QLoRA, needs"),
+        (30_000, {"method": "qlora"}, "QLoRA, as asked: it fits"),
+        (15_000, {"method": "lora"}, "LoRA, as asked, does not fit"),
+        (15_000, {"method": "lora"}, "What fits as it stands: QLoRA, QDoRA."),
+    ],
+)
+@pytest.mark.usefixtures("simple")
+def test_sentences_of_the_verdict(mib: int, options: dict[str, Any], words: str) -> None:
+    assert words in advise(LLAMA_8B, card(mib * MIB), request_from(options)).verdict.sentence
+
+
+@pytest.mark.usefixtures("simple")
+def test_a_method_asked_for_stands_alone() -> None:
+    answer = advise(LLAMA_8B, card(15_000 * MIB), request_from({"method": "lora"}))
+    assert [rung.plan.method for rung in answer.rungs] == [Method.LORA]
+    assert answer.exit_code == 1
+
+
+def test_options_that_contradict_each_other_are_refused() -> None:
+    with pytest.raises(InvalidInputError, match="use --method qlora"):
+        advise(LLAMA_8B, card(GIB), request_from({"method": "lora", "quantization": "nf4"}))
+
+
+# --- what the rungs say -------------------------------------------------------------------------------------------------------------
+
+
+def test_rungs_carry_their_counts() -> None:
+    """Fact T7: Llama-3.1-8B has 2,621,440 LoRA parameters per rank on all linear layers; peft saves them in fp32."""
+    answer = advise(LLAMA_8B, load_gpu("80GB"), Request())
+    lora, _, dora, _, full = answer.rungs
+    assert lora.trainable_params == 16 * 2_621_440
+    assert lora.adapter_bytes == 4 * 16 * 2_621_440
+    magnitudes = 32 * (4096 + 1024 + 1024 + 4096 + 2 * 14336 + 4096)
+    assert dora.trainable_params == lora.trainable_params + magnitudes
+    assert full.trainable_params == 8_030_261_248
+    assert full.trainable_share == 1
+    assert full.adapter_bytes is None
+    assert lora.trainable_share == pytest.approx(0.0052, abs=1e-4)
+
+
+def test_trl_saves_quantised_adapters_in_bf16() -> None:
+    answer = advise(LLAMA_8B, load_gpu("80GB"), request_from({"stack": "trl", "method": "qlora"}))
+    assert answer.rungs[0].adapter_bytes == 2 * 16 * 2_621_440
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({}, ["bf16", "nf4 + double quant", "bf16", "nf4 + double quant", "bf16"]),
+        ({"precision": "bf16-amp"}, ["fp32, bf16 autocast", "nf4 + double quant"]),
+        ({"quantization": "int8"}, ["bf16", "int8"]),
+        ({"quantization": "fp4", "double_quant": False}, ["bf16", "fp4"]),
+    ],
+)
+@pytest.mark.usefixtures("simple")
+def test_base_precision_in_words(options: dict[str, Any], words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(MIB_PER_BYTE_OF_WEIGHT, "int8", 8_500)
+    monkeypatch.setitem(MIB_PER_BYTE_OF_WEIGHT, "fp4", 5_000)
+    rungs = advise(LLAMA_8B, card(40 * GIB), request_from(options)).rungs
+    assert [rung.base_precision for rung in rungs][: len(words)] == words
+
+
+# --- what would change the answer ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("mib", "cards"), [(15_000, 2), (9_000, 3), (3_000, 24), (2_300, None)])
+@pytest.mark.usefixtures("simple")
+def test_cards_needed(mib: int, cards: int | None) -> None:
+    """(16,240 / n + 2,048) × 1.1 must be at most the card."""
+    plan = first().model_copy(update={"gradient_checkpointing": True})
+    assert cards_needed(Case(LLAMA_8B, card(mib * MIB)), plan) == cards
+
+
+FLIPS: list[tuple[int, dict[str, Any], str]] = [
+    (15_000, {}, "LoRA fits from 2 × card, fully sharded (it needs 17.9 GiB on one)"),
+    (15_000, {}, "Full fits from 6 × card, fully sharded (it needs 64.5 GiB on one)"),
+    (15_000, {}, "one card with 19.6 GiB usable takes LoRA"),
+    (15_000, {}, "above 6,272 tokens per sequence (micro-batch 1) QLoRA no longer surely fits"),
+    (15_000, {}, "if QLoRA at rank 64 with its own learning rate beats rank 16 by two standard errors"),
+    (18_800, {}, "LoRA fits with sequences of up to 896 tokens"),
+    (40_000, {}, "above 2,432 tokens per sequence (micro-batch 1) LoRA needs gradient checkpointing, which reaches 8,192"),
+    (400_000, {}, "LoRA fits up to all 8,192 positions that the model was trained for (micro-batch 1)"),
+    (40_000, {}, "on a card with less than 35.0 GiB usable, LoRA needs changes or gives way to QLoRA, which needs 10.0 GiB"),
+    (15_000, {"checkpointing": False, "seq_len": 2048}, "QLoRA fits when you let go of an option: gradient checkpointing on"),
+    (
+        15_000,
+        {"batch_size": 16, "seq_len": 2048},
+        "QLoRA fits when you let go of an option: prepare_model_for_kbit_training left out, micro-batch",
+    ),
+    (5_000, {}, "one card with 7.7 GiB usable takes QLoRA"),
+]
+
+
+@pytest.mark.parametrize(("mib", "options", "sentence"), FLIPS)
+@pytest.mark.usefixtures("simple")
+def test_flips(mib: int, options: dict[str, Any], sentence: str) -> None:
+    flips = advise(LLAMA_8B, card(mib * MIB), request_from(options)).would_change
+    assert any(flip.startswith(sentence) for flip in flips), flips
+
+
+@pytest.mark.usefixtures("simple")
+def test_an_option_let_go_really_makes_it_fit() -> None:
+    options = {"batch_size": 16, "seq_len": 2048}
+    assert advise(LLAMA_8B, card(15_000 * MIB), request_from(options)).verdict.method is None
+    assert advise(LLAMA_8B, card(15_000 * MIB), request_from({"seq_len": 2048})).verdict.method is Method.QLORA
+
+
+# --- the next experiment ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "rates"),
+    [
+        # LR17: 2.86e-4 for Llama at 4096, 1.66e-4 at 8192; LR16: 2e-4 for other families, 1e-4 from 33B on; LR1: full is a tenth
+        ("llama-3-8b", {}, "9.5e-5, 2.9e-4 and 8.6e-4"),
+        ("llama-70b", {}, "5.5e-5, 1.7e-4 and 5.0e-4"),
+        ("qwen3-0.6b", {}, "1.8e-4, 5.3e-4 and 1.6e-3"),
+        ("mistral-7b", {}, "6.7e-5, 2.0e-4 and 6.0e-4"),
+        ("llama-3-8b", {"method": "full"}, "9.5e-6, 2.9e-5 and 8.6e-5 (a tenth of LoRA's)"),
+        ("llama-3-8b", {"task": "rl"}, "1.0e-5, 2.2e-5 and 5.0e-5"),
+    ],
+)
+def test_learning_rates_of_the_next_experiment(model: str, options: dict[str, Any], rates: str) -> None:
+    answer = advise(load_model(model), load_gpu("80GB"), request_from(options))
+    assert rates in answer.next_experiment
+    assert "16 sequences per step" in answer.next_experiment
+
+
+@pytest.mark.usefixtures("simple")
+def test_where_nothing_fits_the_next_step_is_memory() -> None:
+    assert advise(LLAMA_8B, card(5_000 * MIB), Request()).next_experiment.startswith("Find the memory first: QLoRA fits from 3 × card")
+
+
+# --- cost ---------------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("model", "gpu", "options"),
+    [
+        ("llama-70b", "80GB", {}),
+        ("llama-3-8b", "24GB", {}),
+        ("llama-3-8b", "24GB", {"batch_size": 24, "seq_len": 4096, "checkpointing": False, "optimizer": "adamw_torch"}),
+        ("llama-3.2-1b", "80GB", {"gpus": 8}),
+    ],
+)
+def test_an_answer_asks_for_few_estimates(model: str, gpu: str, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    real: Callable[..., MemoryBreakdown] = fit.estimate_memory
+    calls: list[Plan] = []
+
+    def counted(model: ModelSpec, plan: Plan, gpu: GpuSpec | None = None) -> MemoryBreakdown:
+        calls.append(plan)
+        return real(model, plan, gpu)
+
+    monkeypatch.setattr(fit, "estimate_memory", counted)
+    advise(load_model(model), load_gpu(gpu), request_from(options))
+    assert 0 < len(calls) <= 250
+
+
+def test_an_answer_is_a_pure_function_of_its_arguments() -> None:
+    gpu = load_gpu("80GB")
+    assert advise(LLAMA_70B, gpu, Request()) == advise(LLAMA_70B, gpu, Request())
+
+
+def test_an_answer_is_quick() -> None:
+    """A coarse guard, ten times the 60 ms that the benchmark watches: machines that run tests are busy."""
+    gpu = load_gpu("80GB")
+    advise(LLAMA_70B, gpu, Request())
+    start = time.perf_counter()
+    advise(LLAMA_70B, gpu, Request())
+    assert time.perf_counter() - start < 0.6
