@@ -30,7 +30,7 @@ class Kernel:
 def attention(tape: Tape, x: Tensor, block: Block, setting: Setting, kernel: Kernel) -> Tensor:
     """From normed hidden states to the attention's contribution to the residual stream."""
     shape, e = block.attention, setting.stream_bytes
-    c = output_bytes(setting, e)
+    c = output_bytes(setting, e, setting.quantization is not None)
     linears = tuple(layer for layer in block.linears if layer.part == "attention")
     if shape.kind == "standard":
         heads = _standard(tape, x, block, linears, setting)
@@ -44,16 +44,28 @@ def attention(tape: Tape, x: Tensor, block: Block, setting: Setting, kernel: Ker
         k = tape.op((k,), Size(shape.kv_heads * shape.head_dim * c), aliases=(True,))
         v = tape.op((v,), Size(shape.kv_heads * shape.v_head_dim * c), aliases=(True,))
         heads = (q, k, v)
-    out = _kernel(tape, heads, block, c, kernel)
+    inner = setting.compute_bytes if setting.autocast else c
+    heads = _in_kernel_type(tape, heads, block, c, inner)
+    out = _kernel(tape, heads, block, inner, kernel)
     projection = linears[-1]
-    y = linear(tape, out, projection, setting, c)
+    y = linear(tape, out, projection, setting, inner)
+    c = output_bytes(setting, inner, setting.quantization is not None)
     tape.hold(x)
     return cast(tape, y, projection.out_features, c, e)
 
 
+def _in_kernel_type(tape: Tape, heads: Heads, block: Block, c: int, inner: int) -> Heads:
+    """Autocast runs attention in 16 bit whatever the projections returned (torch 2.13 autocast_mode.h, lower-precision list)."""
+    q, k, v = heads
+    shape = block.attention
+    q = cast(tape, q, shape.heads * shape.head_dim, c, inner)
+    k = cast(tape, k, shape.kv_heads * shape.head_dim, c, inner)
+    return q, k, cast(tape, v, shape.kv_heads * shape.v_head_dim, c, inner)
+
+
 def _standard(tape: Tape, x: Tensor, block: Block, linears: tuple[Linear, ...], setting: Setting) -> Heads:
     shape, e = block.attention, setting.stream_bytes
-    c = output_bytes(setting, e)
+    c = output_bytes(setting, e, setting.quantization is not None)
     if shape.fused_qkv or len(linears) < 4:
         q = k = v = linear(tape, x, linears[0], setting, e)  # chunks are views of one storage
     else:
@@ -74,7 +86,7 @@ def _latent(tape: Tape, x: Tensor, block: Block, linears: tuple[Linear, ...], se
     Keys are assembled in a new tensor; queries are concatenated from a rotated and an unrotated part.
     """
     shape, e = block.attention, setting.stream_bytes
-    c = output_bytes(setting, e)
+    c = output_bytes(setting, e, setting.quantization is not None)
     named = {layer.name: layer for layer in linears}
     if "q_a_proj" in named:
         low = linear(tape, x, named["q_a_proj"], setting, e)

@@ -25,7 +25,7 @@ def feed_forward(tape: Tape, x: Tensor, block: Block, setting: Setting) -> Tenso
 
 def _dense(tape: Tape, x: Tensor, block: Block, linears: tuple[Linear, ...], setting: Setting) -> Tensor:
     mlp, e = block.mlp, setting.stream_bytes
-    c = output_bytes(setting, e)
+    c = output_bytes(setting, e, setting.quantization is not None)
     down = linears[-1]
     width = Size(down.in_features * c)
     if mlp.kind == "plain":
@@ -40,7 +40,7 @@ def _dense(tape: Tape, x: Tensor, block: Block, linears: tuple[Linear, ...], set
         inner = tape.op((active, up), width, keeps=(active, up))
     y = linear(tape, inner, down, setting, c)
     tape.hold(x)
-    return cast(tape, y, down.out_features, c, e)
+    return cast(tape, y, down.out_features, output_bytes(setting, c, setting.quantization is not None), e)
 
 
 def _gate(tape: Tape, gate: Tensor, up: Tensor, width: Size, name: str) -> Tensor:
@@ -53,7 +53,7 @@ def _experts(tape: Tape, x: Tensor, block: Block, linears: tuple[Linear, ...], s
     mlp, e = block.mlp, setting.stream_bytes
     if mlp.every_expert_computes:
         raise UnsupportedError("experts that all compute every token (Llama 4) have no closed form; `advise trace` runs the real model")
-    c = output_bytes(setting, e)
+    c = output_bytes(setting, e, setting.quantization is not None)
     router, gate_up, down = linears[:3]
     k, hidden = mlp.experts_per_token, down.out_features
     scores = linear(tape, x, router, setting, e)
@@ -88,7 +88,7 @@ def _grouped(tape: Tape, x: Tensor, layer: Linear, per_token: int, setting: Sett
 def _shared(tape: Tape, x: Tensor, routed: Tensor, block: Block, linears: tuple[Linear, ...], setting: Setting) -> Tensor:
     """The expert that every token passes, added to the routed ones."""
     mlp, e = block.mlp, setting.stream_bytes
-    c = output_bytes(setting, e)
+    c = output_bytes(setting, e, setting.quantization is not None)
     width = Size(mlp.shared_intermediate_size * c)
     gate = linear(tape, x, linears[0], setting, e)
     if len(linears) == 2:

@@ -41,7 +41,7 @@ def _full(tape: Tape, normed: Tensor, model: ModelSpec, setting: Setting) -> Siz
     head = Linear(name="lm_head", in_features=model.hidden_size, out_features=vocab, bias=model.head_bias)
     unquantised = replace(setting, quantization=None, adapted=frozenset())
     logits = linear(tape, normed, head, unquantised, setting.stream_bytes)
-    logits_bytes = output_bytes(setting, setting.stream_bytes)
+    logits_bytes = output_bytes(setting, setting.stream_bytes, quantized=False)
     size = Size(vocab * logits_bytes)
     if model.scales_logits:
         logits = tape.op((logits,), size)

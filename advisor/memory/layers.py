@@ -55,9 +55,12 @@ def linear(tape: Tape, x: Tensor, layer: Linear, setting: Setting, x_bytes: int)
     return _base(tape, x, layer, setting, x_bytes)
 
 
-def output_bytes(setting: Setting, x_bytes: int) -> int:
-    """Bytes per element of what a linear layer returns: autocast decides, else the type that came in."""
-    return setting.compute_bytes if setting.autocast else x_bytes
+def output_bytes(setting: Setting, x_bytes: int, quantized: bool) -> int:
+    """Bytes per element of what a linear layer returns: autocast decides, else the type that came in.
+
+    bitsandbytes' layers return their input's type also under autocast (nn/modules.py `Linear4bit.forward`, `.to(inp_dtype)`).
+    """
+    return setting.compute_bytes if setting.autocast and not quantized else x_bytes
 
 
 def _base(tape: Tape, x: Tensor, layer: Linear, setting: Setting, x_bytes: int) -> Tensor:
@@ -110,7 +113,7 @@ def _int8(tape: Tape, x: Tensor, layer: Linear, setting: Setting, x_bytes: int) 
 
 def _adapted(tape: Tape, x: Tensor, layer: Linear, setting: Setting, x_bytes: int) -> Tensor:
     """LoRA or DoRA around a base layer (peft/tuners/lora/layer.py `Linear.forward`, lora/bnb.py `Linear4bit.forward`)."""
-    y_bytes = output_bytes(setting, x_bytes)
+    y_bytes = output_bytes(setting, x_bytes, setting.quantization is not None)
     result = _base(tape, x, layer, setting, x_bytes)
     if setting.quantization is not None:
         result = tape.op((result,), Size(layer.out_features * y_bytes))  # "defensively clone", lora/bnb.py
