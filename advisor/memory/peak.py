@@ -56,7 +56,8 @@ class Standing:
     load_extra_bytes: int
     gradient_bytes: int
     carried_bytes: int
-    """Gradients of earlier micro-batches, and reduction buckets."""
+    """Gradients of earlier micro-batches, which are there through forward and backward."""
+    bucket_bytes: int
     step_bytes: int
     resident: tuple[tuple[Term, int], ...]
 
@@ -64,12 +65,13 @@ class Standing:
 @lru_cache(maxsize=512)
 def _standing_of_kind(model: ModelSpec, plan: Plan, workspace: int) -> Standing:
     weights = share(weights_bytes(model, plan), plan)
-    gradients, buckets = share(gradient_bytes(model, plan), plan), bucket_bytes(model, plan)
+    gradients = share(gradient_bytes(model, plan), plan)
     return Standing(
         weights_bytes=weights,
         load_extra_bytes=load_extra_bytes(model, plan),
         gradient_bytes=gradients,
-        carried_bytes=(gradients if loop_of(plan).accumulates else 0) + buckets,
+        carried_bytes=gradients if loop_of(plan).accumulates else 0,
+        bucket_bytes=bucket_bytes(model, plan),
         step_bytes=share(step_temporary_bytes(model, plan), plan),
         resident=(
             (Term.WEIGHTS, weights + gathered_bytes(model, plan)),
@@ -91,15 +93,14 @@ def _dynamic(phase: Phase, stations: tuple[Station, ...], standing: Standing, pl
     top = max(stations, key=lambda station: station.live.at(batch.tokens, batch.pairs))
     kept, logits = top.kept.at(batch.tokens, batch.pairs), top.logits.at(batch.tokens, batch.pairs)
     temporaries = top.live.at(batch.tokens, batch.pairs) - kept - logits - top.gradient_bytes
-    gradients = standing.carried_bytes + share(top.gradient_bytes, plan)
+    gradients = standing.bucket_bytes + standing.carried_bytes + share(top.gradient_bytes, plan)
     moving = ((Term.GRADIENTS, gradients), (Term.ACTIVATIONS, kept), (Term.LOGITS, logits), (Term.TEMPORARIES, temporaries))
     return _phase(phase, (*standing.resident, *moving))
 
 
 def _step(program: Program, standing: Standing, batch: Batch) -> PhaseBytes:
     held = program.outlives_backward.at(batch.tokens, batch.pairs)
-    gradients = max(standing.gradient_bytes, standing.carried_bytes)
-    moving = ((Term.GRADIENTS, gradients), (Term.LOGITS, held), (Term.TEMPORARIES, standing.step_bytes))
+    moving = ((Term.GRADIENTS, standing.bucket_bytes + standing.gradient_bytes), (Term.LOGITS, held), (Term.TEMPORARIES, standing.step_bytes))
     return _phase(Phase.OPTIMIZER_STEP, (*standing.resident, *moving))
 
 
