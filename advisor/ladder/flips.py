@@ -31,21 +31,20 @@ def flips(situation: Situation) -> tuple[Flip, ...]:
     return (*_let_go(s), *_shorter(s), *_more_cards(s), *_longer(s), *_other_card(s), *_evidence(s))
 
 
+def on_cards(plan: Plan, n_gpus: int) -> Plan:
+    """The plan with everything sharded over `n_gpus` cards, and as much less accumulation as there are more cards."""
+    sequences = plan.micro_batch_size * plan.grad_accum_steps * plan.n_gpus
+    accumulation = max(1, sequences // (plan.micro_batch_size * n_gpus))
+    return plan.model_copy(update={"n_gpus": n_gpus, "sharding": Sharding.FSDP, "grad_accum_steps": accumulation})
+
+
 def cards_needed(case: Case, plan: Plan) -> int | None:
     """Fewest cards of this kind, beyond the plan's, on which the plan surely fits when everything is sharded; None up to the limit."""
     least = plan.n_gpus + 1
-    sequences = plan.micro_batch_size * plan.grad_accum_steps * plan.n_gpus
-
-    def too_few(extra: int) -> bool:
-        n_gpus = least + extra - 1
-        accumulation = max(1, sequences // (plan.micro_batch_size * n_gpus))
-        shards = {"n_gpus": n_gpus, "sharding": Sharding.FSDP, "grad_accum_steps": accumulation}
-        return not fits(case, plan.model_copy(update=shards))
-
     span = MOST_CARDS - least + 1
     if span <= 0:
         return None
-    short = largest(span, too_few)
+    short = largest(span, lambda extra: not fits(case, on_cards(plan, least + extra - 1)))
     return least + short if short < span else None
 
 
@@ -73,26 +72,35 @@ def _shorter(s: Situation) -> Iterator[Flip]:
 def _more_cards(s: Situation) -> Iterator[Flip]:
     """Rungs that do not fit, on several cards of the kind: the one asked for, else LoRA and full, QLoRA first when nothing fits."""
     asked_seq = max(rung.plan.seq_len_tokens for rung in s.rungs)
-    frugal = () if s.chosen is not None else (Method.QLORA,)
-    wanted = (*frugal, Method.LORA, Method.FULL) if s.request.method is None else (s.request.method,)
-    for rung in map(s.rung, wanted):
-        if rung.fit is Fit.FITS and rung.plan.seq_len_tokens == asked_seq:
-            continue
-        plan = _to_shard(s, rung)
-        found = cards_needed(s.case, plan)
-        one = plan.model_copy(update={"n_gpus": 1, "sharding": Sharding.NONE})
-        values = {"method": rung.plan.method.label, "gpu": s.case.gpu.name, "size": format_size(price(s.case, one).memory.expected_bytes)}
-        if found is None:
-            yield Flip(say("flip.no_cards", limit=MOST_CARDS, **values), opens=False)
-        else:
-            yield Flip(say("flip.cards", n=found, **values), opens=True)
+    wanted = (Method.LORA, Method.FULL) if s.request.method is None else (s.request.method,)
+    plans = [_to_shard(s, rung) for rung in map(s.rung, wanted) if rung.fit is not Fit.FITS or rung.plan.seq_len_tokens < asked_seq]
+    needed = [(plan, cards_needed(s.case, plan)) for plan in plans]
+    if s.chosen is None and s.request.method is None:
+        frugal = _to_shard(s, s.rung(Method.QLORA))
+        fewer = cards_needed(s.case, frugal)
+        if fewer is not None and fewer < (needed[0][1] or MOST_CARDS + 1):  # quantising saves nothing where most weights are bare experts
+            needed.insert(0, (frugal, fewer))
+    for plan, cards in needed:
+        yield _on_several(s.case, plan, cards)
+
+
+def _on_several(case: Case, plan: Plan, found: int | None) -> Flip:
+    alone = price(case, plan.model_copy(update={"n_gpus": 1, "sharding": Sharding.NONE})).memory
+    values = {"method": plan.method.label, "gpu": case.gpu.name, "size": format_size(alone.expected_bytes)}
+    if found is None:
+        return Flip(say("flip.no_cards", limit=MOST_CARDS, **values), opens=False)
+    fewer = found - 1
+    if fewer > plan.n_gpus and price(case, on_cards(plan, fewer)).fit is Fit.UNCERTAIN:
+        return Flip(say("flip.cards_maybe", n=found, fewer=fewer, **values), opens=True)
+    return Flip(say("flip.cards", n=found, **values), opens=True)
 
 
 def _to_shard(s: Situation, rung: Rung) -> Plan:
     """The rung's plan at the length asked for, with checkpointing, and with the optimizer that it started from."""
     first = default_plan(rung.plan.method, s.case.model, s.case.gpu, s.request)
-    checkpointing = True if s.request.checkpointing is None else s.request.checkpointing
-    return first.model_copy(update={"gradient_checkpointing": checkpointing})
+    checkpointing = rung.plan.gradient_checkpointing or s.request.checkpointing is None
+    restored = {"gradient_checkpointing": checkpointing, "optimizer": first.optimizer, "seq_len_tokens": first.seq_len_tokens}
+    return rung.plan.model_copy(update=restored)
 
 
 def _longer(s: Situation) -> Iterator[Flip]:
@@ -114,15 +122,20 @@ def _longer(s: Situation) -> Iterator[Flip]:
 def _other_card(s: Situation) -> Iterator[Flip]:
     """How much memory moves the answer one rung down or up."""
     lora, qlora = s.rung(Method.LORA), s.rung(Method.QLORA)
+    cards = "a card with" if lora.plan.n_gpus == 1 else f"{lora.plan.n_gpus} cards, each with"
     if s.chosen is None:
         smallest = min(s.rungs, key=lambda rung: rung.memory.high_bytes) if s.request.method is None else s.rung(s.request.method)
-        size = format_size(smallest.memory.high_bytes)
-        yield Flip(say("flip.any_card", method=smallest.plan.method.label, size=size), opens=True)
+        yield _fits_card(cards, smallest)
     elif s.request.method is None and s.chosen is lora:
         sizes = {"lora": format_size(lora.memory.high_bytes), "qlora": format_size(qlora.memory.high_bytes)}
-        yield Flip(say("flip.smaller_card", **sizes), opens=False)
+        yield Flip(say("flip.smaller_card", cards=cards, **sizes), opens=False)
     elif s.request.method is None and lora.fit is not Fit.FITS:
-        yield Flip(say("flip.larger_card", lora=format_size(lora.memory.high_bytes)), opens=True)
+        yield _fits_card(cards, lora)
+
+
+def _fits_card(cards: str, rung: Rung) -> Flip:
+    size = format_size(rung.memory.high_bytes)
+    return Flip(say("flip.any_card", method=rung.plan.method.label, cards=cards, size=size), opens=True)
 
 
 def _evidence(s: Situation) -> Iterator[Flip]:

@@ -82,7 +82,7 @@ def kbit_upcast(s: Situation) -> Iterator[Finding]:
     yield Finding(
         id="kbit-upcast",
         level=Level.WARNING if heavy else Level.INFO,
-        message=f"prepare_model_for_kbit_training costs {format_size(extra)}: embeddings, head and norms become fp32",
+        message=f"prepare_model_for_kbit_training costs {format_size(extra)}: embeddings, head and norms become fp32, and with them the hidden states",
         hint="--no-kbit-prepare leaves it out, as TRL does",
         numbers={"extra_bytes": extra},
     )
@@ -93,13 +93,15 @@ def quantized_not_smaller(s: Situation) -> Iterator[Finding]:
     lora, qlora = s.rung(Method.LORA), s.rung(Method.QLORA)
     same_shape = lora.plan.seq_len_tokens == qlora.plan.seq_len_tokens and lora.plan.micro_batch_size == qlora.plan.micro_batch_size
     same_loop = lora.plan.gradient_checkpointing == qlora.plan.gradient_checkpointing
-    if not (same_shape and same_loop) or qlora.memory.expected_bytes < lora.memory.expected_bytes:
+    saved = lora.memory.expected_bytes - qlora.memory.expected_bytes
+    if not (same_shape and same_loop) or saved >= threshold("quantized_saving") * lora.memory.expected_bytes:
         return
     yield Finding(
         id="quantized-not-smaller",
         level=Level.WARNING,
-        message="QLoRA needs no less than LoRA here: what is not quantised, or is lifted to fp32, outweighs the saving",
-        hint="--no-kbit-prepare leaves the lifting out",
+        message=f"QLoRA saves {format_size(max(saved, 0))} of LoRA's {format_size(lora.memory.expected_bytes)}: "
+        "most of this model is not quantised, or is lifted to fp32",
+        hint="--no-kbit-prepare leaves the lifting out" if qlora.plan.kbit_prepare else "",
         numbers={"lora_bytes": lora.memory.expected_bytes, "qlora_bytes": qlora.memory.expected_bytes},
     )
 

@@ -52,9 +52,9 @@ def rung_of(case: Case, request: Request, priced: Priced) -> Rung:
 
 
 def base_precision(plan: Plan) -> str:
-    """ "nf4 + double quant", "bf16", "fp32, bf16 autocast"."""
+    """ "nf4 + DQ" (double quantisation, as QLoRA's paper shortens it), "bf16", "fp32, bf16 autocast"."""
     if plan.quantization is None:
         autocast = plan.autocast and plan.base_dtype is DType.FP32
         return f"fp32, {plan.autocast_dtype.value} autocast" if autocast else plan.base_dtype.value
     double = plan.double_quant and plan.quantization is not Quantization.INT8
-    return f"{plan.quantization.value} + double quant" if double else plan.quantization.value
+    return f"{plan.quantization.value} + DQ" if double else plan.quantization.value

@@ -107,5 +107,5 @@ def _sizes(case: Case, rung: Rung) -> dict[str, str]:
         "expected": format_size(memory.expected_bytes),
         "usable": format_size(case.gpu.usable_bytes),
         "bits": str(8 * rung.plan.base_dtype.size_bytes),
-        "weights": format_size(base_bytes(case, rung)),
+        "weights": format_size(base_bytes(case, rung)) + (" per card" if rung.plan.sharding is Sharding.FSDP else ""),
     }
