@@ -73,8 +73,8 @@ def read_config(file: Path, id: str, source: str) -> Found:
         raise InvalidInputError(
             f"{file} is not valid JSON: {error.msg} at line {error.lineno}, column {error.colno}; is it complete?"
         ) from error
-    except RecursionError as error:
-        raise InvalidInputError(f"{file} is no model config: it is nested too deeply") from error
+    except (RecursionError, ValueError) as error:  # nested too deeply, or a number of thousands of digits
+        raise InvalidInputError(f"{file} is no model config: its JSON is beyond what a parser takes ({type(error).__name__})") from error
     if not isinstance(config, dict):
         raise InvalidInputError(f"{file} is no model config: it holds a {type(config).__name__}, not an object")
     return Found(id, source, text, config)
@@ -83,12 +83,12 @@ def read_config(file: Path, id: str, source: str) -> Found:
 def from_hub(repository: str, nearest: tuple[str, ...] = ()) -> Found:
     """The config.json of a repository on the Hub, from the local cache if it is there. `nearest`: known names for the error."""
     try:
-        from huggingface_hub import try_to_load_from_cache
+        from huggingface_hub import constants, try_to_load_from_cache
         from huggingface_hub.errors import HFValidationError
     except ImportError as error:
         raise MissingExtraError("reading a Hub id needs huggingface_hub: pip install huggingface_hub") from error
     try:
-        cached = try_to_load_from_cache(repository, CONFIG)
+        cached = try_to_load_from_cache(repository, CONFIG, cache_dir=constants.HF_HUB_CACHE)
     except HFValidationError as error:
         raise InvalidInputError(f"{repository!r} is no Hub id; write it as org/name") from error
     file = Path(cached) if isinstance(cached, str) else _download(repository, nearest)
@@ -119,36 +119,34 @@ def _download(repository: str, nearest: tuple[str, ...]) -> Path:
         GatedRepoError,
         HfHubHTTPError,
         LocalEntryNotFoundError,
-        OfflineModeIsEnabled,
         RepositoryNotFoundError,
     )
 
-    did_you_mean = f"; known and near: {', '.join(nearest[:3])}" if nearest else ""
-    fetch = f"fetch it where there is a network (hf download {repository} {CONFIG}) or give the path of a {CONFIG}"
-    unreachable = f"{repository} is neither known nor in the local cache, and the Hub cannot be reached; {fetch}{did_you_mean}"
-    if not (constants.HF_HUB_OFFLINE or _reachable(constants.ENDPOINT)):
+    near = f"; known and near in name: {', '.join(nearest[:3])}" if nearest else ""
+    fetch = f"fetch it where there is a network (hf download {repository} {CONFIG}) or give the path of its {CONFIG}"
+    unreachable = f"{repository} is neither known nor in the local cache, and the Hub cannot be reached; {fetch}{near}"
+    if constants.HF_HUB_OFFLINE:
+        raise UnknownNameError(
+            f"{repository} is not in the local cache, and the Hub is switched off (HF_HUB_OFFLINE); {fetch}{near}", nearest
+        )
+    if not _reachable(constants.ENDPOINT):
         raise UnknownNameError(unreachable, nearest)
     try:
         return Path(hf_hub_download(repository, CONFIG, etag_timeout=_NETWORK_TIMEOUT_S))
     except GatedRepoError as error:
-        advice = "accept its terms on its page, then log in (hf auth login)"
-        raise InvalidInputError(f"{repository} is gated: {advice}, or give the path of a {CONFIG}") from error
+        advice = "accept its terms on its page and log in (hf auth login)"
+        raise InvalidInputError(f"{repository} is gated: {advice}, or give the path of its {CONFIG}") from error
     except RepositoryNotFoundError as error:
-        raise UnknownNameError(
-            f"{repository} is not on the Hub, or is private and you are not logged in (hf auth login){did_you_mean}", nearest
-        ) from error
-    except OfflineModeIsEnabled as error:
-        raise UnknownNameError(
-            f"{repository} is not in the local cache and the Hub is switched off (HF_HUB_OFFLINE); {fetch}", nearest
-        ) from error
+        text = f"{repository} is not on the Hub, or it is private and you are not logged in (hf auth login){near}"
+        raise UnknownNameError(text, nearest) from error
     except LocalEntryNotFoundError as error:
         raise UnknownNameError(unreachable, nearest) from error
     except EntryNotFoundError as error:
-        raise InvalidInputError(
-            f"{repository} holds no {CONFIG}: it is no Hugging Face model (GGUF or an adapter?); give its base model"
-        ) from error
+        text = f"{repository} holds no {CONFIG}: it is no Hugging Face model (GGUF files or an adapter?); give its base model"
+        raise InvalidInputError(text) from error
     except HfHubHTTPError as error:
         status = getattr(error.response, "status_code", "no answer")
-        raise InvalidInputError(f"the Hub answered {status} for {repository}; try again later, or give the path of a {CONFIG}") from error
-    except OSError as error:
+        text = f"the Hub answered {status} for {repository}; try again later, or give the path of its {CONFIG}"
+        raise InvalidInputError(text) from error
+    except Exception as error:  # the library's network errors share no base class over its versions (requests, httpx)
         raise InvalidInputError(f"{repository} cannot be fetched from the Hub ({type(error).__name__}); {fetch}") from error

@@ -211,12 +211,16 @@ def _is_repository(text: str) -> bool:
 
 
 def _nearest(text: str) -> tuple[str, ...]:
-    """Known names spelt like `text`, nearest first."""
+    """Known names spelt like `text`, nearest first, one a model."""
     import difflib
 
     spelt = {"-".join(words): entries[0] for words, entries in _index().items() if entries[0][0].covered}
-    close = difflib.get_close_matches("-".join(tokens(text)), spelt, n=_CANDIDATES, cutoff=0.6)
-    return tuple(dict.fromkeys(spelt[form][1] for form in close))
+    close = difflib.get_close_matches("-".join(tokens(text)), spelt, n=2 * _CANDIDATES, cutoff=0.6)
+    nearest: dict[str, str] = {}
+    for form in close:
+        row, name = spelt[form]
+        nearest.setdefault(row.id, next((alias for alias in row.aliases if "-".join(tokens(alias)) == form), name))
+    return tuple(nearest.values())[:_CANDIDATES]
 
 
 def _unknown(text: str) -> UnknownNameError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -128,5 +129,12 @@ class Config:
 
 
 def _shown(value: object) -> str:
-    text = repr(value)
+    """A value as an error shows it: short, whatever it is."""
+    if isinstance(value, (list, tuple)):
+        return "a list"
+    if isinstance(value, Mapping):
+        return "an object"
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) >= 10**18:
+        return "a number beyond 10^18"
+    text = json.dumps(value, ensure_ascii=True) if isinstance(value, (str, bool)) else repr(value)
     return text if len(text) <= 40 else text[:37] + "..."

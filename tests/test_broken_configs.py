@@ -1,0 +1,251 @@
+"""Configs that make no model: every one gives an answer or one clear line that names the field. Nothing else may come out."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings, strategies as st
+
+from advisor.architectures import SUPPORTED, spec_from_config
+from advisor.errors import AdvisorError, InvalidInputError, UnsupportedError
+from advisor.hub import load_model, search_models
+
+CONFIGS = {row.id: dict(row.config) for row in search_models()}
+LLAMA = CONFIGS["meta-llama/Llama-3.1-8B"]
+SLOWEST_S = 0.5
+"""A config that takes longer than this to judge is a bug; most take under a millisecond."""
+
+
+def judge(config: dict[str, Any]) -> str:
+    """The error's line, or "" for an answer. Everything that is not an AdvisorError comes through."""
+    start = time.perf_counter()
+    try:
+        spec = spec_from_config(config, id="the-model", source="test")
+        line = ""
+        assert spec.params > 0
+        assert spec.layers > 0
+    except AdvisorError as error:
+        line = str(error)
+        assert line.startswith("the-model: ")
+    assert time.perf_counter() - start < SLOWEST_S
+    assert "\n" not in line
+    assert len(line) < 400
+    return line
+
+
+# (field, value, what the line says of the field)
+BROKEN = [
+    ("hidden_size", None, "is missing"),
+    ("hidden_size", 0, "must be positive, not 0"),
+    ("hidden_size", -4096, "must be positive, not -4096"),
+    ("hidden_size", "4096", 'must be a whole number, not "4096"'),
+    ("hidden_size", 4096.0, "must be a whole number, not 4096.0"),
+    ("hidden_size", True, "must be a whole number, not true"),
+    ("hidden_size", [4096], "must be a whole number, not a list"),
+    ("hidden_size", {"value": 4096}, "must be a whole number, not an object"),
+    ("hidden_size", 10**12, "is 1000000000000, beyond any known model"),
+    ("hidden_size", 10**500, "is a number beyond 10^18, beyond any known model"),
+    ("hidden_size", 4095, "(4,095) must be a multiple of num_attention_heads (32)"),
+    ("num_hidden_layers", None, "is missing"),
+    ("num_hidden_layers", 10**9, "beyond any known model"),
+    ("num_hidden_layers", -1, "must be positive"),
+    ("num_attention_heads", 0, "must be positive"),
+    ("num_attention_heads", None, "is missing"),
+    ("num_key_value_heads", 0, "must be positive"),
+    ("num_key_value_heads", 5, "num_attention_heads (32) must be a multiple of num_key_value_heads (5)"),
+    ("num_key_value_heads", 64, "num_attention_heads (32) must be a multiple of num_key_value_heads (64)"),
+    ("intermediate_size", None, "is missing"),
+    ("intermediate_size", "wide", 'must be a whole number, not "wide"'),
+    ("vocab_size", None, "is missing"),
+    ("vocab_size", 10**12, "beyond any known model"),
+    ("head_dim", 127, "(127) must leave an even number of rotated channels"),
+    ("head_dim", -1, "must be positive"),
+    ("max_position_embeddings", -1, "must be positive"),
+    ("attention_bias", "no", 'must be true or false, not "no"'),
+    ("mlp_bias", 1, "must be true or false, not 1"),
+    ("tie_word_embeddings", [], "must be true or false, not a list"),
+    ("hidden_act", 7, "must be a short text, not 7"),
+    ("model_type", 3, "must be a short text, not 3"),
+    ("model_type", "", "is empty"),
+    ("model_type", None, "is empty"),
+]
+
+
+@pytest.mark.parametrize(("field", "value", "words"), BROKEN)
+def test_the_line_names_the_field(field: str, value: object, words: str) -> None:
+    line = judge(LLAMA | {field: value})
+    assert words in line
+    assert field in line
+
+
+@pytest.mark.parametrize(
+    "field", ["model_type", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "vocab_size"]
+)
+def test_a_missing_field_is_named(field: str) -> None:
+    line = judge({key: value for key, value in LLAMA.items() if key != field})
+    assert f"the-model: {field} is missing" in line
+
+
+# (profile, field, value, words of the line)
+BROKEN_ELSEWHERE = [
+    ("Qwen/Qwen3-30B-A3B", "num_experts", 0, "num_experts must be positive"),
+    ("Qwen/Qwen3-30B-A3B", "num_experts_per_tok", 500, "num_experts_per_tok (500) exceeds num_experts (128)"),
+    ("Qwen/Qwen3-30B-A3B", "mlp_only_layers", "all", "mlp_only_layers must be a list of whole numbers"),
+    ("deepseek-ai/DeepSeek-V3", "kv_lora_rank", 0, "kv_lora_rank must be positive"),
+    ("deepseek-ai/DeepSeek-V3", "qk_rope_head_dim", 63, "qk_rope_head_dim (63) must be even"),
+    ("google/gemma-3-1b-it", "layer_types", ["full_attention"], "layer_types has 1 entries for 26 layers"),
+    ("google/gemma-3-1b-it", "layer_types", ["linear_attention"] * 26, "layer_types holds 'linear_attention'"),
+    ("google/gemma-2-9b", "attn_logit_softcapping", "hot", "attn_logit_softcapping must be a number or null"),
+    ("microsoft/Phi-4-mini-instruct", "partial_rotary_factor", 7, "partial_rotary_factor must be a number from 0 to 1"),
+    ("HuggingFaceTB/SmolLM3-3B", "no_rope_layers", [1, 0], "no_rope_layers has 2 entries for 36 layers"),
+    ("EleutherAI/gpt-neo-1.3B", "attention_types", [["global"], 3], "attention_types must be like"),
+    ("EleutherAI/gpt-j-6b", "rotary_dim", 1000, "rotary_dim (1000) exceeds the width of a head (256)"),
+    ("google-bert/bert-base-uncased", "is_decoder", True, "is_decoder is true"),
+    ("openai-community/gpt2", "add_cross_attention", True, "add_cross_attention is true"),
+    ("openai-community/gpt2", "n_embd", -1, "hidden_size must be positive"),
+]
+
+
+@pytest.mark.parametrize(("profile", "field", "value", "words"), BROKEN_ELSEWHERE)
+def test_other_families_name_their_fields(profile: str, field: str, value: object, words: str) -> None:
+    assert words in judge(CONFIGS[profile] | {field: value})
+
+
+# ------------------------------------------------------------------------------------------------ what is not covered
+
+
+def test_an_unknown_architecture_is_named_and_some_known_ones_are_listed() -> None:
+    with pytest.raises(UnsupportedError, match=r"architecture 'megalodon' is not covered; covered are llama, mistral, .* more"):
+        spec_from_config(LLAMA | {"model_type": "megalodon"}, id="x", source="test")
+
+
+@pytest.mark.parametrize("model_type", ["t5", "jamba", "mamba", "qwen3_next", "deepseek_v32", "llava", "vit", "internlm2"])
+def test_refused_architectures_give_a_reason(model_type: str) -> None:
+    assert model_type not in SUPPORTED
+    with pytest.raises(UnsupportedError, match=rf"^x: {model_type} (is|mixes|wraps|chooses) "):
+        spec_from_config({"model_type": model_type}, id="x", source="test")
+
+
+def test_a_wrapper_says_how_to_price_its_language_model() -> None:
+    wrapper = {"model_type": "some_vl", "text_config": LLAMA, "vision_config": {"hidden_size": 1024}}
+    with pytest.raises(UnsupportedError, match=r"vision or audio parts, which are not covered; .* save its text_config \(llama\)"):
+        spec_from_config(wrapper, id="x", source="test")
+    with pytest.raises(UnsupportedError, match=r"which are not covered$"):
+        spec_from_config(wrapper | {"text_config": {"model_type": "jamba"}}, id="x", source="test")
+
+
+def test_assumptions_are_said() -> None:
+    config = LLAMA | {"architectures": ["LlamaModel"], "quantization_config": {"quant_method": "awq"}}
+    spec = spec_from_config(config, id="x", source="test")
+    assert spec.params == 8_030_261_248
+    assert any("LlamaModel" in note for note in spec.notes)
+    assert any("quantised" in note for note in spec.notes)
+
+
+# ------------------------------------------------------------------------------------------------ mutations
+
+FIELDS = sorted({key for config in CONFIGS.values() for key in config})
+JUNK: st.SearchStrategy[object] = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-(10**6), 10**6),
+    st.integers(0, 300),
+    st.sampled_from([10**12, -(10**12), 10**40, 2**31, 2**63, 4300, 0, -1, 1, 1.5, float("nan"), float("inf"), -0.0]),
+    st.floats(allow_nan=True),
+    st.text(max_size=20),
+    st.sampled_from(["full_attention", "sliding_attention", "silu", "x" * 10_000, "../../etc/passwd", "\n\n", "llama", "jamba"]),
+    st.lists(st.integers(-2, 40), max_size=40),
+    st.lists(st.sampled_from(["full_attention", "sliding_attention", "sparse", "dense"]), max_size=40),
+    st.lists(st.lists(st.one_of(st.integers(-1, 9), st.lists(st.text(max_size=6), max_size=3)), max_size=3), max_size=3),
+    st.dictionaries(
+        st.sampled_from(["partial_rotary_factor", "rope_type", "x"]), st.one_of(st.none(), st.floats(), st.text(max_size=5)), max_size=3
+    ),
+    st.just(LLAMA),
+)
+
+
+@st.composite
+def mutated(draw: st.DrawFn) -> dict[str, Any]:
+    """A profile's config with one to four of its fields dropped, swapped with one another, or filled with something else."""
+    config = dict(CONFIGS[draw(st.sampled_from(sorted(CONFIGS)))])
+    for _ in range(draw(st.integers(1, 4))):
+        field = draw(st.one_of(st.sampled_from(sorted(config)), st.sampled_from(FIELDS))) if config else draw(st.sampled_from(FIELDS))
+        change = draw(st.sampled_from(["drop", "junk", "junk", "swap", "scale", "type"]))
+        if change == "drop":
+            config.pop(field, None)
+        elif change == "junk":
+            config[field] = draw(JUNK)
+        elif change == "swap":
+            other = draw(st.sampled_from(sorted(config))) if config else field
+            config[field], config[other] = config.get(other), config.get(field)
+        elif change == "scale" and isinstance(config.get(field), int):
+            config[field] = config[field] * draw(st.sampled_from([-1, 2, 3, 1000])) + draw(st.integers(-1, 1))
+        elif change == "type":
+            config["model_type"] = draw(st.sampled_from(SUPPORTED))
+    return config
+
+
+@settings(max_examples=2000)
+@given(mutated())
+def test_a_mutated_config_gives_an_answer_or_a_clear_line(config: dict[str, Any]) -> None:
+    judge(config)
+
+
+@given(st.dictionaries(st.sampled_from([*FIELDS, "x"]), JUNK, max_size=12), st.sampled_from(SUPPORTED))
+def test_a_config_of_nothing_but_junk(config: dict[str, Any], model_type: str) -> None:
+    judge(config | {"model_type": model_type})
+
+
+# ------------------------------------------------------------------------------------------------ files
+
+WHOLE = json.dumps(LLAMA, indent=2)
+
+
+@given(st.integers(0, len(WHOLE) - 2))
+def test_a_truncated_file(tmp_path_factory: pytest.TempPathFactory, length: int) -> None:
+    path = tmp_path_factory.mktemp("cut") / "config.json"
+    path.write_text(WHOLE[:length], encoding="utf-8")
+    with pytest.raises(InvalidInputError, match=r"config\.json is not valid JSON: .* at line \d+, column \d+; is it complete\?"):
+        load_model(str(path))
+
+
+# (bytes of the file, words of the line)
+FILES = [
+    (b"", "is not valid JSON"),
+    (b"[]", "is no model config: it holds a list, not an object"),
+    (b"null", "is no model config: it holds a NoneType"),
+    (b'"llama"', "is no model config: it holds a str"),
+    (b"{}", "model_type is missing"),
+    (b'{"dim": 4096, "n_layers": 32}', "model_type is missing"),
+    (b"\xff\xfe\x00", "is not text in UTF-8"),
+    (b"\x80\x04pickle", "is not text in UTF-8"),
+    (b"[" * 100_000, "is no model config"),
+    (b'{"hidden_size": ' + b"9" * 5000 + b"}", "is no model config"),
+    (b'{"model_type": "llama",}', "is not valid JSON"),
+    (b" " * 9_000_000, "larger than 8 MB"),
+]
+
+
+@pytest.mark.parametrize(("content", "words"), FILES)
+def test_a_file_that_is_no_config(tmp_path: Path, content: bytes, words: str) -> None:
+    path = tmp_path / "config.json"
+    path.write_bytes(content)
+    with pytest.raises(AdvisorError, match=words) as caught:
+        load_model(str(path))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    path.write_bytes(b"\xef\xbb\xbf" + WHOLE.encode())
+    assert load_model(str(path)).params == 8_030_261_248
+
+
+def test_a_file_that_may_not_be_read(tmp_path: Path) -> None:
+    (tmp_path / "config.json").symlink_to(tmp_path / "config.json")
+    with pytest.raises(InvalidInputError, match=r"(cannot be read|holds no config)"):
+        load_model(str(tmp_path))

@@ -1,0 +1,421 @@
+"""What a model reference is taken to mean: names, paths, and repositories in a cache made by hand. Nothing here needs the network."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+import pytest
+from huggingface_hub import constants, errors
+from hypothesis import given, strategies as st
+
+from advisor import config_files, hub, profiles
+from advisor.errors import AdvisorError, InvalidInputError, UnknownNameError, UnsupportedError
+from advisor.hub import load_model, search_models
+from advisor.names import contains, tokens
+
+ROWS = search_models()
+TINY = {
+    "model_type": "llama",
+    "architectures": ["LlamaForCausalLM"],
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "vocab_size": 320,
+}
+TINY_PARAMS = 2 * 320 * 64 + 64 + 2 * (2 * 64 * 64 + 2 * 64 * 32 + 3 * 64 * 128 + 2 * 64)
+
+# (what was typed, the id it means)
+NAMES = [
+    ("llama-70b", "meta-llama/Llama-3.1-70B"),
+    ("Llama 70B", "meta-llama/Llama-3.1-70B"),
+    ("llama_8b", "meta-llama/Llama-3.1-8B"),
+    ("llama-3.1-8b", "meta-llama/Llama-3.1-8B"),
+    ("Llama-3.1-8B-Instruct", "meta-llama/Llama-3.1-8B-Instruct"),
+    ("meta-llama/llama-3.1-8b-instruct", "meta-llama/Llama-3.1-8B-Instruct"),
+    ("llama-3-8b", "meta-llama/Meta-Llama-3-8B"),
+    ("llama-2-7b", "meta-llama/Llama-2-7b-hf"),
+    ("Llama-2-7b-chat", "meta-llama/Llama-2-7b-chat-hf"),
+    ("unsloth/Llama-3.2-1B", "unsloth/Llama-3.2-1B"),
+    ("mistral-7b", "mistralai/Mistral-7B-v0.1"),
+    ("mistral 7b instruct", "mistralai/Mistral-7B-v0.1"),
+    ("Mistral-7B-Instruct-v0.3", "mistralai/Mistral-7B-Instruct-v0.3"),
+    ("zephyr", "HuggingFaceH4/zephyr-7b-beta"),
+    ("mixtral", "mistralai/Mixtral-8x7B-v0.1"),
+    ("mixtral 8x22b", "mistralai/Mixtral-8x22B-v0.1"),
+    ("qwen2.5-7b", "Qwen/Qwen2.5-7B"),
+    ("qwen2_5 7b", "Qwen/Qwen2.5-7B"),
+    ("Qwen2.5-Coder-7B-Instruct", "Qwen/Qwen2.5-Coder-7B-Instruct"),
+    ("qwen3 8b", "Qwen/Qwen3-8B"),
+    ("qwen3-30b", "Qwen/Qwen3-30B-A3B"),
+    ("gemma 2 9b it", "google/gemma-2-9b-it"),
+    ("phi 1.5", "microsoft/phi-1_5"),
+    ("phi-1_5", "microsoft/phi-1_5"),
+    ("phi4 mini", "microsoft/Phi-4-mini-instruct"),
+    ("gpt oss 120b", "openai/gpt-oss-120b"),
+    ("deepseek r1", "deepseek-ai/DeepSeek-R1"),
+    ("r1 distill llama 8b", "deepseek-ai/DeepSeek-R1-Distill-Llama-8B"),
+    ("gpt2", "openai-community/gpt2"),
+    ("pythia 1.4b", "EleutherAI/pythia-1.4b"),
+    ("bloom-7b1", "bigscience/bloom-7b1"),
+    ("bert-base-uncased", "google-bert/bert-base-uncased"),
+]
+
+
+@pytest.mark.parametrize(("typed", "id"), NAMES)
+def test_names_resolve_and_say_so(typed: str, id: str) -> None:
+    spec = load_model(typed)
+    assert spec.id == id
+    assert repr(typed) in spec.resolved_from
+    assert f"→ {id} (" in spec.resolved_from
+
+
+# (what was typed, ids that the error must list)
+AMBIGUOUS = [
+    ("llama", {"meta-llama/Llama-3.1-8B", "huggyllama/llama-7b"}),
+    ("mistral", {"mistralai/Mistral-7B-v0.1", "mistralai/Mistral-Large-Instruct-2407"}),
+    ("gemma 27b", {"google/gemma-2-27b", "google/gemma-3-27b-it"}),
+    ("distill qwen", {"deepseek-ai/DeepSeek-R1-Distill-Qwen-7B", "deepseek-ai/DeepSeek-R1-Distill-Qwen-14B"}),
+]
+
+
+@pytest.mark.parametrize(("typed", "expected"), AMBIGUOUS)
+def test_ambiguous_names_list_the_candidates(typed: str, expected: set[str]) -> None:
+    with pytest.raises(UnknownNameError, match="fits several") as caught:
+        load_model(typed)
+    assert expected <= set(caught.value.candidates)
+    assert "\n" not in str(caught.value)
+
+
+# (misspelt, a name that must be offered)
+MISSPELT = [
+    ("lama-70b", "llama-70b"),
+    ("llama-3.1-7b", "llama-3.1-8b"),
+    ("mistrall-7b", "mistral-7b"),
+    ("qwen-2.5-8b", "qwen2.5-7b"),
+    ("gema-2-9b", "gemma-2-9b"),
+    ("falcn-7b", "falcon-7b"),
+]
+
+
+@pytest.mark.parametrize(("typed", "offered"), MISSPELT)
+def test_misspelt_names_are_offered(typed: str, offered: str) -> None:
+    with pytest.raises(UnknownNameError, match="did you mean") as caught:
+        load_model(typed)
+    assert offered in caught.value.candidates
+
+
+# (reference, words of the reason)
+REFUSED = [
+    ("t5-base", "encoder-decoder"),
+    ("whisper-tiny", "encoder-decoder"),
+    ("jamba", "state-space"),
+    ("falcon-mamba-7b", "state-space"),
+    ("nemotron-h-56b", "mixes attention"),
+    ("qwen3-next", "mixes attention"),
+    ("qwen3.5-9b", "mixes attention"),
+    ("gemma-3-27b", "vision"),
+    ("llama-4-scout", "vision"),
+    ("qwen2-vl-7b", "vision"),
+    ("deepseek-v3.2", "index"),
+    ("internlm2-7b", "its own repository"),
+    ("qwen-7b", "its own repository"),
+]
+
+
+@pytest.mark.parametrize(("typed", "reason"), REFUSED)
+def test_known_models_that_are_not_covered_say_why(typed: str, reason: str) -> None:
+    with pytest.raises(UnsupportedError, match=reason.replace("its own", "(its own|of its own)")) as caught:
+        load_model(typed)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_refusal_names_covered_models_of_the_same_words() -> None:
+    with pytest.raises(UnsupportedError, match=r"covered and near in name: .*Qwen/Qwen2\.5-7B"):
+        load_model("qwen-7b")
+
+
+@pytest.mark.parametrize("empty", ["", "   ", "x" * 2000])
+def test_no_name_at_all(empty: str) -> None:
+    with pytest.raises(InvalidInputError, match="model: needs a name"):
+        load_model(empty)
+
+
+# ------------------------------------------------------------------------------------------------ laws over all names
+
+ALL_NAMES = [(row, name) for row in hub._rows() for name in row.names]
+
+
+def test_names_are_unique() -> None:
+    counts = Counter(name.lower() for _, name in ALL_NAMES)
+    assert [name for name, count in counts.items() if count > 1] == []
+
+
+def test_profiles_are_sorted_and_tell_their_source() -> None:
+    for kind in ("models", "not_covered"):
+        for path in sorted((profiles.ROOT / kind).glob("*.json")):
+            text = path.read_text(encoding="utf-8")
+            rows = json.loads(text)
+            ids = [row["id"] for row in rows]
+            assert ids == sorted(ids, key=str.lower), path.name
+            assert text == json.dumps(rows, indent=1, ensure_ascii=False) + "\n", path.name
+    for row in hub._rows():
+        assert row.source
+        assert row.source_date[:2] == "20"
+
+
+@given(st.sampled_from(ALL_NAMES), st.data())
+def test_every_name_finds_its_row_in_any_spelling(entry: tuple[hub.ModelRow, str], data: st.DataObject) -> None:
+    row, name = entry
+    organisation, slash, plain = name.rpartition("/")
+    mark = data.draw(st.sampled_from([" ", "-", "_-"]))
+    typed = organisation + slash + plain.replace("-", mark)
+    typed = data.draw(st.sampled_from([typed, typed.upper(), typed.lower()]))
+    if not row.covered:
+        with pytest.raises(UnsupportedError):
+            load_model(typed)
+    else:
+        assert load_model(typed).id == (name if "/" in name else row.id)
+
+
+def assert_one_clear_line(text: str) -> None:
+    try:
+        params, line = load_model(text).params, ""
+    except AdvisorError as error:
+        params, line = 0, str(error)
+    assert params > 0 or line
+    assert "\n" not in line
+    assert len(line) < 600
+
+
+@given(st.text(max_size=60))
+def test_any_text_is_a_model_or_one_clear_line(text: str) -> None:
+    if "/" in text or text.startswith((".", "~")):
+        return  # paths and repositories are tested below
+    assert_one_clear_line(text)
+
+
+@given(st.lists(st.sampled_from(["llama", "3.1", "8b", "70b", "instruct", "qwen", "7b"]), max_size=4))
+def test_tokens_survive_punctuation(words: list[str]) -> None:
+    assert tokens("-".join(words)) == tokens(" ".join(words)) == tokens("/".join(words)) == tuple(words)
+    assert contains(tuple(words), tuple(words))
+
+
+def test_search() -> None:
+    assert [row.id for row in search_models("llama 3.1")] == [
+        "meta-llama/Llama-3.1-405B",
+        "meta-llama/Llama-3.1-70B",
+        "meta-llama/Llama-3.1-8B",
+    ]
+    assert {row.model_type for row in search_models("gemma")} == {"gemma", "gemma2", "gemma3_text"}
+    assert search_models("no such model") == ()
+    assert len(search_models()) == len(ROWS) >= 100
+
+
+def test_reading_and_resolving_is_quick() -> None:
+    """15 ms on two idle cores; the test leaves room for busy ones."""
+    script = "import time, advisor.hub as h; t = time.perf_counter(); h.load_model('llama-70b'); print(time.perf_counter() - t)"
+    runs = [float(subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout) for _ in range(3)]
+    assert min(runs) < 0.1
+    start = time.perf_counter()
+    load_model("llama-70b")
+    assert time.perf_counter() - start < 0.05
+
+
+# ------------------------------------------------------------------------------------------------ paths
+
+
+def write_config(directory: Path, config: object = TINY) -> Path:
+    directory.mkdir(parents=True, exist_ok=True)
+    path = directory / "config.json"
+    path.write_text(json.dumps(config), encoding="utf-8")
+    return path
+
+
+def test_a_directory_and_its_config_are_the_same_model(tmp_path: Path) -> None:
+    file = write_config(tmp_path / "my-model")
+    for reference in (str(file), str(tmp_path / "my-model"), str(tmp_path / "my-model") + "/"):
+        spec = load_model(reference)
+        assert (spec.id, spec.params) == ("my-model", TINY_PARAMS)
+        assert str(file) in spec.resolved_from
+        assert spec.config_json == file.read_text(encoding="utf-8")
+
+
+def test_a_config_under_another_name(tmp_path: Path) -> None:
+    file = write_config(tmp_path).rename(tmp_path / "tiny.json")
+    assert load_model(str(file)).id == "tiny"
+
+
+def test_paths_may_be_relative_or_in_the_home_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_config(tmp_path / "sub" / "model")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for reference in ("./sub/model", "sub/model", "~/sub/model"):
+        assert load_model(reference).params == TINY_PARAMS
+
+
+def test_a_bare_word_is_a_path_only_if_a_config_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "llama-70b").mkdir()
+    assert load_model("llama-70b").id == "meta-llama/Llama-3.1-70B"
+    write_config(tmp_path / "llama-70b")
+    assert load_model("llama-70b").params == TINY_PARAMS
+
+
+# (files of the directory, words of the error)
+NO_CONFIG = [
+    ((), "holds no config.json: give the directory of a saved Hugging Face model"),
+    (("adapter_config.json", "adapter_model.safetensors"), "holds an adapter, not a model"),
+    (("model-Q4_K_M.gguf",), "holds GGUF files"),
+]
+
+
+@pytest.mark.parametrize(("files", "words"), NO_CONFIG)
+def test_a_directory_without_config(tmp_path: Path, files: tuple[str, ...], words: str) -> None:
+    for name in files:
+        (tmp_path / name).write_text("{}", encoding="utf-8")
+    with pytest.raises(InvalidInputError, match=words):
+        load_model(str(tmp_path))
+
+
+def test_an_unknown_bare_word_that_is_a_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "outputs").mkdir()
+    with pytest.raises(InvalidInputError, match=r"holds no config\.json"):
+        load_model("outputs")
+
+
+@pytest.mark.parametrize("missing", ["./nothing", "/no/such/place", "missing.json", "~/nowhere-at-all"])
+def test_a_missing_path(missing: str) -> None:
+    with pytest.raises(InvalidInputError, match="no such file or directory"):
+        load_model(missing)
+
+
+# ------------------------------------------------------------------------------------------------ the Hub
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+TOKEN = "hf_averysecrettoken"
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache directory, and no network."""
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(config_files, "_reachable", lambda endpoint: False)
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    return tmp_path
+
+
+def put_in_cache(cache: Path, repository: str, config: object = TINY) -> None:
+    """The layout of huggingface_hub: refs/main names a commit, whose files lie in snapshots/<commit>/."""
+    folder = cache / f"models--{repository.replace('/', '--')}"
+    (folder / "refs").mkdir(parents=True)
+    (folder / "refs" / "main").write_text(COMMIT, encoding="utf-8")
+    write_config(folder / "snapshots" / COMMIT, config)
+
+
+def test_a_cached_repository_needs_no_network(cache: Path) -> None:
+    put_in_cache(cache, "someone/tiny")
+    spec = load_model("someone/tiny")
+    assert (spec.id, spec.params) == ("someone/tiny", TINY_PARAMS)
+    assert spec.resolved_from == f"model 'someone/tiny' → Hugging Face Hub, someone/tiny at {COMMIT[:12]}"
+
+
+def test_a_cached_repository_works_offline(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put_in_cache(cache, "someone/tiny")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert load_model("someone/tiny").params == TINY_PARAMS
+
+
+def test_a_broken_config_in_the_cache_names_the_field(cache: Path) -> None:
+    put_in_cache(cache, "someone/tiny", TINY | {"hidden_size": 0})
+    with pytest.raises(InvalidInputError, match=r"^someone/tiny: hidden_size must be positive, not 0$"):
+        load_model("someone/tiny")
+
+
+def test_a_repository_that_is_not_cached_when_the_hub_is_switched_off(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(UnknownNameError, match=r"HF_HUB_OFFLINE.*hf download someone/tiny config\.json"):
+        load_model("someone/tiny")
+
+
+@pytest.mark.usefixtures("cache")
+def test_a_repository_without_network() -> None:
+    with pytest.raises(UnknownNameError, match=r"neither known nor in the local cache.*hf download someone/tiny config\.json"):
+        load_model("someone/tiny")
+
+
+@pytest.mark.usefixtures("cache")
+def test_a_misspelt_repository_is_offered_its_right_name() -> None:
+    with pytest.raises(UnknownNameError) as caught:
+        load_model("meta-llama/Llama-3.1-8")
+    assert "meta-llama/Llama-3.1-8B" in caught.value.candidates
+
+
+def answer(status: int) -> Any:
+    """A response of whatever HTTP library this huggingface_hub uses."""
+    module = sys.modules[errors.HfHubHTTPError.__mro__[1].__module__.split(".")[0]]
+    request = module.Request("GET", "https://hub.example/x")
+    return module.Response(status, request=request)
+
+
+# (what the library raises, class of ours, words of the line)
+HUB_ERRORS = [
+    (lambda: errors.GatedRepoError("gated", response=answer(403)), InvalidInputError, r"is gated: accept its terms .*hf auth login"),
+    (lambda: errors.RepositoryNotFoundError("404", response=answer(404)), UnknownNameError, "not on the Hub, or it is private"),
+    (lambda: errors.RemoteEntryNotFoundError("no", response=answer(404)), InvalidInputError, "holds no config.json"),
+    (lambda: errors.LocalEntryNotFoundError("offline"), UnknownNameError, "the Hub cannot be reached"),
+    (lambda: errors.HfHubHTTPError("oops", response=answer(503)), InvalidInputError, "the Hub answered 503"),
+    (lambda: OSError("disk full"), InvalidInputError, "cannot be fetched from the Hub"),
+    (lambda: TimeoutError("slow"), InvalidInputError, r"cannot be fetched from the Hub \(TimeoutError\)"),
+    (lambda: RuntimeError("something new"), InvalidInputError, r"cannot be fetched from the Hub \(RuntimeError\)"),
+]
+
+
+@pytest.mark.usefixtures("cache")
+@pytest.mark.parametrize(("make", "expected", "words"), HUB_ERRORS)
+def test_what_the_hub_refuses_is_one_clear_line(
+    make: Any, expected: type[AdvisorError], words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*args: object, **kwargs: object) -> str:
+        error: Exception = make()
+        raise error
+
+    monkeypatch.setattr(config_files, "_reachable", lambda endpoint: True)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", refuse)
+    with pytest.raises(expected, match=words) as caught:
+        load_model("someone/tiny")
+    assert "\n" not in str(caught.value)
+    assert TOKEN not in str(caught.value)
+
+
+def test_a_repository_on_the_hub(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fetch(repository: str, name: str, **options: object) -> str:
+        put_in_cache(cache, repository)
+        return str(cache / "models--someone--tiny" / "snapshots" / COMMIT / name)
+
+    monkeypatch.setattr(config_files, "_reachable", lambda endpoint: True)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", fetch)
+    assert load_model("someone/tiny").params == TINY_PARAMS
+
+
+@pytest.mark.usefixtures("cache")
+@pytest.mark.parametrize("bad", ["some one/tiny", "a/b/c", "some..one/tiny", "-x/tiny"])
+def test_what_is_no_repository_id(bad: str) -> None:
+    with pytest.raises(InvalidInputError):
+        load_model(bad)
+
+
+def test_a_closed_port_is_not_reachable() -> None:
+    start = time.perf_counter()
+    assert not config_files._reachable("http://127.0.0.1:9")
+    assert time.perf_counter() - start < 5
