@@ -15,7 +15,7 @@ peft = pytest.importorskip("peft")
 from advisor.architectures import spec_from_config  # noqa: E402
 from advisor.ladder import plan_from_request, request_from, snippet  # noqa: E402
 from advisor.memory import trainable_params  # noqa: E402
-from advisor.values import ALL_LINEAR, DType, GpuSpec, Method, ModelSpec, Optimizer, Plan, Stack  # noqa: E402
+from advisor.values import ALL_LINEAR, DType, GpuSpec, Method, ModelSpec, Optimizer, Plan, Sharding, Stack  # noqa: E402
 
 TORCH = {DType.FP32: torch.float32, DType.BF16: torch.bfloat16, DType.FP16: torch.float16}
 CONFIG = {
@@ -43,6 +43,7 @@ PLANS: list[dict[str, Any]] = [
     {"method": "full", "optimizer": "adamw_8bit"},
     {"method": "full", "precision": "bf16-amp", "optimizer": "sgd"},
     {"method": "lora", "loss": "fused"},
+    {"method": "qlora", "gpus": 2},
 ]
 CARD = GpuSpec(name="card", vendor="nvidia", usable_bytes=8 << 30, usable_source="test")
 
@@ -59,7 +60,11 @@ def run(model: ModelSpec, options: dict[str, Any], stack: str) -> tuple[Plan, di
     """The snippet's names after it ran. Only the device is changed: there is no GPU here, and fused Liger kernels need one."""
     plan = plan_from_request(model, CARD, request_from({"stack": stack, "seq_len": 32, "grad_accum": 1} | options))
     text = snippet(model, plan)
-    on_cpu = text.replace('device_map={"": 0}', 'device_map="cpu"').replace('output_dir="out"', 'output_dir="out", use_cpu=True')
+    on_cpu = (
+        text.replace('{"": 0}', '"cpu"')
+        .replace('{"": int(os.environ["LOCAL_RANK"])}', '"cpu"')
+        .replace('output_dir="out"', 'output_dir="out", use_cpu=True')
+    )
     names: dict[str, Any] = {}
     exec(compile(on_cpu.replace("    use_liger_kernel=True,\n", ""), "snippet", "exec"), names)
     assert ("use_liger_kernel=True" in text) is (plan.loss.value == "fused" and plan.stack is not Stack.PLAIN)
@@ -155,6 +160,14 @@ def test_trl_snippet(checkpoint: ModelSpec, options: dict[str, Any], tmp_path: P
     assert names["arguments"].max_length == plan.seq_len_tokens
     if plan.method.has_adapter:
         assert_adapter(plan, names["adapter"])
+
+
+def test_shards_of_a_quantised_base_are_of_one_type(checkpoint: ModelSpec) -> None:
+    plan = plan_from_request(checkpoint, CARD, request_from({"method": "qlora", "gpus": 4}))
+    text = snippet(checkpoint, plan.model_copy(update={"sharding": Sharding.FSDP}))
+    assert "bnb_4bit_quant_storage=torch.bfloat16" in text
+    assert "fsdp=True" in text
+    assert "device_map" not in text
 
 
 @pytest.mark.parametrize("optimizer", list(Optimizer))

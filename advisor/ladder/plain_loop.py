@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from advisor.ladder.snippet_parts import torch_dtype
-from advisor.values import DType, Optimizer, Plan
+from advisor.values import DType, Optimizer, Plan, Sharding
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +39,9 @@ def loop_lines(plan: Plan, learning_rate: str) -> Iterator[str]:
     build = OPTIMIZERS[plan.optimizer]
     if plan.gradient_checkpointing and not plan.kbit_prepare:
         yield 'model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})'
+    if plan.n_gpus > 1:
+        wrapper = "torch.distributed.fsdp.fully_shard, block by block" if plan.sharding is Sharding.FSDP else "DistributedDataParallel"
+        yield f"# wrap the model here: {wrapper}"
     yield "trained = [parameter for parameter in model.parameters() if parameter.requires_grad]"
     yield f"optimizer = {build.name}(trained, lr={learning_rate}{build.settings})"
     scaled = plan.autocast and plan.autocast_dtype is DType.FP16

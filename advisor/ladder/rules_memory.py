@@ -82,7 +82,7 @@ def kbit_upcast(s: Situation) -> Iterator[Finding]:
     yield Finding(
         id="kbit-upcast",
         level=Level.WARNING if heavy else Level.INFO,
-        message=f"prepare_model_for_kbit_training costs {format_size(extra)}: embeddings, head and norms become fp32, and with them the hidden states",
+        message=f"prepare_model_for_kbit_training costs {format_size(extra)}: embeddings, head, norms and hidden states become fp32",
         hint="--no-kbit-prepare leaves it out, as TRL does",
         numbers={"extra_bytes": extra},
     )

@@ -45,6 +45,8 @@ def _imports(model: ModelSpec, plan: Plan) -> Iterator[str]:
         transformers += ["Trainer", "TrainingArguments"]
     if plan.stack is Stack.PLAIN:
         yield from OPTIMIZERS[plan.optimizer].imports
+    if plan.quantization is not None and plan.sharding is Sharding.DDP:
+        yield "import os"
     yield "import torch"
     if peft:
         yield f"from peft import {', '.join(peft)}"
@@ -60,8 +62,8 @@ def _model(model: ModelSpec, plan: Plan) -> Iterator[str]:
     if plan.quantization is not None:
         yield f"quantization = {call('BitsAndBytesConfig', _quantization(plan))}"
         settings["quantization_config"] = "quantization"
-        if plan.n_gpus == 1:
-            settings["device_map"] = text({"": 0})
+        if plan.sharding is not Sharding.FSDP:
+            settings["device_map"] = text({"": 0}) if plan.n_gpus == 1 else '{"": int(os.environ["LOCAL_RANK"])}'
     yield f"model = {call(f'{auto}.from_pretrained', settings, text(model.id))}"
     yield "model.config.use_cache = False"
     if plan.kbit_prepare:
