@@ -6,7 +6,7 @@ between families is in the `Block` value. Legend: e bytes per element of the res
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from advisor.errors import UnsupportedError
 from advisor.memory.layers import FP32_BYTES, Setting, cast, linear, output_bytes, rms_norm, rms_norm_gemma
@@ -17,8 +17,7 @@ Heads = tuple[Tensor, Tensor, Tensor]
 """Queries, keys and values."""
 
 
-@dataclass(frozen=True, slots=True)
-class Kernel:
+class Kernel(NamedTuple):
     """How attention runs."""
 
     attention: Attention

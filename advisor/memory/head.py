@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import NamedTuple
 
 from advisor.errors import UnsupportedError
@@ -39,7 +38,7 @@ def _full(tape: Tape, normed: Tensor, model: ModelSpec, setting: Setting) -> Siz
     """All logits at once, then `logits.float()`, log-softmax and its backward in fp32 (loss/loss_utils.py `ForCausalLMLoss`)."""
     vocab = model.vocab_size
     head = Linear(name="lm_head", in_features=model.hidden_size, out_features=vocab, bias=model.head_bias)
-    unquantised = replace(setting, quantization=None, adapted=frozenset())
+    unquantised = setting._replace(quantization=None, adapted=frozenset())
     logits = linear(tape, normed, head, unquantised, setting.stream_bytes)
     logits_bytes = output_bytes(setting, setting.stream_bytes, quantized=False)
     size = Size(vocab * logits_bytes)

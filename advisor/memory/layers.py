@@ -6,8 +6,7 @@ inside matrices. Sources are files of transformers 5.23, peft 0.21 and bitsandby
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from advisor.memory.tape import Size, Tape, Tensor
 from advisor.values import Linear, Quantization
@@ -17,8 +16,7 @@ ABSMAX_SCRATCH_PER_PARAM = 1 / 16
 """Dequantising doubly quantised weights first makes an fp32 absmax per 64 weights (bitsandbytes/functional.py, dequantize_4bit)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Setting:
+class Setting(NamedTuple):
     """Everything about a plan that changes what a layer does."""
 
     stream_bytes: int

@@ -38,7 +38,7 @@ def trained_bytes_per_param(plan: Plan) -> int:
 
 def state_bytes(model: ModelSpec, plan: Plan) -> int:
     """Optimizer states inside torch's allocator, after the first step."""
-    return sum(_group_bytes(group, plan) * group.count for group in trainable_tensors(model, plan))
+    return sum(_group_bytes(group, plan) * group.copies for group in trainable_tensors(model, plan))
 
 
 def paged_bytes(model: ModelSpec, plan: Plan) -> int:
@@ -47,7 +47,7 @@ def paged_bytes(model: ModelSpec, plan: Plan) -> int:
         return 0
     per_element = 1 if plan.optimizer in _EIGHT_BIT else FP32_BYTES
     paged = (g for g in trainable_tensors(model, plan) if g.numel >= PAGED_MIN_NUMEL)
-    return sum(g.numel * g.count for g in paged) * per_element * MOMENTS[plan.optimizer]
+    return sum(g.numel * g.copies for g in paged) * per_element * MOMENTS[plan.optimizer]
 
 
 def _group_bytes(group: TensorGroup, plan: Plan) -> int:

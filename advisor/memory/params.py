@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from advisor.values import ALL_LINEAR, Block, Linear, Method, ModelSpec, Plan
 
 
-@dataclass(frozen=True, slots=True)
-class TensorGroup:
-    """`count` equal trainable tensors of `numel` elements each."""
+class TensorGroup(NamedTuple):
+    """`copies` equal trainable tensors of `numel` elements each."""
 
     numel: int
-    count: int
+    copies: int
     rows: int
     """First dimension; 0 for vectors. Adafactor's factored state needs it."""
 
@@ -39,7 +38,7 @@ def adapted(model: ModelSpec, plan: Plan) -> Iterator[tuple[Block, Linear]]:
 
 def adapter_params(model: ModelSpec, plan: Plan) -> int:
     """Parameters that LoRA adds: r (in + out) per matrix (LoRA, section 4.1); DoRA adds a magnitude per output (DoRA, section 4.1)."""
-    return sum(group.numel * group.count for group in adapter_tensors(model, plan))
+    return sum(group.numel * group.copies for group in adapter_tensors(model, plan))
 
 
 def adapter_tensors(model: ModelSpec, plan: Plan) -> Iterator[TensorGroup]:

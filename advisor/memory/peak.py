@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 from advisor.memory.attention import Kernel
 from advisor.memory.gradients import gradient_bytes
@@ -39,8 +39,7 @@ def estimate_memory(model: ModelSpec, plan: Plan, gpu: GpuSpec | None = None) ->
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
+class Batch(NamedTuple):
     """What the tapes' polynomials are evaluated at."""
 
     tokens: int
@@ -48,8 +47,7 @@ class Batch:
     """Pairs of tokens of the same sequence."""
 
 
-@dataclass(frozen=True, slots=True)
-class Standing:
+class Standing(NamedTuple):
     """Everything about a plan that does not depend on the batch, on one card."""
 
     weights_bytes: int
@@ -100,7 +98,11 @@ def _dynamic(phase: Phase, stations: tuple[Station, ...], standing: Standing, pl
 
 def _step(program: Program, standing: Standing, batch: Batch) -> PhaseBytes:
     held = program.outlives_backward.at(batch.tokens, batch.pairs)
-    moving = ((Term.GRADIENTS, standing.bucket_bytes + standing.gradient_bytes), (Term.LOGITS, held), (Term.TEMPORARIES, standing.step_bytes))
+    moving = (
+        (Term.GRADIENTS, standing.bucket_bytes + standing.gradient_bytes),
+        (Term.LOGITS, held),
+        (Term.TEMPORARIES, standing.step_bytes),
+    )
     return _phase(Phase.OPTIMIZER_STEP, (*standing.resident, *moving))
 
 

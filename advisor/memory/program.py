@@ -7,8 +7,8 @@ stack runs them. It depends on the model and on the plan's kind, not on the batc
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 from advisor.memory.attention import Kernel
 from advisor.memory.blocks import block_tape
@@ -18,8 +18,7 @@ from advisor.memory.tape import ZERO, Size, Walk, backward, forward
 from advisor.values import Block, Loss, ModelSpec
 
 
-@dataclass(frozen=True, slots=True)
-class Loop:
+class Loop(NamedTuple):
     """What the training loop does that memory notices."""
 
     checkpointing: bool
@@ -29,8 +28,7 @@ class Loop:
     loss: Loss
 
 
-@dataclass(frozen=True, slots=True)
-class Station:
+class Station(NamedTuple):
     """A moment that may be the peak: everything alive on top of weights, adapters and states."""
 
     live: Size
@@ -42,8 +40,7 @@ class Station:
     """Parameter gradients so far (included in `live`)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Program:
+class Program(NamedTuple):
     forward: tuple[Station, ...]
     backward: tuple[Station, ...]
     outlives_backward: Size
@@ -54,8 +51,7 @@ class Program:
     """Candidates for the highest that one block goes in its backward, above what rests."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Layer:
+class _Layer(NamedTuple):
     """The walks of one kind of block."""
 
     entry: Size
@@ -75,8 +71,7 @@ def _layer(block: Block, hidden: int, setting: Setting, kernel: Kernel, loop: Lo
     return _Layer(entry.size, quiet, keeping, back)
 
 
-@dataclass(frozen=True, slots=True)
-class _Step:
+class _Step(NamedTuple):
     """Everything that the stations of a step are made from."""
 
     runs: tuple[tuple[_Layer, int], ...]

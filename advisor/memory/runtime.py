@@ -5,8 +5,8 @@ The CUDA context and the residuals of measured runs are data: `profiles/runtime/
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cache
+from typing import Any, NamedTuple
 
 from advisor.profiles import read
 from advisor.units import MIB
@@ -27,8 +27,7 @@ def workspace_bytes(gpu: GpuSpec | None) -> int:
     return HANDLES * (CUBLAS_WORKSPACE_HOPPER_BYTES if hopper else CUBLAS_WORKSPACE_BYTES)
 
 
-@dataclass(frozen=True, slots=True)
-class Context:
+class Context(NamedTuple):
     """The CUDA context of a process: outside the allocator, inside what nvidia-smi shows."""
 
     context_bytes: int
@@ -61,7 +60,7 @@ def _measured_cards(tier: str) -> frozenset[str]:
 
 
 @cache
-def _residuals(tier: str) -> dict[str, dict[str, float]]:
+def _residuals(tier: str) -> dict[str, Any]:
     row = next((row for row in read("measurements/residuals") if row["tier"] == tier), None)
     if row is None:
         raise LookupError(f"profiles/measurements/residuals holds no row for the tier {tier!r}")
