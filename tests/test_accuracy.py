@@ -240,9 +240,9 @@ def test_unseen_is_never_narrower_and_the_estimate_is_inside(pairs):
 def test_residuals_are_of_the_reading_nearest_to_the_process():
     row = run("a", ("allocated", 20 * GB, None), ("reserved", 22 * GB, None), ("process", 33 * GB, None))
     (residual,) = residuals_of(accuracy(estimator(), resolve, [row]))
-    assert (residual.metric, residual.ratio, residual.group) == ("process", 3.0, "a/b · Tesla T4")
+    assert (residual.metric, residual.share, residual.group) == ("process", 2.0, "a/b · Tesla T4")  # 33 measured, 11 predicted, 11 move
     (residual,) = residuals_of(accuracy(estimator(), resolve, [row]), (Metric.RESERVED, Metric.ALLOCATED))
-    assert (residual.metric, residual.ratio) == ("reserved", 2.0)
+    assert (residual.metric, residual.share) == ("reserved", 1.0)
 
 
 # ------------------------------------------------------------------------------------------------ the closed form on the real rows
