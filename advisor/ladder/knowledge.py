@@ -10,17 +10,6 @@ from advisor import profiles
 
 
 @dataclass(frozen=True, slots=True)
-class Threshold:
-    """A number that rules compare with. `judgement` is true where no source gives it."""
-
-    value: float
-    meaning: str
-    source: str
-    evidence: tuple[str, ...]
-    judgement: bool
-
-
-@dataclass(frozen=True, slots=True)
 class Fact:
     """A published result and where it stands."""
 
@@ -39,11 +28,6 @@ def _rows(kind: str) -> dict[str, dict[str, Any]]:
 def threshold(name: str) -> float:
     """The value alone, for a comparison."""
     return float(_rows("threshold")[name]["value"])
-
-
-def threshold_row(name: str) -> Threshold:
-    row = _rows("threshold")[name]
-    return Threshold(row["value"], row["meaning"], row["source"], tuple(row["evidence"]), row["judgement"])
 
 
 def fact(name: str) -> Fact:
