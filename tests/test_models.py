@@ -151,6 +151,7 @@ EXTRAS: dict[str, dict[str, Any]] = {
     "deepseek_v2": {"num_experts_per_tok": 2, "n_routed_experts": 8, "moe_intermediate_size": 32},
     "deepseek_v3": {"n_routed_experts": 16, "moe_intermediate_size": 32},
     "distilbert": {"hidden_dim": 96},
+    "dots1": {"num_experts_per_tok": 2, "n_routed_experts": 8, "n_shared_experts": 1, "moe_intermediate_size": 32},
     "ernie4_5_moe": {"moe_num_experts": 8, "moe_intermediate_size": 32},
     "glm4_moe": {"n_routed_experts": 16, "moe_intermediate_size": 32},
     "glm4_moe_lite": {"n_routed_experts": 16, "moe_intermediate_size": 32},
@@ -213,7 +214,7 @@ CHOICES: dict[str, list[Any]] = {
     "word_embed_proj_dim": [32, 64],
 }
 # head_dim is not the reader's to choose: it is overwritten (latent attention) or must be as wide as it is (others).
-FIXED_HEAD_DIM = {"deepseek_v2", "deepseek_v3", "glm4_moe_lite", "minicpm3"}
+FIXED_HEAD_DIM = {"deepseek_v2", "deepseek_v3", "glm4_moe_lite", "minicpm3", "youtu"}
 VARIANTS = 10
 
 
@@ -337,6 +338,26 @@ ATTENTION = [
 @pytest.mark.parametrize(("name", "field", "expected"), ATTENTION)
 def test_attention_of_models(name: str, field: str, expected: object) -> None:
     assert getattr(load_model(name).blocks[0].attention, field) == expected
+
+
+# (name, attention weights dropped, outputs dropped, embedding dropped)
+DROPOUT = [
+    ("llama-3.1-8b", False, "none", False),
+    ("gpt2", True, "both", True),
+    ("opt-1.3b", False, "both", False),
+    ("pythia-1b", False, "none", False),
+    ("bert-base", True, "both", True),
+    ("distilbert", True, "mlp", True),
+    ("modernbert", False, "none", False),
+    ("seed-oss-36b", True, "both", False),
+]
+
+
+@pytest.mark.parametrize(("name", "attention", "residual", "embedding"), DROPOUT)
+def test_dropout_of_models(name: str, attention: bool, residual: str, embedding: bool) -> None:
+    spec = load_model(name)
+    found = {(block.attention.dropout, block.residual_dropout) for block in spec.blocks}
+    assert (found, spec.embedding_dropout) == ({(attention, residual)}, embedding)
 
 
 # (name, runs of equal layers: how many, or (layers, window) of the first ones)

@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping
 
 from advisor.architectures.config import Config
+from advisor.architectures.dropout import drops_embedding, with_dropout
 from advisor.architectures.parts import Shape
 from advisor.architectures.refusals import check_covered
 from advisor.architectures.table import SUPPORTED, builder
@@ -47,7 +48,7 @@ def spec_from_config(
         kind=shape.kind,
         hidden_size=shape.trunk.hidden,
         vocab_size=shape.trunk.vocab,
-        blocks=shape.blocks,
+        blocks=with_dropout(reader, model_type, shape),
         embedding_params=shape.embedding_params,
         head_params=shape.head_params,
         head_bias=shape.head_bias,
@@ -58,6 +59,7 @@ def spec_from_config(
         scales_logits=shape.scales_logits,
         softcaps_logits=shape.softcaps_logits,
         embedding_scaled=shape.embedding_scaled,
+        embedding_dropout=drops_embedding(reader, model_type),
         max_position_tokens=shape.trunk.positions,
         config_json=json.dumps(config) if config_json is None else config_json,
         source=source,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from advisor.architectures import patterns
 from advisor.architectures.traits import Dense, Key
 
@@ -273,5 +275,18 @@ DENSE = {
         heads_divide_hidden=True,
         mlp_bias=_MLP_BIAS,
         layers=patterns.cwm_layers,
+    ),
+}
+
+DENSE |= {
+    "vaultgemma": replace(DENSE["gemma2"], architecture="VaultGemmaForCausalLM", norms=2, placement="pre"),
+    "jais2": replace(
+        DENSE["arcee"],
+        architecture="Jais2ForCausalLM",
+        qkv_bias=Key("attention_bias", True),
+        out_bias=Key("attention_bias", True),
+        mlp_bias=Key("mlp_bias", True),
+        norm="layer",
+        norm_tensors=2,
     ),
 }

@@ -260,4 +260,20 @@ MOE = {
         tied=True,
         embedding_scaled=True,
     ),
+    "youtu": Dense("YoutuForCausalLM", attention="latent", kv_default=16, qkv_bias=_ATTENTION_BIAS, tied=True),
+    "dots1": Dense(
+        "Dots1ForCausalLM",
+        kv_default=32,
+        qkv_bias=_ATTENTION_BIAS,
+        out_bias=_ATTENTION_BIAS,
+        qk_norm="head",
+        layers=patterns.dots_layers,
+        experts=Experts(
+            Count(("n_routed_experts", "num_local_experts")),
+            Count(_PER_TOKEN),
+            Count(("moe_intermediate_size",), 1408),
+            shared_width=_one_shared,
+            sparse=patterns.first_dense(0),
+        ),
+    ),
 }

@@ -44,6 +44,14 @@ def qwen_layers(config: Config, layers: int) -> tuple[Layer, ...]:
     return _typed(config, layers, default, window)
 
 
+def dots_layers(config: Config, layers: int) -> tuple[Layer, ...]:
+    """From layer `max_window_layers` on (models/dots1/configuration_dots1.py)."""
+    window = config.optional_count("sliding_window", default=4096)
+    full_layers = config.count_or_zero("max_window_layers", default=62)
+    default = tuple(SLIDING if window and layer >= full_layers else FULL for layer in range(layers))
+    return _typed(config, layers, default, window)
+
+
 def gemma2_layers(config: Config, layers: int) -> tuple[Layer, ...]:
     return _typed(config, layers, every_nth_full(layers, 2), config.count("sliding_window", default=4096))
 

@@ -47,6 +47,8 @@ class AttentionShape(Value):
     rotary_fraction: float = 1.0
     """Share of head_dim that is rotated; 0 for learned or ALiBi positions."""
     softcap: bool = False
+    dropout: bool = False
+    """Attention weights are dropped at random during training (a rate above 0 in config.json)."""
     fused_qkv: bool = False
     """One matrix computes q, k and v (GPT-NeoX, Phi-3, GPT-2)."""
     sdpa: bool = True
@@ -85,6 +87,8 @@ class Block(Value):
     norms: int = 2
     """Norms over the hidden size in the residual path: 2 (before attention and MLP), 4 (Gemma 2: before and after), 1 (Cohere)."""
     norm_placement: Literal["pre", "post", "both", "parallel"] = "pre"
+    residual_dropout: Literal["none", "mlp", "both"] = "none"
+    """Which halves' outputs are dropped at random before they join the residual (a rate above 0 in config.json)."""
     other_params: int = 0
     """Everything that is no linear weight or bias: norms, routers' biases, sinks, convolution kernels."""
 
@@ -123,6 +127,7 @@ class ModelSpec(Value):
     scales_logits: bool = False
     softcaps_logits: bool = False
     embedding_scaled: bool = False
+    embedding_dropout: bool = False
     max_position_tokens: int | None = None
     config_json: str
     """The config.json that this was read from, verbatim, so that the dry run can build the real model."""
