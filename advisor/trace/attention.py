@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
 import torch
+import torch.overrides
 
+from advisor.trace import compat
 from advisor.values import Attention
 
 FLASH_MAX_HEAD_DIM = 256
@@ -38,14 +39,19 @@ def scaled_dot_product_attention(
     *,
     flash_allowed: bool = True,
 ) -> Any:
-    """`torch.nn.functional.scaled_dot_product_attention` as a CUDA card of compute capability 8.0 or newer runs it."""
+    """`torch.nn.functional.scaled_dot_product_attention` as a CUDA card of compute capability 8.0 or newer runs it.
+
+    Flash for 16 bit without a mask; mem-efficient otherwise, which before torch 2.14 knows no grouped queries: fp32 queries of a grouped
+    model that the library did not expand go to the math kernel, whose matrices are tokens by tokens.
+    """
     head_dim, v_head_dim = query.shape[-1], value.shape[-1]
     same_dims = head_dim == v_head_dim and head_dim <= FLASH_MAX_HEAD_DIM
     if flash_allowed and attn_mask is None and query.dtype in _HALF and same_dims and not (is_causal and query.shape[2] != key.shape[2]):
         return _flash(query, key, value, dropout_p, is_causal, scale)
+    needs_groups = enable_gqa and query.shape[1] != key.shape[1]
     aligned = head_dim % (16 // query.element_size()) == 0 and v_head_dim % (16 // query.element_size()) == 0
-    if aligned:
-        if enable_gqa and query.shape[1] != key.shape[1]:
+    if aligned and not (needs_groups and flash_allowed and not compat.efficient_attention_knows_groups()):
+        if needs_groups:
             groups = query.shape[1] // key.shape[1]
             key, value = key.repeat_interleave(groups, -3), value.repeat_interleave(groups, -3)
         return _efficient(query, key, value, attn_mask, dropout_p, is_causal, scale)
@@ -82,7 +88,7 @@ def _bias(mask: Any, query: Any, key: Any) -> Any:
 
 
 @contextmanager
-def pinned(attention: Attention) -> Iterator[None]:
+def pinned(attention: Attention) -> Iterator[Any]:
     """Within it, the two functions that CUDA computes otherwise than meta does are answered as CUDA would: attention, and softmax
     from half to single precision. A function mode would not reach blocks that are recomputed inside backward, so they are replaced."""
     functional = torch.nn.functional
@@ -95,9 +101,14 @@ def pinned(attention: Attention) -> Iterator[None]:
             return _aten._softmax(input, dim, True)
         return real_softmax(input, dim, _stacklevel, dtype)
 
-    functional.scaled_dot_product_attention = partial(scaled_dot_product_attention, flash_allowed=flash_allowed)
+    def attend(*args: Any, **kwargs: Any) -> Any:
+        if torch.overrides.has_torch_function_variadic(*args):
+            return torch.overrides.handle_torch_function(attend, args, *args, **kwargs)
+        return scaled_dot_product_attention(*args, **kwargs, flash_allowed=flash_allowed)
+
+    functional.scaled_dot_product_attention = attend
     functional.softmax = softmax
     try:
-        yield
+        yield attend
     finally:
         functional.scaled_dot_product_attention, functional.softmax = real_attention, real_softmax

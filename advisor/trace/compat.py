@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import inspect
+from functools import cache
 from typing import Any
 
 LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "trl")
@@ -26,12 +27,13 @@ def versions() -> dict[str, str]:
 
 def from_config(auto_class: Any, config: Any, dtype: Any, attention: str) -> Any:
     """`from_config` renamed `torch_dtype` to `dtype` in transformers 4.56."""
-    new = _transformers() >= (4, 56)
+    new = _release("transformers") >= (4, 56)
     return auto_class.from_config(config, attn_implementation=attention, **{"dtype" if new else "torch_dtype": dtype})
 
 
-def _transformers() -> tuple[int, int]:
-    major, minor = importlib.metadata.version("transformers").split(".")[:2]
+@cache
+def _release(library: str) -> tuple[int, int]:
+    major, minor = importlib.metadata.version(library).split(".")[:2]
     return int(major), int(minor)
 
 
@@ -74,9 +76,14 @@ def config_dtype(config: Any) -> Any:
 
 def warms_up_allocator() -> bool:
     """`caching_allocator_warmup` came with transformers 4.50."""
-    return _transformers() >= (4, 50)
+    return _release("transformers") >= (4, 50)
 
 
 def quantized_item_bytes(model: Any) -> float:
     """Bytes per element that transformers expects of a quantised weight (quantizer_bnb_4bit.py, `quantized_element_size`)."""
     return 0.5
+
+
+def efficient_attention_knows_groups() -> bool:
+    """The mem-efficient kernel takes grouped queries since pytorch pull request 191085 (after 2.13)."""
+    return _release("torch") >= (2, 14)

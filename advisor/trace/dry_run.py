@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 from advisor.trace import breakdown, compat, meta_model, optimizers, step
 from advisor.trace.attention import pinned
+from advisor.trace.autocast import MetaAutocast, answering
 from advisor.trace.breakdown import Holder
 from advisor.trace.layout import Layout, lay_out
-from advisor.trace.recorder import Recorder, Stream, collect_garbage
+from advisor.trace.load import DTYPES
+from advisor.trace.recorder import EMPTY_CACHE, Recorder, Stream, collect_garbage
 from advisor.values import Interval, MemoryBreakdown, ModelSpec, Phase, Plan
 
 DEFAULT_CONTEXT_BYTES = 450 * 1024 * 1024
 """Middle of the 0.3 to 0.6 GiB that a CUDA context was seen to take; a judgement where no measurement of the card is at hand."""
-DEFAULT_INTERVAL = Interval(low_factor=0.97, high_factor=1.05, source="judgement: errors seen on measured single-card runs")
+DEFAULT_INTERVAL = Interval(low_share=0.1, high_share=0.2, source="judgement: errors seen on measured single-card runs")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,27 +40,59 @@ class Trace:
         return breakdown.holders(self.stream, self.layout, self.layout.top.event, self.layer_path)
 
 
-def record(spec: ModelSpec, plan: Plan, lengths: tuple[int, ...], layers: int | None = None, peft_config: Any = None) -> tuple[Stream, str]:
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How a dry run is run; what is run stands in the plan."""
+
+    lengths: tuple[int, ...]
+    """Tokens per row of each step's batches: one step per entry."""
+    layers: int | None = None
+    """Cut the model to so many layers."""
+    peft_config: Any = None
+    """A peft config to use instead of the plan's LoRA fields."""
+    empty_cache_every_steps: int = 0
+    """Steps between `torch.cuda.empty_cache()` calls; 0 for never."""
+    zero_grad_first: bool = False
+    """The loop calls `zero_grad` at the start of a step, so that gradients live between steps."""
+    keep_outputs: bool = True
+    """A plain loop's outputs live until the next step has made its own; False where a step is a function of its own."""
+
+
+def record(spec: ModelSpec, plan: Plan, settings: Settings) -> tuple[Stream, str]:
     """Run one step per length on the meta device; the event stream and the path of the layers."""
     recorder = Recorder("meta", padding=plan.padding)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        built = meta_model.build(spec, plan, recorder, layers, peft_config)
+        built = meta_model.build(spec, plan, recorder, settings.layers, settings.peft_config)
         optimizer = optimizers.build(built.model, plan)
         recorder.watch(built.model)
         recorder.track_gradients(built.model)
         collect_garbage()
-        loop = step.Loop(built, plan, optimizer, recorder)
-        with pinned(plan.attention), recorder:
-            for length in lengths:
+        with pinned(plan.attention) as attention, _autocast(plan, recorder, attention) as casting, recorder:
+            loop = step.Loop(built, plan, optimizer, recorder, casting, settings.zero_grad_first, settings.keep_outputs)
+            for number, length in enumerate(settings.lengths, start=1):
                 recorder.mark("step")
                 loop.step(length)
+                if settings.empty_cache_every_steps and number % settings.empty_cache_every_steps == 0:
+                    recorder.mark(EMPTY_CACHE)
     return recorder.close(), built.layer_path
 
 
-def trace(spec: ModelSpec, plan: Plan, *, lengths: tuple[int, ...] = (), steps: int = 2, layers: int | None = None) -> Trace:
-    """Dry-run `plan` for `steps` steps (or one step per entry of `lengths`)."""
-    stream, layer_path = record(spec, plan, lengths or (plan.seq_len_tokens,) * steps, layers)
+@contextmanager
+def _autocast(plan: Plan, recorder: Recorder, attention: Any) -> Iterator[Any]:
+    """The context that the loop enters around its forward pass."""
+    if not plan.autocast:
+        with answering(None):
+            yield nullcontext
+        return
+    mode = MetaAutocast(recorder, DTYPES[plan.autocast_dtype], attention)
+    with answering(mode), mode:
+        yield mode.forward
+
+
+def trace(spec: ModelSpec, plan: Plan, *, lengths: tuple[int, ...] = (), steps: int = 2, **settings: Any) -> Trace:
+    """Dry-run `plan` for `steps` steps (or one step per entry of `lengths`). Further settings are those of `Settings`."""
+    stream, layer_path = record(spec, plan, Settings(lengths=lengths or (plan.seq_len_tokens,) * steps, **settings))
     return summarise(stream, layer_path)
 
 

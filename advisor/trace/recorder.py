@@ -69,6 +69,7 @@ class Recorder(TorchDispatchMode):
         self.stream = Stream()
         self.phase = Phase.LOAD
         self._live: dict[int, tuple[int, Any]] = {}
+        self.recomputations = 0
         self._names: dict[int, str] = {}
         self._stack: list[str] = [""]
         self._node_places: dict[int, str] = {}
@@ -99,7 +100,14 @@ class Recorder(TorchDispatchMode):
             hook.remove()
         self._hooks = []
 
+    @property
+    def recomputing(self) -> bool:
+        """True while a checkpointed block's forward runs again inside backward."""
+        return self.phase is Phase.BACKWARD and len(self._stack) > 1
+
     def _enter(self, module: torch.nn.Module, inputs: Any) -> None:
+        if len(self._stack) == 1 and self.phase is Phase.BACKWARD:
+            self.recomputations += 1
         self._stack.append(self._names.get(id(module), self._stack[-1]))
 
     def _leave(self, module: torch.nn.Module, inputs: Any, output: Any) -> None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from advisor.trace import optimizers
-from advisor.trace.meta_model import DTYPES, MetaModel
+from advisor.trace.meta_model import MetaModel
 from advisor.trace.recorder import Recorder
 from advisor.values import Phase, Plan, Stack
 
@@ -27,10 +27,6 @@ def batch(plan: Plan, seq_len_tokens: int, device: str = "meta") -> dict[str, An
     return {name: make(shape, dtype=torch.int64, device=device) for name in ("input_ids", "attention_mask", "labels")}
 
 
-def autocast(plan: Plan, device: str) -> Any:
-    return torch.autocast(device, dtype=DTYPES[plan.autocast_dtype]) if plan.autocast else nullcontext()
-
-
 @dataclass(slots=True)
 class Loop:
     """A training loop between its steps. `kept` is what its variables still hold when the next step begins."""
@@ -39,20 +35,31 @@ class Loop:
     plan: Plan
     optimizer: Optimizer
     recorder: Recorder
+    autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
+    zero_grad_first: bool = False
+    """Gradients are set to None at the start of the next step rather than at the end of this one."""
+    keep_outputs: bool = True
+    """The plain loop's `outputs` variable holds the last step's logits until the next forward is through. False: a step is a function."""
     kept: Any = None
 
     def step(self, seq_len_tokens: int) -> None:
         """One optimizer step: its micro-batches, clipping where the stack clips, the update, and the gradients set to None."""
+        if self.zero_grad_first:
+            self.optimizer.zero_grad()
         for _ in range(self.plan.grad_accum_steps):
             with self.recorder.during(Phase.FORWARD):
                 inputs = batch(self.plan, seq_len_tokens, self.recorder.device_type)
             _MICRO_STEPS[self.plan.stack](self, inputs)
+            if not self.keep_outputs:
+                self.kept = None
+            del inputs
         with self.recorder.during(Phase.OPTIMIZER_STEP):
             if self.plan.stack is not Stack.PLAIN:
                 _clip([parameter.grad for parameter in self.built.model.parameters() if parameter.grad is not None])
             self.optimizer.step()
             optimizers.label_states(self.optimizer, self.recorder)
-            self.optimizer.zero_grad()
+            if not self.zero_grad_first:
+                self.optimizer.zero_grad()
 
 
 @torch.no_grad()
@@ -71,7 +78,7 @@ def _clip(gradients: list[Any]) -> None:
 def _plain(loop: Loop, inputs: dict[str, Any]) -> None:
     """`outputs = model(...); outputs.loss.backward()`: the logits live through backward, and until the next step's are there."""
     with loop.recorder.during(Phase.FORWARD):
-        with autocast(loop.plan, loop.recorder.device_type):
+        with loop.autocast():
             outputs = loop.built.model(**inputs)
         loop.kept = outputs
     with loop.recorder.during(Phase.BACKWARD):
@@ -88,8 +95,11 @@ def _hf(loop: Loop, inputs: dict[str, Any]) -> None:
 
 def _hf_compute_loss(loop: Loop, inputs: dict[str, Any]) -> Any:
     items = torch.empty((), dtype=torch.int64, device=loop.recorder.device_type)
-    with autocast(loop.plan, loop.recorder.device_type):
+    with loop.autocast():
         outputs = loop.built.model(**inputs, num_items_in_batch=items)
+    if loop.plan.autocast:
+        # accelerate 1.15 utils/operations.py, convert_outputs_to_fp32
+        outputs.logits, outputs.loss = outputs.logits.float(), outputs.loss.float()
     return outputs["loss"]
 
 
