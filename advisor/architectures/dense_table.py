@@ -57,24 +57,6 @@ DENSE = {
         tied=True,
         embedding_scaled=True,
     ),
-    "gemma3_text": Dense(
-        "Gemma3ForCausalLM",
-        kv_default=4,
-        head_dim_default=256,
-        heads_divide_hidden=True,
-        qkv_bias=_ATTENTION_BIAS,
-        out_bias=_ATTENTION_BIAS,
-        activation_key="hidden_activation",
-        activation="gelu_pytorch_tanh",
-        norm="rms_gemma",
-        norms=4,
-        placement="both",
-        qk_norm="head",
-        final_softcap_key="final_logit_softcapping",
-        layers=patterns.gemma3_layers,
-        tied=True,
-        embedding_scaled=True,
-    ),
     "phi3": Dense("Phi3ForCausalLM", partial_rotary=True, fused_qkv="qkv_proj", mlp="fused", layers=patterns.window_everywhere),
     "phi": Dense(
         "PhiForCausalLM",
@@ -279,6 +261,15 @@ DENSE = {
 }
 
 DENSE |= {
+    "gemma3_text": replace(
+        DENSE["gemma2"],
+        architecture="Gemma3ForCausalLM",
+        sdpa=True,
+        softcap_key="",
+        softcap_default=False,
+        qk_norm="head",
+        layers=patterns.gemma3_layers,
+    ),
     "vaultgemma": replace(DENSE["gemma2"], architecture="VaultGemmaForCausalLM", norms=2, placement="pre"),
     "jais2": replace(
         DENSE["arcee"],
