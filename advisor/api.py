@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from advisor.values import Advice, Fit, GpuSpec, MemoryBreakdown, ModelSpec, Plan
 
@@ -44,8 +43,7 @@ def trace(model: str | ModelSpec, plan: Plan | None = None, gpu: str | GpuSpec |
     return dry_run(spec, plan or plan_for(spec, card, options)).breakdown
 
 
-@dataclass(frozen=True, slots=True)
-class Priced:
+class Priced(NamedTuple):
     """A plan with its price, what the names were taken to mean, and whether it fits the card, if there is one."""
 
     model: ModelSpec

@@ -59,7 +59,7 @@ def memory(weights_gib: float, activations_gib: float = 4, optimizer_gib: float 
         ),
         reserved_slack_bytes=GIB // 2,
         context_bytes=GIB // 2,
-        interval=Interval(low_share=0.1, high_share=0.12, source="residuals of 41 measured runs"),
+        interval=Interval(low_share=0.3, high_share=0.7, source="residuals of 41 measured runs"),
     )
 
 

@@ -19,7 +19,7 @@ from advisor.units import GIB
 from advisor.values import Advice, Fit, Method, Plan, Quantization, Range, Verdict
 
 Screen = Callable[[str, str], None]
-LOOKS = [Look(width=width) for width in (60, 80, 100, 119, 120, 140)]
+LOOKS = [Look(width=width) for width in (80, 100, 131, 132, 140)]
 
 
 def nothing_fits() -> Advice:
@@ -72,13 +72,24 @@ def test_without_colour_there_is_no_escape_code() -> None:
     assert "\x1b" not in advice(samples.advice(), Look())
 
 
-def test_colour_only_adds_escape_codes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TERM", "xterm-256color")
-    monkeypatch.delenv("NO_COLOR", raising=False)
+def test_colour_only_adds_escape_codes() -> None:
     coloured = advice(samples.advice(), Look(colour=True))
-    assert "\x1b[" in coloured
-    plain = re.sub(r"\x1b\[[0-9;]*m", "", coloured)
-    assert [line.rstrip() for line in plain.splitlines()] == advice(samples.advice(), Look()).splitlines()
+    assert "\x1b[1;32m" in coloured
+    assert re.sub(r"\x1b\[[0-9;]*m", "", coloured) == advice(samples.advice(), Look())
+
+
+def test_only_the_last_column_wraps() -> None:
+    columns = [page.Column("a"), page.Column("b", ">"), page.Column("words")]
+    rows = [("first", "10", "one two three four"), ("2", "9", "five")]
+    drawn = page.draw(page.table(columns, rows, Look(width=20)), Look())
+    assert drawn.splitlines() == [
+        "a       b  words",
+        "────────────────────",
+        "first  10  one two",
+        "           three",
+        "           four",
+        "2       9  five",
+    ]
 
 
 def test_ascii_screen_is_ascii_and_loses_no_sign() -> None:
@@ -95,14 +106,13 @@ def test_the_same_said_of_several_rungs_is_said_once() -> None:
 
 def test_bar_lengths_are_shares_of_the_card() -> None:
     rows = [Bar("half", 40 * GIB), Bar("tenth", 8 * GIB), Bar("sliver", 1), Bar("rest", 32 * GIB, empty=True)]
-    text = bars(rows, 80 * GIB, Look(width=100)).plain
-    full, tenth, sliver, rest = (line.split()[-1] for line in text.splitlines())
+    full, tenth, sliver, rest = (line[-1].text for line in bars(rows, 80 * GIB, Look(width=100)))
     assert len(full) == pytest.approx(5 * len(tenth), abs=3)
     assert (sliver, set(rest)) == ("▏", {"░"})
 
 
 def test_a_bar_never_leaves_the_screen() -> None:
-    text = bars([Bar("far too much", 10_000 * GIB)], 80 * GIB, Look(width=80)).plain
+    text = page.draw(bars([Bar("far too much", 10_000 * GIB)], 80 * GIB, Look(width=80)), Look(width=80))
     assert max(map(len, text.splitlines())) <= 80
 
 

@@ -10,7 +10,9 @@ import os
 import sys
 
 # Collections during start-up cost a tenth of the whole command and free nothing: most of what is made lives to the end.
-GC_THRESHOLD = 50_000
+GC_THRESHOLD = 500_000
+EXIT_INTERRUPTED = 130
+"""128 + SIGINT, as shells say it."""
 
 
 def main() -> None:
@@ -18,6 +20,10 @@ def main() -> None:
     gc.set_threshold(GC_THRESHOLD)
     # pydantic looks for plugins through importlib.metadata, 15 ms; the command has no use for any (pydantic 2.14 plugin/_loader.py).
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
-    from advisor.cli.run import run
+    try:
+        from advisor.cli.run import run
 
-    sys.exit(run(sys.argv[1:]))
+        code = run(sys.argv[1:])
+    except KeyboardInterrupt:  # before the command itself had begun
+        code = EXIT_INTERRUPTED
+    sys.exit(code)

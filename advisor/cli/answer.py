@@ -7,18 +7,20 @@ import os
 import shutil
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from advisor.render.page import Look
 from advisor.values import Fit, Value
 
+NARROWEST_COLUMNS = 80
+"""The narrow tables need as many; a smaller terminal folds the lines itself."""
 WIDEST_COLUMNS = 140
 """Longer lines are hard to read (judgement): wider terminals get this width."""
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
+    """What goes to stdout, and the exit code."""
+
     text: str
     exit_code: int = 0
 
@@ -28,7 +30,7 @@ def look_of_stdout() -> Look:
     colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
     unicode = (sys.stdout.encoding or "ascii").lower().replace("-", "").startswith("utf")
     width = shutil.get_terminal_size(fallback=(80, 24)).columns
-    return Look(width=max(60, min(width, WIDEST_COLUMNS)), colour=colour, unicode=unicode)
+    return Look(width=max(NARROWEST_COLUMNS, min(width, WIDEST_COLUMNS)), colour=colour, unicode=unicode)
 
 
 def as_json(value: Value | Sequence[Any]) -> str:
@@ -38,7 +40,11 @@ def as_json(value: Value | Sequence[Any]) -> str:
 
 
 def _plain(value: Any) -> dict[str, Any]:
-    return value.model_dump(mode="json") if isinstance(value, Value) else asdict(value)
+    if isinstance(value, Value):
+        return value.model_dump(mode="json")
+    from dataclasses import asdict
+
+    return asdict(value)
 
 
 def exit_code_of(fit: Fit | None) -> int:

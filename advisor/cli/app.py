@@ -8,6 +8,7 @@ import typer
 
 from advisor.cli.answer import Answer, as_json, exit_code_of, look_of_stdout
 from advisor.cli.options import takes_plan_options
+from advisor.errors import InvalidInputError
 
 app = typer.Typer(
     add_completion=False,
@@ -53,7 +54,7 @@ def advise(
         _refuse_before(context.invoked_subcommand, {"model": model, "gpu": gpu, "json": json or None, **options})
         return None
     if model is None:
-        raise typer.BadParameter("say which model, for example: advise --model llama-70b --gpu 80GB", param_hint="--model")
+        raise InvalidInputError("--model is missing; for example: advise --model llama-70b --gpu 80GB")
     from advisor import api
     from advisor.render.advice import advice
 
@@ -103,4 +104,4 @@ def _refuse_before(command: str, options: dict[str, Any]) -> None:
     given = [name for name, value in options.items() if value is not None]
     if given:
         flag = "--" + given[0].replace("_", "-")
-        raise typer.BadParameter(f"write it after the subcommand: advise {command} {flag} …", param_hint=flag)
+        raise InvalidInputError(f"{flag} belongs after the subcommand: advise {command} {flag} …")

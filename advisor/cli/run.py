@@ -9,14 +9,13 @@ from collections.abc import Sequence
 import typer
 from typer.main import get_command
 
+from advisor.cli import EXIT_INTERRUPTED
 from advisor.cli.answer import Answer
 from advisor.cli.app import app
 from advisor.errors import AdvisorError
 
 EXIT_BUG = 70
 """EX_SOFTWARE of sysexits.h: apart from 1, which says that nothing fits."""
-EXIT_INTERRUPTED = 130
-"""128 + SIGINT, as shells say it."""
 
 # Base of every usage error: typer 0.29 carries its own copy of click, older releases use click's, and neither exports it.
 _UsageProblem = typer.BadParameter.__mro__[2]
@@ -34,8 +33,10 @@ def run(arguments: Sequence[str]) -> int:
         if isinstance(error, _UsageProblem):
             return _fail(str(getattr(error, "format_message", error.__str__)()), AdvisorError.exit_code)
         return _bug()
-    if not isinstance(answer, Answer):  # --help has printed itself; an interrupt inside typer comes back as its exit code
-        return answer if isinstance(answer, int) else 0
+    if answer == EXIT_INTERRUPTED:  # typer turns an interrupt into its exit code
+        return _fail("interrupted", EXIT_INTERRUPTED)
+    if not isinstance(answer, Answer):  # --help has printed itself
+        return int(answer or 0)
     _write(answer.text)
     return answer.exit_code
 

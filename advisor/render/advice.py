@@ -3,98 +3,86 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from advisor.render import page, words
 from advisor.render.bars import Bar, bars
-from advisor.render.page import Column, Look, Part
+from advisor.render.page import BLANK, Cell, Column, Line, Look, Span
 from advisor.units import format_count, format_size, gib
-from advisor.values import Advice, Rung
+from advisor.values import Advice, Change, Fit, Level, Rung
 
-if TYPE_CHECKING:
-    from rich.text import Text
-
-
-_NAME: tuple[Column, ...] = (("rung", "left"),)
-_ROOM: tuple[Column, ...] = (
-    ("fits", "left"),
-    ("low", "right"),
-    ("expected", "right"),
-    ("high", "right"),
-    ("headroom", "right"),
-    ("longest\nsequence", "right"),
-    ("largest\nbatch", "right"),
+_NAME = (Column("rung"),)
+_ROOM = (
+    Column("fits"),
+    Column("low", ">"),
+    Column("expected", ">"),
+    Column("high", ">"),
+    Column("headroom", ">"),
+    Column("longest\nsequence", ">"),
+    Column("largest\nbatch", ">"),
 )
-_TRAINING: tuple[Column, ...] = (
-    ("trained\nparams", "right"),
-    ("share", "right"),
-    ("base", "left"),
-    ("step time\n× LoRA", "right"),
-    ("adapter\nfile", "right"),
-    ("mergeable", "left"),
+_TRAINING = (
+    Column("trained\nparams", ">"),
+    Column("share", ">"),
+    Column("base"),
+    Column("step time\n× LoRA", ">"),
+    Column("adapter\nfile", ">"),
+    Column("mergeable"),
 )
-_TIMES: tuple[Column, ...] = (("seconds per step", "right"), ("tokens per s", "right"), ("hours", "right"), ("USD", "right"))
+_TIMES = (Column("seconds per step", ">"), Column("tokens per s", ">"), Column("hours", ">"), Column("USD", ">"))
+_LEVEL_MARKS = {Level.INFO: "", Level.WARNING: "! ", Level.ERROR: "!! "}
 
 
 def advice(answer: Advice, look: Look) -> str:
     """`answer` as a screen of text."""
-    return page.draw(_parts(answer, look), look)
+    return page.draw(_lines(answer, look), look)
 
 
-def _parts(answer: Advice, look: Look) -> Iterator[Part]:
-    yield _understood(answer, look)
-    yield page.bullets(answer.assumptions, look)
-    yield page.heading("Verdict")
-    yield page.paragraph(answer.verdict.sentence, look, style="bold green" if answer.chosen else "bold yellow")
+def _lines(answer: Advice, look: Look) -> Iterator[Line]:
+    yield from _understood(answer, look)
+    yield from page.heading("Verdict")
+    yield from page.paragraph(answer.verdict.sentence, look, "bold green" if answer.chosen else "bold yellow")
     yield from _tables(answer, look)
     if answer.chosen:
-        yield from _chosen(answer, answer.chosen, look)
+        yield from _memory(answer, answer.chosen, look)
     yield from _reasons(answer, look)
     yield from _next(answer, look)
 
 
-def _understood(answer: Advice, look: Look) -> Text:
+def _understood(answer: Advice, look: Look) -> list[Line]:
     model, gpu = answer.model, answer.gpu
     cards = "" if answer.n_gpus == 1 else f"{answer.n_gpus} × "
-    shape = f"{format_count(model.params)} parameters, {model.layers} layers, {words.size(model.weights_16bit_bytes)} in 16 bit"
-    return page.entries(
-        [
-            ("model", f"{model.id}: {shape} ({model.architecture})"),
-            ("gpu", f"{cards}{gpu.name}: {words.size(gpu.usable_bytes)} usable{' each' if cards else ''}"),
-        ],
-        look,
-        style="bold",
-    )
+    shape = f"{words.model(model.id, model.params, model.layers)}, {words.size(model.weights_16bit_bytes)} in 16 bit ({model.architecture})"
+    rows = [("model", shape), ("gpu", f"{cards}{gpu.name}: {words.size(gpu.usable_bytes)} usable{' each' if cards else ''}")]
+    return page.entries([*rows, ("taken as", "; ".join(answer.assumptions))], look, "bold")
 
 
-def _tables(answer: Advice, look: Look) -> Iterator[Part]:
-    """One table where it fits, two under each other where it does not. A third one only when times were asked for."""
+def _tables(answer: Advice, look: Look) -> Iterator[Line]:
+    """One table where it fits, two under each other where it does not. Another one only when times were asked for."""
     per_card = " per GPU" if answer.n_gpus > 1 else ""
-    yield page.heading(f"Rungs of the ladder, peak in GiB{per_card} ({words.size(answer.gpu.usable_bytes)} usable)")
+    names = [_name(answer, rung) for rung in answer.rungs]
+    rooms, trainings = [*map(_room, answer.rungs)], [*map(_training, answer.rungs)]
+    yield from page.heading(f"Rungs of the ladder, peak in GiB{per_card} ({words.size(answer.gpu.usable_bytes)} usable)")
     if look.wide:
-        yield page.table(_NAME + _ROOM + _TRAINING, [(_name(answer, rung), *_room(rung), *_training(rung)) for rung in answer.rungs])
+        rows = [(name, *room, *training) for name, room, training in zip(names, rooms, trainings, strict=True)]
+        yield from page.table(_NAME + _ROOM + _TRAINING, rows, look)
     else:
-        yield page.table(_NAME + _ROOM, [(_name(answer, rung), *_room(rung)) for rung in answer.rungs])
-        yield page.blank()
-        yield page.table(_NAME + _TRAINING, [(_name(answer, rung), *_training(rung)) for rung in answer.rungs])
-    yield page.entries([("step time", _sources(answer))], look, style="dim")
+        yield from page.table(_NAME + _ROOM, [(name, *room) for name, room in zip(names, rooms, strict=True)], look)
+        yield BLANK
+        yield from page.table(_NAME + _TRAINING, [(name, *training) for name, training in zip(names, trainings, strict=True)], look)
+    yield from page.entries([("step time", _sources(answer))], look, "dim")
     if any(rung.step_time for rung in answer.rungs):
-        yield page.blank()
-        yield page.table(_NAME + _TIMES, _times(answer))
+        yield BLANK
+        yield from page.table(_NAME + _TIMES, _times(answer), look)
 
 
-def _name(answer: Advice, rung: Rung) -> Text:
-    from rich.text import Text
-
+def _name(answer: Advice, rung: Rung) -> Span:
     chosen = rung is answer.chosen
-    return Text(f"{'*' if chosen else ' '} {rung.plan.method.label}", style="bold" if chosen else "")
+    return Span(f"{'*' if chosen else ' '} {rung.plan.method.label}", "bold" if chosen else "")
 
 
-def _room(rung: Rung) -> tuple[str | Text, ...]:
-    from rich.text import Text
-
+def _room(rung: Rung) -> tuple[Cell, ...]:
     return (
-        Text(words.FIT_WORDS[rung.fit], style=words.FIT_STYLES[rung.fit]),
+        Span(words.FIT_WORDS[rung.fit], words.FIT_STYLES[rung.fit]),
         gib(rung.memory.low_bytes),
         gib(rung.memory.expected_bytes),
         gib(rung.memory.high_bytes),
@@ -116,7 +104,7 @@ def _training(rung: Rung) -> tuple[str, ...]:
     )
 
 
-def _times(answer: Advice) -> Iterator[tuple[str | Text, ...]]:
+def _times(answer: Advice) -> Iterator[tuple[Cell, ...]]:
     for rung in answer.rungs:
         if (time := rung.step_time) is not None:
             hours, usd = (words.loose_span(bounds) if bounds else "-" for bounds in (time.hours, time.usd))
@@ -124,43 +112,50 @@ def _times(answer: Advice) -> Iterator[tuple[str | Text, ...]]:
 
 
 def _sources(answer: Advice) -> str:
-    return "; ".join(dict.fromkeys(rung.relative_step_time.source for rung in answer.rungs))
+    """Where the step times come from, each source once."""
+    sources = "; ".join(rung.relative_step_time.source for rung in answer.rungs)
+    return "; ".join(dict.fromkeys(sources.split("; ")))
 
 
-def _chosen(answer: Advice, rung: Rung, look: Look) -> Iterator[Part]:
+def _memory(answer: Advice, rung: Rung, look: Look) -> Iterator[Line]:
     memory = rung.memory
-    yield page.heading(
-        f"Where the {gib(memory.expected_bytes)} GiB of {rung.plan.method.label} go (peak in {memory.peak_phase.value.replace('_', ' ')})"
+    yield from page.heading(
+        f"Where the {gib(memory.expected_bytes)} GiB of {rung.plan.method.label} go (peak in {words.phase(memory.peak_phase)})"
     )
-    parts = [Bar(term.term.value.replace("_", " "), term.bytes) for term in memory.terms if term.bytes]
+    parts = [Bar(words.term(term.term), term.bytes) for term in memory.terms if term.bytes]
     parts += [Bar("allocator slack", memory.reserved_slack_bytes), Bar("CUDA context", memory.context_bytes)]
     free = [Bar("free", rung.headroom_bytes, empty=True)] if rung.headroom_bytes > 0 else []
-    yield bars([*sorted(parts, key=lambda bar: -bar.bytes), *free], answer.gpu.usable_bytes, look)
-    if rung.changes:
-        yield page.heading("Changed to make it fit")
-        yield page.bullets([f"{change.what}: {change.cost}" for change in rung.changes], look)
+    yield from bars([*sorted(parts, key=lambda bar: -bar.bytes), *free], answer.gpu.usable_bytes, look)
 
 
-def _reasons(answer: Advice, look: Look) -> Iterator[Part]:
-    others = [(rung.plan.method.label, rung.why_not) for rung in answer.rungs if rung is not answer.chosen and rung.why_not]
-    if others:
-        yield page.heading("Why not the others" if answer.chosen else "Why none")
-        yield page.entries(_grouped(others), look)
-    yield page.heading("Quality ceiling")
-    yield page.entries(_grouped([(rung.plan.method.label, _quality(rung)) for rung in answer.rungs]), look)
-    if answer.would_change:
-        yield page.heading("What would change the answer")
-        yield page.bullets(answer.would_change, look)
-    if answer.findings:
-        yield page.heading("Findings")
-        yield page.entries([(finding.id, f"{finding.message} {finding.hint}".strip()) for finding in answer.findings], look)
+def _reasons(answer: Advice, look: Look) -> Iterator[Line]:
+    fitting = [rung for rung in answer.rungs if rung.fit is not Fit.DOES_NOT_FIT]
+    changes = [(rung.plan.method.label, "; ".join(map(_change, rung.changes))) for rung in fitting or answer.rungs]
+    others = [(rung.plan.method.label, rung.why_not) for rung in answer.rungs if rung is not answer.chosen]
+    yield from _section("Changed to make it fit" if fitting else "Tried, and still too large", _grouped(changes), look)
+    yield from _section("Why not the others" if answer.chosen else "Why none", _grouped(others), look)
+    yield from _section("Quality ceiling", _grouped([(rung.plan.method.label, _quality(rung)) for rung in answer.rungs]), look)
+    yield from _section("What would change the answer", [("-", text) for text in answer.would_change], look)
+    findings = [(_LEVEL_MARKS[finding.level] + finding.id, words.advised(finding.message, finding.hint)) for finding in answer.findings]
+    yield from _section("Findings", findings, look)
+
+
+def _change(change: Change) -> str:
+    return f"{change.what} ({change.cost})"
+
+
+def _section(title: str, rows: list[tuple[str, str]], look: Look) -> Iterator[Line]:
+    if rows:
+        yield from page.heading(title)
+        yield from page.entries(rows, look)
 
 
 def _grouped(rows: list[tuple[str, str]]) -> list[tuple[str, str]]:
-    """Rungs of which the same is said, said once."""
+    """Rungs of which the same is said, said once; those of which nothing is said, left out."""
     labels: dict[str, list[str]] = {}
     for label, body in rows:
-        labels.setdefault(body, []).append(label)
+        if body:
+            labels.setdefault(body, []).append(label)
     return [(", ".join(names), body) for body, names in labels.items()]
 
 
@@ -168,9 +163,9 @@ def _quality(rung: Rung) -> str:
     return f"{rung.quality} [{', '.join(rung.quality_evidence)}]" if rung.quality_evidence else rung.quality
 
 
-def _next(answer: Advice, look: Look) -> Iterator[Part]:
-    yield page.heading("Next experiment" if answer.exit_code == 0 else "Next")
-    yield page.paragraph(answer.next_experiment, look)
+def _next(answer: Advice, look: Look) -> Iterator[Line]:
+    yield from page.heading("Next experiment" if answer.exit_code == 0 else "Next")
+    yield from page.paragraph(answer.next_experiment, look)
     if answer.snippet:
-        yield page.heading("The plan that was priced")
-        yield page.Verbatim(answer.snippet)
+        yield from page.heading("The plan that was priced")
+        yield from page.verbatim(answer.snippet)

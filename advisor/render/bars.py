@@ -3,35 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
 from advisor.render import words
-from advisor.render.page import Look
+from advisor.render.page import Line, Look, Span
 
-if TYPE_CHECKING:
-    from rich.text import Text
+WIDEST_COLUMNS = 100
+"""Longer bars say no more (judgement)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Bar:
+class Bar(NamedTuple):
     label: str
     bytes: int
     empty: bool = False
     """Drawn light: room that is left, not memory that is taken."""
 
 
-def bars(rows: Sequence[Bar], whole_bytes: int, look: Look) -> Text:
+def bars(rows: Sequence[Bar], whole_bytes: int, look: Look) -> list[Line]:
     """Each row's share of `whole_bytes` (the card) as a bar; what is not zero is at least one sliver long."""
-    from rich.text import Text
-
-    label_width = 2 + max(len(row.label) for row in rows) + 2
-    size_width = max(len(words.size(row.bytes)) for row in rows)
-    room = min(look.width, 100) - label_width - size_width - 2
-    text = Text(no_wrap=True, overflow="ignore")
-    for number, row in enumerate(rows):
+    label_width = max(len(row.label) for row in rows)
+    sizes = [words.size(row.bytes) for row in rows]
+    size_width = max(map(len, sizes))
+    room = min(look.width, WIDEST_COLUMNS) - label_width - size_width - 6
+    lines: list[Line] = []
+    for row, size in zip(rows, sizes, strict=True):
         length = min(room, round(room * row.bytes / whole_bytes))
         bar = "▏" if length == 0 and row.bytes else ("░" if row.empty else "█") * length
-        text.append("\n" if number else "").append(f"  {row.label}".ljust(label_width)).append(words.size(row.bytes).rjust(size_width))
-        text.append("  ").append(bar, style="dim" if row.empty else "cyan")
-    return text
+        lines.append((Span(f"  {row.label.ljust(label_width)}  {size.rjust(size_width)}  "), Span(bar, "dim" if row.empty else "cyan")))
+    return lines

@@ -3,55 +3,50 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
 
 from advisor.api import Priced
 from advisor.render import page, words
-from advisor.render.page import Column, Look, Part
+from advisor.render.page import BLANK, Cell, Column, Line, Look, Span
 from advisor.units import gib
 from advisor.values import MemoryBreakdown, PhaseBytes, Term
-
-if TYPE_CHECKING:
-    from rich.text import Text
 
 
 def estimate(priced: Priced, look: Look) -> str:
     """`priced` as a screen of text."""
-    return page.draw(_parts(priced, look), look)
+    return page.draw(_lines(priced, look), look)
 
 
-def _parts(priced: Priced, look: Look) -> Iterator[Part]:
+def _lines(priced: Priced, look: Look) -> Iterator[Line]:
     memory, gpu = priced.memory, priced.gpu
-    understood = [("model", words.model(priced.model.id, priced.model.params, priced.model.layers))]
-    if gpu is not None:
-        understood.append(("gpu", f"{gpu.name}: {words.size(gpu.usable_bytes)} usable"))
-    yield page.entries([*understood, ("plan", words.plan(priced.plan))], look, style="bold")
-    if priced.assumptions:
-        yield page.bullets(priced.assumptions, look)
-    yield page.heading(f"Memory by phase, in GiB{' per GPU' if priced.plan.n_gpus > 1 else ''} (each at its highest moment)")
-    yield _phases(memory)
-    yield page.heading("What the card must hold")
-    yield _process(memory)
+    yield from page.entries(_understood(priced), look, "bold")
+    yield from page.heading(f"Memory by phase, in GiB{' per GPU' if priced.plan.n_gpus > 1 else ''} (each at its highest moment)")
+    yield from _phases(memory, look)
+    yield from page.heading("What the card must hold")
+    yield from _process(memory, look)
     if priced.fit is not None and gpu is not None:
-        yield page.blank()
-        yield page.paragraph(
-            f"Fits {words.size(gpu.usable_bytes)}: {words.FIT_WORDS[priced.fit]}", look, f"bold {words.FIT_STYLES[priced.fit]}"
-        )
-    yield page.blank()
-    yield page.entries(_provenance(memory), look, style="dim")
-    if memory.notes:
-        yield page.bullets(memory.notes, look)
+        yield BLANK
+        style = f"bold {words.FIT_STYLES[priced.fit]}"
+        yield from page.paragraph(f"Fits {words.size(gpu.usable_bytes)}: {words.FIT_WORDS[priced.fit]}", look, style)
+    yield BLANK
+    yield from page.entries(_provenance(memory), look, "dim")
+    yield from page.bullets(memory.notes, look)
 
 
-def _phases(memory: MemoryBreakdown) -> Part:
-    from rich.text import Text
+def _understood(priced: Priced) -> Iterator[tuple[str, str]]:
+    yield "model", words.model(priced.model.id, priced.model.params, priced.model.layers)
+    if priced.gpu is not None:
+        yield "gpu", f"{priced.gpu.name}: {words.size(priced.gpu.usable_bytes)} usable"
+    yield "plan", words.plan(priced.plan)
+    if priced.assumptions:
+        yield "taken as", "; ".join(priced.assumptions)
 
+
+def _phases(memory: MemoryBreakdown, look: Look) -> list[Line]:
     terms = [term for term in Term if any(_bytes(phase, term) for phase in memory.phases)]
-    columns: list[Column] = [("term", "left")]
-    columns += [(phase.phase.value.replace("_", " "), "right") for phase in memory.phases]
-    rows: list[Sequence[str | Text]] = [(words.term(term), *(_cell(_bytes(phase, term)) for phase in memory.phases)) for term in terms]
-    total = ("allocated", *(f"{gib(phase.allocated_bytes, 2)}{'*' if phase.phase is memory.peak_phase else ''}" for phase in memory.phases))
-    return page.table(columns, [*rows, tuple(Text(cell, style="bold") for cell in total)])
+    columns = [Column("term"), *(Column(words.phase(phase.phase), ">") for phase in memory.phases)]
+    rows: list[Sequence[Cell]] = [(words.term(term), *(_cell(_bytes(phase, term)) for phase in memory.phases)) for term in terms]
+    peaks = (f"{gib(phase.allocated_bytes, 2)}{'*' if phase.phase is memory.peak_phase else ''}" for phase in memory.phases)
+    return page.table(columns, [*rows, [Span(cell, "bold") for cell in ("allocated", *peaks)]], look)
 
 
 def _bytes(phase: PhaseBytes, term: Term) -> int:
@@ -62,16 +57,16 @@ def _cell(size_bytes: int) -> str:
     return gib(size_bytes, 2) if size_bytes else "-"
 
 
-def _process(memory: MemoryBreakdown) -> Part:
+def _process(memory: MemoryBreakdown, look: Look) -> list[Line]:
     rows = [
-        (f"allocated at the peak (*{memory.peak_phase.value.replace('_', ' ')})", gib(memory.peak_allocated_bytes, 2)),
+        (f"allocated at the peak (*{words.phase(memory.peak_phase)})", gib(memory.peak_allocated_bytes, 2)),
         ("+ allocator slack", gib(memory.reserved_slack_bytes, 2)),
         ("= reserved", gib(memory.peak_reserved_bytes, 2)),
         ("+ CUDA context", gib(memory.context_bytes, 2)),
         ("= process, expected", gib(memory.expected_bytes, 2)),
         ("between", f"{gib(memory.low_bytes, 2)} and {gib(memory.high_bytes, 2)}"),
     ]
-    return page.table([("", "left"), ("GiB", "right")], rows)
+    return page.table([Column(""), Column("GiB", ">")], rows, look)
 
 
 def _provenance(memory: MemoryBreakdown) -> list[tuple[str, str]]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from advisor.hub import ModelRow
 from advisor.render import page, words
-from advisor.render.page import Look, Part
+from advisor.render.page import Column, Line, Look
 from advisor.units import format_count, gib
 from advisor.values import GpuSpec
 
@@ -18,13 +18,15 @@ def models(rows: Sequence[ModelRow], look: Look) -> str:
     return page.draw(_models(rows, look), look)
 
 
-def _models(rows: Sequence[ModelRow], look: Look) -> Iterator[Part]:
+def _models(rows: Sequence[ModelRow], look: Look) -> Iterator[Line]:
     if not rows:
-        yield page.paragraph(NOTHING_FOUND, look)
+        yield from page.paragraph(NOTHING_FOUND, look)
         return
-    cells = [(row.id, "-" if row.params_published is None else format_count(row.params_published), ", ".join(row.aliases)) for row in rows]
-    yield page.table([("model", "left"), ("params", "right"), ("also called", "left")], cells)
-    yield page.paragraph(f"{len(rows)} models; any other by Hub id (org/name) or by the path of its config.json.", look, "dim")
+    cells = [
+        (row.id, "-" if row.params_published is None else format_count(row.params_published), ", ".join(_telling(row))) for row in rows
+    ]
+    yield from page.table([Column("model"), Column("params", ">"), Column("also called")], cells, look)
+    yield from page.paragraph(f"{len(rows)} models; any other by Hub id (org/name) or by the path of its config.json.", look, "dim")
 
 
 def gpus(cards: Sequence[GpuSpec], look: Look) -> str:
@@ -32,20 +34,22 @@ def gpus(cards: Sequence[GpuSpec], look: Look) -> str:
     return page.draw(_gpus(cards, look), look)
 
 
-def _gpus(cards: Sequence[GpuSpec], look: Look) -> Iterator[Part]:
+def _gpus(cards: Sequence[GpuSpec], look: Look) -> Iterator[Line]:
     if not cards:
-        yield page.paragraph(NOTHING_FOUND, look)
+        yield from page.paragraph(NOTHING_FOUND, look)
         return
-    columns: list[page.Column] = [
-        ("GPU", "left"),
-        ("usable\nGiB", "right"),
-        ("memory\nGB/s", "right"),
-        ("bf16\nTFLOP/s", "right"),
-        ("from\nUSD/h", "right"),
-        ("vendor", "left"),
+    columns = [
+        Column("GPU"),
+        Column("usable\nGiB", ">"),
+        Column("memory\nGB/s", ">"),
+        Column("bf16\nTFLOP/s", ">"),
+        Column("from\nUSD/h", ">"),
+        Column("vendor"),
     ]
-    yield page.table(columns, [_card(card) for card in cards])
-    yield page.paragraph(f"{len(cards)} cards. A size works too: 80GB is the smallest card sold so, 79.2GiB is exactly that.", look, "dim")
+    yield from page.table(columns, [_card(card) for card in cards], look)
+    yield from page.paragraph(
+        f"{len(cards)} cards. A size works too: 80GB is the smallest card sold so, 79.2GiB is exactly that.", look, "dim"
+    )
 
 
 def _card(card: GpuSpec) -> tuple[str, ...]:
@@ -58,3 +62,8 @@ def _card(card: GpuSpec) -> tuple[str, ...]:
         "-" if cheapest is None else f"{cheapest:.2f}",
         card.vendor,
     )
+
+
+def _telling(row: ModelRow) -> list[str]:
+    """Aliases that are more than the id's last part in lower case."""
+    return [alias for alias in row.aliases if alias != row.id.rpartition("/")[2].lower()]

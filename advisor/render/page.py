@@ -1,28 +1,24 @@
-"""A screen as a list of parts, drawn to a string: one place that knows about width, colour and what the terminal can show.
+"""A screen as lines of styled text, drawn to a string: one place that knows about width, colour and what the terminal can show.
 
-Rich does the tables and the colour. Prose is wrapped here, because a hanging indent costs rich a table of its own.
+Written here rather than with rich: importing rich's console and printing two tables took a tenth of the whole cold command.
 """
 
 from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from io import StringIO
-from typing import TYPE_CHECKING, Literal, Union
+from typing import NamedTuple
 
-if TYPE_CHECKING:
-    from rich.table import Table
-    from rich.text import Text
+WIDE_COLUMNS = 132
+"""From here on a table may use one row per rung; below it is cut in two. Judgement: the widest table needs 129."""
 
-WIDE_COLUMNS = 120
-"""From here on a table may use one row per rung; below it is cut in two. Judgement: the widest table needs 118."""
-
+# Select Graphic Rendition (ECMA-48): the eight basic colours, which every terminal theme makes readable on its own background.
+_SGR = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "cyan": "36"}
 _ASCII = str.maketrans("×–—−·█▏░─≈’‘“”", "x---|#|.-~''\"\"") | {ord("→"): "->", ord("≥"): ">=", ord("≤"): "<=", ord("…"): "..."}
+_GAP = "  "
 
 
-@dataclass(frozen=True, slots=True)
-class Look:
+class Look(NamedTuple):
     """What the reader's terminal can show."""
 
     width: int = 80
@@ -34,39 +30,34 @@ class Look:
         return self.width >= WIDE_COLUMNS
 
 
-@dataclass(frozen=True, slots=True)
-class Verbatim:
-    """Text that must reach the reader byte for byte: never wrapped, never styled."""
+class Span(NamedTuple):
+    """Text in one style: words of `_SGR` with spaces between, or none."""
 
     text: str
+    style: str = ""
 
 
-Part = Union["Table", "Text", Verbatim]
-Column = tuple[str, Literal["left", "right"]]
+class Column(NamedTuple):
+    header: str
+    """With a newline where it is to break."""
+    align: str = "<"
+    """As in a format specification: "<" or ">"."""
 
 
-def draw(parts: Iterable[Part], look: Look) -> str:
-    """The screen as text. Without colour there are no escape codes at all; NO_COLOR keeps bold and drops the colours."""
-    from rich.console import Console
+Line = tuple[Span, ...]
+Cell = str | Span
 
-    buffer = StringIO()
-    console = Console(
-        file=buffer,
-        width=look.width,
-        force_terminal=look.colour,
-        color_system="auto" if look.colour else None,
-        highlight=False,
-        markup=False,
-        emoji=False,
-        legacy_windows=False,
-    )
-    for part in parts:
-        if isinstance(part, Verbatim):
-            buffer.write(part.text.rstrip("\n") + "\n")
-        else:
-            console.print(part)
-    text = "\n".join(line.rstrip() for line in buffer.getvalue().split("\n"))
+
+def draw(lines: Iterable[Line], look: Look) -> str:
+    """The screen as text. Without colour there are no escape codes at all, bold included."""
+    text = "".join("".join(_paint(span, look) for span in line).rstrip() + "\n" for line in lines)
     return text if look.unicode else to_ascii(text)
+
+
+def _paint(span: Span, look: Look) -> str:
+    if not look.colour or not span.style or not span.text.strip():
+        return span.text
+    return f"\x1b[{';'.join(_SGR[word] for word in span.style.split())}m{span.text}\x1b[0m"
 
 
 def to_ascii(text: str) -> str:
@@ -74,55 +65,72 @@ def to_ascii(text: str) -> str:
     return text.translate(_ASCII).encode("ascii", "replace").decode("ascii")
 
 
-def heading(text: str) -> Text:
-    from rich.text import Text
-
-    return Text(f"\n{text}", style="bold")
+BLANK: Line = ()
 
 
-def paragraph(text: str, look: Look, style: str = "") -> Text:
-    from rich.text import Text
-
-    return Text(
-        textwrap.fill(text, look.width, break_long_words=False, break_on_hyphens=False), style=style, no_wrap=True, overflow="ignore"
-    )
+def heading(text: str) -> list[Line]:
+    return [BLANK, (Span(text, "bold"),)]
 
 
-def entries(rows: Sequence[tuple[str, str]], look: Look, style: str = "") -> Text:
+def paragraph(text: str, look: Look, style: str = "") -> list[Line]:
+    return [(Span(line, style),) for line in _wrap(text, look.width)]
+
+
+def entries(rows: Iterable[tuple[str, str]], look: Look, style: str = "") -> list[Line]:
     """Labels in a column of their own, each with its text hanging beside it."""
-    from rich.text import Text
-
+    rows = list(rows)
     indent = 2 + max((len(label) for label, _ in rows), default=0) + 2
-    text = Text(no_wrap=True, overflow="ignore")
-    for number, (label, body) in enumerate(rows):
-        lines = textwrap.wrap(body, look.width - indent, break_long_words=False, break_on_hyphens=False) or [""]
-        text.append("\n" if number else "").append(f"  {label}".ljust(indent), style=style)
-        text.append(("\n" + " " * indent).join(lines))
-    return text
+    lines: list[Line] = []
+    for label, body in rows:
+        first, *others = _wrap(body, look.width - indent)
+        lines.append((Span("  "), Span(label, style), Span(" " * (indent - 2 - len(label)) + first)))
+        lines += [(Span(" " * indent + line),) for line in others]
+    return lines
 
 
-def bullets(lines: Iterable[str], look: Look) -> Text:
-    return entries([("-", line) for line in lines], look)
+def bullets(texts: Iterable[str], look: Look) -> list[Line]:
+    return entries([("-", text) for text in texts], look)
 
 
-def table(columns: Sequence[Column], rows: Iterable[Sequence[str | Text]]) -> Table:
-    """A plain table: no frame, one rule under the header, so that it reads the same in ASCII and copies cleanly.
+def verbatim(text: str) -> list[Line]:
+    """Text that must reach the reader as it is: never wrapped, never styled."""
+    return [(Span(line),) for line in text.rstrip("\n").split("\n")]
 
-    Only the last column wraps; the others are as wide as they need.
+
+def table(columns: Sequence[Column], rows: Iterable[Sequence[Cell]], look: Look) -> list[Line]:
+    """No frame, one rule under the header, so that it reads the same in ASCII and copies cleanly.
+
+    Columns are as wide as they need; only the last one wraps.
     """
-    from rich.box import Box
-    from rich.table import Table
+    body = [[_span(cell) for cell in row] for row in rows]
+    headers = [column.header.split("\n") for column in columns]
+    widths = [max(map(len, (*header, *(row[number].text for row in body)))) for number, header in enumerate(headers)]
+    others = sum(widths[:-1]) + len(_GAP) * (len(widths) - 1)
+    widths[-1] = min(widths[-1], max(look.width - others, max(map(len, headers[-1]))))
+    height = max(map(len, headers))
+    tops = [[Span(line, "bold") for line in ("",) * (height - len(header)) + tuple(header)] for header in headers]
+    lines = [_line(row, columns, widths) for row in zip(*tops, strict=True)]
+    lines.append((Span("─" * (others + widths[-1])),))
+    for row in body:
+        first, *more = _wrap(row[-1].text, widths[-1])
+        lines.append(_line([*row[:-1], Span(first, row[-1].style)], columns, widths))
+        lines += [_line([*map(Span, ("",) * (len(row) - 1)), Span(text, row[-1].style)], columns, widths) for text in more]
+    return lines
 
-    rule = Box("    \n    \n ── \n    \n    \n    \n    \n    \n")
-    made = Table(box=rule, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
-    for name, justify in columns:
-        made.add_column(name, justify=justify, no_wrap=(name, justify) != columns[-1], overflow="fold")
-    for row in rows:
-        made.add_row(*row)
-    return made
+
+def _span(cell: Cell) -> Span:
+    return Span(cell) if isinstance(cell, str) else cell
 
 
-def blank() -> Text:
-    from rich.text import Text
+def _line(cells: Iterable[Span], columns: Sequence[Column], widths: Sequence[int]) -> Line:
+    spans: list[Span] = []
+    for span, column, width in zip(cells, columns, widths, strict=True):
+        padding = Span(" " * (width - len(span.text)))
+        spans += [span, padding, Span(_GAP)] if column.align == "<" else [padding, span, Span(_GAP)]
+    return tuple(spans)
 
-    return Text()
+
+def _wrap(text: str, width: int) -> list[str]:
+    if len(text) <= width:
+        return [text]
+    return textwrap.wrap(text, max(width, 8), break_long_words=False, break_on_hyphens=False) or [""]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from advisor.units import GIB, format_count, format_size, gib
-from advisor.values import Fit, Plan, Range, Term
+from advisor.values import Fit, Phase, Plan, Range, Term
 
 FIT_WORDS = {Fit.FITS: "yes", Fit.UNCERTAIN: "unsure", Fit.DOES_NOT_FIT: "no"}
 FIT_STYLES = {Fit.FITS: "green", Fit.UNCERTAIN: "yellow", Fit.DOES_NOT_FIT: "red"}
@@ -45,6 +45,15 @@ def tokens(count: int | None) -> str:
 
 def term(term: Term) -> str:
     return term.value.replace("_", " ")
+
+
+def phase(phase: Phase) -> str:
+    return phase.value.replace("_", " ")
+
+
+def advised(message: str, hint: str) -> str:
+    """What was noticed, and after an arrow what to do about it."""
+    return f"{message} → {hint}" if hint else message
 
 
 def model(model_id: str, params: int, layers: int) -> str:

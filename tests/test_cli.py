@@ -1,0 +1,288 @@
+"""The command line: what it passes on, what it prints, and how it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+import samples
+
+from advisor import Advice, Fit, MemoryBreakdown, Request, __version__, api
+from advisor.cli.options import SWITCHES, TEXT_OPTIONS
+from advisor.cli.run import run
+from advisor.errors import InvalidInputError, MissingExtraError, UnknownNameError, UnsupportedError
+
+MAIN_JOB = ["--model", "llama-70b", "--gpu", "80GB"]
+
+
+def answers(monkeypatch: pytest.MonkeyPatch, outcome: Advice | BaseException) -> list[dict[str, Any]]:
+    """Replaces the API call; returns the list of what it was called with."""
+    calls: list[dict[str, Any]] = []
+
+    def advise(model: str, gpu: str | None = None, **options: Any) -> Advice:
+        calls.append({"model": model, "gpu": gpu, **options})
+        if isinstance(outcome, BaseException):
+            raise outcome
+        return outcome
+
+    monkeypatch.setattr(api, "advise", advise)
+    return calls
+
+
+def only(*fits: Fit) -> Advice:
+    return samples.advice().model_copy(update={"rungs": tuple(rung for rung in samples.advice().rungs if rung.fit in fits)})
+
+
+def advise(
+    *arguments: str, env: Mapping[str, str] | None = None, code: str = "from advisor.cli import main; main()"
+) -> subprocess.CompletedProcess[str]:
+    """The command in a process of its own."""
+    environment = {**os.environ, "PYTHONUTF8": "1", **(env or {})}
+    return subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, encoding="utf-8", env=environment)
+
+
+# What is passed on
+
+
+def test_every_option_of_a_request_is_an_option_of_the_command() -> None:
+    assert set(TEXT_OPTIONS) | set(SWITCHES) == set(Request.model_fields)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "passed"),
+    [
+        ([], {}),
+        (["--rank", "64", "--alpha", "16"], {"rank": "64", "alpha": "16"}),
+        (["--target-modules", "q_proj,v_proj"], {"target_modules": "q_proj,v_proj"}),
+        (["--batch-size", "4", "--seq-len", "4096", "--grad-accum", "8"], {"batch_size": "4", "seq_len": "4096", "grad_accum": "8"}),
+        (["--checkpointing"], {"checkpointing": True}),
+        (["--no-checkpointing"], {"checkpointing": False}),
+        (["--method", "qlora", "--quantization", "fp4"], {"method": "qlora", "quantization": "fp4"}),
+        (["--gpus", "2", "--stack", "trl", "--loss", "chunked"], {"gpus": "2", "stack": "trl", "loss": "chunked"}),
+        (
+            ["--optimizer", "sgd", "--precision", "fp16", "--attention", "eager"],
+            {"optimizer": "sgd", "precision": "fp16", "attention": "eager"},
+        ),
+    ],
+)
+def test_options_are_passed_on_only_when_given(arguments: list[str], passed: dict[str, object], monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = answers(monkeypatch, samples.advice())
+    assert run([*MAIN_JOB, *arguments]) == 0
+    assert calls == [{"model": "llama-70b", "gpu": "80GB", **passed}]
+
+
+def test_without_gpu_the_local_card_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = answers(monkeypatch, samples.advice())
+    assert run(["--model", "llama-70b"]) == 0
+    assert calls == [{"model": "llama-70b", "gpu": None}]
+
+
+# How it ends
+
+
+@pytest.mark.parametrize(
+    ("outcome", "exit_code"),
+    [
+        (only(Fit.FITS, Fit.DOES_NOT_FIT), 0),
+        (only(Fit.DOES_NOT_FIT), 1),
+        (only(Fit.UNCERTAIN, Fit.DOES_NOT_FIT), 3),
+        (InvalidInputError("--rank 0: must be positive"), 2),
+        (UnknownNameError("no model 'lama'; did you mean llama-2-7b?", ("llama-2-7b",)), 2),
+        (UnsupportedError("rwkv is not covered"), 2),
+        (MissingExtraError("pip install 'finetune-advisor[torch]'"), 2),
+        (KeyboardInterrupt(), 130),
+        (ZeroDivisionError("ours"), 70),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else str(value) if isinstance(value, int) else "advice",
+)
+def test_exit_code(
+    outcome: Advice | BaseException, exit_code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answers(monkeypatch, outcome)
+    assert run(MAIN_JOB) == exit_code
+    shown = capsys.readouterr()
+    failed = isinstance(outcome, BaseException)
+    assert bool(shown.err) is failed
+    assert bool(shown.out) is not failed
+
+
+def test_an_error_is_one_line_in_its_own_words(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    answers(monkeypatch, InvalidInputError("config.json: hidden_size:\n  must be positive"))
+    assert run(MAIN_JOB) == 2
+    assert capsys.readouterr().err == "error: config.json: hidden_size: must be positive\n"
+
+
+def test_a_bug_of_ours_shows_the_traceback_and_says_so(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    answers(monkeypatch, ZeroDivisionError("ours"))
+    run(MAIN_JOB)
+    assert "Traceback" in (err := capsys.readouterr().err)
+    assert err.splitlines()[-1].startswith("error: this is a bug of finetune-advisor")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "error: --model is missing; for example: advise --model llama-70b --gpu 80GB"),
+        (["--gpu", "80GB"], "error: --model is missing; for example: advise --model llama-70b --gpu 80GB"),
+        (["--rnak", "3"], "error: No such option: --rnak"),
+        (["estimat"], "error: No such command 'estimat'."),
+        (["--model"], "error: Option '--model' requires an argument."),
+        ([*MAIN_JOB, "estimate"], "error: --model belongs after the subcommand: advise estimate --model …"),
+        (["--no-checkpointing", "models"], "error: --checkpointing belongs after the subcommand: advise models --checkpointing …"),
+        (["estimate"], "error: Missing option '--model'"),
+        (["models", "--rank", "3"], "error: No such option: --rank"),
+    ],
+)
+def test_usage_errors_are_one_line(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(arguments) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.startswith(message)
+    assert shown.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "names"),
+    [
+        (["--rank", "0"], "--rank"),
+        (["--rank", "16.5"], "--rank"),
+        (["--rank", "-3"], "--rank"),
+        (["--rank", "100000"], "--rank"),
+        (["--alpha", "nan"], "--alpha"),
+        (["--batch-size", "0"], "--batch-size"),
+        (["--seq-len", "1e99"], "--seq-len"),
+        (["--seq-len", "999999999999999999999"], "--seq-len"),
+        (["--grad-accum", "x"], "--grad-accum"),
+        (["--gpus", "0"], "--gpus"),
+        (["--method", "lorra"], "--method"),
+        (["--precision", "int3"], "--precision"),
+        (["--optimizer", "adam"], "--optimizer"),
+        (["--quantization", "nf4", "--method", "full"], "--quantization"),
+        (["--target-modules", "no_such_proj"], "--target-modules"),
+        (["--target-modules", ","], "--target-modules"),
+        (["--dataset-tokens", "-1"], "--dataset-tokens"),
+        (["--stack", "keras"], "--stack"),
+        (["--gpu", "rtx 4091"], "rtx 4091"),
+        (["--gpu", "0GB"], "0GB"),
+        (["--gpu", "-3GiB"], "-3GiB"),
+        (["--model", "lama-70b"], "lama-70b"),
+        (["--model", ""], "model"),
+        (["--model", "/no/such/dir"], "/no/such/dir"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+@pytest.mark.parametrize("command", [[], ["estimate"]], ids=["advise", "estimate"])
+def test_bad_input_is_one_line_that_names_it(
+    command: list[str], arguments: list[str], names: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run([*command, *MAIN_JOB, *arguments]) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.startswith("error: ")
+    assert shown.err.count("\n") == 1
+    assert names in shown.err
+
+
+INTERRUPTED = """
+import os, signal
+from advisor import api
+api.advise = lambda *names, **options: os.kill(os.getpid(), signal.SIGINT)
+from advisor.cli import main
+main()
+"""
+
+
+def test_an_interrupt_ends_cleanly_in_a_real_process() -> None:
+    done = advise(*MAIN_JOB, code=INTERRUPTED)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "error: interrupted\n")
+
+
+def test_a_reader_that_stops_early_is_no_error() -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", "from advisor.cli import main; main()", "models"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()
+    assert process.wait(timeout=60) == 0
+    assert process.stderr.read() == b""
+    process.stderr.close()
+
+
+# What is printed
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["--version"]) == 0
+    assert capsys.readouterr().out == f"finetune-advisor {__version__}\n"
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["-h"], ["estimate", "--help"], ["models", "-h"], ["gpus", "-h"]], ids=" ".join)
+def test_help(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(arguments) == 0
+    assert "Usage: advise" in capsys.readouterr().out
+
+
+def test_json_is_the_same_advice() -> None:
+    done = advise(*MAIN_JOB, "--json")
+    assert done.returncode == 0
+    assert Advice.model_validate_json(done.stdout) == api.advise("llama-70b", "80GB")
+    assert json.loads(done.stdout)["schema_version"] == "1"
+
+
+def test_estimate_json_has_the_promised_fields() -> None:
+    done = advise("estimate", *MAIN_JOB, "--method", "qlora", "--json")
+    assert done.returncode == 0
+    data = json.loads(done.stdout)
+    promised = "peak_allocated_bytes peak_reserved_bytes process_bytes low_bytes expected_bytes high_bytes peak_phase terms phases source"
+    assert set(promised.split()) <= set(data)
+    assert MemoryBreakdown.model_validate(data) == api.estimate("llama-70b", gpu="80GB", method="qlora")
+
+
+@pytest.mark.parametrize(("gpu", "exit_code"), [("8GB", 1), ("80GB", 0)])
+def test_estimate_says_whether_it_fits(gpu: str, exit_code: int, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["estimate", "--model", "llama-3.1-8b", "--gpu", gpu, "--method", "lora", "--rank", "8"]) == exit_code
+    assert "usable\n" in capsys.readouterr().out
+
+
+def test_estimate_needs_no_gpu(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["estimate", "--model", "llama-3.1-8b"]) == 0
+    assert "CUDA context" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("arguments", [MAIN_JOB, [*MAIN_JOB, "--json"], ["models"], ["gpus"], ["--help"]], ids=" ".join)
+def test_a_terminal_that_is_not_utf8_gets_ascii(arguments: list[str]) -> None:
+    done = advise(*arguments, env={"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"})
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.isascii()
+
+
+@pytest.mark.parametrize("columns", ["20", "80", "140", "400"])
+def test_the_screen_keeps_to_the_terminal(columns: str) -> None:
+    shown = advise("gpus", "h100", env={"COLUMNS": columns}).stdout
+    assert "H100" in shown
+    assert max(map(len, shown.splitlines())) <= max(80, min(140, int(columns)))
+
+
+@pytest.mark.parametrize("words", [["qwen", "7b"], []], ids=["qwen 7b", "all"])
+def test_models_holds_every_word(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["models", *words, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found
+    assert all(word in json.dumps(row).lower() for row in found for word in words)
+
+
+def test_gpus_json_are_specs(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["gpus", "rtx", "4090", "--json"]) == 0
+    assert [card["name"] for card in json.loads(capsys.readouterr().out)] == [card.name for card in _cards("rtx 4090")]
+
+
+def _cards(words: str) -> Any:
+    from advisor.devices import search_gpus
+
+    return search_gpus(words)
