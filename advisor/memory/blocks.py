@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from advisor.memory.attention import Kernel, attention
 from advisor.memory.feed_forward import feed_forward
-from advisor.memory.layers import Setting, norm
+from advisor.memory.layers import Setting, dropout, norm
 from advisor.memory.tape import Size, Tape, Tensor
 from advisor.values import Block
 
@@ -20,20 +20,22 @@ def block_tape(block: Block, hidden: int, setting: Setting, kernel: Kernel) -> t
     after = block.norm_placement in ("post", "both")
     x = entry
     for half in ("attention", "feed_forward"):
-        y = norm(tape, x, block.norm, hidden, setting) if before else x
+        y = norm(tape, x, block, hidden, setting) if before else x
         y = attention(tape, y, block, setting, kernel) if half == "attention" else feed_forward(tape, y, block, setting)
+        if block.residual_dropout == "both" or (block.residual_dropout == "mlp" and half == "feed_forward"):
+            y = dropout(tape, y, hidden, setting)
         if after:
-            y = norm(tape, y, block.norm, hidden, setting)
+            y = norm(tape, y, block, hidden, setting)
         x = _add(tape, x, y, hidden, setting)
     return tape, entry
 
 
 def _parallel(tape: Tape, entry: Tensor, block: Block, hidden: int, setting: Setting, kernel: Kernel) -> None:
     """Attention and feed-forward side by side on the same input (GPT-NeoX, Cohere, Phi)."""
-    normed = norm(tape, entry, block.norm, hidden, setting)
+    normed = norm(tape, entry, block, hidden, setting)
     attended = attention(tape, normed, block, setting, kernel)
     if block.norms > 1:
-        normed = norm(tape, entry, block.norm, hidden, setting)
+        normed = norm(tape, entry, block, hidden, setting)
     fed = feed_forward(tape, normed, block, setting)
     _add(tape, _add(tape, attended, fed, hidden, setting), entry, hidden, setting)
 

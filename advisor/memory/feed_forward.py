@@ -99,7 +99,11 @@ def _shared(tape: Tape, x: Tensor, routed: Tensor, block: Block, linears: tuple[
         inner = tape.op((active, up), width, keeps=(active, up))
     down = next(layer for layer in linears if layer.in_features == mlp.shared_intermediate_size)
     y = linear(tape, inner, down, setting, c)
-    return tape.op((routed, y), Size(down.out_features * c), aliases=(True, True))
+    size = Size(down.out_features * c)
+    if linears[-1].out_features == 1:  # Qwen2-MoE weighs the shared expert by a sigmoid of its own
+        weight = tape.op((linear(tape, x, linears[-1], setting, e),), Size(c))
+        y = tape.op((y, weight), size, keeps=(y, weight), scratch=(Size(), size))
+    return tape.op((routed, y), size, aliases=(True, True))
 
 
 def activation(tape: Tape, x: Tensor, size: Size, name: str) -> Tensor:

@@ -28,7 +28,7 @@ def head_tape(model: ModelSpec, setting: Setting, loss: Loss) -> Head:
         raise UnsupportedError(f"{model.id} predicts no tokens ({model.output}); the closed form covers causal language models")
     tape = Tape()
     entry = Tensor(Size(model.hidden_size * setting.stream_bytes), needs_grad=True)
-    normed = norm(tape, entry, model.blocks[-1].norm, model.hidden_size, setting)
+    normed = norm(tape, entry, model.blocks[-1], model.hidden_size, setting)
     logits = _full(tape, normed, model, setting) if loss is Loss.FULL else _tiled(tape, normed, model, setting)
     tape.hold(normed)  # `outputs.last_hidden_state` lives as long as the model's forward
     return Head(tape, entry, logits)

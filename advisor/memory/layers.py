@@ -6,10 +6,10 @@ inside matrices. Sources are files of transformers 5.23, peft 0.21 and bitsandby
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from advisor.memory.tape import Size, Tape, Tensor
-from advisor.values import Linear, Quantization
+from advisor.values import Block, Linear, Quantization
 
 FP32_BYTES = 4
 ABSMAX_SCRATCH_PER_PARAM = 1 / 16
@@ -220,9 +220,41 @@ def layer_norm(tape: Tape, x: Tensor, features: int, setting: Setting, x_bytes: 
     return tape.op((x,), Size(features * x_bytes), keeps=(x, statistics), parameter_gradient_bytes=weight_gradient)
 
 
-def norm(tape: Tape, x: Tensor, kind: Literal["rms", "rms_gemma", "layer"], features: int, setting: Setting) -> Tensor:
-    """The norm of the residual stream."""
-    if kind == "layer":
-        return layer_norm(tape, x, features, setting, setting.stream_bytes)
-    rule = rms_norm if kind == "rms" else rms_norm_gemma
-    return rule(tape, x, features, setting, setting.stream_bytes)
+def _layer_norm_fp32_kernel(tape: Tape, x: Tensor, features: int, setting: Setting) -> Tensor:
+    """The kernel between two casts (models/olmo/modeling_olmo.py `OlmoLayerNorm`)."""
+    x32 = cast(tape, x, features, setting.stream_bytes, FP32_BYTES)
+    return cast(tape, layer_norm(tape, x32, features, setting, FP32_BYTES), features, FP32_BYTES, setting.stream_bytes)
+
+
+def _layer_norm_fp32_ops(tape: Tape, x: Tensor, features: int, setting: Setting) -> Tensor:
+    """Written out in fp32: the centred input is made twice, once for the variance (models/cohere/modeling_cohere.py)."""
+    wide = Size(features * FP32_BYTES)
+    x32 = cast(tape, x, features, setting.stream_bytes, FP32_BYTES)
+    centred = tape.op((x32,), wide, aliases=(True,))
+    variance = tape.op((centred,), Size(FP32_BYTES), keeps=(centred,), scratch=(wide, wide.scaled(3)))
+    rsqrt = tape.op((variance,), Size(FP32_BYTES), keeps=(variance,))
+    centred = tape.op((x32,), wide, aliases=(True,))
+    normed = tape.op((centred, rsqrt), wide, keeps=(centred, rsqrt), scratch=(Size(), wide))
+    tape.hold(x32)
+    trained = setting.trains_base
+    gradient = features * setting.weight_bytes if trained else 0
+    weighted = tape.op((normed,), wide, keeps=(normed,) if trained else (), parameter_gradient_bytes=gradient)
+    return cast(tape, weighted, features, FP32_BYTES, setting.stream_bytes)
+
+
+def norm(tape: Tape, x: Tensor, block: Block, features: int, setting: Setting) -> Tensor:
+    """The norm of the residual stream as the family computes it."""
+    if block.norm == "rms":
+        return rms_norm(tape, x, features, setting, setting.stream_bytes)
+    if block.norm == "rms_gemma":
+        return rms_norm_gemma(tape, x, features, setting, setting.stream_bytes)
+    if block.layer_norm == "fp32_kernel":
+        return _layer_norm_fp32_kernel(tape, x, features, setting)
+    if block.layer_norm == "fp32_ops":
+        return _layer_norm_fp32_ops(tape, x, features, setting)
+    return layer_norm(tape, x, features, setting, setting.stream_bytes)
+
+
+def dropout(tape: Tape, x: Tensor, features: int, setting: Setting) -> Tensor:
+    """`native_dropout` keeps a mask of one byte per element (derivatives.yaml)."""
+    return tape.op((x,), Size(features * setting.stream_bytes), keeps=(Tensor(Size(features), False),))
