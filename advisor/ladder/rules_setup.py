@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from advisor.ladder.knowledge import threshold
 from advisor.ladder.situation import Situation
-from advisor.stacks import defaults_of, first_attention, targeted_linears
+from advisor.stacks import defaults_of, first_attention, targets
 from advisor.values import Attention, DType, Finding, Level, Method, Precision
 
 
@@ -76,7 +76,7 @@ def targets_without_mlp(s: Situation) -> Iterator[Finding]:
     plan, model = s.focus.plan, s.case.model
     if not plan.method.has_adapter or s.request.target_modules is None:
         return
-    if any(linear.part != "attention" for _, linear in targeted_linears(model, plan.target_modules)):
+    if any(linear.part != "attention" for _, linear, _ in targets(model, plan.target_modules)):
         return
     yield Finding(
         id="targets-without-mlp",

@@ -56,7 +56,7 @@ def _experts(tape: Tape, x: Tensor, block: Block, linears: tuple[Linear, ...], s
     c = output_bytes(setting, e, setting.quantization is not None)
     router, gate_up, down = linears[:3]
     k, hidden = mlp.experts_per_token, down.out_features
-    scores = linear(tape, x, router, setting, e)
+    scores = _route(tape, x, router, setting)
     probabilities = tape.op((scores,), Size(mlp.experts * FP32_BYTES))
     tape.ops[-1].kept = (probabilities,)
     indices = Tensor(Size(k * INDEX_BYTES), False)
@@ -77,12 +77,28 @@ def _experts(tape: Tape, x: Tensor, block: Block, linears: tuple[Linear, ...], s
     return cast(tape, y, hidden, c, e)
 
 
+def _route(tape: Tape, x: Tensor, router: Linear, setting: Setting) -> Tensor:
+    """The router's scores. An adapter on a router that is no module changes its weight, so that the product keeps its input."""
+    if router.is_module or not setting.wraps(router):
+        return linear(tape, x, router, setting, setting.stream_bytes)
+    gradient = setting.rank * (router.in_features + router.out_features) * setting.adapter_bytes
+    return tape.op((x,), Size(router.out_features * setting.stream_bytes), keeps=(x,), parameter_gradient_bytes=gradient)
+
+
 def _grouped(tape: Tape, x: Tensor, layer: Linear, per_token: int, setting: Setting, c: int) -> Tensor:
     """One grouped product over all experts; the weights' gradient, where they are trained, is of every expert."""
+    size = Size(per_token * layer.out_features * c)
     params = layer.in_features * layer.out_features * layer.copies
-    keeps = (x,) if setting.trains_base else ()
-    gradient = params * setting.weight_bytes if setting.trains_base else 0
-    return tape.op((x,), Size(per_token * layer.out_features * c), keeps=keeps, parameter_gradient_bytes=gradient)
+    if not setting.wraps(layer):
+        keeps = (x,) if setting.trains_base else ()
+        return tape.op((x,), size, keeps=keeps, parameter_gradient_bytes=params * setting.weight_bytes if setting.trains_base else 0)
+    # peft adds B A to a copy of every expert's weights, which the product keeps and whose gradient is whole
+    # (peft 0.21 lora/layer.py `ParamWrapper._activate_lora`, torch.baddbmm)
+    fused = 2 if layer.name == "gate_up_proj" else 1
+    factors = setting.rank * fused * layer.copies * (layer.in_features + layer.out_features)
+    low = tape.op((), Size(constant=factors * setting.weight_bytes), parameter_gradient_bytes=factors * setting.adapter_bytes)
+    weights = tape.op((low,), Size(constant=params * setting.weight_bytes), keeps=(low,))
+    return tape.op((x, weights), size, keeps=(x, weights))
 
 
 def _shared(tape: Tape, x: Tensor, routed: Tensor, block: Block, linears: tuple[Linear, ...], setting: Setting) -> Tensor:

@@ -33,8 +33,11 @@ class Setting(NamedTuple):
     rank: int
     dora: bool
     autocast: bool
-    adapted: frozenset[str]
-    """Leaf names of the linear layers that carry an adapter."""
+    adapted: frozenset[tuple[str, bool]]
+    """Matrices that carry an adapter: leaf name, and whether it is a module."""
+
+    def wraps(self, layer: Linear) -> bool:
+        return (layer.name, layer.is_module) in self.adapted
 
 
 def cast(tape: Tape, x: Tensor, features: int, from_bytes: int, to_bytes: int) -> Tensor:
@@ -46,7 +49,7 @@ def cast(tape: Tape, x: Tensor, features: int, from_bytes: int, to_bytes: int) -
 
 def linear(tape: Tape, x: Tensor, layer: Linear, setting: Setting, x_bytes: int) -> Tensor:
     """A linear layer with whatever is wrapped around it. The result has `x_bytes` per element, except under autocast."""
-    if layer.name in setting.adapted and layer.is_module:
+    if layer.is_module and setting.wraps(layer):
         y = _adapted(tape, x, layer, setting, x_bytes)
         tape.hold(x)  # an argument lives until its call returns
         return y

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from advisor.values import ALL_LINEAR, Block, Linear, Method, ModelSpec, Plan
+from advisor.stacks.targets import targets
+from advisor.values import Method, ModelSpec, Plan
 
 
 class TensorGroup(NamedTuple):
@@ -17,35 +18,18 @@ class TensorGroup(NamedTuple):
     """First dimension; 0 for vectors. Adafactor's factored state needs it."""
 
 
-def target_names(model: ModelSpec, plan: Plan) -> frozenset[str]:
-    """Leaf names of the linear layers that carry an adapter. Empty for full fine-tuning.
-
-    "all-linear" is every `nn.Linear` except the output head (peft 0.21 tuners/tuners_utils.py, `_maybe_include_all_linear_layers`).
-    """
-    if not plan.method.has_adapter:
-        return frozenset()
-    available = {layer.name for block in model.blocks for layer in block.linears if layer.is_module}
-    if plan.target_modules == (ALL_LINEAR,):
-        return frozenset(available)
-    return frozenset(available.intersection(plan.target_modules))
-
-
-def adapted(model: ModelSpec, plan: Plan) -> Iterator[tuple[Block, Linear]]:
-    """Every (block, linear layer) that carries an adapter."""
-    names = target_names(model, plan)
-    return ((block, layer) for block in model.blocks for layer in block.linears if layer.is_module and layer.name in names)
-
-
 def adapter_params(model: ModelSpec, plan: Plan) -> int:
     """Parameters that LoRA adds: r (in + out) per matrix (LoRA, section 4.1); DoRA adds a magnitude per output (DoRA, section 4.1)."""
     return sum(group.numel * group.copies for group in adapter_tensors(model, plan))
 
 
 def adapter_tensors(model: ModelSpec, plan: Plan) -> Iterator[TensorGroup]:
-    for block, layer in adapted(model, plan):
-        copies = block.count * layer.copies
-        yield TensorGroup(plan.rank * layer.in_features, copies, plan.rank)
-        yield TensorGroup(plan.rank * layer.out_features, copies, layer.out_features)
+    """The adapter's A, B and magnitudes. Stacked experts share one pair of matrices, their ranks side by side."""
+    for block, layer, rank_factor in targets(model, plan.target_modules) if plan.method.has_adapter else ():
+        stacked = 1 if layer.is_module else layer.copies
+        rank, copies = plan.rank * rank_factor * stacked, block.count * (layer.copies if layer.is_module else 1)
+        yield TensorGroup(rank * layer.in_features, copies, rank)
+        yield TensorGroup(rank * layer.out_features, copies, layer.out_features)
         if plan.method.is_dora:
             yield TensorGroup(layer.out_features, copies, 0)
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import NamedTuple
 
+from advisor.errors import UnsupportedError
 from advisor.memory.attention import Kernel
 from advisor.memory.gradients import gradient_bytes
 from advisor.memory.layers import Setting
 from advisor.memory.optimizer import state_bytes, step_temporary_bytes
-from advisor.memory.params import target_names
 from advisor.memory.program import Loop, Program, Station, compile_program
 from advisor.memory.runtime import context_of, interval_of, workspace_bytes
 from advisor.memory.sharding import bucket_bytes, gathered_bytes, share
 from advisor.memory.weights import adapter_bytes, load_extra_bytes, unquantized_bytes_per_param, weights_bytes
+from advisor.stacks.targets import targets
 from advisor.values import GpuSpec, MemoryBreakdown, Method, ModelSpec, Phase, PhaseBytes, Plan, Stack, Term, TermBytes
 
 
@@ -137,8 +138,25 @@ def setting_of(model: ModelSpec, plan: Plan) -> Setting:
         rank=plan.rank,
         dora=plan.method.is_dora,
         autocast=plan.autocast,
-        adapted=target_names(model, plan),
+        adapted=_adapted(model, plan),
     )
+
+
+def _adapted(model: ModelSpec, plan: Plan) -> frozenset[tuple[str, bool]]:
+    """Which matrices carry an adapter: leaf name, and whether it is a module (a stack of experts is not).
+
+    Raises UnsupportedError for DoRA on stacked experts, which peft refuses too (peft 0.21 lora/layer.py `ParamWrapper`).
+    """
+    if not plan.method.has_adapter:
+        return frozenset()
+    found = frozenset((layer.name, layer.is_module) for _, layer, _ in targets(model, plan.target_modules))
+    stacked = sorted(name for name, is_module in found if not is_module)
+    if stacked and plan.method.is_dora:
+        raise UnsupportedError(
+            f"peft has no DoRA for the stacked experts of {model.id} ({', '.join(stacked)}); "
+            "name attention alone: --target-modules q_proj,k_proj,v_proj,o_proj"
+        )
+    return found
 
 
 def kernel_of(plan: Plan) -> Kernel:

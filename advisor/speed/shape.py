@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
-from advisor.stacks.targets import targeted_linears
+from advisor.stacks.targets import targets
 from advisor.values import AttentionShape, Block, Linear, ModelSpec
 
 
@@ -53,7 +53,7 @@ class Shape:
 def shape_of(model: ModelSpec, target_modules: tuple[str, ...]) -> Shape:
     blocks = model.blocks
     linears = [(block, linear) for block in blocks for linear in block.linears]
-    wrapped = targeted_linears(model, target_modules)
+    wrapped = [(block, linear) for block, linear, _ in targets(model, target_modules)]
     hidden = model.hidden_size
     has_head = model.kind == "decoder" or model.head_params > 0
     norms = [(block, block.count * (block.norms * hidden + _qk_norm_elements(block.attention))) for block in blocks]
@@ -66,7 +66,10 @@ def shape_of(model: ModelSpec, target_modules: tuple[str, ...]) -> Shape:
         head_weights=hidden * model.vocab_size if has_head else 0,
         vocab=model.vocab_size if has_head else 0,
         wrapped_weights=sum(block.count * linear.weight_params for block, linear in wrapped),
-        wrapped_features=sum(block.count * linear.copies * (linear.in_features + linear.out_features) for block, linear in wrapped),
+        wrapped_features=sum(
+            block.count * linear.copies * rank_factor * (linear.in_features + linear.out_features)
+            for block, linear, rank_factor in targets(model, target_modules)
+        ),
         wrapped_inputs=sum(block.count * linear.in_features * _active_copies(block, linear) for block, linear in wrapped),
         wrapped_outputs=sum(block.count * linear.out_features * _active_copies(block, linear) for block, linear in wrapped),
         rms_elements=sum(elements for block, elements in norms if block.norm != "layer"),

@@ -2,30 +2,67 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from advisor.errors import InvalidInputError
 from advisor.values.model import Block, Linear, ModelSpec
 from advisor.values.plan import ALL_LINEAR
 
+_STACKED_LIKE_QWEN = {"gate": ("gate",), "gate_up_proj": ("gate_proj", "up_proj"), "down_proj": ("down_proj",)}
+_STACKED_LIKE_MIXTRAL = {"gate": ("gate",), "gate_up_proj": ("w1", "w3"), "down_proj": ("w2",)}
+_QWEN_LIKE = (
+    "deepseek_v2 deepseek_v3 dots1 ernie4_5_moe flex_olmo glm4_moe glm4_moe_lite hunyuan_v1_moe longcat_flash olmoe qwen3_moe solar_open"
+)
+STACKED_NAMES = {
+    **dict.fromkeys(_QWEN_LIKE.split(), _STACKED_LIKE_QWEN),
+    **dict.fromkeys(("mixtral", "minimax", "minimax_m2"), _STACKED_LIKE_MIXTRAL),
+}
+"""Experts and routers that transformers 5 keeps in bare parameters, and the names of transformers 4's modules under which peft still
+adapts them, "all-linear" included (peft 0.21 utils/transformers_weight_conversion.py, `_MOE_TARGET_MODULE_MAPPING` and
+`_MODEL_TO_CONVERSION_PATTERN`). Other types' experts are not adapted unless `target_parameters` names them."""
+
+
+class Target(NamedTuple):
+    """A wrapped matrix: the run of layers that it belongs to, and how it is wrapped."""
+
+    block: Block
+    linear: Linear
+    rank_factor: int = 1
+    """Two matrices that are fused into one parameter get one adapter of twice the rank."""
+
 
 def available_targets(model: ModelSpec) -> tuple[str, ...]:
-    """Leaf names of the linear layers that peft can wrap, in the order of the blocks."""
-    names = (linear.name for block in model.blocks for linear in block.linears if linear.is_module)
+    """Leaf names that peft can wrap, in the order of the blocks."""
+    names = (name for block in model.blocks for linear in block.linears for name in _names(model, linear))
     return tuple(dict.fromkeys(names))
 
 
-def targeted_linears(model: ModelSpec, target_modules: tuple[str, ...]) -> tuple[tuple[Block, Linear], ...]:
-    """Every wrapped matrix with the run of layers that it belongs to.
+def _names(model: ModelSpec, linear: Linear) -> tuple[str, ...]:
+    """Under which names peft wraps this matrix; none where it does not.
 
-    "all-linear" is every `nn.Linear` but the output head (peft 0.21 tuners/tuners_utils.py `_maybe_include_all_linear_layers`);
-    weights held in bare parameters (fused experts) are not modules and are not wrapped.
+    Where names of experts are taken for stacked parameters, modules of the same name (shared experts, dense layers) go without: peft
+    moves the name from `target_modules` to `target_parameters` (`_convert_peft_config_moe`).
+    """
+    stacked = STACKED_NAMES.get(model.model_type, {})
+    if linear.is_module:
+        return () if any(linear.name in names for names in stacked.values()) else (linear.name,)
+    return stacked.get(linear.name, ()) if linear.part == "mlp" else ()
+
+
+def targets(model: ModelSpec, target_modules: tuple[str, ...]) -> tuple[Target, ...]:
+    """Every wrapped matrix.
+
+    "all-linear" is every `nn.Linear` but the output head (peft 0.21 tuners/tuners_utils.py `_maybe_include_all_linear_layers`), and
+    the experts and routers of `STACKED_NAMES`.
     """
     everything = target_modules == (ALL_LINEAR,)
-    return tuple(
-        (block, linear)
-        for block in model.blocks
-        for linear in block.linears
-        if linear.is_module and (everything or linear.name in target_modules)
-    )
+    found = []
+    for block in model.blocks:
+        for linear in block.linears:
+            names = _names(model, linear)
+            if names and (everything or all(name in target_modules for name in names)):
+                found.append(Target(block, linear, len(names)))
+    return tuple(found)
 
 
 def check_targets(model: ModelSpec, target_modules: tuple[str, ...]) -> None:
@@ -49,7 +86,7 @@ def check_rank(model: ModelSpec, target_modules: tuple[str, ...], rank: int) -> 
     """
     sizes = [
         (min(linear.in_features, linear.out_features), linear)
-        for block, linear in targeted_linears(model, target_modules)
+        for block, linear, _ in targets(model, target_modules)
         if not _is_router(block, linear)
     ]
     limit, smallest = min(sizes, key=lambda pair: pair[0], default=(rank, None))
