@@ -47,6 +47,7 @@ IDS = {
     "dora-before-evidence",
     "dora-dropout",
     "dora-serving",
+    "dora-without-experts",
     "qlora-merge",
     "rank-high",
     "alpha-small",

@@ -27,6 +27,7 @@ RULES: tuple[Rule, ...] = (
     rules_method.dora_before_evidence,
     rules_method.dora_dropout,
     rules_method.dora_serving,
+    rules_method.dora_without_experts,
     rules_method.quantized_merge,
     rules_capacity.rank_high,
     rules_capacity.alpha_small,

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from advisor.ladder.fit import price
 from advisor.ladder.knowledge import threshold
 from advisor.ladder.situation import Situation
+from advisor.stacks import stacked_targets
 from advisor.units import format_count, format_size
 from advisor.values import Finding, Fit, Level, Method
 
@@ -107,18 +108,24 @@ def quantized_not_smaller(s: Situation) -> Iterator[Finding]:
 
 
 def experts_in_16_bit(s: Situation) -> Iterator[Finding]:
-    """transformers 5 holds fused experts in bare 3-D parameters, which bitsandbytes leaves alone (bitsandbytes issue 1849)."""
+    """transformers 5 holds fused experts in bare 3-D parameters, which bitsandbytes leaves alone (bitsandbytes issue 1849).
+
+    peft adapts some of them by adding the update to a copy of the weights (peft 0.21 lora/layer.py `ParamWrapper`).
+    """
     plan, model = s.focus.plan, s.case.model
     bare = sum(linear.weight_params * block.count for block in model.blocks for linear in block.linears if not linear.is_module)
     if not bare or not plan.method.has_adapter:
         return
     size = format_size(bare * plan.base_dtype.size_bytes)
     quantised = f"stay in 16 bit ({size}) and " if plan.quantization else ""
+    copied = bool(stacked_targets(model, plan.target_modules))
+    adapted = "are adapted through a copy of a layer's experts in every pass" if copied else "get no adapter"
+    spare = "--target-modules q_proj,k_proj,v_proj,o_proj adapts attention alone and spares the copies"
     yield Finding(
         id="experts-not-modules",
         level=Level.WARNING if plan.quantization else Level.INFO,
-        message=f"{format_count(bare)} parameters of experts are no nn.Linear modules in transformers 5: they {quantised}get no adapter",
-        hint="peft reaches them only through LoraConfig(target_parameters=…), which is not priced here",
+        message=f"{format_count(bare)} parameters of experts are no nn.Linear modules in transformers 5: they {quantised}{adapted}",
+        hint=spare if copied else "peft reaches them only through LoraConfig(target_parameters=…), which is not priced here",
         numbers={"bare_params": bare, "bare_bytes": bare * plan.base_dtype.size_bytes},
     )
 

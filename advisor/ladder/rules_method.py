@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from advisor.ladder.knowledge import threshold
 from advisor.ladder.situation import Situation
+from advisor.stacks import stacked_targets
 from advisor.values import Finding, Fit, Level, Method, Task
 
 ARITHMETIC = (Task.MATH, Task.CODE)
@@ -105,4 +106,17 @@ def quantized_merge(s: Situation) -> Iterator[Finding]:
         level=Level.INFO,
         message="merge into a 16-bit copy of the dequantised base: merging in place rounds back to 4 bit and changes the scores",
         hint="keep the quantisation settings with the adapter: it was trained against exactly that base",
+    )
+
+
+def dora_without_experts(s: Situation) -> Iterator[Finding]:
+    """DoRA's rungs wrap fewer matrices than LoRA's where experts are stacked."""
+    left_out = stacked_targets(s.case.model, s.rung(Method.LORA).plan.target_modules)
+    if not left_out:
+        return
+    yield Finding(
+        id="dora-without-experts",
+        level=Level.INFO,
+        message=f"DoRA is priced without {', '.join(left_out)}: peft has no DoRA for stacked experts",
+        hint="compare it with LoRA on the same targets",
     )

@@ -6,7 +6,7 @@ from advisor.stacks.first_plan import default_plan, first_attention, first_seq_l
 from advisor.stacks.hf import HF
 from advisor.stacks.known import defaults_of
 from advisor.stacks.plain import PLAIN
-from advisor.stacks.targets import check_rank, check_targets, targets
+from advisor.stacks.targets import check_rank, check_targets, stacked_targets, targets
 from advisor.stacks.trl import TRL
 
 __all__ = [
@@ -22,5 +22,6 @@ __all__ = [
     "echo_defaults",
     "first_attention",
     "first_seq_len",
+    "stacked_targets",
     "targets",
 ]

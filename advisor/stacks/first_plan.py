@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from advisor.errors import InvalidInputError
 from advisor.stacks.facts import StackDefaults
 from advisor.stacks.known import defaults_of
-from advisor.stacks.targets import check_rank, check_targets
+from advisor.stacks.targets import check_rank, check_targets, without_stacked
 from advisor.values.card import GpuSpec
 from advisor.values.model import ModelSpec
 from advisor.values.plan import ALL_LINEAR, Plan
@@ -46,6 +46,9 @@ def default_plan(method: Method, model: ModelSpec, gpu: GpuSpec | None, request:
     rank = request.rank or FIRST_RANK
     if method.has_adapter:
         check_targets(model, targets)
+        targets = without_stacked(model, targets) if method.is_dora else targets
+        if not targets:
+            raise InvalidInputError(f"--target-modules: peft has no DoRA for stacked experts; name attention projections of {model.id} too")
         check_rank(model, targets, rank)
     quantization = _quantization(method, request)
     numbers = _numbers(method, gpu, request, stack)

@@ -65,6 +65,18 @@ def targets(model: ModelSpec, target_modules: tuple[str, ...]) -> tuple[Target, 
     return tuple(found)
 
 
+def stacked_targets(model: ModelSpec, target_modules: tuple[str, ...]) -> tuple[str, ...]:
+    """Names of the wrapped bare parameters: stacked experts and their router."""
+    return tuple(dict.fromkeys(linear.name for _, linear, _ in targets(model, target_modules) if not linear.is_module))
+
+
+def without_stacked(model: ModelSpec, target_modules: tuple[str, ...]) -> tuple[str, ...]:
+    """The same targets without stacked experts, for which peft has no DoRA (peft 0.21 lora/layer.py `ParamWrapper.update_layer`)."""
+    if not stacked_targets(model, target_modules):
+        return target_modules
+    return tuple(dict.fromkeys(linear.name for _, linear, _ in targets(model, target_modules) if linear.is_module))
+
+
 def check_targets(model: ModelSpec, target_modules: tuple[str, ...]) -> None:
     """Raises InvalidInputError when a name matches no linear layer, listing those that exist."""
     available = available_targets(model)
