@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from advisor.values import Advice, Fit, GpuSpec, MemoryBreakdown, ModelSpec, Plan
 
 if TYPE_CHECKING:
+    from advisor.accuracy import AccuracyReport
     from advisor.values.request import Request
 
 
@@ -66,6 +67,14 @@ def price(model: str | ModelSpec, gpu: str | GpuSpec | None = None, **options: A
     names = tuple(name.resolved_from for name in (spec, card) if name is not None and name.resolved_from)
     fit = None if card is None else classify(memory, card.usable_bytes)
     return Priced(spec, card, plan, memory, fit, (*names, *echo_defaults(spec, card, as_request(options))))
+
+
+def accuracy() -> AccuracyReport:
+    """The closed form beside every measured run of `profiles/measurements/`: errors, intervals, and what it says of runs that failed."""
+    from advisor.accuracy import accuracy as compare
+    from advisor.memory import estimate_memory
+
+    return compare(estimate_memory)
 
 
 def plan_for(model: ModelSpec, gpu: GpuSpec | None, options: Mapping[str, object]) -> Plan:

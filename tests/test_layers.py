@@ -17,6 +17,7 @@ LEVELS = {
     "units": 1,
     "values": 2,
     "names": 3,
+    "json_files": 3,
     "profiles": 3,
     "config_files": 4,
     "architectures": 5,
@@ -27,6 +28,8 @@ LEVELS = {
     "speed": 7,
     "ladder": 8,
     "trace": 9,
+    "adapters": 9,
+    "evidence": 9,
     "accuracy": 10,
     "api": 11,
     "render": 12,
@@ -34,7 +37,7 @@ LEVELS = {
     "__main__": 14,
 }
 HEAVY = {"torch", "transformers", "peft", "accelerate", "bitsandbytes", "safetensors", "numpy", "scipy"}
-HEAVY_ROOMS = {"trace"}
+HEAVY_ROOMS = {"trace", "adapters"}
 # Imported inside the function that needs them, so that a cold command does not wait for them.
 LATE = {"huggingface_hub", "pynvml", "platformdirs", "rich"}
 

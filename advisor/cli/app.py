@@ -93,6 +93,18 @@ def gpus(words: Words = None, json: Json = False) -> Answer:
     return Answer(as_json(found) if json else gpus(found, look_of_stdout()))
 
 
+@app.command()
+def accuracy(json: Json = False, markdown: Annotated[bool, typer.Option("--markdown", help="Print the README's table.")] = False) -> Answer:
+    """Lay the predictions beside every measured run there is a profile of."""
+    from advisor import api
+    from advisor.render import accuracy as render
+
+    report = api.accuracy()
+    if json:
+        return Answer(as_json(report))
+    return Answer(render.markdown(report) if markdown else render.accuracy(report, look_of_stdout()))
+
+
 def _version() -> Answer:
     from advisor import __version__
 

@@ -80,3 +80,11 @@ def plan(plan: Plan) -> str:
 def scaled(value: int | None, unit: int) -> str:
     """A rate in its customary unit: GB/s, TFLOP/s; "-" where no source has it."""
     return "-" if value is None else number(value / unit)
+
+
+def percent(fraction: float, digits: int = 1) -> str:
+    return f"{100 * fraction:.{digits}f} %"
+
+
+def signed_percent(fraction: float) -> str:
+    return f"{100 * fraction:+.1f} %".replace("-", "−")
