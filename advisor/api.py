@@ -9,6 +9,7 @@ from advisor.values import Advice, Fit, GpuSpec, MemoryBreakdown, ModelSpec, Pla
 
 if TYPE_CHECKING:
     from advisor.accuracy import AccuracyReport
+    from advisor.trace.breakdown import Holder
     from advisor.values.request import Request
 
 
@@ -57,13 +58,29 @@ class Priced(NamedTuple):
 
 def price(model: str | ModelSpec, gpu: str | GpuSpec | None = None, **options: Any) -> Priced:
     """As `estimate`, with the plan that the options were taken to mean."""
-    from advisor.ladder import classify
     from advisor.memory import estimate_memory
-    from advisor.stacks import echo_defaults
 
     spec, card = as_model(model), None if gpu is None else as_gpu(gpu)
     plan = plan_for(spec, card, options)
-    memory = estimate_memory(spec, plan, card)
+    return _priced(spec, card, plan, estimate_memory(spec, plan, card), options)
+
+
+def dry_run(
+    model: str | ModelSpec, gpu: str | GpuSpec | None = None, lengths: tuple[int, ...] = (), **options: Any
+) -> tuple[Priced, tuple[Holder, ...]]:
+    """As `price`, by the dry run: with what holds the memory at the peak, largest first. One step for each of `lengths`, in tokens."""
+    from advisor.trace import trace as run
+
+    spec, card = as_model(model), None if gpu is None else as_gpu(gpu)
+    plan = plan_for(spec, card, options)
+    traced = run(spec, plan, lengths=lengths)
+    return _priced(spec, card, plan, traced.breakdown, options), traced.holders()
+
+
+def _priced(spec: ModelSpec, card: GpuSpec | None, plan: Plan, memory: MemoryBreakdown, options: Mapping[str, object]) -> Priced:
+    from advisor.ladder import classify
+    from advisor.stacks import echo_defaults
+
     names = tuple(name.resolved_from for name in (spec, card) if name is not None and name.resolved_from)
     fit = None if card is None else classify(memory, card.usable_bytes)
     return Priced(spec, card, plan, memory, fit, (*names, *echo_defaults(spec, card, as_request(options))))

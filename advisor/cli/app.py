@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from advisor.cli.answer import Answer, as_json, exit_code_of, look_of_stdout
-from advisor.cli.options import takes_plan_options
+from advisor.cli.options import parse_lengths, takes_plan_options
 from advisor.errors import InvalidInputError
 
 app = typer.Typer(
@@ -71,6 +71,26 @@ def estimate(options: dict[str, Any], model: ModelName, gpu: GpuName = None, jso
 
     priced = api.price(model, gpu, **options)
     return Answer(as_json(priced.memory) if json else estimate(priced, look_of_stdout()), exit_code_of(priced.fit))
+
+
+@app.command()
+@takes_plan_options
+def trace(
+    options: dict[str, Any],
+    model: ModelName,
+    gpu: GpuName = None,
+    lengths: Annotated[str, typer.Option(metavar="TOKENS", help="Steps of these lengths in turn: 230,485,683.", show_default=False)] = "",
+    explain: Annotated[bool, typer.Option("--explain", help="Say which modules hold what at the peak.")] = False,
+    json: Json = False,
+) -> Answer:
+    """Price one plan by a dry run of the installed libraries, without a GPU and without weights."""
+    from advisor import api
+    from advisor.render import estimate as render
+
+    priced, holders = api.dry_run(model, gpu, parse_lengths(lengths), **options)
+    look = look_of_stdout()
+    text = as_json(priced.memory) if json else render.explained(priced, holders, look) if explain else render.estimate(priced, look)
+    return Answer(text, exit_code_of(priced.fit))
 
 
 @app.command()

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
+from advisor.errors import InvalidInputError
 from advisor.values import Attention, Loss, Method, Optimizer, Quantization, Stack
 from advisor.values.request import Precision, Task
 
@@ -89,3 +90,11 @@ def _parameter(name: str, annotation: Any) -> inspect.Parameter:
 
 def _flag(name: str) -> str:
     return "--" + name.replace("_", "-")
+
+
+def parse_lengths(text: str) -> tuple[int, ...]:
+    """ "230,485,683": tokens of each step."""
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    if any(not part.isdecimal() or int(part) == 0 for part in parts):
+        raise InvalidInputError(f"--lengths {text}: write numbers of tokens with commas between, such as 230,485,683")
+    return tuple(map(int, parts))

@@ -30,7 +30,7 @@ _RUN = (
     Column("predicted\nGiB", ">"),
     Column("error"),
 )
-_NARROW_NAME = 20
+_NARROW_NAME = 18
 
 
 def accuracy(report: AccuracyReport, look: Look) -> str:

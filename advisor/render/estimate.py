@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from advisor.api import Priced
 from advisor.render import page, words
@@ -10,10 +11,27 @@ from advisor.render.page import BLANK, Cell, Column, Line, Look, Span
 from advisor.units import gib
 from advisor.values import MemoryBreakdown, PhaseBytes, Term
 
+if TYPE_CHECKING:
+    from advisor.trace.breakdown import Holder
+
+
+SHOWN_HOLDERS = 20
+
 
 def estimate(priced: Priced, look: Look) -> str:
     """`priced` as a screen of text."""
     return page.draw(_lines(priced, look), look)
+
+
+def explained(priced: Priced, holders: Sequence[Holder], look: Look) -> str:
+    """The same, and which modules hold what at the peak."""
+    return page.draw([*_lines(priced, look), *_holders(holders, look)], look)
+
+
+def _holders(holders: Sequence[Holder], look: Look) -> Iterator[Line]:
+    rows = [(words.size(row.bytes), str(row.count), words.term(row.term), row.module) for row in holders[:SHOWN_HOLDERS]]
+    yield from page.heading(f"What holds the peak (the largest {len(rows)} of {len(holders)})")
+    yield from page.table([Column("bytes", ">"), Column("tensors", ">"), Column("term"), Column("module")], rows, look)
 
 
 def _lines(priced: Priced, look: Look) -> Iterator[Line]:
