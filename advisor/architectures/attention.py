@@ -38,6 +38,7 @@ def _standard(config: Config, traits: Dense, base: Trunk) -> AttentionPart:
         qk_norm=qk_norm,
         rotary_fraction=rotary,
         softcap=bool(traits.softcap_key) and config.is_number(traits.softcap_key, default=traits.softcap_default),
+        sinks=traits.sinks,
         fused_qkv=bool(traits.fused_qkv),
         sdpa=traits.sdpa,
         flash=traits.flash,

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from advisor.errors import UnsupportedError
 from advisor.memory.layers import FP32_BYTES, Setting, cast, linear, output_bytes, rms_norm, rms_norm_gemma
 from advisor.memory.tape import Size, Tape, Tensor
-from advisor.values import Attention, Block, Linear
+from advisor.values import Attention, AttentionShape, Block, Linear
 
 Heads = tuple[Tensor, Tensor, Tensor]
 """Queries, keys and values."""
@@ -24,6 +24,9 @@ class Kernel(NamedTuple):
     padding: bool
     kv_cache: bool
     """The outputs keep keys and values alive (`use_cache` without checkpointing)."""
+    fuses_softmax: bool
+    """CUDA's softmax reads fp16 and writes fp32 in one kernel; from bf16 it makes an fp32 copy first (aten/src/ATen/native/SoftMax.cpp,
+    `softmax`, torch 2.13)."""
 
 
 def attention(tape: Tape, x: Tensor, block: Block, setting: Setting, kernel: Kernel) -> Tensor:
@@ -130,7 +133,7 @@ def _kernel(tape: Tape, heads: Heads, block: Block, c: int, kernel: Kernel) -> T
     shape = block.attention
     q, k, v = heads
     if kernel.attention is Attention.EAGER or (not shape.sdpa and not (shape.flash and kernel.attention is Attention.FLASH)):
-        return _eager(tape, heads, block, c)
+        return _eager(tape, heads, block, c, kernel)
     wide = Size(shape.heads * shape.head_dim * c)
     out_size = Size(shape.heads * shape.v_head_dim * c)
     grouped = shape.kv_heads != shape.heads
@@ -159,7 +162,7 @@ def _attend(tape: Tape, heads: Heads, size: Size, kept: tuple[Tensor, ...], back
     return out
 
 
-def _eager(tape: Tape, heads: Heads, block: Block, c: int) -> Tensor:
+def _eager(tape: Tape, heads: Heads, block: Block, c: int, kernel: Kernel) -> Tensor:
     """`eager_attention_forward`: scores in the computation's type, softmax in fp32, micro-batch x heads x sequence x sequence each."""
     shape = block.attention
     q, k, v = heads
@@ -175,9 +178,25 @@ def _eager(tape: Tape, heads: Heads, block: Block, c: int) -> Tensor:
         tape.ops[-1].kept = (weights,)  # tanh keeps its result
         weights = tape.op((weights,), scores)
     weights = tape.op((weights,), scores, aliases=(True,))  # plus the mask
+    if shape.sinks:
+        return _softmax_with_sinks(tape, weights, v, shape, c)
+    if c != FP32_BYTES and not kernel.fuses_softmax:
+        weights = tape.op((weights,), scores32)
     # softmax keeps its result; CUDA's backward makes grad * output inside (ATen/native/cuda/SoftMax.cu)
     probabilities = tape.op((weights,), scores32, scratch=(Size(), scores32))
     tape.ops[-1].kept = (probabilities,)
     if c != FP32_BYTES:
         probabilities = tape.op((probabilities,), scores)
+    if shape.dropout:
+        probabilities = tape.op((probabilities,), scores, keeps=(Tensor(Size(per_pair=shape.heads), False),))
+    return tape.op((probabilities, v), Size(shape.heads * shape.v_head_dim * c), keeps=(probabilities, v))
+
+
+def _softmax_with_sinks(tape: Tape, weights: Tensor, v: Tensor, shape: AttentionShape, c: int) -> Tensor:
+    """Scores joined by a sink per head, less their maximum, softmax in their own type (models/gpt_oss/modeling_gpt_oss.py)."""
+    scores = Size(per_pair=shape.heads * c)
+    joined = tape.op((weights,), scores)
+    shifted = tape.op((joined,), scores, aliases=(True,))
+    probabilities = tape.op((shifted,), scores, scratch=(Size(), scores))
+    tape.ops[-1].kept = (probabilities,)
     return tape.op((probabilities, v), Size(shape.heads * shape.v_head_dim * c), keeps=(probabilities, v))

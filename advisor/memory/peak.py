@@ -15,7 +15,7 @@ from advisor.memory.runtime import context_of, interval_of, workspace_bytes
 from advisor.memory.sharding import bucket_bytes, gathered_bytes, share
 from advisor.memory.weights import adapter_bytes, load_extra_bytes, unquantized_bytes_per_param, weights_bytes
 from advisor.stacks.targets import targets
-from advisor.values import GpuSpec, MemoryBreakdown, Method, ModelSpec, Phase, PhaseBytes, Plan, Stack, Term, TermBytes
+from advisor.values import DType, GpuSpec, MemoryBreakdown, Method, ModelSpec, Phase, PhaseBytes, Plan, Stack, Term, TermBytes
 
 
 def estimate_memory(model: ModelSpec, plan: Plan, gpu: GpuSpec | None = None) -> MemoryBreakdown:
@@ -160,7 +160,8 @@ def _adapted(model: ModelSpec, plan: Plan) -> frozenset[tuple[str, bool]]:
 
 
 def kernel_of(plan: Plan) -> Kernel:
-    return Kernel(plan.attention, plan.padding, plan.kv_cache_in_outputs)
+    computes_in = plan.autocast_dtype if plan.autocast else plan.base_dtype
+    return Kernel(plan.attention, plan.padding, plan.kv_cache_in_outputs, computes_in is DType.FP16)
 
 
 def loop_of(plan: Plan) -> Loop:

@@ -47,6 +47,8 @@ class AttentionShape(Value):
     rotary_fraction: float = 1.0
     """Share of head_dim that is rotated; 0 for learned or ALiBi positions."""
     softcap: bool = False
+    sinks: bool = False
+    """A learned score per head joins each row of the softmax, which runs in the computation's own type (gpt-oss)."""
     dropout: bool = False
     """Attention weights are dropped at random during training (a rate above 0 in config.json)."""
     fused_qkv: bool = False
