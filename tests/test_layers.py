@@ -37,7 +37,7 @@ LEVELS = {
     "__main__": 14,
 }
 HEAVY = {"torch", "transformers", "peft", "accelerate", "bitsandbytes", "safetensors", "numpy", "scipy"}
-HEAVY_ROOMS = {"trace", "adapters"}
+HEAVY_ROOMS = {"trace", "adapters", "evidence"}
 # Imported inside the function that needs them, so that a cold command does not wait for them.
 LATE = {"huggingface_hub", "pynvml", "platformdirs", "rich"}
 

@@ -107,7 +107,8 @@ def _training(rung: Rung) -> tuple[str, ...]:
 def _times(answer: Advice) -> Iterator[tuple[Cell, ...]]:
     for rung in answer.rungs:
         if (time := rung.step_time) is not None:
-            hours, usd = (words.loose_span(bounds) if bounds else "-" for bounds in (time.hours, time.usd))
+            hours = words.loose_span(time.hours) if time.hours else "-"
+            usd = words.span(time.usd) if time.usd else "-"
             yield _name(answer, rung), words.loose_span(time.seconds_per_step), words.loose_span(time.tokens_per_s), hours, usd
 
 

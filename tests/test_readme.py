@@ -1,0 +1,92 @@
+"""The README says what is so: its screen, its table and its examples are the program's own output."""
+
+from __future__ import annotations
+
+import contextlib
+import doctest
+import io
+import os
+import re
+import runpy
+import shlex
+from pathlib import Path
+
+import pytest
+
+from advisor import api
+from advisor.cli.run import run
+from advisor.render.accuracy import markdown
+from advisor.render.advice import advice
+from advisor.render.page import Look
+from advisor.values.request import Request
+
+ROOT = Path(__file__).parent.parent
+README = ROOT / "README.md"
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+SHOWN_UNTIL = "\nWhy not the others\n"
+"""The README shows the screen up to here."""
+
+
+def block(marker: str) -> tuple[str, int, int]:
+    """The text between `<!-- marker… -->` and `<!-- end -->`, and where it stands."""
+    text = README.read_text(encoding="utf-8")
+    found = re.search(rf"<!-- {re.escape(marker)}[^\n]*-->\n(.*?)<!-- end -->", text, re.DOTALL)
+    assert found, f"README.md has no block {marker}"
+    return found[1], found.start(1), found.end(1)
+
+
+def check(marker: str, expected: str) -> None:
+    """Asserts that a block equals the program's output; UPDATE_SCREENS=1 writes it instead."""
+    shown, start, end = block(marker)
+    if os.environ.get("UPDATE_SCREENS"):
+        text = README.read_text(encoding="utf-8")
+        README.write_text(text[:start] + expected + text[end:], encoding="utf-8")
+        shown = expected
+    assert shown == expected, "README.md is stale; UPDATE_SCREENS=1 python -m pytest tests/test_readme.py mends it"
+
+
+def test_the_screen_is_the_real_one() -> None:
+    screen = advice(api.advise("llama-70b", "80GB"), Look(width=80))
+    assert SHOWN_UNTIL in screen
+    check("screen:", f"```text\n{screen[: screen.index(SHOWN_UNTIL)]}```\n")
+
+
+def test_the_accuracy_table_is_the_generators() -> None:
+    check("accuracy:", f"\n{markdown(api.accuracy())}\n")
+
+
+def test_the_examples_are_true() -> None:
+    result = doctest.testfile(str(README), module_relative=False, encoding="utf-8")
+    assert result.attempted >= 9
+    assert result.failed == 0
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
+def test_an_example_file_runs(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    runpy.run_path(str(path), run_name="__main__")
+    assert capsys.readouterr().out
+
+
+def test_there_are_examples() -> None:
+    assert EXAMPLES
+
+
+def test_every_command_and_option_is_named() -> None:
+    text = README.read_text(encoding="utf-8")
+    with contextlib.redirect_stdout(io.StringIO()) as help_text:
+        assert run(["--help"]) == 0
+    commands = re.findall(r"^  (\w+)  ", help_text.getvalue().partition("Commands:")[2], re.MULTILINE)
+    assert commands
+    assert [name for name in commands if f"`advise {name}" not in text] == []
+    options = ["--" + name.replace("_", "-") for name in Request.model_fields if name not in ("double_quant", "kbit_prepare")]
+    assert [option for option in options if option not in text] == []
+
+
+@pytest.mark.parametrize("marker", ["main-command", "test-command"])
+def test_a_command_sets_up_all_it_needs(marker: str) -> None:
+    """Each is one line that makes its own environment and installs at the pinned versions; `.ci/run` runs the second."""
+    found = re.search(rf"<!-- {marker} -->\n```sh\n([^\n]*)\n```", README.read_text(encoding="utf-8"))
+    assert found
+    words = shlex.split(found[1])
+    assert words[:4] == ["python3", "-m", "venv", ".venv"]
+    assert words[words.index("-c") + 1] == "constraints.txt"
