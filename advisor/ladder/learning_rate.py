@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from advisor.ladder.knowledge import threshold
 from advisor.values import Method, ModelSpec, Task
 
 
-@dataclass(frozen=True, slots=True)
-class Sweep:
+class Sweep(NamedTuple):
     """Three learning rates (AdamW)."""
 
     low: float
@@ -17,14 +16,27 @@ class Sweep:
     high: float
 
 
+RECIPE_FAMILIES = ("llama", "qwen")
+"""Families that the recipe was fitted on (fact LR3)."""
+
+
 def lora_prior(model: ModelSpec) -> float:
     """5e-4 × (2000 / hidden)^p for Llama and Qwen (fact LR3), else QLoRA's tuned values by size (fact LR16)."""
-    for family in ("llama", "qwen"):
-        if model.model_type.startswith(family):
-            ratio = threshold("lr_prior_hidden") / model.hidden_size
-            return threshold("lr_prior_base") * float(ratio ** threshold(f"lr_prior_power_{family}"))
-    large = model.params >= threshold("lr_large_params")
-    return threshold("lr_prior_other_large" if large else "lr_prior_other")
+    family = recipe_of(model)
+    if family is None:
+        return prior_by_size(model.params)
+    ratio = threshold("lr_prior_hidden") / model.hidden_size
+    return threshold("lr_prior_base") * float(ratio ** threshold(f"lr_prior_power_{family}"))
+
+
+def recipe_of(model: ModelSpec) -> str | None:
+    """The family whose recipe speaks for the model; None where none does."""
+    return next((family for family in RECIPE_FAMILIES if model.model_type.startswith(family)), None)
+
+
+def prior_by_size(params: int) -> float:
+    """QLoRA's tuned values (fact LR16)."""
+    return threshold("lr_prior_other_large" if params >= threshold("lr_large_params") else "lr_prior_other")
 
 
 def sweep(model: ModelSpec, method: Method, task: Task | None) -> Sweep:
