@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from advisor.errors import InvalidInputError, MissingExtraError, UnknownNameError
 
@@ -17,8 +17,7 @@ _CONNECT_TIMEOUT_S = 3.0
 _NETWORK_TIMEOUT_S = 10.0
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(NamedTuple):
     id: str
     source: str
     text: str

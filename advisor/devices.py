@@ -8,9 +8,8 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from advisor import profiles
 from advisor.errors import InvalidInputError, UnknownNameError
@@ -37,8 +36,7 @@ _SOLD_APART = frozenset({"datacenter", "workstation", "gaming"})
 _HELP = "`advise gpus` lists every card; a size is written 80GB (a card sold so) or 79.2GiB (exactly that)"
 
 
-@dataclass(frozen=True, slots=True)
-class _Card:
+class _Card(NamedTuple):
     """One profile row at one memory size, with the words and keys it answers to."""
 
     row: dict[str, Any]

@@ -15,9 +15,9 @@ A name that fits nothing is an error with the nearest known names.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 from advisor import profiles
 from advisor.architectures import check_model_type, spec_from_config
@@ -33,8 +33,7 @@ _CANDIDATES = 8
 Words = tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class ModelRow:
+class ModelRow(NamedTuple):
     """A line of `advise models`: a profile, or a known model that is not covered."""
 
     id: str
@@ -60,8 +59,7 @@ class ModelRow:
         return (self.id, *self.aliases, *self.same_shape_ids)
 
 
-@dataclass(frozen=True, slots=True)
-class _Match:
+class _Match(NamedTuple):
     row: ModelRow
     name: str
     """The one of the row's names that matched."""

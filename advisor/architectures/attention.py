@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from advisor.architectures.config import Config
 from advisor.architectures.parts import Heads, Trunk, check_rotary, heads, linear, rotary_fraction
@@ -11,8 +10,7 @@ from advisor.architectures.traits import Dense, is_on
 from advisor.values import AttentionShape, Linear
 
 
-@dataclass(frozen=True, slots=True)
-class AttentionPart:
+class AttentionPart(NamedTuple):
     linears: tuple[Linear, ...]
     shape: AttentionShape
     """As in a layer that rotates and has no window."""

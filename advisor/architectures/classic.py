@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from advisor.architectures.config import Config
 from advisor.architectures.parts import Heads, Shape, Trunk, linear, runs
 from advisor.values import AttentionShape, Block, Linear, MlpShape
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
+class Frame(NamedTuple):
     """What the builders in gpt.py and early.py fill in."""
 
     architecture: str

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from advisor.errors import InvalidInputError
 
@@ -17,8 +17,7 @@ MAX_EXPERTS = 1 << 14
 MAX_POSITIONS = 1 << 32
 
 
-@dataclass(frozen=True, slots=True)
-class Config:
+class Config(NamedTuple):
     """A config.json and where it came from. Keys that are null count as missing, as in transformers."""
 
     values: Mapping[str, object]

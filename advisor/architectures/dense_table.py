@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from advisor.architectures import patterns
 from advisor.architectures.traits import Dense, Key
 
@@ -261,8 +259,7 @@ DENSE = {
 }
 
 DENSE |= {
-    "gemma3_text": replace(
-        DENSE["gemma2"],
+    "gemma3_text": DENSE["gemma2"]._replace(
         architecture="Gemma3ForCausalLM",
         sdpa=True,
         softcap_key="",
@@ -270,9 +267,8 @@ DENSE |= {
         qk_norm="head",
         layers=patterns.gemma3_layers,
     ),
-    "vaultgemma": replace(DENSE["gemma2"], architecture="VaultGemmaForCausalLM", norms=2, placement="pre"),
-    "jais2": replace(
-        DENSE["arcee"],
+    "vaultgemma": DENSE["gemma2"]._replace(architecture="VaultGemmaForCausalLM", norms=2, placement="pre"),
+    "jais2": DENSE["arcee"]._replace(
         architecture="Jais2ForCausalLM",
         qkv_bias=Key("attention_bias", True),
         out_bias=Key("attention_bias", True),

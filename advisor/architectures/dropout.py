@@ -6,22 +6,19 @@ The names and defaults of the rates are those of transformers 5.23, models/<type
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from advisor.architectures.config import Config
 from advisor.architectures.parts import Shape
 from advisor.values import Block
 
 
-@dataclass(frozen=True, slots=True)
-class _Rate:
+class _Rate(NamedTuple):
     key: str
     default: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class _Rates:
+class _Rates(NamedTuple):
     residual: _Rate | None = None
     attention: _Rate = _Rate("attention_dropout")
     embedding: _Rate | None = None

@@ -5,8 +5,6 @@ Source of every builder: transformers 5.23, models/<type>/.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from advisor.architectures.classic import Frame, equal_heads, finish, plain_mlp, positions, refuse_cross_attention, square, tied
 from advisor.architectures.config import Config
 from advisor.architectures.parts import Shape, linear, trunk
@@ -118,7 +116,7 @@ def falcon(config: Config) -> Shape:
         config.check_divides("num_kv_heads", key_value, "num_attention_heads", query.query)
     else:
         key_value = 1 if config.flag("multi_query", default=True) else query.query
-    head = replace(query, key_value=key_value)
+    head = query._replace(key_value=key_value)
     bias = config.flag("bias", default=False)
     width = config.count("ffn_hidden_size", default=4 * base.hidden)
     attention = (

@@ -5,8 +5,7 @@ Source of every builder: transformers 5.23, models/<type>/. Masked-language-mode
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from advisor.architectures.config import MAX_WIDTH, Config
 from advisor.architectures.parts import FULL, SLIDING, Heads, Shape, Trunk, check_rotary, layer_types, linear, runs, trunk
@@ -16,8 +15,7 @@ _DEFAULT_LABELS = 2
 """PreTrainedConfig.num_labels where the config has no id2label (configuration_utils.py)."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Encoder:
+class _Encoder(NamedTuple):
     """What the builders below fill in."""
 
     prefix: str

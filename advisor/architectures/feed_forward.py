@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from advisor.architectures.config import MAX_EXPERTS, MAX_WIDTH, Config
 from advisor.architectures.parts import gated_mlp, linear
@@ -11,8 +10,7 @@ from advisor.architectures.traits import Dense, Experts, is_on
 from advisor.values import Linear, MlpShape
 
 
-@dataclass(frozen=True, slots=True)
-class FeedForwardPart:
+class FeedForwardPart(NamedTuple):
     linears: tuple[Linear, ...]
     shape: MlpShape
     other_params: int = 0
@@ -42,10 +40,10 @@ def _activation(config: Config, traits: Dense) -> str:
 
 def sparse_part(config: Config, traits: Dense, experts: Experts, hidden: int) -> FeedForwardPart:
     """Router, routed experts and shared experts of one layer."""
-    count = experts.count.read(config, MAX_EXPERTS)
+    count = experts.total.read(config, MAX_EXPERTS)
     per_token = experts.per_token.read(config, MAX_EXPERTS)
     if per_token > count:
-        raise config.bad(experts.per_token.names[0], f"({per_token:,}) exceeds {experts.count.names[0]} ({count:,})")
+        raise config.bad(experts.per_token.names[0], f"({per_token:,}) exceeds {experts.total.names[0]} ({count:,})")
     width = experts.width.read(config, MAX_WIDTH)
     shared_width = experts.shared_width(config, width) if experts.shared_width else 0
     linears = [

@@ -5,7 +5,6 @@ Source of every builder: transformers 5.23, models/<type>/.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from itertools import chain, repeat
 
 from advisor.architectures.classic import Frame, equal_heads, finish, plain_mlp, positions, refuse_cross_attention, square, tied
@@ -43,7 +42,7 @@ def gpt_bigcode(config: Config) -> Shape:
     refuse_cross_attention(config)
     head = equal_heads(config, base.hidden)
     if config.flag("multi_query", default=True):
-        head = replace(head, key_value=1)
+        head = head._replace(key_value=1)
     width = config.count("n_inner", default=4 * base.hidden)
     attention = (
         linear("attention", "c_attn", base.hidden, base.hidden + 2 * head.key_value_width, True),

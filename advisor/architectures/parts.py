@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
 from itertools import groupby
-from typing import Literal, TypeVar
+from typing import Literal, NamedTuple, TypeVar
 
 from advisor.architectures.config import MAX_LAYERS, MAX_POSITIONS, MAX_VOCAB, Config
 from advisor.values import Block, Linear
@@ -13,8 +12,7 @@ from advisor.values import Block, Linear
 Kind = TypeVar("Kind", bound=Hashable)
 
 
-@dataclass(frozen=True, slots=True)
-class Trunk:
+class Trunk(NamedTuple):
     """The fields that every decoder's config has."""
 
     hidden: int
@@ -23,8 +21,7 @@ class Trunk:
     positions: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class Shape:
+class Shape(NamedTuple):
     """What a family's builder finds out: a ModelSpec without its origin."""
 
     architecture: str
@@ -52,8 +49,7 @@ def trunk(config: Config) -> Trunk:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Heads:
+class Heads(NamedTuple):
     """Query heads, key and value heads, and the width of one."""
 
     query: int

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from advisor.architectures.config import Config
 from advisor.architectures.parts import FULL, SLIDING, every_nth_full, layer_types
@@ -11,8 +11,7 @@ from advisor.architectures.parts import FULL, SLIDING, every_nth_full, layer_typ
 CHUNKED = "chunked_attention"
 
 
-@dataclass(frozen=True, slots=True)
-class Layer:
+class Layer(NamedTuple):
     window: int | None = None
     rotates: bool = True
 

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from advisor.architectures.config import Config
 from advisor.architectures.patterns import Layer, all_sparse, plain_layers
 
 
-@dataclass(frozen=True, slots=True)
-class Key:
+class Key(NamedTuple):
     """A yes-or-no field of the config and its class default."""
 
     name: str
@@ -22,8 +20,7 @@ class Key:
 Switch = bool | Key
 
 
-@dataclass(frozen=True, slots=True)
-class Count:
+class Count(NamedTuple):
     """A number of the config under its names, and its class default; None where the class has none."""
 
     names: tuple[str, ...]
@@ -37,11 +34,10 @@ def is_on(config: Config, switch: Switch) -> bool:
     return switch if isinstance(switch, bool) else config.flag(switch.name, *switch.other_names, default=switch.default)
 
 
-@dataclass(frozen=True, slots=True)
-class Experts:
+class Experts(NamedTuple):
     """Mixture-of-Experts layers. The routed experts are two bare 3-D parameters in transformers 5."""
 
-    count: Count
+    total: Count
     per_token: Count
     width: Count = Count(("moe_intermediate_size",))
     router: str = "gate"
@@ -63,8 +59,7 @@ class Experts:
     every_expert_computes: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Dense:
+class Dense(NamedTuple):
     """How a family differs from Llama."""
 
     architecture: str

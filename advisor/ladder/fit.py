@@ -7,7 +7,7 @@ never lowered: an adapter is too small a part of the memory for that to cure any
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from advisor.ladder.knowledge import say
 from advisor.memory import estimate_memory
@@ -23,16 +23,14 @@ LARGEST_MICRO_BATCH = 1024
 """How far to search. Judgement: past what B1 and B2 call useful by a factor of eight."""
 
 
-@dataclass(frozen=True, slots=True)
-class Case:
+class Case(NamedTuple):
     """The model and the card that plans are tried on."""
 
     model: ModelSpec
     gpu: GpuSpec
 
 
-@dataclass(frozen=True, slots=True)
-class Priced:
+class Priced(NamedTuple):
     """A plan with its memory and whether that fits."""
 
     plan: Plan
@@ -41,8 +39,7 @@ class Priced:
     changes: tuple[Change, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class _Step:
+class _Step(NamedTuple):
     """One kind of change: the option that would fix it, and the moves it offers from a plan, mildest first."""
 
     option: str

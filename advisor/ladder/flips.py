@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from advisor.ladder.fit import SHORTEST_SEQ_TOKENS, Case, fits, largest, longest_seq, make_fit, price
 from advisor.ladder.knowledge import say
@@ -17,8 +17,7 @@ MOST_CARDS = 64
 """How far to search for a number of cards. Judgement: eight nodes of eight; whoever has more does not ask here."""
 
 
-@dataclass(frozen=True, slots=True)
-class Flip:
+class Flip(NamedTuple):
     """A change of circumstances and what it does. `opens`: it makes something fit that does not fit now."""
 
     sentence: str

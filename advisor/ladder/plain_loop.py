@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from advisor.ladder.snippet_parts import torch_dtype
 from advisor.values import DType, Optimizer, Plan, Sharding
 
 
-@dataclass(frozen=True, slots=True)
-class _Build:
+class _Build(NamedTuple):
     """How an optimizer is made without a Trainer."""
 
     imports: tuple[str, ...]

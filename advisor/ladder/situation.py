@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from advisor.ladder.fit import Case
 from advisor.memory.params import adapter_params
 from advisor.values import Method, Plan, Request, Rung, Verdict
 
 
-@dataclass(frozen=True, slots=True)
-class Situation:
+class Situation(NamedTuple):
     """The facts that a rule may speak from."""
 
     case: Case

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
 
@@ -46,6 +45,31 @@ class Size(NamedTuple):
 ZERO = Size()
 
 
+class Sum:
+    """A running total of sizes: what is alive as a walk goes on."""
+
+    __slots__ = ("constant", "per_pair", "per_token")
+
+    def __init__(self) -> None:
+        self.per_token = self.per_pair = self.constant = 0
+
+    def add(self, size: Size) -> None:
+        self.per_token += size[0]
+        self.per_pair += size[1]
+        self.constant += size[2]
+
+    def remove(self, size: Size) -> None:
+        self.per_token -= size[0]
+        self.per_pair -= size[1]
+        self.constant -= size[2]
+
+    def size(self) -> Size:
+        return Size(self.per_token, self.per_pair, self.constant)
+
+    def with_scratch(self, scratch: Size) -> Size:
+        return Size(self.per_token + scratch[0], self.per_pair + scratch[1], self.constant + scratch[2])
+
+
 class Moment(NamedTuple):
     """What is alive at one instant of a walk: everything, and the part kept for the backward pass."""
 
@@ -64,36 +88,38 @@ def upper(moments: Iterable[Moment]) -> tuple[Moment, ...]:
     return tuple(front)
 
 
-@dataclass(slots=True, eq=False)
 class Tensor:
     """A storage. `needs_grad` follows autograd; `size` is ZERO for views of something counted elsewhere."""
 
-    size: Size
-    needs_grad: bool
-    last_use: int = -1
-    keeps: int = 0
-    """How many operations keep it for their backward."""
+    __slots__ = ("last_use", "needs_grad", "size")
+
+    def __init__(self, size: Size, needs_grad: bool) -> None:
+        self.size = size
+        self.needs_grad = needs_grad
+        self.last_use = -1
+        """Index of the last operation that reads it; -1 for tensors that an operation makes only to keep them."""
 
 
-@dataclass(slots=True, eq=False)
 class Op:
     """One autograd node."""
 
-    inputs: tuple[Tensor, ...]
-    output: Tensor
-    kept: tuple[Tensor, ...]
-    forward_scratch: Size
-    backward_scratch: Size
-    aliases: tuple[bool, ...]
-    """Per input: its gradient is the incoming gradient itself (additions, views), so that nothing is allocated for it."""
-    parameter_gradient_bytes: int
+    __slots__ = ("aliases", "backward_scratch", "forward_scratch", "inputs", "kept", "output", "parameter_gradient_bytes")
+
+    def __init__(self, inputs: tuple[Tensor, ...], output: Tensor, kept: tuple[Tensor, ...], scratch: tuple[Size, Size]) -> None:
+        self.inputs = inputs
+        self.output = output
+        self.kept = kept
+        self.forward_scratch, self.backward_scratch = scratch
+        self.aliases = (False,) * len(inputs)
+        """Per input: its gradient is the incoming gradient itself (additions, views), so that nothing is allocated for it."""
+        self.parameter_gradient_bytes = 0
 
 
-@dataclass(slots=True)
 class Tape:
-    """Records operations. Every method returns the operation's output."""
+    """Operations in the order in which they run."""
 
-    ops: list[Op] = field(default_factory=list)
+    def __init__(self) -> None:
+        self.ops: list[Op] = []
 
     def op(
         self,
@@ -109,7 +135,9 @@ class Tape:
         needs_grad = parameter_gradient_bytes > 0 or any(tensor.needs_grad for tensor in inputs)
         output = Tensor(size, needs_grad)
         kept = keeps if needs_grad else ()
-        op = Op(inputs, output, kept, scratch[0], scratch[1], aliases or (False,) * len(inputs), parameter_gradient_bytes)
+        op = Op(inputs, output, kept, scratch)
+        op.aliases = aliases or op.aliases
+        op.parameter_gradient_bytes = parameter_gradient_bytes
         index = len(self.ops)
         for tensor in inputs:
             tensor.last_use = index
@@ -138,31 +166,34 @@ def forward(tape: Tape, entry: Tensor, *, keep: bool, entry_held: bool) -> Walk:
     With `keep` false (inside a checkpointed block, or evaluation) nothing is kept for backward. With `entry_held` somebody else
     holds and counts the entry (a checkpoint); otherwise it dies at its last use like any other tensor, unless it is kept.
     """
-    live, kept = (ZERO if entry_held else entry.size), ZERO
+    live, kept = Sum(), Sum()
+    if not entry_held:
+        live.add(entry.size)
     peaks: list[Moment] = []
     dying: dict[int, list[Tensor]] = {} if entry_held else {entry.last_use: [entry]}
     counted: set[int] = set()
     for index, op in enumerate(tape.ops):
         output = op.output
-        live = live.plus(output.size)
+        live.add(output.size)
         if keep:
             for tensor in op.kept:
-                if tensor.last_use < 0 and id(tensor) not in counted:  # made inside the operation only to be kept
-                    live = live.plus(tensor.size)
-                if id(tensor) not in counted and not (entry_held and tensor is entry):
-                    counted.add(id(tensor))
-                    kept = kept.plus(tensor.size)
-        peaks.append(Moment(live.plus(op.forward_scratch), kept))
+                if id(tensor) in counted or (entry_held and tensor is entry):
+                    continue
+                if tensor.last_use < 0 and tensor is not output:  # made inside the operation only to be kept
+                    live.add(tensor.size)
+                counted.add(id(tensor))
+                kept.add(tensor.size)
+        peaks.append(Moment(live.with_scratch(op.forward_scratch), kept.size()))
         if output.last_use >= 0:
             dying.setdefault(output.last_use, []).append(output)
         for tensor in dying.pop(index, ()):
             # a tensor that a later operation keeps is kept by one of its users, which have all run by its last use
             if not (keep and id(tensor) in counted):
-                live = live.plus(tensor.size, -1)
-    return Walk(upper(peaks), kept)
+                live.remove(tensor.size)
+    return Walk(upper(peaks), kept.size())
 
 
-def backward(tape: Tape, kept: Size, gradient: Size) -> Walk:
+def backward(tape: Tape, kept_size: Size, gradient: Size) -> Walk:
     """Run the tape backwards from a live output gradient, with everything that `forward(keep=True)` kept alive.
 
     Ends with the gradient of the entry tensor alive. `Walk.kept` is the total of parameter gradients, which stay.
@@ -171,21 +202,23 @@ def backward(tape: Tape, kept: Size, gradient: Size) -> Walk:
     holders: list[int] = [1]
     """Per gradient storage: how many tensors' gradients it is (additions hand their incoming gradient on)."""
     grads: dict[int, tuple[Size, int]] = {id(tape.ops[-1].output): (gradient, 0)}
-    live, parameter_gradients = kept.plus(gradient), 0
+    live, kept, parameter_gradients = Sum(), Sum(), 0
+    live.add(kept_size)
+    live.add(gradient)
+    kept.add(kept_size)
     waiting: Size | None = None
-    peaks: list[Moment] = [Moment(live, kept)]
+    peaks: list[Moment] = [Moment(live.size(), kept.size())]
 
     def release(size: Size, storage: int) -> None:
-        nonlocal live
         holders[storage] -= 1
         if holders[storage] == 0:
-            live = live.plus(size, -1)
+            live.remove(size)
 
     for op in reversed(tape.ops):
         if id(op.output) not in grads:
             continue
         if op.kept and waiting is None:
-            waiting = live.plus(kept, -1)
+            waiting = live.size().plus(kept.size(), -1)
         incoming, storage = grads.pop(id(op.output))
         made: list[tuple[Tensor, Size, int]] = []
         for tensor, alias in zip(op.inputs, op.aliases, strict=True):
@@ -193,18 +226,18 @@ def backward(tape: Tape, kept: Size, gradient: Size) -> Walk:
                 holders[storage] += 1
                 made.append((tensor, incoming, storage))
             elif tensor.needs_grad:
-                live = live.plus(tensor.size)
+                live.add(tensor.size)
                 holders.append(1)
                 made.append((tensor, tensor.size, len(holders) - 1))
-        live = live.plus(Size(constant=op.parameter_gradient_bytes))
+        live.constant += op.parameter_gradient_bytes
         parameter_gradients += op.parameter_gradient_bytes
-        peaks.append(Moment(live.plus(op.backward_scratch), kept))
+        peaks.append(Moment(live.with_scratch(op.backward_scratch), kept.size()))
         release(incoming, storage)
         for tensor in op.kept:
             keepers[id(tensor)] -= 1
             if keepers[id(tensor)] == 0:
-                live = live.plus(tensor.size, -1)
-                kept = kept.plus(tensor.size, -1)
+                live.remove(tensor.size)
+                kept.remove(tensor.size)
         for tensor, size, new_storage in made:
             if id(tensor) in grads:  # summed in place into the gradient that is already there
                 release(size, new_storage)

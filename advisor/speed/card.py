@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from advisor.speed.constants import bounds
 from advisor.values import DType, GpuSpec, Plan
 
 
-@dataclass(frozen=True, slots=True)
-class Peaks:
+class Peaks(NamedTuple):
     flop_per_s: float
     bytes_per_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class Rates:
+class Rates(NamedTuple):
     """A card at work: its peaks times the share of them that is reached."""
 
     flop_per_s: float

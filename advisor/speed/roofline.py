@@ -6,7 +6,7 @@ elementwise traffic at the card's bandwidth, one after the other as eager PyTorc
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from advisor.speed.card import Rates
 from advisor.speed.constants import bounds
@@ -19,8 +19,7 @@ FSDP_OVERHEAD_TOKENS = 8192
 """Tokens of the micro-batch that `fsdp_overhead` in speed.json was measured at."""
 
 
-@dataclass(frozen=True, slots=True)
-class Work:
+class Work(NamedTuple):
     """What one optimizer step asks of one card."""
 
     flops: float
@@ -28,8 +27,7 @@ class Work:
     shape: Shape
 
 
-@dataclass(frozen=True, slots=True)
-class Factors:
+class Factors(NamedTuple):
     """A multiple of the time, and the row of speed.json that it is from."""
 
     low: float = 1.0

@@ -5,23 +5,21 @@ Mixture-of-Experts counts what a token passes through: `experts_per_token` of th
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 from advisor.stacks.targets import targets
 from advisor.values import AttentionShape, Block, Linear, ModelSpec
 
 
-@dataclass(frozen=True, slots=True)
-class AttentionRun:
+class AttentionRun(NamedTuple):
     """`layers` equal attention parts."""
 
     shape: AttentionShape
     layers: int
 
 
-@dataclass(frozen=True, slots=True)
-class Shape:
+class Shape(NamedTuple):
     """Sums over all layers; "active" is what one token uses. Counts of elements are per token."""
 
     layers: int

@@ -7,7 +7,7 @@ gated MLP, residual) and `loss/loss_utils.py`, peft 0.21 `tuners/lora/layer.py`,
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from advisor.speed.flops import block_passes, tokens_per_card
 from advisor.speed.shape import Shape
@@ -64,8 +64,7 @@ ACCUMULATION_ACCESSES = 3
 """Each further micro-batch adds to the gradient: two reads, a write."""
 
 
-@dataclass(frozen=True, slots=True)
-class Traffic:
+class Traffic(NamedTuple):
     """Bytes of one optimizer step on one card."""
 
     weights_bytes: float

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 from advisor.values.vocabulary import DType, Loss, Optimizer, Stack
 
@@ -18,8 +18,7 @@ class Default(Generic[T]):
     source: str
 
 
-@dataclass(frozen=True, slots=True)
-class StackDefaults:
+class StackDefaults(NamedTuple):
     """Everything in which the training loops differ and which moves bytes."""
 
     stack: Stack

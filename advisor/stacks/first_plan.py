@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from pydantic import ValidationError
 
@@ -27,8 +27,7 @@ FIRST_EFFECTIVE_BATCH = 16
 FIRST_SEQ_LEN_TOKENS = 2048
 
 
-@dataclass(frozen=True, slots=True)
-class _Numbers:
+class _Numbers(NamedTuple):
     """Types of the weights and of the computation."""
 
     base_dtype: DType

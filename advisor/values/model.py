@@ -54,7 +54,7 @@ class AttentionShape(Value):
     fused_qkv: bool = False
     """One matrix computes q, k and v (GPT-NeoX, Phi-3, GPT-2)."""
     sdpa: bool = True
-    """transformers can compute it with torch's scaled_dot_product_attention; where not (Gemma 2, gpt-oss, BLOOM), it falls back to eager."""
+    """transformers can compute it with torch's scaled_dot_product_attention; else (Gemma 2, gpt-oss, BLOOM) it falls back to eager."""
     flash: bool = True
     """transformers can compute it with the flash-attention package."""
 
