@@ -1,10 +1,10 @@
 """Everything the tool can refuse, as one small tree.
 
-    AdvisorError              one clear line; the command line exits with `exit_code`
-    ├── InvalidInputError     a flag, a file or a value is wrong                  exit 2
-    │   └── UnknownNameError  no such model or GPU; carries the nearest candidates
-    ├── UnsupportedError      understood, but outside what the tool can price     exit 2
-    └── MissingExtraError     an optional dependency is not installed             exit 2
+AdvisorError              one clear line; the command line exits with `exit_code`
+├── InvalidInputError     a flag, a file or a value is wrong                  exit 2
+│   └── UnknownNameError  no such model or GPU; carries the nearest candidates
+├── UnsupportedError      understood, but outside what the tool can price     exit 2
+└── MissingExtraError     an optional dependency is not installed             exit 2
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ def parse_size(text: str) -> int:
 
 
 def format_size(size_bytes: int, digits: int = 1) -> str:
-    """"39.2 GiB"; small sizes in MiB so that an adapter of 80 MiB does not read as 0.1 GiB."""
+    """ "39.2 GiB"; small sizes in MiB so that an adapter of 80 MiB does not read as 0.1 GiB."""
     if 0 < abs(size_bytes) < GIB // 10:
         return f"{size_bytes / MIB:.{digits}f} MiB"
     return f"{size_bytes / GIB:.{digits}f} GiB"
@@ -45,7 +45,7 @@ def gib(size_bytes: int, digits: int = 1) -> str:
 
 
 def format_count(count: int) -> str:
-    """"70.6 B", "41.9 M", "135.1 K": parameters and tokens in powers of ten."""
+    """ "70.6 B", "41.9 M", "135.1 K": parameters and tokens in powers of ten."""
     for scale, suffix in ((10**12, "T"), (10**9, "B"), (10**6, "M"), (10**3, "K")):
         if abs(count) >= scale:
             return f"{count / scale:.1f} {suffix}"

@@ -41,4 +41,4 @@ def test_cold(name: str, benchmark: BenchmarkFixture) -> None:
     def run() -> None:
         subprocess.run([sys.executable, "-c", COLD[name]], stdout=subprocess.DEVNULL, check=True)
 
-    benchmark.pedantic(run, rounds=15, warmup_rounds=2)
+    benchmark.pedantic(run, rounds=15, warmup_rounds=2)  # type: ignore[no-untyped-call]
