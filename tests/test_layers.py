@@ -29,15 +29,16 @@ LEVELS = {
     "ladder": 8,
     "trace": 9,
     "adapters": 9,
-    "evidence": 9,
     "accuracy": 10,
-    "api": 11,
-    "render": 12,
-    "cli": 13,
-    "__main__": 14,
+    "runs": 10,
+    "evidence": 11,
+    "api": 12,
+    "render": 13,
+    "cli": 14,
+    "__main__": 15,
 }
 HEAVY = {"torch", "transformers", "peft", "accelerate", "bitsandbytes", "safetensors", "numpy", "scipy"}
-HEAVY_ROOMS = {"trace", "adapters", "evidence"}
+HEAVY_ROOMS = {"trace", "adapters", "evidence", "runs"}
 # Imported inside the function that needs them, so that a cold command does not wait for them.
 LATE = {"huggingface_hub", "pynvml", "platformdirs", "rich"}
 

@@ -40,11 +40,8 @@ def as_json(value: Value | Sequence[Any]) -> str:
 
 
 def _plain(value: Any) -> dict[str, Any]:
-    if isinstance(value, Value):
-        return value.model_dump(mode="json")
-    from dataclasses import asdict
-
-    return asdict(value)
+    plain: dict[str, Any] = value.model_dump(mode="json") if isinstance(value, Value) else value._asdict()
+    return plain
 
 
 def exit_code_of(fit: Fit | None) -> int:

@@ -22,6 +22,16 @@ def _choices(words: type[Enum]) -> str:
     return "|".join(str(word.value) for word in words)
 
 
+ModelName = Annotated[
+    str, typer.Option("--model", "-m", metavar="NAME", help="A name, a Hub id, or the path of a config.json.", show_default=False)
+]
+GpuName = Annotated[
+    str | None,
+    typer.Option(
+        "--gpu", "-g", metavar="NAME", help='A card ("rtx 4090"), a size ("80GB", "79.2GiB"), or the local card.', show_default=False
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print the value itself.")]
 # Name in Request: (what the help shows for the value, the help). The flag is the name with dashes.
 TEXT_OPTIONS: dict[str, tuple[str, str]] = {
     "method": (_choices(Method), "Consider this method only."),
