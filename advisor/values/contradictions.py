@@ -43,8 +43,6 @@ def check_facts(facts: Facts) -> None:
     if facts.current and facts.current not in ids:
         known = ", ".join(ids) or "no run has an id"
         raise ValueError(f"current: no run is called {facts.current} ({known})")
-    if len(facts.other_scores) > len(facts.other_evaluations):
-        raise ValueError("other_scores: more scores than other_evaluations")
     scale = PERCENT if unit_of(facts) == "percent" else 1
     for run in facts.runs:
         _check_items(run, scale)
@@ -89,12 +87,13 @@ def _check_items(run: RunFacts, scale: int) -> None:
 
 def _scores(facts: Facts) -> Iterator[tuple[str, float]]:
     """Every score with where it stands."""
-    for name, evaluation in (("evaluation", facts.evaluation), *(("other_evaluations", other) for other in facts.other_evaluations)):
-        for field in ("target", "base"):
-            if (score := getattr(evaluation, field)) is not None:
-                yield f"{name}.{field}", score
-    for score in facts.other_scores:
-        yield "other_scores", score
+    for field in ("target", "base"):
+        if (score := getattr(facts.evaluation, field)) is not None:
+            yield f"evaluation.{field}", score
+    for other in facts.other_scores:
+        yield f"other_scores: {other.metric}", other.score
+        if other.target is not None:
+            yield f"other_scores: {other.metric} target", other.target
     if facts.retention_base is not None:
         yield "retention_base", facts.retention_base
     if facts.adapter is not None and facts.adapter.truncated_score is not None:

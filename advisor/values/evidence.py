@@ -78,6 +78,15 @@ class EvaluationFacts(Value):
     higher_is_better: bool = True
 
 
+class OtherScore(Value):
+    """The current run on another benchmark."""
+
+    metric: str
+    score: Number
+    target: Number | None = None
+    n: Positive | None = None
+
+
 class AdapterFacts(Value):
     """What an inspection of the trained adapter showed (`advise inspect`)."""
 
@@ -203,9 +212,8 @@ class Facts(Value):
     unit: Unit | None = None
     """Of every score in these facts; None: read off the scores."""
     evaluation: EvaluationFacts = EvaluationFacts()
-    other_evaluations: tuple[EvaluationFacts, ...] = ()
-    other_scores: tuple[Number, ...] = ()
-    """The current run's score on each of `other_evaluations`."""
+    other_scores: tuple[OtherScore, ...] = ()
+    """Of the current run, on other benchmarks."""
     runs: tuple[RunFacts, ...] = ()
     """Oldest first."""
     current: str = ""

@@ -180,6 +180,8 @@ class NextStep(Computed):
     config_diff: tuple[ConfigChange, ...] = ()
     accept_if: Acceptance | None = None
     expected_gain: Gain | None = None
+    cost: str = ""
+    """What the move was measured to cost elsewhere."""
     price: RunPrice | None = None
     disagreement: str = ""
     """Where the ladder's order and the evidence differ: both, in one sentence."""

@@ -1,0 +1,99 @@
+"""The whole answer: the first gate that is open, what is behind it, and what the next experiment changes and costs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from advisor.evidence.changes import changes
+from advisor.evidence.findings import findings
+from advisor.evidence.focus import view_of
+from advisor.evidence.gates import open_gates
+from advisor.evidence.pricing import price_of
+from advisor.evidence.published import cite
+from advisor.evidence.result import Result
+from advisor.evidence.view import View
+from advisor.values.evidence import Facts
+from advisor.values.next_step import Binding, LaterDoor, NextStep
+
+
+def next_step(facts: Facts) -> NextStep:
+    """Which door next, the constraint that binds, and the one experiment that decides it. A pure function of the facts."""
+    view = view_of(facts)
+    opened = tuple(open_gates(view))
+    first = opened[0]
+    found = findings(view)
+    run = first.run
+    cited = (*first.evidence, *(name for finding in found for name in finding.evidence))
+    return NextStep(
+        rung=first.door,
+        method=run.method if run is not None else None,
+        binding=first.binding,
+        gate=first.gate,
+        confidence=first.confidence,
+        reason=first.reason,
+        current=view.focus.label if view.focus is not None else "",
+        blocked_by=_blocked_by(opened),
+        then=_then(opened),
+        next_experiment=first.experiment,
+        run=run,
+        config_diff=changes(view.focus, run) if run is not None else (),
+        accept_if=first.accept,
+        expected_gain=first.gain,
+        cost=first.cost,
+        price=price_of(view, run) if run is not None else None,
+        disagreement=first.disagreement,
+        findings=found,
+        missing=tuple(dict.fromkeys((*first.missing, *_unknown(view)))),
+        assumptions=tuple(_assumptions(view)),
+        facts=cite(cited),
+    )
+
+
+CHECKS = frozenset({"R1", "R2", "R3", "R4", "R5", "R6", "R7", "R8", "R14"})
+"""Gates that must be closed before a costlier rung."""
+
+
+def _blocked_by(opened: tuple[Result, ...]) -> tuple[Binding, ...]:
+    """Open checks, in order."""
+    checks = (result.binding for result in opened if result.gate in CHECKS and result.binding is not Binding.NONE)
+    return tuple(dict.fromkeys(checks))
+
+
+def _then(opened: tuple[Result, ...]) -> LaterDoor | None:
+    """The door behind the checks, as far as the same facts can tell."""
+    if opened[0].is_door:
+        return None
+    door = next((result for result in opened if result.is_door), None)
+    return None if door is None else LaterDoor(rung=door.door, binding=door.binding, sentence=door.reason)
+
+
+def _unknown(view: View) -> Iterator[str]:
+    """What any answer would be surer with."""
+    facts = view.facts
+    if facts.model is None:
+        yield f"the model's shape ({facts.model_note})" if facts.model_note else "the model"
+    if view.tokens is None and view.objective != "rl":
+        yield "the number of unique training tokens"
+    if view.target is None:
+        yield "the score that would be good enough"
+    if view.focus is None:
+        return
+    if view.base is None:
+        yield "the score of the untuned model"
+    if facts.gpu is None:
+        yield "the card, for the price"
+
+
+def _assumptions(view: View) -> Iterator[str]:
+    facts = view.facts
+    for known in (facts.model, facts.gpu):
+        if known is not None and known.resolved_from:
+            yield known.resolved_from
+    if facts.unit is None and view.unit == "percent":
+        yield "scores are read as percentages"
+    if view.focus is not None and len(facts.runs) > 1 and not facts.current:
+        yield f"it goes on from {view.focus.label}, the cheapest run that no other beats beyond the noise"
+    if facts.dataset_tokens is None and view.tokens is not None:
+        yield f"{view.tokens:,} training tokens, from examples times their mean length"
+    if view.noise.shares and view.focus is not None:
+        yield f"a run done again moves by {100 * view.noise.floor:g} point (N2); three repeats of one run would replace that"

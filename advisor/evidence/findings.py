@@ -1,0 +1,202 @@
+"""What is worth saying beside the answer: traps that the facts show. Ids are stable; scripts may match on them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from advisor.evidence.capacity import RankStep, ample, rank_steps
+from advisor.evidence.gates_doors import compared_at_one_rate, reference
+from advisor.evidence.gates_rank import rank_is_unused
+from advisor.evidence.published import gate
+from advisor.evidence.rates import is_certified
+from advisor.evidence.result import show_gap
+from advisor.evidence.view import View
+from advisor.values import Finding, Level, Task
+
+Trap = Callable[[View], Iterator[Finding]]
+
+
+def rank_trap(view: View) -> Iterator[Finding]:
+    """A higher rank that did not pay, or one beyond all that was ever measured: rank is no dial for quality."""
+    if view.focus is None or view.run.rank is None:
+        return
+    numbers = {"rank": float(view.run.rank)}
+    lost = [step for step in rank_steps(view) if not step.difference.wins]
+    beyond = view.run.rank > gate("rank_largest")
+    rho = view.rho(view.run.rank, view.run)
+    if lost:
+        message = f"{_lost(view, lost[-1])}: a higher rank is no dial for quality"
+        numbers |= {"low_rank": float(lost[-1].low.rank or 0), "high_rank": float(lost[-1].high.rank or 0)}
+        hint = (
+            f"go back to rank {lost[-1].low.rank}; the limit is elsewhere"
+            if lost[-1].retuned
+            else "it shows nothing about rank before the learning rate is tuned at both"
+        )
+    elif beyond:
+        message = f"rank {view.run.rank} is beyond all that was measured to help; 512 and more were worse"
+        hint = "go back to 256 or less, and look for the limit elsewhere"
+    elif rho is not None and ample(rho):
+        message = f"rank {view.run.rank} has {rho:.2g} LoRA parameters per training token, above 4: more rank would be the trap"
+        hint = "look at learning rate, data and duration first"
+        numbers["rho"] = rho
+    else:
+        return
+    yield Finding(
+        id="rank-trap",
+        level=Level.WARNING if lost or beyond else Level.INFO,
+        message=message,
+        hint=hint,
+        numbers=numbers,
+        evidence=("C8", "C10", "C11", "C12", "C19"),
+    )
+
+
+def _lost(view: View, step: RankStep) -> str:
+    how = "with its own learning rate" if step.retuned else "at the same learning rate"
+    if step.difference.loses:
+        return f"{step.ranks} {how} lost {show_gap(view, -step.difference.delta)}"
+    return f"{step.ranks} {how} brought {show_gap(view, step.difference.delta)}, within the noise"
+
+
+def rank_no_cure(view: View) -> Iterator[Finding]:
+    """A lower rank is the usual and useless answer to a full card."""
+    if view.focus is None or not view.run.oom or not view.run.method.has_adapter:
+        return
+    large = view.run.rank is not None and view.run.rank >= gate("rank_memory_matters")
+    yield Finding(
+        id="rank-no-cure",
+        level=Level.INFO if large else Level.WARNING,
+        message="a lower rank does not make room: rank 8 against 16 on all layers of a 7B model is 0.05 GiB"
+        if not large
+        else f"a lower rank than {view.run.rank} makes some room, but far less than checkpointing or a 4-bit base",
+        hint="checkpointing, micro-batch 1, then a 4-bit base",
+        numbers={"rank": float(view.run.rank or 0)},
+        evidence=("Q2", "Q9"),
+    )
+
+
+def rank_unused(view: View) -> Iterator[Finding]:
+    """The adapter does as well at half its rank."""
+    if view.focus is None or not rank_is_unused(view):
+        return
+    yield Finding(
+        id="rank-unused",
+        level=Level.INFO,
+        message=f"cut to half its rank the adapter of {view.run.label} is as good: rank {view.run.rank} is not in use",
+        hint="the limit is not the rank; a spectrum cannot say more, as it moves with alpha and learning rate at the same score",
+        evidence=("P1", "P2"),
+    )
+
+
+def few_items(view: View) -> Iterator[Finding]:
+    """Decisions on a handful of items."""
+    n = view.noise.items(view.run) if view.focus is not None else view.facts.evaluation.n
+    if n is None or not view.noise.shares or n >= gate("few_items"):
+        return
+    yield Finding(
+        id="few-items",
+        level=Level.WARNING,
+        message=f"{n} held-out items: a score moves by {100 * 1.96 * (0.25 / n) ** 0.5:.0f} points either way (95 %) for nothing",
+        hint="no climb is decided on fewer than 200",
+        numbers={"items": float(n)},
+        evidence=("N1", "N3", "N4"),
+    )
+
+
+def shared_rate(view: View) -> Iterator[Finding]:
+    """Several methods at one learning rate: the comparison speaks of the rate."""
+    if not compared_at_one_rate(view):
+        return
+    yield Finding(
+        id="shared-learning-rate",
+        level=Level.WARNING,
+        message="the methods were compared at one learning rate: their best rates differ by up to ten times, so this compares rates",
+        hint="give every method a sweep of its own before ranking them",
+        evidence=("LR1", "LR8", "LR9", "LR10"),
+    )
+
+
+def full_untuned(view: View) -> Iterator[Finding]:
+    """A full fine-tuning reference without its own sweep."""
+    full = reference(view)
+    if full is None or is_certified(view, full):
+        return
+    yield Finding(
+        id="full-untuned",
+        level=Level.INFO,
+        message=f"the full fine-tuning run {full.label} had no learning-rate sweep: such references are often short of what they could do",
+        hint="sweep it around a tenth of the adapter's best rate",
+        evidence=("F9", "LR1"),
+    )
+
+
+def batch_high(view: View) -> Iterator[Finding]:
+    """Above what adapters were measured to stand, whether or not it binds."""
+    if view.focus is None or view.run.batch is None or view.run.batch <= gate("batch_high") or not view.run.method.has_adapter:
+        return
+    yield Finding(
+        id="batch-high",
+        level=Level.WARNING,
+        message=f"{view.run.batch} sequences per step: adapters were at their best up to 128 and fell behind above, at any rank",
+        hint="16 to 32, with the learning rate swept again",
+        numbers={"sequences_per_step": float(view.run.batch)},
+        evidence=("B1", "B2"),
+    )
+
+
+def four_bit_merge(view: View) -> Iterator[Finding]:
+    """LoftQ changes the base; it must be kept."""
+    if view.focus is None or view.run.init.lower() != "loftq":
+        return
+    yield Finding(
+        id="loftq-base",
+        level=Level.WARNING,
+        message="LoftQ changed the base weights: loaded on the published ones, the adapter is wrong",
+        hint="keep the initialised base beside the adapter",
+        evidence=("Q5",),
+    )
+
+
+def rl_rank(view: View) -> Iterator[Finding]:
+    """Reinforcement learning needs no rank."""
+    if view.objective != "rl" or view.focus is None or (view.run.rank or 0) <= 16:
+        return
+    yield Finding(
+        id="rl-rank",
+        level=Level.INFO,
+        message="reinforcement learning absorbs about a bit per episode: rank 1 matched full fine-tuning, 8 to 16 is ample",
+        hint="no climb in rank, no full fine-tuning",
+        numbers={"rank": float(view.run.rank or 0)},
+        evidence=("C15",),
+    )
+
+
+def narrow_task(view: View) -> Iterator[Finding]:
+    """Extraction and classification are done by small adapters."""
+    if view.facts.task is not Task.EXTRACTION:
+        return
+    yield Finding(
+        id="narrow-task",
+        level=Level.INFO,
+        message="narrow extraction and classification were done by rank-8 adapters on 4-bit bases: 34 points over the base on average",
+        evidence=("Q11",),
+    )
+
+
+TRAPS: tuple[Trap, ...] = (
+    rank_trap,
+    rank_no_cure,
+    rank_unused,
+    few_items,
+    shared_rate,
+    full_untuned,
+    batch_high,
+    four_bit_merge,
+    rl_rank,
+    narrow_task,
+)
+
+
+def findings(view: View) -> tuple[Finding, ...]:
+    """Every trap that the facts show, in order."""
+    return tuple(finding for trap in TRAPS for finding in trap(view))

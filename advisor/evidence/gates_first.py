@@ -1,0 +1,155 @@
+"""R0 and R1: no run yet, and memory that binds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from advisor.evidence.capacity import sized_rank
+from advisor.evidence.lr import three_points
+from advisor.evidence.pricing import fits_after_error, fits_surely
+from advisor.evidence.published import move
+from advisor.evidence.result import HIGH, LOW, MEDIUM, Result, accept, next_run
+from advisor.evidence.view import View
+from advisor.ladder.knowledge import threshold
+from advisor.ladder.learning_rate import lora_prior, prior_by_size, show
+from advisor.stacks.first_plan import ALPHA_PER_RANK, FIRST_EFFECTIVE_BATCH, FIRST_RANK
+from advisor.values import ALL_LINEAR, Method, Quantization
+from advisor.values.evidence import RunFacts
+from advisor.values.next_step import Binding, Door, NextRun
+
+NOTHING_SHOWN = "no run has been recorded, so nothing has shown yet what binds"
+
+
+def no_run_yet(view: View) -> Result | None:
+    """R0. LoRA is the floor to measure from; QLoRA where only that fits."""
+    if view.facts.runs:
+        return None
+    lora = _first(view, Method.LORA)
+    too_big = fits_surely(view, lora) is False
+    run = _first(view, Method.QLORA) if too_big else lora
+    rates = ", ".join(map(show, run.learning_rates))
+    return Result(
+        gate="R0",
+        binding=Binding.MEMORY if too_big else Binding.UNKNOWN,
+        door=Door.QLORA if too_big else Door.LORA,
+        confidence=MEDIUM,
+        reason=f"16-bit LoRA does not fit the card, and {NOTHING_SHOWN}" if too_big else NOTHING_SHOWN,
+        experiment=f"Score the untuned model with a good prompt on a fixed held-out set, keep the result of every item, then train "
+        f"{run.method.label} rank {run.rank} at learning rates {rates} and score all three on the same items.",
+        run=run,
+        accept=accept(view, "Keep the best of the three"),
+        evidence=("LR1", "LR3", "LR16", "LR21", "T4", "Q11", "N3"),
+        missing=("the score of the untuned model", "the number of held-out items", "the score that would be good enough"),
+        is_door=True,
+    )
+
+
+def _first(view: View, method: Method) -> NextRun:
+    model = view.facts.model
+    prior = lora_prior(model) if model is not None else prior_by_size(view.params or 0)
+    if view.objective == "rl":
+        rates: tuple[float, ...] = (
+            threshold("lr_rl_low"),
+            (threshold("lr_rl_low") * threshold("lr_rl_high")) ** 0.5,
+            threshold("lr_rl_high"),
+        )
+    else:
+        rates = three_points(prior)
+    rank = FIRST_RANK if view.objective == "rl" else sized_rank(view, view.facts.task) or FIRST_RANK
+    return NextRun(
+        method=method,
+        rank=rank,
+        alpha=ALPHA_PER_RANK * rank,
+        targets=(ALL_LINEAR,),
+        dropout=0.0,
+        quantization=Quantization.NF4 if method.is_quantized else None,
+        learning_rates=rates,
+        batch=FIRST_EFFECTIVE_BATCH,
+        data_fraction=threshold("sweep_data_share"),
+    )
+
+
+def memory_binds(view: View) -> Result | None:
+    """R1. The run to go on from ran out of memory. A lower rank is never the answer (facts Q2, Q9)."""
+    run = view.run
+    if not run.oom:
+        return None
+    frugal = {"micro_batch": 1, "gradient_checkpointing": True}
+    for method in _down(run.method):
+        planned = _on(run, method, frugal)
+        if _worth_trying(view, run, planned):
+            return _memory(view, planned, keeps=method is run.method)
+    return _nowhere(view, _on(run, run.method, frugal))
+
+
+def _worth_trying(view: View, run: RunFacts, planned: NextRun) -> bool:
+    """The same method where cheap changes are left and surely suffice; one that takes less where it fits, 4 bit unless it surely does not."""
+    if planned.method is not run.method:
+        return fits_surely(view, planned) is True or (planned.method.is_quantized and fits_surely(view, planned) is not False)
+    if run.gradient_checkpointing and run.micro_batch == 1:
+        return False
+    fits = fits_after_error(view, planned)
+    return fits is not False if planned.method.is_quantized else fits is True
+
+
+def _down(method: Method) -> tuple[Method, ...]:
+    """The method itself with cheap changes, then what needs less."""
+    return {
+        Method.FULL: (Method.FULL, Method.LORA, Method.QLORA),
+        Method.LORA: (Method.LORA, Method.QLORA),
+        Method.DORA: (Method.DORA, Method.QDORA),
+        Method.QLORA: (Method.QLORA,),
+        Method.QDORA: (Method.QDORA, Method.QLORA),
+    }[method]
+
+
+def _on(run: RunFacts, method: Method, frugal: Mapping[str, object]) -> NextRun:
+    changes = dict(frugal)
+    changes["method"] = method
+    changes["quantization"] = (run.quantization or Quantization.NF4) if method.is_quantized else None
+    if method.has_adapter and run.rank is None:
+        changes |= {"rank": FIRST_RANK, "alpha": ALPHA_PER_RANK * FIRST_RANK, "targets": run.targets or (ALL_LINEAR,)}
+    return next_run(run, **changes)
+
+
+def _memory(view: View, planned: NextRun, keeps: bool) -> Result:
+    run = view.run
+    cheap = "micro-batch 1 with accumulation and gradient checkpointing"
+    quantised = planned.method.is_quantized and not run.method.is_quantized
+    what = f"{planned.method.label} with {cheap}" if not keeps else f"the same run with {cheap}"
+    low_rank = " A lower rank would not help: an adapter is a small part of the memory." if run.method.has_adapter else ""
+    return Result(
+        gate="R1",
+        binding=Binding.MEMORY,
+        door=Door.STAY if keeps else Door(planned.method.value),
+        confidence=HIGH,
+        reason=f"run {run.label} ran out of memory.{low_rank}",
+        experiment=f"Run {what}, everything else unchanged; the longest sequences decide, so start with those.",
+        run=planned,
+        gain=move("qlora").gain if quantised else None,
+        cost=move("qlora").price if quantised else "one more forward pass",
+        evidence=("Q1", "Q2", "Q7", "Q8", "Q9", "Q4", "Q5") if quantised else ("Q2", "Q9"),
+        missing=_memory_missing(view),
+        is_door=not keeps,
+    )
+
+
+def _nowhere(view: View, planned: NextRun) -> Result:
+    run = view.run
+    return Result(
+        gate="R1",
+        binding=Binding.MEMORY,
+        door=Door.STOP,
+        confidence=MEDIUM if view.facts.gpu is not None else LOW,
+        reason=f"run {run.label} ran out of memory with the changes that are cheap; no cheaper rung is left",
+        experiment="Shorten the longest sequences or fuse the loss into the head; else take a smaller model, a larger card, or several "
+        "cards with everything sharded.",
+        run=planned if not run.gradient_checkpointing else None,
+        evidence=("Q1", "Q2", "Q9"),
+        missing=_memory_missing(view),
+        is_door=True,
+    )
+
+
+def _memory_missing(view: View) -> tuple[str, ...]:
+    return (() if view.facts.model is not None else ("the model's shape",)) + (() if view.facts.gpu is not None else ("the card",))

@@ -1,0 +1,130 @@
+"""Learning rates: the prior of a set-up, the sweep around it, and what being off costs. The prior itself is the ladder's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import sqrt
+from typing import Literal
+
+from advisor.evidence.published import curve, gate
+from advisor.evidence.view import View
+from advisor.ladder.knowledge import threshold
+from advisor.ladder.learning_rate import lora_prior, prior_by_size, recipe_of
+from advisor.values import Range
+from advisor.values.evidence import RunFacts
+from advisor.values.next_step import Gain, NextRun
+
+SAME_RATE = 0.15
+"""Share by which two learning rates may differ and count as the same point of a sweep. Judgement: an eighth of a step of three."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prior:
+    """A learning rate to start from, and the facts behind it."""
+
+    rate: float
+    evidence: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Offset:
+    """How far a learning rate is from the prior."""
+
+    factor: float
+    side: Literal["low", "high"]
+
+    @property
+    def words(self) -> str:
+        return f"{self.factor:.2g} × {'below' if self.side == 'low' else 'above'}"
+
+
+def prior(view: View, run: RunFacts | NextRun) -> Prior | None:
+    """For the run's method and scaling; None where nothing is published: an unnamed model, or preference tuning."""
+    if view.objective == "dpo":
+        return None
+    if view.objective == "rl":
+        low, high = threshold("lr_rl_low"), threshold("lr_rl_high")
+        start: Prior | None = Prior(sqrt(low * high), ("LR11",))
+    else:
+        start = _sft_prior(view)
+    if start is None:
+        return None
+    batch = 1.0 if view.objective == "rl" else _batch_factor(view, run.batch)
+    return Prior(start.rate * batch * _factor(run), (*start.evidence, *_factor_evidence(run)))
+
+
+def _sft_prior(view: View) -> Prior | None:
+    model = view.facts.model
+    if model is not None:
+        return Prior(lora_prior(model), ("LR3", "LR17") if recipe_of(model) else ("LR16", "LR22"))
+    if not view.facts.model_note:
+        return None
+    return Prior(prior_by_size(view.params or 0), ("LR16", "LR22"))
+
+
+def _batch_factor(view: View, batch: int | None) -> float:
+    """Larger batches want a higher rate (fact LR14); the recipe for Llama and Qwen is silent on it and is left alone."""
+    model = view.facts.model
+    if batch is None or (model is not None and recipe_of(model)):
+        return 1.0
+    low, high = gate("lr_batch_low"), gate("lr_batch_high")
+    return float((min(max(batch, low), high) / low) ** gate("lr_batch_power"))
+
+
+def _factor(run: RunFacts | NextRun) -> float:
+    factor = 1.0
+    short = isinstance(run, RunFacts) and run.steps is not None and run.steps < gate("lr_short_steps")
+    if not run.method.has_adapter:
+        return 1 / (gate("full_divisor_short") / gate("lr_short_factor") if short else threshold("lr_full_divisor"))
+    if short:
+        factor *= gate("lr_short_factor")
+    if run.use_rslora:
+        factor /= gate("lr_rslora_divisor")
+    if run.init.lower() == "pissa":
+        factor /= gate("lr_pissa_divisor")
+    return factor
+
+
+def _factor_evidence(run: RunFacts | NextRun) -> tuple[str, ...]:
+    names = []
+    if not run.method.has_adapter:
+        names.append("LR1")
+    if run.use_rslora:
+        names += ["S4", "LR11"]
+    if run.init.lower() == "pissa":
+        names.append("LR8")
+    return tuple(names)
+
+
+def offset(rate: float, known: Prior) -> Offset:
+    return Offset(known.rate / rate, "low") if rate < known.rate else Offset(rate / known.rate, "high")
+
+
+def three_points(centre: float) -> tuple[float, float, float]:
+    """A third, itself, and three times it: reaches 96 to 100 % of a twelve-point grid (fact LR21)."""
+    step = threshold("lr_sweep_factor")
+    return (rounded(centre / step), rounded(centre), rounded(centre * step))
+
+
+def without(rates: tuple[float, ...], known: tuple[float, ...]) -> tuple[float, ...]:
+    """Rates that were not run yet."""
+    return tuple(rate for rate in rates if not any(abs(rate / other - 1) <= SAME_RATE for other in known))
+
+
+def rounded(rate: float) -> float:
+    """Two digits, more than the prior knows."""
+    return float(f"{rate:.1e}")
+
+
+def rate_after_rank(rate: float, old_rank: int, new_rank: int) -> float:
+    """alpha = 2 × rank keeps the scale, and the best rate falls with the root of the rank: halved for four times (facts LR5, S2)."""
+    return float(rate / (new_rank / old_rank) ** gate("lr_rank_power"))
+
+
+def gain_from(off: Offset) -> Gain:
+    """What coming back to the best rate is worth, read off the published response (facts LR6, LR20)."""
+    name, spread = f"lr_too_{off.side}", gate("lr_gain_spread")
+    low, high = curve(name, max(1.0, off.factor / spread)), curve(name, off.factor * spread)
+    points = Range(low=round(low, 1), high=round(max(low, high), 1), source="LR6, LR20")
+    side = "low" if off.side == "low" else "high"
+    return Gain(points=points, conditions=f"a learning rate {off.factor:.2g} × too {side}, Gemma-3-1B math", evidence=("LR6", "LR20"))
