@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from advisor.errors import InvalidInputError
 from advisor.values import Advice, Fit, GpuSpec, MemoryBreakdown, ModelSpec, Plan
 
 if TYPE_CHECKING:
     from advisor.accuracy import AccuracyReport
     from advisor.trace.breakdown import Holder
+    from advisor.values.evidence import Facts
+    from advisor.values.next_step import NextStep
     from advisor.values.request import Request
 
 
@@ -43,6 +47,47 @@ def trace(model: str | ModelSpec, plan: Plan | None = None, gpu: str | GpuSpec |
 
     spec, card = as_model(model), None if gpu is None else as_gpu(gpu)
     return dry_run(spec, plan or plan_for(spec, card, options)).breakdown
+
+
+def next_step(facts: Facts | Mapping[str, Any] | str | Path | None = None, *, ledger: str | Path | None = None, **more: Any) -> NextStep:
+    """Which rung next, the constraint that binds, and the one experiment that decides it: a pure function of what was run.
+
+    Facts are a value, a mapping or a JSON file of the same shape; left out, they are those of the `ledger`, by default the project's.
+    `more` are fields of `Facts` that replace theirs: `gpu="80GB"`, `evaluation={"target": 0.5}`; `runs` are added as the newest ones.
+    """
+    from advisor import evidence
+
+    return evidence.next_step(_gathered(facts, ledger, more))
+
+
+def _gathered(facts: Facts | Mapping[str, Any] | str | Path | None, ledger: str | Path | None, more: Mapping[str, Any]) -> Facts:
+    from advisor.evidence.read import facts_from, read_facts, with_more
+    from advisor.runs import ledger_path
+    from advisor.values.evidence import Facts
+
+    if facts is not None and ledger is not None:
+        raise InvalidInputError("--facts and --ledger: give one of them")
+    if facts is None and (ledger is not None or ledger_path().exists()):
+        return with_more(_of_ledger(ledger, more), more)
+    if facts is None:
+        if not more:
+            raise InvalidInputError(
+                "there is nothing to go on from: record a run with advise record, or give --facts, or a run by its flags"
+            )
+        return facts_from(more)
+    given = facts if isinstance(facts, Facts) else facts_from(facts) if isinstance(facts, Mapping) else read_facts(Path(facts))
+    return with_more(given, more) if more else given
+
+
+def _of_ledger(ledger: str | Path | None, more: Mapping[str, Any]) -> Facts:
+    from advisor.runs import facts_from_ledger, ledger_path
+
+    model = more.get("model", "") if isinstance(more.get("model", ""), str) else ""
+    metric = more.get("evaluation", {}).get("metric", "")
+    facts = facts_from_ledger(ledger, model=model, metric=metric, current=more.get("current", ""))
+    if model and not facts.runs:
+        raise InvalidInputError(f"{ledger_path(ledger)} holds no run of {model}: name the model as it was recorded")
+    return facts
 
 
 class Priced(NamedTuple):

@@ -20,6 +20,7 @@ SUBCOMMANDS = {
     "models": "advisor.cli.commands",
     "gpus": "advisor.cli.commands",
     "accuracy": "advisor.cli.commands",
+    "next": "advisor.cli.evidence_commands",
 }
 """Name of a subcommand and of its function, and the module of that function: loaded when it is asked for."""
 

@@ -83,7 +83,7 @@ def memory_binds(view: View) -> Result | None:
 
 
 def _worth_trying(view: View, run: RunFacts, planned: NextRun) -> bool:
-    """The same method where cheap changes are left and surely suffice; one that takes less where it fits, 4 bit unless it surely does not."""
+    """The same method where cheap changes are left and surely suffice; one that takes less where it fits."""
     if planned.method is not run.method:
         return fits_surely(view, planned) is True or (planned.method.is_quantized and fits_surely(view, planned) is not False)
     if run.gradient_checkpointing and run.micro_batch == 1:
