@@ -102,7 +102,7 @@ def compile_program(model: ModelSpec, setting: Setting, kernel: Kernel, loop: Lo
         head_backward=backward(tape, head_forward.kept, ZERO),
         held=logits if loop.logits_outlive_forward else ZERO,
         hidden=entry.size,
-        embedding_gradient_bytes=model.embedding_params * setting.weight_bytes if setting.trains_base else 0,
+        embedding_gradient_bytes=_embedding_gradient_bytes(model, setting),
         loop=loop,
     )
     outlives = step.held
@@ -116,6 +116,13 @@ def compile_program(model: ModelSpec, setting: Setting, kernel: Kernel, loop: Lo
         head_transients=tuple({moment.live for moment in (*head_forward.peaks, *step.head_backward.peaks)}),
         block_transients=tuple({size for layer, _ in runs for size in _block_transients(layer, loop)}),
     )
+
+
+def _embedding_gradient_bytes(model: ModelSpec, setting: Setting) -> int:
+    """What is made when backward reaches the embeddings. Tied ones already have the head's gradient, and the sum of the two is a third
+    tensor: autograd cannot add in place into the transposed result of a product (torch/csrc/autograd/input_buffer.cpp)."""
+    gradient = model.embedding_params * setting.weight_bytes if setting.trains_base else 0
+    return 2 * gradient if model.tied_embeddings else gradient
 
 
 def _one(block: Block) -> Block:
