@@ -13,7 +13,7 @@ import pytest
 import samples
 
 from advisor import Advice, Fit, MemoryBreakdown, Request, __version__, api
-from advisor.cli.options import SWITCHES, TEXT_OPTIONS
+from advisor.cli.options import SWITCHES, TEXT_OPTIONS, parse_lengths
 from advisor.cli.run import run
 from advisor.errors import InvalidInputError, MissingExtraError, UnknownNameError, UnsupportedError
 
@@ -197,6 +197,19 @@ main()
 """
 
 
+@pytest.mark.parametrize(
+    ("text", "lengths"), [("", ()), ("512", (512,)), ("230,485,683", (230, 485, 683)), (" 230 , 485,", (230, 485))], ids=repr
+)
+def test_lengths(text: str, lengths: tuple[int, ...]) -> None:
+    assert parse_lengths(text) == lengths
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "12x", "1.5", "1,,0"])
+def test_bad_lengths_are_one_line(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["trace", "--model", "llama-3.1-8b", "--lengths", text]) == 2
+    assert capsys.readouterr().err.startswith(f"error: --lengths {text}: ")
+
+
 def test_an_interrupt_ends_cleanly_in_a_real_process() -> None:
     done = advise(*MAIN_JOB, code=INTERRUPTED)
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "error: interrupted\n")
@@ -275,6 +288,15 @@ def test_models_holds_every_word(words: list[str], capsys: pytest.CaptureFixture
     found = json.loads(capsys.readouterr().out)
     assert found
     assert all(word in json.dumps(row).lower() for row in found for word in words)
+
+
+def test_accuracy_prints_every_scored_run(capsys: pytest.CaptureFixture[str]) -> None:
+    report = api.accuracy()
+    assert run(["accuracy"]) == 0
+    screen = capsys.readouterr().out
+    assert screen.count(" × ") == len(report.comparisons)
+    assert run(["accuracy", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["unsafe_fits"] == list(report.unsafe_fits)
 
 
 def test_gpus_json_are_specs(capsys: pytest.CaptureFixture[str]) -> None:
