@@ -34,7 +34,7 @@ def quantized_price(s: Situation) -> Iterator[Finding]:
     yield Finding(
         id="qlora-price",
         level=Level.INFO,
-        message="4 bit costs time: 50 to 66 % more per step at the same batch was measured on 7B models",
+        message="4 bit costs time: 50 to 66 % more per step was measured on 7B models and short sequences",
         hint="the memory it frees may pay that back through larger micro-batches",
         numbers={"low_percent": 50, "high_percent": 66},
         evidence=("Q7", "Q8"),
