@@ -29,10 +29,7 @@ def relative_step_time(model: ModelSpec, plan: Plan, gpu: GpuSpec | None = None)
             max(device_s(work, rates), floor_s) / max(device_s(unit, rates), floor_s) for rates in lopsided(peaks) for floor_s in floors
         ]
     dora, spread = dora_factors(plan, work.shape), _spread(plan)
-    low, high = min(ratios) * dora.low * spread.low, max(ratios) * dora.high * spread.high
-    # a 4-bit step does all that LoRA's does and expands the weights besides
-    least = 1.0 if plan.method.has_adapter else 0.0
-    return Range(low=max(low, least), high=high, source=_source(plan, dora.row))
+    return Range(low=min(ratios) * dora.low * spread.low, high=max(ratios) * dora.high * spread.high, source=_source(plan, dora.row))
 
 
 def _spread(plan: Plan) -> Factors:
