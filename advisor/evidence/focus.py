@@ -25,7 +25,7 @@ def focus_of(view: View) -> RunFacts | None:
     if not scored:
         return runs[-1]
     best = max(scored, key=lambda run: (view.score(run) or 0.0, -runs.index(run)))
-    unbeaten = [run for run in scored if not _beaten(view, run, best)]
+    unbeaten = [run for run in scored if run is best or not view.beats(run, best)]
     return min(unbeaten, key=lambda run: (COST[run.method], run.rank or 0, -(view.score(run) or 0.0), runs.index(run)))
 
 
@@ -52,10 +52,3 @@ def is_twin(quantised: RunFacts, control: RunFacts) -> bool:
     pairs = {(Method.QLORA, Method.LORA), (Method.QDORA, Method.DORA)}
     same_data = quantised.data_fraction == control.data_fraction
     return (quantised.method, control.method) in pairs and same_data and same_but(quantised, control, "method", "quantization", "init")
-
-
-def _beaten(view: View, run: RunFacts, best: RunFacts) -> bool:
-    if run is best:
-        return False
-    difference = view.compare(run, best)
-    return difference is not None and difference.wins

@@ -37,9 +37,9 @@ GATES: tuple[Gate, ...] = (
     gates_scale.scale_is_off,  # R5
     gates_scale.mlp_is_bare,  # R6
     gates_data.batch_is_large,  # R7
-    gates_data.still_learning,  # R7
     gates_quantised.four_bit_suspected,  # R8
     gates_rate.rate_is_unswept,  # R4
+    gates_data.still_learning,  # R7
     gates_data.one_pass_only,  # R7
     gates_quantised.four_bit_needless,  # R8
     gates_rank.rank_may_limit,  # R9

@@ -23,14 +23,14 @@ def data_overfitted(view: View) -> Result | None:
     found = _overfit(view, run)
     if found is None:
         return None
-    what, share = found
+    what, share, sure = found
     epochs = None if run.epochs is None else max(0.1, round(run.epochs * share, 2))
     stop = f"at {epochs:g} epochs" if epochs is not None else f"at {share:.0%} of the training"
     return Result(
         gate="R7",
         binding=Binding.DATA_OVERFIT,
         door=Door.STAY,
-        confidence=HIGH,
+        confidence=sure,
         reason=f"run {run.label}: {what}",
         experiment=f"Stop {stop} (keep the best checkpoint), and put the saved time into more or cleaner data; a lower rank or rate also "
         "helps. More rank or full fine-tuning would overfit faster.",
@@ -42,19 +42,23 @@ def data_overfitted(view: View) -> Result | None:
     )
 
 
-def _overfit(view: View, run: RunFacts) -> tuple[str, float] | None:
-    """What was seen, and the share of the training at which the best came."""
+def _overfit(view: View, run: RunFacts) -> tuple[str, float, Confidence] | None:
+    """What was seen, the share of the training at which the best came, and how sure that is."""
     epochs = [(point.epoch, level) for point in run.scores_by_epoch if (level := view.level(point.score)) is not None]
     by_loss, by_score = overfit_by_loss(run), overfit_by_score(epochs, view.error(run))
     found: Overfit | None = by_loss or by_score
     if found is not None:
         lost = show_gap(view, found.lost) if found.by_score else f"{found.lost:.0%}"
         thing = "score" if found.by_score else "evaluation loss"
-        return f"the {thing} was best at {found.at_share:.0%} of the training and lost {lost} since", found.at_share
+        return (
+            f"the {thing} was best at {found.at_share:.0%} of the training and lost {lost} since",
+            found.at_share,
+            HIGH if found.lost > gate("overfit_sure") or found.by_score else MEDIUM,
+        )
     return _longer_is_worse(view, run)
 
 
-def _longer_is_worse(view: View, run: RunFacts) -> tuple[str, float] | None:
+def _longer_is_worse(view: View, run: RunFacts) -> tuple[str, float, Confidence] | None:
     """Another run differs in its epochs alone, and the longer one scored less by more than a standard error (fact B7)."""
     for other in view.facts.runs:
         if other is run or not other.epochs or not run.epochs or other.epochs == run.epochs:
@@ -65,7 +69,11 @@ def _longer_is_worse(view: View, run: RunFacts) -> tuple[str, float] | None:
         difference = view.compare(short, long)
         if difference is not None and difference.delta < 0 and -difference.delta > view.error(short):
             share = (short.epochs or 1) / run.epochs
-            return f"{long.epochs:g} epochs scored {show_gap(view, -difference.delta)} less than {short.epochs:g}", min(1.0, share)
+            return (
+                f"{long.epochs:g} epochs scored {show_gap(view, -difference.delta)} less than {short.epochs:g}",
+                min(1.0, share),
+                HIGH if difference.loses else MEDIUM,
+            )
     return None
 
 
@@ -155,7 +163,7 @@ def still_learning(view: View) -> Result | None:
     run = view.run
     if trend(run.eval_losses) != "falling" or trend(run.train_losses) not in ("falling", None):
         return None
-    return _longer(view, run, f"run {run.label}: the losses were still falling when it ended", HIGH if run.train_losses else MEDIUM)
+    return _longer(view, run, f"run {run.label}: the losses were still falling when it ended", MEDIUM)
 
 
 def one_pass_only(view: View) -> Result | None:

@@ -147,16 +147,19 @@ def _runs_alike(view: View) -> Result | None:
     """No target: other set-ups that the run cannot be told from."""
     rivals = [run for run in view.facts.runs if setup(run) != setup(view.run) and run.data_fraction == view.run.data_fraction]
     compared = [(run, difference) for run in rivals if (difference := view.compare(view.run, run)) is not None]
-    alike = [(run, difference) for run, difference in compared if difference.is_noise]
-    if not alike or any(difference.wins for _, difference in compared):
+    beaten = [run for run, _ in compared if view.beats(view.run, run)]
+    alike = [(run, difference) for run, difference in compared if not difference.loses and run not in beaten]
+    if not alike or beaten:
         return None
     shown = ", ".join(f"{run.label} ({show_gap(view, difference.delta)}, {difference.z:.1f} standard errors)" for run, difference in alike)
+    n = view.noise.items(view.run)
+    few = f" on {n} items, too few to decide a climb on" if n is not None and n < gate("few_items") and view.noise.shares else ""
     return Result(
         gate="R2",
         binding=Binding.EVALUATION_NOISE,
         door=Door.STAY,
         confidence=_alike_confidence(alike),
-        reason=f"{view.run.label} cannot be told from {shown}: none is a reason to change the rung",
+        reason=f"{view.run.label} cannot be told from {shown}{few}: none is a reason to change the rung",
         experiment=_more_items(view, max(abs(difference.delta) for _, difference in alike)),
         run=next_run(view.run, seeds=3),
         evidence=("N1", "N2", "N7", "N8"),

@@ -33,6 +33,9 @@ ORDER = (
 def rank_may_limit(view: View) -> Result | None:
     """R9. Capacity is suspected, or was shown by the last step; the next step of four decides, within 256 and a ratio of 4."""
     run = view.run
+    won_before = tested_step(view)
+    if won_before is not None and won_before.difference.wins:
+        return _take_the_step(view, won_before)
     if not may_test_rank(view) or run.rank is None:
         return None
     planned = step_run(view, run)
@@ -64,6 +67,25 @@ def rank_may_limit(view: View) -> Result | None:
     )
 
 
+def _take_the_step(view: View, step: RankStep) -> Result:
+    """The test has been run from here, and the higher rank won."""
+    gained = show_gap(view, step.difference.delta)
+    return Result(
+        gate="R9",
+        binding=Binding.CAPACITY,
+        door=Door.STAY,
+        confidence=HIGH,
+        reason=f"{step.ranks} gained {gained} ({step.difference.z:.1f} standard errors) with its own learning rate: the rank was the limit",
+        experiment=f"Go on from rank {step.high.rank} (run {step.high.label}) and judge everything else from there.",
+        run=next_run(step.high),
+        accept=accept(view, f"Keep rank {step.high.rank}"),
+        gain=_gain(step.low),
+        evidence=("C1", "C4", "C8", "C20"),
+        disagreement=ORDER,
+        is_door=True,
+    )
+
+
 def may_test_rank(view: View) -> bool:
     """Whether a rank step can still tell anything."""
     run = view.run
@@ -75,7 +97,7 @@ def may_test_rank(view: View) -> bool:
     if rho is None and run.rank >= gate("rank_high_unknown") and not is_flat_and_close(run):
         return False
     if tested_step(view) is not None:
-        return False  # the focus is the lower rank of a tested step, so the step did not win
+        return False  # tested, and it did not win: the rank is not the limit
     predicted = predicted_gain(view)
     return predicted is None or predicted >= view.error(run)
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from math import sqrt
-
-from advisor.evidence.lr import Offset, gain_from, offset, prior, rounded, three_points, without
+from advisor.evidence.lr import Offset, gain_from, offset, prior, rounded, three_points
 from advisor.evidence.published import gate
-from advisor.evidence.rates import Rates, is_certified, rates_of
+from advisor.evidence.rates import better_rate, is_certified, rates_of
 from advisor.evidence.result import HIGH, LOW, MEDIUM, Result, accept, next_run, show_gap
 from advisor.evidence.view import View, same_rate
 from advisor.ladder.knowledge import threshold
@@ -41,15 +39,15 @@ def rate_is_unswept(view: View) -> Result | None:
 
 def _measured(view: View, run: RunFacts) -> Result | None:
     """Another rate of the same sweep beats the run's."""
-    rates = rates_of(view, run)
-    best = rates.best
-    mine = next((point for point in rates.points if point.rate == run.learning_rate), None)
-    if best is None or mine is None or best is mine or best.value is None or mine.value is None:
+    found = better_rate(view, run)
+    if found is None:
         return None
-    delta, error = best.value - mine.value, sqrt(best.error**2 + mine.error**2)
-    if delta < gate("compare_z") * error:
-        return None
-    by = show_gap(view, delta) if rates.by_score else f"{delta:.3g} of evaluation loss"
+    assert run.learning_rate is not None
+    best, rates, own = found.best, found.rates, show(run.learning_rate)
+    if found.by is None:
+        won = f"its own {own} broke"
+    else:
+        won = f"by {show_gap(view, found.by) if rates.by_score else f'{found.by:.3g} of evaluation loss'} over its own {own}"
     outward = rates.next_rates() if rates.standing != "interior" else ()
     goes_on = f", then {', '.join(map(show, outward))}" if outward else ""
     return Result(
@@ -57,11 +55,11 @@ def _measured(view: View, run: RunFacts) -> Result | None:
         binding=Binding.LEARNING_RATE,
         door=Door.STAY,
         confidence=HIGH,
-        reason=f"the sweep of run {run.label} is won at {show(best.rate)}, by {by} over its own {show(mine.rate)}",
+        reason=f"the sweep of run {run.label} is won at {show(best.rate)}: {won}",
         experiment=f"Take {show(best.rate)}{goes_on}, on all of the data, and judge everything else from there.",
         run=next_run(run, learning_rates=(rounded(best.rate), *map(rounded, outward))),
         accept=accept(view, "Keep the new rate"),
-        gain=_measured_gain(view, delta) if rates.by_score else None,
+        gain=_measured_gain(view, found.by) if found.by is not None and rates.by_score else None,
         evidence=("LR6", "LR7", "LR21"),
     )
 
@@ -128,16 +126,15 @@ def _raised(low: RunFacts, high: RunFacts) -> bool:
 def _sweep(
     view: View, run: RunFacts, reason: str, sure: Confidence, gain: Gain | None, evidence: tuple[str, ...] = ("LR1", "LR6", "LR21", "LR22")
 ) -> Result:
-    rates = sweep_rates(view, run)
+    rates, share = sweep_rates(view, run)
     known = prior(view, run)
-    share = threshold("sweep_data_share")
     return Result(
         gate="R4",
         binding=Binding.LEARNING_RATE,
         door=Door.STAY,
         confidence=sure,
         reason=reason,
-        experiment=f"Sweep the learning rate: {', '.join(map(show, rates))}, nothing else changed, on at least {share:.0%} of the data; "
+        experiment=f"Sweep the learning rate: {', '.join(map(show, rates))}, nothing else changed, on {_data(share)}; "
         "add a step of three outward while the best is at an edge.",
         run=next_run(run, learning_rates=rates, data_fraction=share),
         accept=accept(view, "Take the best rate; call it better than the present one"),
@@ -148,21 +145,16 @@ def _sweep(
     )
 
 
-def sweep_rates(view: View, run: RunFacts) -> tuple[float, ...]:
-    """What is still to be run: outward from an edge, the gaps of three points around the best known, or three around the prior."""
+def sweep_rates(view: View, run: RunFacts) -> tuple[tuple[float, ...], float]:
+    """What is still to be run, and on which share of the data: a sweep that was begun goes on where it was, outward from an edge or
+    filling its gaps; a new one takes three points around the prior, else around the run's own rate."""
     swept = rates_of(view, run)
-    if len(swept.known) > 1 and swept.best is not None:
-        rates = swept.next_rates()
-    else:
-        known = prior(view, run)
-        centre = known.rate if known is not None else run.learning_rate or DEFAULT_CENTRE
-        rates = three_points(centre)
-        missing = without(rates, swept.known)
-        rates = missing if _spans(swept, missing) else rates
-    return tuple(rounded(rate) for rate in rates) or three_points(run.learning_rate or DEFAULT_CENTRE)
+    if len(swept.known) > 1 and swept.next_rates():
+        return tuple(map(rounded, swept.next_rates())), swept.data_fraction
+    known = prior(view, run)
+    centre = known.rate if known is not None else run.learning_rate or DEFAULT_CENTRE
+    return three_points(centre), threshold("sweep_data_share")
 
 
-def _spans(swept: Rates, missing: tuple[float, ...]) -> bool:
-    """What was run already may stand in for a point of the sweep only if it was run on scores that compare."""
-    every = sorted((*swept.known, *missing))
-    return bool(missing) and len(every) >= gate("lr_sweep_points") and swept.best is not None
+def _data(share: float) -> str:
+    return f"at least {share:.0%} of the data" if share <= threshold("sweep_data_share") else f"{share:.0%} of the data"

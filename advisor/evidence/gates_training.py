@@ -5,6 +5,7 @@ from __future__ import annotations
 from advisor.evidence.losses import broken_at, has_spiked, is_broken, is_unmoved
 from advisor.evidence.lr import offset, prior, rounded, three_points
 from advisor.evidence.published import gate
+from advisor.evidence.rates import better_rate
 from advisor.evidence.result import HIGH, MEDIUM, Result, accept, next_run, show_score
 from advisor.evidence.view import View, same_but, same_rate
 from advisor.ladder.knowledge import threshold
@@ -20,6 +21,8 @@ STEEP = 10
 def did_not_train(view: View) -> Result | None:
     """R3. Nothing can be said of rank or method before a run has learned something."""
     run = view.run
+    if better_rate(view, run) is not None:
+        return None  # the same set-up trains at another rate: R4 names it
     for found in (_broken(run), _unmoved(run), _no_better(view), _failed_rank(view)):
         if found is not None:
             reason, direction, sure = found

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from math import sqrt
 from typing import Literal
 
+from advisor.evidence.losses import is_broken
 from advisor.evidence.lr import without
 from advisor.evidence.published import gate
 from advisor.evidence.view import View, same_but, setup
@@ -31,6 +32,7 @@ class Rates:
     """Learning rates of one set-up on one share of the data, lowest first."""
 
     points: tuple[Point, ...]
+    data_fraction: float = 1.0
     by_score: bool = True
 
     @property
@@ -40,7 +42,7 @@ class Rates:
     @property
     def best(self) -> Point | None:
         ended = [point for point in self.points if point.value is not None]
-        return max(ended, key=lambda point: point.value or 0.0, default=None) if ended else None
+        return max(ended, key=lambda point: point.value or 0.0, default=None)
 
     @property
     def standing(self) -> Standing:
@@ -78,7 +80,12 @@ def _tie(best: Point | None, other: Point) -> bool:
 
 
 def rates_of(view: View, run: RunFacts) -> Rates:
-    """The sweep of the run's set-up with the most points, on whichever share of the data it was run."""
+    """The sweep of the run's set-up that tells most, on whichever share of the data it was run."""
+    return max(sweeps_of(view, run), key=lambda sweep: (sweep.standing == "interior", len(sweep.points)), default=Rates(()))
+
+
+def sweeps_of(view: View, run: RunFacts) -> tuple[Rates, ...]:
+    """Learning rates of the run's set-up, apart for each share of the data."""
     groups: dict[float, list[tuple[float, float | None, float | None, float]]] = {}
     for other in (other for other in view.facts.runs if setup(other) == setup(run) and not other.oom):
         if other.learning_rate is not None:
@@ -88,8 +95,42 @@ def rates_of(view: View, run: RunFacts) -> Rates:
             score = None if point.diverged else view.level(point.score)
             loss = None if point.diverged else point.eval_loss
             groups.setdefault(point.data_fraction or other.data_fraction, []).append((point.learning_rate, score, loss, view.error(other)))
-    sweeps = [_merged(rows) for rows in groups.values()]
-    return max(sweeps, key=lambda sweep: (sweep.standing == "interior", len(sweep.points)), default=Rates(()))
+    return tuple(_merged(rows, fraction) for fraction, rows in groups.items())
+
+
+@dataclass(frozen=True, slots=True)
+class Better:
+    """A learning rate that beats the run's own beyond the noise, in which sweep, and by how much; None where the run's own broke."""
+
+    rates: Rates
+    best: Point
+    by: float | None
+
+
+def better_rate(view: View, run: RunFacts) -> Better | None:
+    """The best rate on as much of the data or less, if it beats the run's; a run that broke is beaten by any that ended."""
+    if run.learning_rate is None:
+        return None
+    found = []
+    for sweep in sweeps_of(view, run):
+        best, mine = sweep.best, _own_point(view, run, sweep)
+        if best is None or best.value is None or best.rate == run.learning_rate or sweep.data_fraction > run.data_fraction:
+            continue
+        if mine is None or mine.value is None:
+            broke = run.diverged or is_broken(run) or mine is not None
+            found += [Better(sweep, best, None)] if broke else []
+        elif best.value - mine.value >= gate("compare_z") * sqrt(best.error**2 + mine.error**2):
+            found.append(Better(sweep, best, best.value - mine.value))
+    return max(found, key=lambda better: better.rates.data_fraction, default=None)
+
+
+def _own_point(view: View, run: RunFacts, sweep: Rates) -> Point | None:
+    """The run's rate in the sweep; from the run itself where the sweep had less data, which can only favour the run."""
+    mine = next((point for point in sweep.points if point.rate == run.learning_rate), None)
+    if mine is not None or not sweep.by_score:
+        return mine
+    score = view.score(run)
+    return None if score is None or run.learning_rate is None else Point(run.learning_rate, score, view.error(run))
 
 
 def _eval_loss(run: RunFacts) -> float | None:
@@ -97,7 +138,7 @@ def _eval_loss(run: RunFacts) -> float | None:
     return min(finite) if finite and not run.diverged else None
 
 
-def _merged(rows: list[tuple[float, float | None, float | None, float]]) -> Rates:
+def _merged(rows: list[tuple[float, float | None, float | None, float]], fraction: float) -> Rates:
     """One point a rate. Scores where any were taken, else evaluation losses."""
     by_score = any(score is not None for _, score, _, _ in rows)
     points = []
@@ -107,7 +148,7 @@ def _merged(rows: list[tuple[float, float | None, float | None, float]]) -> Rate
         mean = sum(values) / len(values) if values else None
         error = same[0][3] if by_score else abs(mean or 0.0) * LOSS_TIE
         points.append(Point(rate, mean, error))
-    return Rates(tuple(points), by_score)
+    return Rates(tuple(points), fraction, by_score)
 
 
 def is_certified(view: View, run: RunFacts) -> bool:

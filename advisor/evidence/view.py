@@ -72,6 +72,15 @@ class View:
         spread = self._spread(first, second)
         return self.noise.difference((first, a, len(self.repeats(first))), (second, b, len(self.repeats(second))), spread)
 
+    def beats(self, first: RunFacts, second: RunFacts) -> bool:
+        """The second run is better beyond the noise. A costlier rung is not believed on few items unless it is better by far."""
+        difference = self.compare(first, second)
+        if difference is None or not difference.wins:
+            return False
+        climbs = COST[second.method] > COST[first.method] and self.noise.shares
+        n = min(self.noise.items(first) or 0, self.noise.items(second) or 0)
+        return not climbs or n == 0 or n >= gate("few_items") or difference.delta > gate("few_items_gap")
+
     def error(self, run: RunFacts) -> float:
         """Standard error of the run's score, with the spread of re-runs."""
         score = self.score(run)
