@@ -28,7 +28,7 @@ def try_dora(view: View) -> Result | None:
     run = view.run
     if run.method not in (Method.LORA, Method.QLORA) or view.facts.serving == "unmerged" or is_deep_pretraining(view):
         return None
-    if dora_tried(view) or _beats_reference(view):
+    if dora_tried(view) or _beats_reference(view) or _full_wins(view):
         return None
     why = _why_dora(view)
     if not why:
@@ -90,6 +90,14 @@ def _beats_reference(view: View) -> bool:
     return difference is not None and difference.delta >= 0
 
 
+def _full_wins(view: View) -> Difference | None:
+    """A full fine-tuning run with a sweep of its own is better beyond the noise."""
+    full = reference(view)
+    if full is None or view.run.method is Method.FULL or not is_certified(view, full) or not view.beats(view.run, full):
+        return None
+    return view.compare(view.run, full)
+
+
 def open_full(view: View) -> Result | None:
     """R12. Continued pre-training in scale, a rank step that won up to the end, a control that won, or every cheaper door closed."""
     run = view.run
@@ -133,10 +141,9 @@ def open_full(view: View) -> Result | None:
 
 def _why_full(view: View) -> tuple[str, Binding, Confidence] | None:
     run, rho = view.run, rho_largest(view)
-    full = reference(view)
-    difference = None if full is None else view.compare(run, full)
-    if full is not None and difference is not None and difference.wins and is_certified(view, full):
-        return f"full fine-tuning, with a sweep of its own, beats {run.label} by {show_gap(view, difference.delta)}", Binding.CAPACITY, HIGH
+    won = _full_wins(view)
+    if won is not None:
+        return f"full fine-tuning, with a sweep of its own, beats {run.label} by {show_gap(view, won.delta)}", Binding.CAPACITY, HIGH
     if is_deep_pretraining(view):
         return f"continued pre-training in scale: even rank 256 has {rho:.2g} LoRA parameters per token", Binding.CAPACITY, MEDIUM
     at_end = run.rank is not None and run.rank >= gate("rank_largest")
@@ -144,7 +151,7 @@ def _why_full(view: View) -> tuple[str, Binding, Confidence] | None:
         return f"rank {run.rank} falls short, and even rank 256 has {rho:.2g} LoRA parameters per token", Binding.CAPACITY, MEDIUM
     if at_end and capacity_suspected(view):
         return f"every rank step won, and rank {run.rank} still falls short", Binding.CAPACITY, MEDIUM
-    if full is None and cheaper_doors_closed(view):
+    if reference(view) is None and cheaper_doors_closed(view):
         return "rank, data and DoRA are closed, and nobody has seen what full fine-tuning would reach", Binding.UNKNOWN, LOW
     return None
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from advisor.evidence.capacity import sized_rank
 from advisor.evidence.lr import three_points
-from advisor.evidence.pricing import fits_after_error, fits_surely
+from advisor.evidence.pricing import fits_after_error, fits_surely, price_of
 from advisor.evidence.published import move
 from advisor.evidence.result import HIGH, LOW, MEDIUM, Result, accept, next_run
 from advisor.evidence.view import View
@@ -116,7 +116,9 @@ def _memory(view: View, planned: NextRun, keeps: bool) -> Result:
     run = view.run
     cheap = "micro-batch 1 with accumulation and gradient checkpointing"
     quantised = planned.method.is_quantized and not run.method.is_quantized
-    what = f"{planned.method.label} with {cheap}" if not keeps else f"the same run with {cheap}"
+    price = price_of(view, planned)
+    more = "".join(f", {change}" for change in price.changes) if price is not None else ""
+    what = f"{planned.method.label} with {cheap}{more}" if not keeps else f"the same run with {cheap}{more}"
     low_rank = " A lower rank would not help: an adapter is a small part of the memory." if run.method.has_adapter else ""
     return Result(
         gate="R1",

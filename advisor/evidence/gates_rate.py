@@ -23,6 +23,14 @@ def rate_is_off(view: View) -> Result | None:
     return _measured(view, run) or _at_edge(view, run) or _red_flag(view, run) or _kept_over_rank(view, run)
 
 
+def rate_is_doubtful(view: View) -> Result | None:
+    """R4. Off the prior by more than a step of the sweep, and not swept: suspected before anything that was not measured."""
+    off = _off_unswept(view, view.run)
+    if off is None or off.factor < gate("lr_doubt"):
+        return None
+    return _far(view, view.run, off, LOW)
+
+
 def rate_is_unswept(view: View) -> Result | None:
     """R4. Nothing looks wrong with the rate, but no sweep has closed the question: no climb before that (facts LR6, LR12)."""
     run = view.run
@@ -92,12 +100,27 @@ def _red_flag(view: View, run: RunFacts) -> Result | None:
         beside = f", {off.words} the prior of {show(known.rate)}" if off is not None and known is not None else ""
         reason = f"run {run.label}: {show(rate)} is a learning rate for full fine-tuning; adapters want about ten times that{beside}"
         return _sweep(view, run, reason, MEDIUM, gain_from(off or Offset(threshold("lr_full_divisor"), "low")))
-    if off is None or known is None or off.factor < gate("lr_doubt"):
+    far = _off_unswept(view, run)
+    return _far(view, run, far, MEDIUM) if far is not None and far.factor >= gate("lr_window") else None
+
+
+def _off_unswept(view: View, run: RunFacts) -> Offset | None:
+    """How far an unswept rate is off the prior; in reinforcement learning only what broke runs counts (facts LR11, LR19)."""
+    known, rate = prior(view, run), run.learning_rate
+    if known is None or rate is None or is_certified(view, run):
         return None
+    off = offset(rate, known)
     if view.objective == "rl" and (off.side == "low" or rate < gate("lr_rl_over")):
         return None
+    return off
+
+
+def _far(view: View, run: RunFacts, off: Offset, sure: Confidence) -> Result:
+    known, rate = prior(view, run), run.learning_rate
+    assert known is not None
+    assert rate is not None
     reason = f"run {run.label}: {show(rate)} is {off.words} the prior of {show(known.rate)}, and was not swept"
-    return _sweep(view, run, reason, MEDIUM if off.factor >= gate("lr_window") else LOW, gain_from(off))
+    return _sweep(view, run, reason, sure, gain_from(off))
 
 
 def _kept_over_rank(view: View, run: RunFacts) -> Result | None:
