@@ -73,7 +73,10 @@ PROMOTED: frozenset[Any] = frozenset({torch.cat, torch.stack, torch.addcmul, tor
 
 
 class MetaAutocast(TorchFunctionMode):
-    """Casts arguments while autocast is on: in the forward pass, and where a block is recomputed inside backward."""
+    """Casts arguments while autocast is on: in the forward pass, and where a block is recomputed inside backward.
+
+    The recorder enters it around each outermost module call, because a function mode does not reach into autograd's backward.
+    """
 
     def __init__(self, recorder: Recorder, dtype: torch.dtype, attention: Callable[..., Any]) -> None:
         super().__init__()
@@ -109,9 +112,6 @@ class MetaAutocast(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if func is torch.Tensor.backward:
-            with self:  # recomputed blocks run inside backward
-                return torch.autograd.backward(args[0], kwargs.get("gradient"), kwargs.get("retain_graph"))
         if self.enabled:
             if func in LOWER_PRECISION or func is self._attention:
                 args, kwargs = self._cast(args, self.dtype), self._cast(kwargs, self.dtype)
@@ -139,9 +139,9 @@ class MetaAutocast(TorchFunctionMode):
         cacheable = dtype is self.dtype and tensor.dtype is torch.float32 and tensor.requires_grad and tensor.is_leaf
         if not cacheable:
             return tensor.to(dtype)
-        if self._recomputation != self._recorder.recomputations:
+        if self._recomputation != self._recorder.places.recomputations:
             self._cache.clear()
-            self._recomputation = self._recorder.recomputations
+            self._recomputation = self._recorder.places.recomputations
         held = self._cache.get(id(tensor))
         if held is None:
             held = self._cache[id(tensor)] = (tensor, tensor.to(dtype))

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from advisor.trace.layout import Layout, Moment
-from advisor.trace.recorder import BACKWARD_MARK, Birth, Stream
+from advisor.trace.stream import BACKWARD_MARK, Birth, Stream
 from advisor.values import Phase, PhaseBytes, Term, TermBytes
 
 _BY_KIND = {

@@ -7,10 +7,10 @@ import inspect
 from functools import cache
 from typing import Any
 
+from advisor.values import Quantization
+
 LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "trl")
 
-_PER_LAYER_LISTS = ("layer_types", "mlp_layer_types", "attention_types", "no_rope_layers", "rope_layers")
-"""Config fields that hold one entry per layer."""
 _LAYER_COUNT_NAMES = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
 
 
@@ -46,17 +46,22 @@ def keys_to_keep(model: Any) -> list[str]:
     return list(get_keys_to_not_convert(model))
 
 
-def cut_layers(config: Any, layers: int) -> None:
-    """Shorten a config to its first `layers` layers, its per-layer lists with it."""
+def cut_layers(config: Any, layers: tuple[int, ...]) -> None:
+    """Shorten a config to the named layers, its per-layer lists with it."""
     text = config.get_text_config() if hasattr(config, "get_text_config") else config
-    for holder in (config, text):
+    total = layer_count(config)
+    for holder in (config, text) if text is not config else (config,):
         for name in _LAYER_COUNT_NAMES:
-            if name in holder.__dict__:
-                setattr(holder, name, min(layers, getattr(holder, name)))
-        for name in _PER_LAYER_LISTS:
-            held = getattr(holder, name, None)
-            if isinstance(held, list):
-                setattr(holder, name, held[:layers])
+            if holder.__dict__.get(name) == total:
+                setattr(holder, name, len(layers))
+        for name, held in list(vars(holder).items()):
+            if isinstance(held, (list, tuple)) and len(held) == total and total > 1:
+                setattr(holder, name, [held[index] for index in layers])
+
+
+def layer_count(config: Any) -> int:
+    text = config.get_text_config() if hasattr(config, "get_text_config") else config
+    return int(next(text.__dict__[name] for name in _LAYER_COUNT_NAMES if name in text.__dict__))
 
 
 def accepts(function: Any, name: str) -> bool:
@@ -79,9 +84,14 @@ def warms_up_allocator() -> bool:
     return _release("transformers") >= (4, 50)
 
 
-def quantized_item_bytes(model: Any) -> float:
-    """Bytes per element that transformers expects of a quantised weight (quantizer_bnb_4bit.py, `quantized_element_size`)."""
-    return 0.5
+def quantized_item_bytes(quantization: Quantization | None) -> float:
+    """Bytes per element that transformers expects of a quantised weight (quantizer_bnb_4bit.py and _8bit.py, quantized_element_size)."""
+    return 1.0 if quantization is Quantization.INT8 else 0.5
+
+
+def is_linear(module: Any) -> bool:
+    """Modules that bitsandbytes replaces (transformers integrations/bitsandbytes.py, replace_with_bnb_linear)."""
+    return type(module).__name__ in ("Linear", "Conv1D")
 
 
 def efficient_attention_knows_groups() -> bool:

@@ -14,7 +14,9 @@ from advisor.trace.autocast import MetaAutocast, answering
 from advisor.trace.breakdown import Holder
 from advisor.trace.layout import Layout, lay_out
 from advisor.trace.load import DTYPES
-from advisor.trace.recorder import EMPTY_CACHE, Recorder, Stream, collect_garbage
+from advisor.trace.recorder import Recorder, collect_garbage
+from advisor.trace.repeat import NotRepeatable, repeat
+from advisor.trace.stream import EMPTY_CACHE, STEP, Stream
 from advisor.values import Interval, MemoryBreakdown, ModelSpec, Phase, Plan
 
 DEFAULT_CONTEXT_BYTES = 450 * 1024 * 1024
@@ -47,7 +49,9 @@ class Settings:
     lengths: tuple[int, ...]
     """Tokens per row of each step's batches: one step per entry."""
     layers: int | None = None
-    """Cut the model to so many layers."""
+    """Cut the model to its first so many layers."""
+    repeat_layers: bool = True
+    """Trace a cut and repeat its middle; False traces every layer."""
     peft_config: Any = None
     """A peft config to use instead of the plan's LoRA fields."""
     empty_cache_every_steps: int = 0
@@ -60,18 +64,31 @@ class Settings:
 
 def record(spec: ModelSpec, plan: Plan, settings: Settings) -> tuple[Stream, str]:
     """Run one step per length on the meta device; the event stream and the path of the layers."""
+    found = meta_model.whole_model_cut(spec, plan) if settings.layers is None and settings.repeat_layers else None
+    if found is not None:
+        cut, shape = found
+        stream, layer_path = _record_shape(spec, plan, settings, shape)
+        try:
+            return repeat(stream, cut, layer_path), layer_path
+        except NotRepeatable:
+            pass  # layers differ in what they did: the whole model is traced instead
+    layers = None if settings.layers is None else tuple(range(settings.layers))
+    return _record_shape(spec, plan, settings, meta_model.Shape(layers))
+
+
+def _record_shape(spec: ModelSpec, plan: Plan, settings: Settings, shape: meta_model.Shape) -> tuple[Stream, str]:
     recorder = Recorder("meta", padding=plan.padding)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        built = meta_model.build(spec, plan, recorder, settings.layers, settings.peft_config)
+        built = meta_model.build(spec, plan, recorder, shape, settings.peft_config)
         optimizer = optimizers.build(built.model, plan)
-        recorder.watch(built.model)
+        recorder.places.watch(built.model)
         recorder.track_gradients(built.model)
         collect_garbage()
         with pinned(plan.attention) as attention, _autocast(plan, recorder, attention) as casting, recorder:
             loop = step.Loop(built, plan, optimizer, recorder, casting, settings.zero_grad_first, settings.keep_outputs)
             for number, length in enumerate(settings.lengths, start=1):
-                recorder.mark("step")
+                recorder.mark(STEP)
                 loop.step(length)
                 if settings.empty_cache_every_steps and number % settings.empty_cache_every_steps == 0:
                     recorder.mark(EMPTY_CACHE)
@@ -86,7 +103,8 @@ def _autocast(plan: Plan, recorder: Recorder, attention: Any) -> Iterator[Any]:
             yield nullcontext
         return
     mode = MetaAutocast(recorder, DTYPES[plan.autocast_dtype], attention)
-    with answering(mode), mode:
+    recorder.places.around_forward = mode
+    with answering(mode):
         yield mode.forward
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from advisor.trace.allocator import DEFAULT_CONFIG, Allocator, AllocatorConfig, Block
-from advisor.trace.recorder import EMPTY_CACHE, Stream
+from advisor.trace.stream import EMPTY_CACHE, STEP, Stream
 from advisor.values import Phase
 
 
@@ -53,7 +53,7 @@ def lay_out(stream: Stream, config: AllocatorConfig = DEFAULT_CONFIG) -> Layout:
         while mark_at == index:
             if mark == EMPTY_CACHE:
                 allocator.empty_cache()
-            elif steps or mark:
+            elif mark == STEP:
                 steps.append(0)
             mark_at, mark = next(marks)
         if signed > 0:

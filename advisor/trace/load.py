@@ -8,26 +8,28 @@ from typing import Any
 import torch
 
 from advisor.trace import compat
-from advisor.trace.recorder import EMPTY_CACHE, Recorder
+from advisor.trace.recorder import Recorder
+from advisor.trace.stream import EMPTY_CACHE
 from advisor.values import DType, Plan, Quantization
 
 DTYPES = {DType.FP32: torch.float32, DType.BF16: torch.bfloat16, DType.FP16: torch.float16}
 
 
-def load(model: Any, plan: Plan, recorder: Recorder) -> None:
+def load(model: Any, plan: Plan, recorder: Recorder, whole_model_bytes: int | None = None) -> None:
     """Tell the recorder of every weight, quantising on the way where the plan says so.
 
     Unquantised models are built on the CPU and moved module by module (`.to(device)`, as the Trainer does). Quantised ones are loaded
     straight onto the card: one block for the whole model warms the allocator up, then the weights come by name
-    (transformers 5.23 modeling_utils.py `caching_allocator_warmup`, core_model_loading.py `dot_natural_key`).
+    (`whole_model_bytes` when `model` is a cut; transformers 5.23 modeling_utils.py `caching_allocator_warmup`, core_model_loading.py `dot_natural_key`).
     """
     if plan.quantization is None:
         _register(model, recorder)
         return
     settings = quantization_config(plan)
+    if compat.warms_up_allocator():
+        recorder.release(recorder.temporary(whole_model_bytes or warm_up_bytes(model, plan), "caching_allocator_warmup"))
     weights = {name: parameter.data for name, parameter in model.named_parameters()}
     _replace_linears(model, settings)
-    _warm_up(model, weights, recorder)
     modules = dict(model.named_modules())
     for name in sorted(weights, key=_natural_key):
         module, leaf = modules[name.rpartition(".")[0]], name.rpartition(".")[2]
@@ -73,16 +75,16 @@ def _is_quantized_linear(module: Any) -> bool:
     return isinstance(module, (bnb.nn.Linear4bit, bnb.nn.Linear8bitLt))
 
 
-def _warm_up(model: Any, weights: dict[str, Any], recorder: Recorder) -> None:
-    """One block of the model's coming size, given back at once: its segment then serves the weights."""
-    total_bytes = 0
+def warm_up_bytes(model: Any, plan: Plan) -> int:
+    """Size that transformers expects of the loaded model; `model` is not quantised yet (modeling_utils.py, get_total_byte_count)."""
+    kept = compat.keys_to_keep(model)
     modules = dict(model.named_modules())
-    for name, weight in weights.items():
-        quantized = name.endswith(".weight") and _is_quantized_linear(modules[name.rpartition(".")[0]])
-        item_bytes = compat.quantized_item_bytes(model) if quantized else weight.element_size()
-        total_bytes += int(weight.numel() * item_bytes)
-    if compat.warms_up_allocator():
-        recorder.release(recorder.temporary(total_bytes, "caching_allocator_warmup"))
+    total_bytes = 0.0
+    for name, weight in model.named_parameters():
+        module_name, _, leaf = name.rpartition(".")
+        quantized = leaf == "weight" and compat.is_linear(modules[module_name]) and module_name not in kept
+        total_bytes += weight.numel() * (compat.quantized_item_bytes(plan.quantization) if quantized else weight.element_size())
+    return int(total_bytes)
 
 
 def _natural_key(name: str) -> list[tuple[int, int, str]]:

@@ -10,6 +10,7 @@ import torch
 
 from advisor.errors import UnsupportedError
 from advisor.trace import compat, load
+from advisor.trace.cut import Cut, find_cut, signatures_of
 from advisor.trace.load import DTYPES
 from advisor.trace.recorder import Recorder
 from advisor.values import ALL_LINEAR, Attention, DType, ModelSpec, Plan
@@ -28,8 +29,8 @@ class MetaModel:
     config: Any
 
 
-def config_of(spec: ModelSpec, layers: int | None = None) -> Any:
-    """The transformers config of `spec`, cut to `layers` layers when given."""
+def config_of(spec: ModelSpec, layers: tuple[int, ...] | None = None) -> Any:
+    """The transformers config of `spec`, cut to the named layers when given."""
     from transformers import AutoConfig
 
     content = json.loads(spec.config_json)
@@ -47,12 +48,25 @@ def config_of(spec: ModelSpec, layers: int | None = None) -> Any:
     return config
 
 
-def build(spec: ModelSpec, plan: Plan, recorder: Recorder, layers: int | None = None, peft_config: Any = None) -> MetaModel:
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """How much of a model to build."""
+
+    layers: tuple[int, ...] | None = None
+    """Only these layers; None for all."""
+    whole_model_bytes: int | None = None
+    """What loading the whole model would warm the allocator up with, when only some layers are built."""
+
+
+WHOLE = Shape()
+
+
+def build(spec: ModelSpec, plan: Plan, recorder: Recorder, shape: Shape = WHOLE, peft_config: Any = None) -> MetaModel:
     """Build, quantise, prepare and wrap as `plan` says, telling the recorder what is loaded."""
-    config = config_of(spec, layers)
+    config = config_of(spec, shape.layers)
     config.use_cache = plan.kv_cache_in_outputs
-    base = _base_model(config, plan)
-    load.load(base, plan, recorder)
+    base = base_model(config, plan)
+    load.load(base, plan, recorder, shape.whole_model_bytes)
     if plan.kbit_prepare:
         load.prepare_kbit(base, recorder)
     for parameter in base.parameters():
@@ -65,7 +79,18 @@ def build(spec: ModelSpec, plan: Plan, recorder: Recorder, layers: int | None = 
     return MetaModel(model=model, base=base, layer_path=layer_path(model), config=config)
 
 
-def _base_model(config: Any, plan: Plan) -> Any:
+def whole_model_cut(spec: ModelSpec, plan: Plan) -> tuple[Cut, Shape] | None:
+    """How the model can be shortened for tracing; found on the whole model's modules, which cost next to nothing on meta."""
+    config = config_of(spec)
+    base = base_model(config, plan)
+    path = layer_path(base)
+    cut = find_cut(signatures_of(base.get_submodule(path), config)) if path else None
+    if cut is None:
+        return None
+    return cut, Shape(cut.layers, load.warm_up_bytes(base, plan) if plan.quantization is not None else None)
+
+
+def base_model(config: Any, plan: Plan) -> Any:
     from transformers import AutoModelForCausalLM
 
     name = "eager" if plan.attention is Attention.EAGER else "sdpa"

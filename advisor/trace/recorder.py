@@ -11,52 +11,15 @@ import sys
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from advisor.trace import kernels
+from advisor.trace.places import Places
+from advisor.trace.stream import Birth, Stream
 from advisor.values import Phase
-
-BACKWARD_MARK = "~"
-"""Prefix of an event's place when it happened in an autograd node rather than in a module's forward."""
-
-
-EMPTY_CACHE = "empty_cache"
-"""Mark of a `torch.cuda.empty_cache()` call."""
-
-
-@dataclass(slots=True)
-class Birth:
-    """One storage: what made it, where, when, and (once known) what it is for."""
-
-    size_bytes: int
-    op: str
-    place: str
-    """Module path; prefixed with `BACKWARD_MARK` when born in an autograd node."""
-    phase: Phase
-    kind: str = ""
-    """weights, adapter, gradients, optimizer_state, workspace, input; empty: told from place and life (`breakdown.term_of`)."""
-    owner: str = ""
-    """Parameter name, for weights, adapters, gradients and optimizer states."""
-    died_in: str = ""
-    died_phase: Phase | None = None
-
-
-@dataclass(slots=True)
-class Stream:
-    """Births and deaths in order. `events[i]` is +id for a birth and -id for a death; ids count from 1."""
-
-    births: list[Birth] = field(default_factory=list)
-    events: list[int] = field(default_factory=list)
-    places: list[str] = field(default_factory=list)
-    """Where each event happened (module path), parallel to `events`."""
-    phases: list[Phase] = field(default_factory=list)
-    """Phase of each event, parallel to `events`."""
-    marks: list[tuple[int, str]] = field(default_factory=list)
-    """(event index, text): step boundaries, `empty_cache` calls."""
 
 
 class Recorder(TorchDispatchMode):
@@ -68,63 +31,21 @@ class Recorder(TorchDispatchMode):
         self.padding = padding
         self.stream = Stream()
         self.phase = Phase.LOAD
+        self.places = Places()
         self._live: dict[int, tuple[int, Any]] = {}
-        self.recomputations = 0
-        self._names: dict[int, str] = {}
-        self._stack: list[str] = [""]
-        self._node_places: dict[int, str] = {}
-        self._hooks: list[Any] = []
         self._workspaces: set[str] = set()
         self._closed = False
 
-    # -- places -----------------------------------------------------------------------------------------------------------------
-
-    def watch(self, model: torch.nn.Module) -> None:
-        """Follow the forward passes of `model`'s modules, so that events can be told apart by module."""
-        self._names = {id(module): name for name, module in model.named_modules()}
-        self.unwatch()
-        register = torch.nn.modules.module
-        self._hooks = [
-            register.register_module_forward_pre_hook(self._enter),
-            register.register_module_forward_hook(self._leave, always_call=True),
-        ]
+    @property
+    def recomputing(self) -> bool:
+        """True while a checkpointed block's forward runs again inside backward."""
+        return self.phase is Phase.BACKWARD and self.places.in_forward
 
     def track_gradients(self, model: torch.nn.Module) -> None:
         """Label what ends up in `.grad`."""
         for name, parameter in model.named_parameters():
             if parameter.requires_grad:
                 parameter.register_post_accumulate_grad_hook(lambda held, name=name: self.label(held.grad, "gradients", name))
-
-    def unwatch(self) -> None:
-        for hook in self._hooks:
-            hook.remove()
-        self._hooks = []
-
-    @property
-    def recomputing(self) -> bool:
-        """True while a checkpointed block's forward runs again inside backward."""
-        return self.phase is Phase.BACKWARD and len(self._stack) > 1
-
-    def _enter(self, module: torch.nn.Module, inputs: Any) -> None:
-        if len(self._stack) == 1 and self.phase is Phase.BACKWARD:
-            self.recomputations += 1
-        self._stack.append(self._names.get(id(module), self._stack[-1]))
-
-    def _leave(self, module: torch.nn.Module, inputs: Any, output: Any) -> None:
-        if len(self._stack) > 1:
-            self._stack.pop()
-
-    def place(self) -> str:
-        """Module whose forward runs now, or whose autograd node does."""
-        if len(self._stack) > 1:
-            return self._stack[-1]
-        node = torch._C._current_autograd_node()
-        if node is None:
-            return ""
-        variable = getattr(node, "variable", None)
-        if variable is not None:
-            return BACKWARD_MARK
-        return BACKWARD_MARK + self._node_places.get(node._sequence_nr(), "")
 
     # -- events -----------------------------------------------------------------------------------------------------------------
 
@@ -137,31 +58,29 @@ class Recorder(TorchDispatchMode):
         self._live[key] = (number, weakref.ref(storage, self._on_death(key)))
 
     def _emit(self, size_bytes: int, op: str, kind: str = "", owner: str = "") -> int:
-        place = self.place()
+        place = self.places.current()
+        if place is None:
+            place = owner
         stream = self.stream
         stream.births.append(Birth(size_bytes, op, place, self.phase, kind, owner))
         number = len(stream.births)
-        self._event(number, place)
+        stream.add(number, place, self.phase)
         return number
-
-    def _event(self, signed_id: int, place: str) -> None:
-        self.stream.events.append(signed_id)
-        self.stream.places.append(place)
-        self.stream.phases.append(self.phase)
 
     def _on_death(self, key: int) -> Callable[[Any], None]:
         def died(_: Any) -> None:
             number, _ref = self._live.pop(key)
             if not self._closed:
-                self._die(number)
+                self.release(number)
 
         return died
 
-    def _die(self, number: int) -> None:
-        place = self.place()
+    def release(self, number: int) -> None:
+        """The storage (or kernel buffer) of that number is gone."""
         born = self.stream.births[number - 1]
-        born.died_in, born.died_phase = place, self.phase
-        self._event(-number, place)
+        place = self.places.current()
+        born.died_in, born.died_phase = place or "", self.phase
+        self.stream.add(-number, born.owner or born.place if place is None else place, self.phase)
 
     def temporary(self, size_bytes: int, op: str) -> int:
         """A buffer inside a kernel; give the number back to `release`."""
@@ -174,15 +93,12 @@ class Recorder(TorchDispatchMode):
             self._workspaces.add(thread)
             self._emit(kernels.CUBLAS_WORKSPACE_BYTES, f"cublas workspace ({thread})", "workspace")
 
-    def release(self, number: int) -> None:
-        self._die(number)
-
     def label(self, tensor: torch.Tensor, kind: str, owner: str = "") -> None:
         """Say what a storage is for; it is counted first if it is new."""
         storage = tensor.untyped_storage()
         self.birth(storage, "given", kind, owner)
         born = self.stream.births[self._live[storage._cdata][0] - 1]
-        born.kind, born.owner = kind, owner
+        born.kind, born.owner = kind, owner or born.owner
 
     def knows(self, tensor: torch.Tensor) -> bool:
         return tensor.untyped_storage()._cdata in self._live
@@ -201,7 +117,7 @@ class Recorder(TorchDispatchMode):
     def close(self) -> Stream:
         """Stop counting; deaths after this are ignored."""
         self._closed = True
-        self.unwatch()
+        self.places.unwatch()
         return self.stream
 
     # -- the mode ---------------------------------------------------------------------------------------------------------------
@@ -211,26 +127,33 @@ class Recorder(TorchDispatchMode):
         answer = self._answer(func, args)
         if answer is not None:
             return answer
-        if len(self._stack) > 1 and torch.is_grad_enabled():
-            self._node_places.setdefault(torch.autograd._get_sequence_nr() - 1, self._stack[-1])
+        if self.places.in_forward:
+            self.places.remember_node()
         if func in kernels.MATMULS:
             self._workspace()
-        before = [self.temporary(size, f"{func} (inside)") for size in kernels.inside_before(func, args, kwargs)]
+        inside = [self.temporary(size, f"{func} (inside)") for size in kernels.inside_before(func, args, kwargs)]
         out = func(*args, **kwargs)
-        self._count(func, out)
-        for size in kernels.inside_after(func, args, kwargs):
-            before.append(self.temporary(size, f"{func} (inside)"))
-        for number in reversed(before):
+        self._count(func, out, args)
+        inside += [self.temporary(size, f"{func} (inside)") for size in kernels.inside_after(func, args, kwargs)]
+        for number in reversed(inside):
             self.release(number)
         return out
 
-    def _count(self, func: Any, out: Any) -> None:
+    def _count(self, func: Any, out: Any, args: Any) -> None:
         if isinstance(out, torch.Tensor):
             if out.device.type == self.device_type:
-                self.birth(out.untyped_storage(), str(func))
+                self.birth(out.untyped_storage(), str(func), owner=self._owner(args[0]) if args else "")
         elif isinstance(out, (tuple, list)):
-            for item in out:
-                self._count(func, item)
+            listed = bool(args) and isinstance(args[0], (tuple, list)) and len(args[0]) == len(out)
+            for index, item in enumerate(out):
+                self._count(func, item, (args[0][index],) if listed else args)
+
+    def _owner(self, value: Any) -> str:
+        """Outside of modules and nodes (loading, optimizer step), what is made from a parameter's tensors belongs to that parameter."""
+        if self.phase in (Phase.FORWARD, Phase.BACKWARD) or not isinstance(value, torch.Tensor):
+            return ""
+        held = self._live.get(value.untyped_storage()._cdata)
+        return self.stream.births[held[0] - 1].owner if held else ""
 
     def _answer(self, func: Any, args: Any) -> Any:
         """What a meta tensor cannot say: yes to every question but "is nothing padded?" in a padded batch."""
