@@ -32,6 +32,10 @@ def test_advise(benchmark: BenchmarkFixture) -> None:
     benchmark(advise, model, gpu)
 
 
+def test_load_gpu(benchmark: BenchmarkFixture) -> None:
+    benchmark(load_gpu, "rtx 4090")
+
+
 def test_load_model(benchmark: BenchmarkFixture) -> None:
     benchmark(load_model, "llama-70b")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +15,10 @@ from advisor.hub import load_model, search_models
 
 CONFIGS = {row.id: dict(row.config) for row in search_models()}
 LLAMA = CONFIGS["meta-llama/Llama-3.1-8B"]
-SLOWEST_S = 0.5
-"""A config that takes longer than this to judge is a bug; most take under a millisecond."""
 
 
 def judge(config: dict[str, Any]) -> str:
     """The error's line, or "" for an answer. Everything that is not an AdvisorError comes through."""
-    start = time.perf_counter()
     try:
         spec = spec_from_config(config, id="the-model", source="test")
         line = ""
@@ -31,7 +27,6 @@ def judge(config: dict[str, Any]) -> str:
     except AdvisorError as error:
         line = str(error)
         assert line.startswith("the-model: ")
-    assert time.perf_counter() - start < SLOWEST_S
     assert "\n" not in line
     assert len(line) < 400
     return line

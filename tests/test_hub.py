@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 import time
 from collections import Counter
@@ -218,16 +217,6 @@ def test_search() -> None:
     assert {row.model_type for row in search_models("gemma")} == {"gemma", "gemma2", "gemma3_text"}
     assert search_models("no such model") == ()
     assert len(search_models()) == len(ROWS) >= 100
-
-
-def test_reading_and_resolving_is_quick() -> None:
-    """15 ms on two idle cores; the test leaves room for busy ones."""
-    script = "import time, advisor.hub as h; t = time.perf_counter(); h.load_model('llama-70b'); print(time.perf_counter() - t)"
-    runs = [float(subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout) for _ in range(3)]
-    assert min(runs) < 0.1
-    start = time.perf_counter()
-    load_model("llama-70b")
-    assert time.perf_counter() - start < 0.05
 
 
 # ------------------------------------------------------------------------------------------------ paths
