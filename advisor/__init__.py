@@ -13,8 +13,10 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from advisor.api import advise, estimate, trace
+    from advisor.adapters import inspect_adapter, truncate_adapter
+    from advisor.api import advise, estimate, next_step, trace
     from advisor.errors import AdvisorError, InvalidInputError, MissingExtraError, UnknownNameError, UnsupportedError
+    from advisor.runs import record, record_callback, runs
     from advisor.values import (
         Advice,
         Attention,
@@ -33,15 +35,24 @@ if TYPE_CHECKING:
         Sharding,
         Stack,
     )
+    from advisor.values.adapter import AdapterReport, TruncatedAdapter
+    from advisor.values.evidence import AdapterFacts, EvaluationFacts, Facts, RunFacts
+    from advisor.values.next_step import NextStep
     from advisor.values.request import Precision, Request, Task
+    from advisor.values.run import Evaluation, RunRecord
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "AdapterFacts",
+    "AdapterReport",
     "Advice",
     "AdvisorError",
     "Attention",
     "DType",
+    "Evaluation",
+    "EvaluationFacts",
+    "Facts",
     "Finding",
     "Fit",
     "GpuSpec",
@@ -51,31 +62,51 @@ __all__ = [
     "Method",
     "MissingExtraError",
     "ModelSpec",
+    "NextStep",
     "Optimizer",
     "Plan",
     "Precision",
     "Quantization",
     "Request",
+    "RunFacts",
+    "RunRecord",
     "Rung",
     "Sharding",
     "Stack",
     "Task",
+    "TruncatedAdapter",
     "UnknownNameError",
     "UnsupportedError",
     "__version__",
     "advise",
     "estimate",
+    "inspect_adapter",
+    "next_step",
+    "record",
+    "record_callback",
+    "runs",
     "trace",
+    "truncate_adapter",
 ]
 
-_FUNCTIONS = frozenset({"advise", "estimate", "trace"})
-_REQUEST = frozenset({"Precision", "Request", "Task"})
+_FUNCTIONS = {
+    **dict.fromkeys(("advise", "estimate", "next_step", "trace"), "api"),
+    **dict.fromkeys(("inspect_adapter", "truncate_adapter"), "adapters"),
+    **dict.fromkeys(("record", "record_callback", "runs"), "runs"),
+}
+_VALUES = {
+    **dict.fromkeys(("Precision", "Request", "Task"), "values.request"),
+    **dict.fromkeys(("Evaluation", "RunRecord"), "values.run"),
+    **dict.fromkeys(("AdapterFacts", "EvaluationFacts", "Facts", "RunFacts"), "values.evidence"),
+    "NextStep": "values.next_step",
+    **dict.fromkeys(("AdapterReport", "TruncatedAdapter"), "values.adapter"),
+}
 
 
 def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module 'advisor' has no attribute {name!r}")
-    home = "api" if name in _FUNCTIONS else "values.request" if name in _REQUEST else "errors" if name.endswith("Error") else "values"
+    home = _FUNCTIONS.get(name) or _VALUES.get(name) or ("errors" if name.endswith("Error") else "values")
     return getattr(import_module(f"advisor.{home}"), name)
 
 
@@ -84,7 +115,7 @@ def __dir__() -> list[str]:
 
 
 class _Package(ModuleType):
-    """The room `advisor/trace/` and the function `trace` share a name: importing the room must not hide the function."""
+    """The rooms `trace` and `runs` share a name with a function: importing the room must not hide the function."""
 
     def __setattr__(self, name: str, value: object) -> None:
         if name not in _FUNCTIONS or not isinstance(value, ModuleType):
