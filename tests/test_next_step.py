@@ -522,6 +522,15 @@ def test_a_run_that_the_sweep_beats_is_told_its_better_rate() -> None:
     assert answer.run.learning_rates == (3e-4,)
 
 
+def test_a_rate_won_on_a_part_of_the_data_is_lowered_for_all_of_it() -> None:
+    """Fact LR15: a third less for four times the data."""
+    pilots = [run("lora", 16, score, rate, data_fraction=0.25) for rate, score in ((1e-4, 0.30), (3e-4, 0.45), (9e-4, 0.40))]
+    answer = step(model="llama-2-7b", evaluation={"target": 0.6, "n": 2000}, runs=[*pilots, run("lora", 16, 0.31, 1e-4)])
+    assert (answer.binding, answer.confidence) == (Binding.LEARNING_RATE, Confidence.HIGH)
+    assert answer.run is not None
+    assert answer.run.learning_rates == (2.1e-4,)
+
+
 def test_losses_still_falling_ask_for_more_steps_once_the_rate_is_closed() -> None:
     falling = [[step, 2.0 - 0.01 * step] for step in range(0, 100, 5)]
     runs = [run("lora", 16, 0.5, 2e-4, targets=ALL, lr_tuned=True, train_losses=falling, eval_losses=falling, epochs=2)]

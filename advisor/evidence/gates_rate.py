@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from advisor.evidence.lr import Offset, gain_from, offset, prior, rounded, three_points
+from advisor.evidence.lr import Offset, gain_from, offset, prior, rate_on_more_data, rounded, three_points
 from advisor.evidence.published import gate
 from advisor.evidence.rates import better_rate, is_certified, rates_of
 from advisor.evidence.result import HIGH, LOW, MEDIUM, Result, accept, next_run, show_gap
@@ -56,6 +56,9 @@ def _measured(view: View, run: RunFacts) -> Result | None:
         won = f"its own {own} broke"
     else:
         won = f"by {show_gap(view, found.by) if rates.by_score else f'{found.by:.3g} of evaluation loss'} over its own {own}"
+    share = rates.data_fraction / run.data_fraction
+    rate = rate_on_more_data(best.rate, share)
+    carried = f", which {show(best.rate)} on {share:.0%} of the data comes to" if share < 1 else ""
     outward = rates.next_rates() if rates.standing != "interior" else ()
     goes_on = f", then {', '.join(map(show, outward))}" if outward else ""
     return Result(
@@ -64,11 +67,11 @@ def _measured(view: View, run: RunFacts) -> Result | None:
         door=Door.STAY,
         confidence=HIGH,
         reason=f"the sweep of run {run.label} is won at {show(best.rate)}: {won}",
-        experiment=f"Take {show(best.rate)}{goes_on}, on all of the data, and judge everything else from there.",
-        run=next_run(run, learning_rates=(rounded(best.rate), *map(rounded, outward))),
+        experiment=f"Take {show(rate)}{carried}{goes_on}, on all of the data, and judge everything else from there.",
+        run=next_run(run, learning_rates=(rounded(rate), *map(rounded, outward))),
         accept=accept(view, "Keep the new rate"),
         gain=_measured_gain(view, found.by) if found.by is not None and rates.by_score else None,
-        evidence=("LR6", "LR7", "LR21"),
+        evidence=("LR6", "LR7", "LR15", "LR21"),
     )
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from advisor.evidence.losses import broken_at, has_spiked, is_broken, is_unmoved
-from advisor.evidence.lr import offset, prior, rounded, three_points
+from advisor.evidence.lr import offset, prior, rounded, three_points, without
 from advisor.evidence.published import gate
-from advisor.evidence.rates import better_rate
+from advisor.evidence.rates import better_rate, rates_of
 from advisor.evidence.result import HIGH, MEDIUM, Result, accept, next_run, show_score
 from advisor.evidence.view import View, same_but, same_rate
 from advisor.ladder.knowledge import threshold
@@ -81,7 +81,7 @@ def _failed_rank(view: View) -> Found | None:
 
 
 def _result(view: View, run: RunFacts, reason: str, direction: str, sure: Confidence) -> Result:
-    rates = _rates(view, run, direction)
+    rates, direction = _untried(view, run, direction)
     guilty = _rate_is_guilty(view, run, direction)
     change = "Lower" if direction == "down" else "Raise" if direction == "up" else "Sweep"
     what = f"{change} the learning rate to {', '.join(map(show, rates))}" if rates else "Run the first steps again"
@@ -99,6 +99,23 @@ def _result(view: View, run: RunFacts, reason: str, direction: str, sure: Confid
         missing=() if run.train_losses else ("the training losses, step by step",),
         disagreement="The ladder has no rung for a run that did not train: neither rank, DoRA nor full fine-tuning is tried on it.",
     )
+
+
+def _untried(view: View, run: RunFacts, direction: str) -> tuple[tuple[float, ...], str]:
+    """Rates to try. A loss that went nowhere says little of the side: what lies below the untuned model was driven too hard, then the
+    prior decides; and where one side was tried and failed as well, it is the other."""
+    known, rate = prior(view, run), run.learning_rate
+    score, base = view.current_score, view.base
+    if direction == "up" and score is not None and base is not None and score < base:
+        direction = "down"
+    elif direction == "up" and known is not None and rate is not None:
+        direction = "up" if rate <= known.rate else "down"
+    rates = _rates(view, run, direction)
+    tried = rates_of(view, run).known
+    if direction and rates and not without(rates, tried):
+        direction = "up" if direction == "down" else "down"
+        rates = _rates(view, run, direction)
+    return rates, direction
 
 
 def _rates(view: View, run: RunFacts, direction: str) -> tuple[float, ...]:

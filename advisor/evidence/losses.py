@@ -86,15 +86,24 @@ def _slope(tail: list[LossPoint]) -> tuple[float, float]:
 def overfit_by_loss(run: RunFacts) -> Overfit | None:
     """The evaluation loss had its minimum early and rose since, while training did not get worse."""
     points = [point for point in run.eval_losses if point.is_finite]
-    if len(points) < FEWEST_POINTS or trend(run.train_losses) == "rising":
+    if len(points) < FEWEST_POINTS:
         return None
     lowest, last_point = min(points, key=lambda point: point.loss), points[-1]
+    if _train_loss_rose(run, lowest.step):
+        return None
     start = min(points[0].step, 0.0)
     share = (lowest.step - start) / ((last_point.step - start) or 1)
     rise = (last_point.loss - lowest.loss) / abs(lowest.loss or 1)
     if share >= gate("overfit_before") or rise <= gate("overfit_rise"):
         return None
     return Overfit(share, rise, by_score=False)
+
+
+def _train_loss_rose(run: RunFacts, since: float) -> bool:
+    """The training loss ended higher than it was: then the run went wrong as a whole, which is no overfitting."""
+    finite = [point for point in run.train_losses if point.is_finite]
+    before = [point.loss for point in finite if point.step <= since] or [point.loss for point in finite[:1]]
+    return bool(finite) and finite[-1].loss > before[-1]
 
 
 def overfit_by_score(epochs: list[tuple[float, float]], error: float) -> Overfit | None:
