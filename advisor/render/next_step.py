@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from advisor.ladder.learning_rate import show
 from advisor.render import page, words
 from advisor.render.page import Column, Line, Look
 from advisor.values import Level
@@ -34,6 +33,7 @@ def _lines(answer: NextStep, look: Look) -> Iterator[Line]:
     if answer.config_diff:
         yield page.BLANK
         yield from page.table(_CHANGES, [_change(change) for change in answer.config_diff], look)
+        yield page.BLANK
     yield from page.entries(_terms(answer), look, "bold")
     yield from _beside(answer, look)
     yield from _sources(answer, look)
@@ -68,8 +68,6 @@ def _change(change: ConfigChange) -> tuple[str, str, str, str]:
 
 def _terms(answer: NextStep) -> Iterator[tuple[str, str]]:
     run = answer.run
-    if run is not None and len(run.learning_rates) > 1:
-        yield "rates", ", ".join(map(show, run.learning_rates))
     if answer.accept_if is not None:
         yield "accept if", answer.accept_if.sentence
     if answer.expected_gain is not None:
@@ -104,7 +102,10 @@ def _price(price: RunPrice, runs: int) -> str:
 def _beside(answer: NextStep, look: Look) -> Iterator[Line]:
     if answer.findings:
         yield from page.heading("Findings")
-        rows = [(f"{_MARKS[finding.level]}{finding.id}", "; ".join(filter(None, (finding.message, finding.hint)))) for finding in answer.findings]
+        rows = [
+            (f"{_MARKS[finding.level]}{finding.id}", "; ".join(filter(None, (finding.message, finding.hint))))
+            for finding in answer.findings
+        ]
         yield from page.entries(rows, look)
     if answer.missing:
         yield from page.heading("It would be surer with")
