@@ -373,6 +373,7 @@ def test_learning_rates_of_the_next_experiment(model: str, options: dict[str, An
     answer = advise(load_model(model), load_gpu("80GB"), request_from(options))
     assert rates in answer.next_experiment
     assert "16 sequences per step" in answer.next_experiment
+    assert answer.next_evidence
 
 
 @pytest.mark.usefixtures("simple")

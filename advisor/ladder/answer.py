@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from advisor.ladder.experiment import next_experiment
+from advisor.ladder.experiment import experiment_evidence, next_experiment
 from advisor.ladder.fit import Case
 from advisor.ladder.flips import flips
 from advisor.ladder.request import check_request
@@ -38,6 +38,7 @@ def advise(model: ModelSpec, gpu: GpuSpec, request: Request) -> Advice:
         findings=findings(situation),
         would_change=tuple(flip.sentence for flip in known_flips),
         next_experiment=next_experiment(situation, known_flips),
+        next_evidence=experiment_evidence(situation),
         snippet=snippet(model, chosen.plan, request.task) if chosen is not None else "",
     )
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from advisor.ladder.flips import Flip
-from advisor.ladder.knowledge import say, threshold
-from advisor.ladder.learning_rate import show, sweep
+from advisor.ladder.knowledge import evidence, say, threshold
+from advisor.ladder.learning_rate import recipe_of, show, sweep
 from advisor.ladder.situation import Situation
-from advisor.values import ALL_LINEAR, Method
+from advisor.values import ALL_LINEAR, Method, Task
 
 
 def next_experiment(situation: Situation, known_flips: tuple[Flip, ...]) -> str:
@@ -30,3 +30,14 @@ def next_experiment(situation: Situation, known_flips: tuple[Flip, ...]) -> str:
         high=show(rates.high),
         share=round(100 * threshold("sweep_data_share")),
     )
+
+
+def experiment_evidence(situation: Situation) -> tuple[str, ...]:
+    """Ids of the facts that its learning rates and its sweep stand on."""
+    if situation.chosen is None:
+        return ()
+    if situation.request.task is Task.RL:
+        return ("LR11", "LR21")
+    names = evidence("next.full" if situation.chosen.plan.method is Method.FULL else "next.run")
+    unused = "LR16" if recipe_of(situation.case.model) else "LR3"
+    return tuple(name for name in names if name != unused)

@@ -166,7 +166,8 @@ def _quality(rung: Rung) -> str:
 
 def _next(answer: Advice, look: Look) -> Iterator[Line]:
     yield from page.heading("Next experiment" if answer.exit_code == 0 else "Next")
-    yield from page.paragraph(answer.next_experiment, look)
+    cited = f" [{', '.join(answer.next_evidence)}]" if answer.next_evidence else ""
+    yield from page.paragraph(answer.next_experiment + cited, look)
     if answer.snippet:
         yield from page.heading("The plan that was priced")
         yield from page.verbatim(answer.snippet)

@@ -132,6 +132,8 @@ class Advice(Computed):
     findings: tuple[Finding, ...] = ()
     would_change: tuple[str, ...] = ()
     next_experiment: str
+    next_evidence: tuple[str, ...] = ()
+    """Ids of the facts that its learning rates stand on, in profiles/methods/."""
     snippet: str
     """Python that builds exactly the plan that was priced; empty when nothing fits."""
 
