@@ -46,7 +46,7 @@ def attention(tape: Tape, x: Tensor, block: Block, setting: Setting, kernel: Ker
         k = tape.op((k,), Size(shape.kv_heads * shape.head_dim * c), aliases=(True,))
         v = tape.op((v,), Size(shape.kv_heads * shape.v_head_dim * c), aliases=(True,))
         heads = (q, k, v)
-    inner = setting.compute_bytes if setting.autocast else c
+    inner = _kernel_bytes(setting, kernel, c)
     heads = _in_kernel_type(tape, heads, block, c, inner)
     out = _kernel(tape, heads, block, inner, kernel)
     projection = linears[-1]
@@ -56,8 +56,13 @@ def attention(tape: Tape, x: Tensor, block: Block, setting: Setting, kernel: Ker
     return cast(tape, y, projection.out_features, c, e)
 
 
+def _kernel_bytes(setting: Setting, kernel: Kernel, c: int) -> int:
+    """Autocast runs attention in 16 bit whatever the projections returned (torch 2.13 autocast_mode.h, lower-precision list), and the
+    flash-attention package knows nothing else (transformers integrations/flash_attention.py, `get_target_dtype`)."""
+    return setting.compute_bytes if setting.autocast or kernel.attention is Attention.FLASH else c
+
+
 def _in_kernel_type(tape: Tape, heads: Heads, block: Block, c: int, inner: int) -> Heads:
-    """Autocast runs attention in 16 bit whatever the projections returned (torch 2.13 autocast_mode.h, lower-precision list)."""
     q, k, v = heads
     shape = block.attention
     q = cast(tape, q, shape.heads * shape.head_dim, c, inner)
@@ -124,9 +129,9 @@ def _turn(tape: Tape, x: Tensor, size: Size) -> Tensor:
     return tape.op((straight, turned), size, aliases=(True, True))
 
 
-def runs_flash(block: Block, kernel: Kernel) -> bool:
-    """Whether the flash kernel runs: asked for, or chosen by torch where there is no mask."""
-    return kernel.attention is Attention.FLASH or (kernel.attention is Attention.SDPA and not kernel.padding)
+def _runs_flash(kernel: Kernel, c: int) -> bool:
+    """Whether the flash kernel runs: asked for, or chosen by torch for 16 bit without a mask (sdp_utils.cpp)."""
+    return kernel.attention is Attention.FLASH or (kernel.attention is Attention.SDPA and not kernel.padding and c < FP32_BYTES)
 
 
 def _kernel(tape: Tape, heads: Heads, block: Block, c: int, kernel: Kernel) -> Tensor:
@@ -138,7 +143,7 @@ def _kernel(tape: Tape, heads: Heads, block: Block, c: int, kernel: Kernel) -> T
     out_size = Size(shape.heads * shape.v_head_dim * c)
     grouped = shape.kv_heads != shape.heads
     row_sums = Tensor(Size(shape.heads * FP32_BYTES), False)
-    if runs_flash(block, kernel):
+    if _runs_flash(kernel, c):
         if shape.v_head_dim != shape.head_dim:
             v = tape.op((v,), wide)  # values padded to the width of the keys
             out_size = wide
@@ -146,6 +151,8 @@ def _kernel(tape: Tape, heads: Heads, block: Block, c: int, kernel: Kernel) -> T
         # dk and dv at full head count before they are summed over groups
         scratch = Size(shape.heads * (shape.head_dim + 1) * FP32_BYTES + (2 * wide.per_token if grouped else 0))
         return _attend(tape, (q, k, v), out_size, (q, k, v, row_sums), scratch)
+    if grouped and kernel.attention is Attention.SDPA and not kernel.padding:
+        return _math(tape, heads, shape, c)
     if grouped:
         k = tape.op((k,), wide)  # repeat_kv
         v = tape.op((v,), out_size)
@@ -160,6 +167,27 @@ def _attend(tape: Tape, heads: Heads, size: Size, kept: tuple[Tensor, ...], back
     out = tape.op(heads, size, keeps=kept, scratch=(Size(), backward_scratch))
     tape.ops[-1].kept = (*kept, out)
     return out
+
+
+def _math(tape: Tape, heads: Heads, shape: AttentionShape, c: int) -> Tensor:
+    """torch's math kernel, to which SDPA falls for grouped queries in fp32: flash knows no fp32, mem-efficient no groups (before torch
+    2.14), and without a mask transformers leaves the grouping to torch (integrations/sdpa_attention.py `use_gqa_in_sdpa`).
+
+    Scaled queries, expanded and scaled keys, scores, masked scores and their softmax (ATen/native/transformers/attention.cpp
+    `_scaled_dot_product_attention_math`).
+    """
+    q, k, v = heads
+    wide, out_size = Size(shape.heads * shape.head_dim * c), Size(shape.heads * shape.v_head_dim * c)
+    scores = Size(per_pair=shape.heads * c)
+    q = tape.op((q,), wide)
+    k = tape.op((tape.op((k,), wide),), wide)
+    v = tape.op((v,), out_size)
+    weights = tape.op((q, k), scores, keeps=(q, k))
+    weights = tape.op((weights,), scores, aliases=(True,))
+    probabilities = tape.op((weights,), scores, scratch=(Size(), scores))
+    tape.ops[-1].kept = (probabilities,)
+    out = tape.op((probabilities, v), out_size, keeps=(probabilities, v))
+    return tape.op((out,), out_size)
 
 
 def _eager(tape: Tape, heads: Heads, block: Block, c: int, kernel: Kernel) -> Tensor:
