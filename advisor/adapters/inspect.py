@@ -68,13 +68,9 @@ def inspect_adapter(path: str | Path, base: str | Path | None = None) -> Adapter
         file_bytes=adapter.file.path.stat().st_size,
         energy=energy,
     )
-    return report.model_copy(
-        update={
-            "test": truncation_test(report),
-            "findings": tuple(findings(report, config.begins_with_zero_b, config.changes_base)),
-            "cannot_tell": tuple(caveats(report)),
-        }
-    )
+    read_out = report.model_copy(update={"test": truncation_test(report), "cannot_tell": tuple(caveats(report))})
+    found = tuple(findings(read_out, config.begins_with_zero_b, config.changes_base))
+    return read_out.model_copy(update={"findings": found})
 
 
 def _updates(adapter: Adapter, pair: Pair, norms: BaseNorms | None) -> Iterator[ModuleUpdate]:

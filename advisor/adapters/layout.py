@@ -92,7 +92,10 @@ def _pair(file: TensorFile, config: AdapterConfig, module: str, found: Mapping[s
         raise InvalidInputError(f"{file.path}: {module} has only one of its two factors; the file is incomplete")
     for tensor in (a, b):
         if len(tensor.shape) < 2 or 0 in tensor.shape:
-            raise InvalidInputError(f"{file.path}: {tensor.name} has the shape {list(tensor.shape)}, which is no factor")
+            raise InvalidInputError(
+                f"{file.path}: {tensor.name} has the shape {list(tensor.shape)}, which is no factor: was it saved from ZeRO-3 or FSDP "
+                "shards without gathering them?"
+            )
         if tensor.dtype not in FLOATS:
             raise UnsupportedError(f"{file.path}: {tensor.name} is stored as {tensor.dtype}, which is no plain floating-point type")
     name = module.removeprefix(_PREFIX)

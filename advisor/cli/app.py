@@ -21,6 +21,9 @@ SUBCOMMANDS = {
     "gpus": "advisor.cli.commands",
     "accuracy": "advisor.cli.commands",
     "next": "advisor.cli.evidence_commands",
+    "record": "advisor.cli.run_commands",
+    "runs": "advisor.cli.run_commands",
+    "inspect": "advisor.cli.run_commands",
 }
 """Name of a subcommand and of its function, and the module of that function: loaded when it is asked for."""
 

@@ -8,7 +8,7 @@ from statistics import median
 
 from advisor.render import page, words
 from advisor.render.page import Cell, Column, Line, Look, Span
-from advisor.units import format_count
+from advisor.units import MIB, format_count
 from advisor.values.adapter import AdapterReport, ModuleState, ModuleUpdate, TruncatedAdapter
 from advisor.values.advice import Finding, Level
 
@@ -68,9 +68,13 @@ def _understood(report: AdapterReport) -> list[tuple[str, str]]:
         (
             "holds",
             f"{format_count(report.params)} parameters in {len(report.modules)} modules of {kinds} kinds, "
-            f"{words.size(report.file_bytes)}{beside}",
+            f"{_size(report.file_bytes)}{beside}",
         ),
     ]
+
+
+def _size(size_bytes: int) -> str:
+    return f"{size_bytes:,} bytes" if size_bytes < MIB // 10 else words.size(size_bytes)
 
 
 def _few(names: Sequence[str]) -> str:
@@ -146,14 +150,12 @@ def truncated(written: TruncatedAdapter, look: Look) -> str:
 
 
 def _written(written: TruncatedAdapter, look: Look) -> Iterator[Line]:
+    before = format_count(written.params_before)
     yield from page.entries(
         [
-            ("written", f"{written.path} ({words.size(written.file_bytes)}, fp32)"),
+            ("written", f"{written.path} ({_size(written.file_bytes)}, fp32)"),
             ("rank", f"{written.rank}, alpha {words.number(written.alpha)}: the scale is as before"),
-            (
-                "keeps",
-                f"{written.energy_kept:.4f} of the energy, {format_count(written.params)} parameters of {format_count(written.params_before)}",
-            ),
+            ("keeps", f"{written.energy_kept:.4f} of the energy; {format_count(written.params)} of {before} parameters"),
         ],
         look,
         style="bold",

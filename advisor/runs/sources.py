@@ -22,11 +22,14 @@ _LATER = frozenset({"id", "schema_version"})
 """Of a run that was listed with --json: given anew when it is stored."""
 
 
-def runs_from(source: str | Path) -> tuple[RunRecord, ...]:
-    """The runs that a file or a folder holds. Raises one line for what it cannot use; nothing is stored yet."""
+def runs_from(source: str | Path, method: Method | None = None) -> tuple[RunRecord, ...]:
+    """The runs that a file or a folder holds, with the method where it is known better than from there.
+
+    Raises one line for what it cannot use; nothing is stored yet.
+    """
     path = Path(source).expanduser()
     if path.is_dir():
-        return (from_folder(path),)
+        return (from_folder(path, method),)
     if not path.exists():
         raise InvalidInputError(f"{source}: no such file or folder")
     if path.suffix in (".bin", ".pt", ".pth"):
@@ -52,7 +55,7 @@ def _entry(path: Path, number: int, entry: Any, listed: bool) -> RunRecord:
     return run_from({"source": str(path), **fields}, where)
 
 
-def from_folder(folder: Path) -> RunRecord:
+def from_folder(folder: Path, method: Method | None = None) -> RunRecord:
     """What the files of an output folder say together: the adapter's config first, then the trainer's state, results and card."""
     parts = [*_config_part(folder), *_state_part(folder), *_results_part(folder)]
     if (folder / model_card.FILE).is_file():
@@ -72,7 +75,7 @@ def from_folder(folder: Path) -> RunRecord:
         raise InvalidInputError(
             f"{folder} holds no trace of a run: no {_ADAPTER_CONFIG}, no {trainer_state.FILE} (also not in a checkpoint-N), no results"
         )
-    return _as_quantized(record)
+    return _as_quantized(record) if method is None else record.model_copy(update={"method": method})
 
 
 def _with_items(record: RunRecord, others: tuple[Evaluation, ...]) -> RunRecord:

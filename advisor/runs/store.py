@@ -31,7 +31,7 @@ def record_all(
 ) -> tuple[RunRecord, ...]:
     """As `record`, for a source that may be a list of several runs: all of them are stored or none."""
     given = run_from(_with_item_file(fields))
-    found = runs_from(source) if source is not None else ()
+    found = runs_from(source, given.method) if source is not None else ()
     if not found and given == RunRecord():
         raise InvalidInputError("there is nothing to record: give a file, a folder, or fields such as --method lora --score 0.48 --n 1319")
     if len(found) > 1 and given != RunRecord():

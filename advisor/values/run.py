@@ -10,7 +10,7 @@ from pydantic import Field, field_serializer, field_validator, model_validator
 from advisor.values.evidence import AdapterFacts, LossPoint, Number, PositiveNumber, Share
 from advisor.values.plan import Plan
 from advisor.values.request import MAX_TOKENS, Count, Precision, Request
-from advisor.values.vocabulary import Bytes, DType, Positive, Value
+from advisor.values.vocabulary import SCHEMA_VERSION, Bytes, DType, Method, Positive, Value
 
 PERCENT = 100
 ROUNDING = 0.005
@@ -81,6 +81,7 @@ class Evaluation(Value):
 class RunRecord(Request):
     """A run: every option of a request that is known, and what became of it. `batch_size` is the micro-batch, as in a request."""
 
+    schema_version: str = SCHEMA_VERSION
     id: Positive | None = None
     """Number in the ledger, given when it is stored."""
     recorded_at: str = ""
@@ -151,6 +152,10 @@ class RunRecord(Request):
 
     @model_validator(mode="after")
     def _consistent(self) -> RunRecord:
+        if self.quantization is not None and self.method in (Method.LORA, Method.DORA):
+            raise ValueError(f"quantization: {self.method.label} on a quantised base is called Q{self.method.label}")
+        if self.quantization is not None and self.method is Method.FULL:
+            raise ValueError("quantization: full fine-tuning does not train quantised weights")
         if self.oom and any(evaluation.epoch is None for evaluation in self.evaluations):
             raise ValueError("oom: a run that ran out of memory has no score at its end")
         if self.kind == "base" and (self.method or self.plan or self.train_losses or self.learning_rate):
