@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from advisor import NextStep, api
+from advisor import Fit, NextStep, api
 from advisor.values.next_step import Binding, Confidence, Door
 
 ALL = ("all-linear",)
@@ -236,6 +236,44 @@ CASES: list[tuple[str, dict[str, Any], str, str]] = [
         "stay",
     ),
     (
+        "rank 512 after 256, 390 steps at batch 128, C12",
+        {"model": "llama-2-7b", "task": "chat", "evaluation": {"n": 1000}}
+        | {"runs": [run("qlora", r, s, 3e-4, alpha=2 * r, batch=128, steps=390) for r, s in ((256, 0.5), (512, 0.45))]},
+        "batch",
+        "stay",
+    ),
+    (
+        "rank 1 is as good as 32 in reinforcement learning, C15",
+        {"task": "rl", "evaluation": {"n": 500, "base": 0.688}} | {"runs": [run("lora", 1, 0.932, 2e-5), run("lora", 32, 0.93, 2e-5)]},
+        "evaluation_noise",
+        "stay",
+    ),
+    (
+        "50 items, N3",
+        {"evaluation": {"n": 50}, "runs": [run("lora", 32, 0.44, 2e-4), run("dora", 32, 0.52, 2e-4)]},
+        "evaluation_noise",
+        "stay",
+    ),
+    (
+        "attention alone at rank 256, T2",
+        {"model": "llama-3.1-8b", "evaluation": {"n": 2000, "target": 0.7}}
+        | {"runs": [run("lora", 256, 0.6, 2e-4, lr_tuned=True, targets="q_proj,k_proj,v_proj,o_proj")]},
+        "target_modules",
+        "stay",
+    ),
+    (
+        "PiSSA at LoRA's rate, LR8",
+        {"model": "llama-2-7b", "evaluation": {"n": 1319, "target": 0.5}} | {"runs": [run("lora", 128, 0.3, 2e-4, init="pissa")]},
+        "learning_rate",
+        "stay",
+    ),
+    (
+        "4 bit and rank 256 ran out of memory",
+        {"model": "llama-70b", "gpu": "80GB", "runs": [run("qlora", 256, oom=True)]},
+        "memory",
+        "stay",
+    ),
+    (
         "two epochs worse than one, B7",
         {"model": "llama-2-7b", "task": "chat", "evaluation": {"target": 0.6, "n": 1000}}
         | {"runs": [run("lora", 256, 0.5, 3e-4, alpha=512, epochs=1), run("lora", 256, 0.45, 3e-4, alpha=512, epochs=2)]},
@@ -382,6 +420,14 @@ def test_a_lower_rank_is_refused_when_memory_binds() -> None:
     assert answer.price is not None
     assert answer.price.memory.high_bytes < 16e9
     assert {"load_in_4bit", "gradient_checkpointing"} <= {change.setting for change in answer.config_diff}
+
+
+def test_a_lower_rank_is_offered_only_where_it_weighs() -> None:
+    answer = case("4 bit and rank 256")
+    assert answer.run is not None
+    assert answer.run.rank == 64
+    assert answer.price is not None
+    assert answer.price.fit is Fit.FITS
 
 
 def test_the_unknown_model_is_said_to_be_missing() -> None:

@@ -34,10 +34,10 @@ GATES: tuple[Gate, ...] = (
     gates_data.data_overfitted,  # R7
     gates_data.data_binds,  # R7
     gates_quantised.four_bit_costs,  # R8
+    gates_data.batch_is_large,  # R7
     gates_rate.rate_is_doubtful,  # R4
     gates_scale.scale_is_off,  # R5
     gates_scale.mlp_is_bare,  # R6
-    gates_data.batch_is_large,  # R7
     gates_quantised.four_bit_suspected,  # R8
     gates_rate.rate_is_unswept,  # R4
     gates_data.still_learning,  # R7

@@ -126,7 +126,7 @@ def batch_is_large(view: View) -> Result | None:
     found = move("batch")
     return Result(
         gate="R7",
-        binding=Binding.BATCH if run.batch is None or run.batch > GOOD_BATCH else Binding.UNDERTRAINED,
+        binding=Binding.BATCH if run.batch is not None and run.batch > GOOD_BATCH else Binding.UNDERTRAINED,
         door=Door.STAY,
         confidence=MEDIUM,
         reason=f"run {run.label}: {' and '.join(filter(None, (shown, steps)))}: adapters fall behind at large batches and in few steps, "

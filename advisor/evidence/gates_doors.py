@@ -254,6 +254,6 @@ def _ladder_end(view: View) -> str:
 
 def compared_at_one_rate(view: View) -> bool:
     """Methods were compared at a single shared learning rate."""
-    runs = [run for run in view.facts.runs if view.score(run) is not None and run.learning_rate is not None]
+    runs = [run for run in view.facts.runs if view.score(run) is not None and run.learning_rate is not None and not run.lr_tuned]
     methods = {(run.method.is_dora, run.method.has_adapter) for run in runs}  # 4 bit does not move the best rate
     return len(methods) > 1 and len({run.learning_rate for run in runs}) == 1

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from advisor.evidence.capacity import sized_rank
 from advisor.evidence.lr import three_points
 from advisor.evidence.pricing import fits_after_error, fits_surely, price_of
-from advisor.evidence.published import move
+from advisor.evidence.published import gate, move
 from advisor.evidence.result import HIGH, LOW, MEDIUM, Result, accept, next_run
 from advisor.evidence.view import View
 from advisor.ladder.knowledge import threshold
@@ -79,7 +79,17 @@ def memory_binds(view: View) -> Result | None:
         planned = _on(run, method, frugal)
         if _worth_trying(view, run, planned):
             return _memory(view, planned, keeps=method is run.method)
-    return _nowhere(view, _on(run, run.method, frugal))
+    lower = _lower_rank(view, run, frugal)
+    return lower if lower is not None else _nowhere(view)
+
+
+def _lower_rank(view: View, run: RunFacts, frugal: Mapping[str, object]) -> Result | None:
+    """The one case in which a lower rank makes room: an adapter so large that it weighs beside a 4-bit base."""
+    if run.rank is None or run.rank < gate("rank_memory_matters"):
+        return None
+    rank = run.rank // int(gate("rank_step"))
+    planned = _on(run, _down(run.method)[-1], {**frugal, "rank": rank, "alpha": ALPHA_PER_RANK * rank})
+    return _memory(view, planned, keeps=planned.method is run.method) if fits_surely(view, planned) is True else None
 
 
 def _worth_trying(view: View, run: RunFacts, planned: NextRun) -> bool:
@@ -119,7 +129,10 @@ def _memory(view: View, planned: NextRun, keeps: bool) -> Result:
     price = price_of(view, planned)
     more = "".join(f", {change}" for change in price.changes) if price is not None else ""
     what = f"{planned.method.label} with {cheap}{more}" if not keeps else f"the same run with {cheap}{more}"
-    low_rank = " A lower rank would not help: an adapter is a small part of the memory." if run.method.has_adapter else ""
+    lowered = planned.rank != run.rank and run.rank is not None
+    heavy = f" Rank {run.rank} is among what weighs; rank {planned.rank} gained nearly as much where both were tuned."
+    small = " A lower rank would not help: an adapter is a small part of the memory."
+    low_rank = heavy if lowered else small if run.method.has_adapter else ""
     return Result(
         gate="R1",
         binding=Binding.MEMORY,
@@ -136,17 +149,16 @@ def _memory(view: View, planned: NextRun, keeps: bool) -> Result:
     )
 
 
-def _nowhere(view: View, planned: NextRun) -> Result:
+def _nowhere(view: View) -> Result:
     run = view.run
     return Result(
         gate="R1",
         binding=Binding.MEMORY,
         door=Door.STOP,
         confidence=MEDIUM if view.facts.gpu is not None else LOW,
-        reason=f"run {run.label} ran out of memory with the changes that are cheap; no cheaper rung is left",
+        reason=f"run {run.label} ran out of memory, and with every cheap change it does not fit the card; no cheaper rung is left",
         experiment="Shorten the longest sequences or fuse the loss into the head; else take a smaller model, a larger card, or several "
         "cards with everything sharded.",
-        run=planned if not run.gradient_checkpointing else None,
         evidence=("Q1", "Q2", "Q9"),
         missing=_memory_missing(view),
         is_door=True,

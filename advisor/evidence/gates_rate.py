@@ -18,13 +18,16 @@ DEFAULT_CENTRE = 2e-4
 
 
 def rate_is_off(view: View) -> Result | None:
-    """R4. A better rate was measured, the best lies at the sweep's edge, the rate is far off the prior, or a rank step kept it."""
+    """R4. A better rate was measured, the best lies at the sweep's edge, or the rate is far off the prior."""
     run = view.run
-    return _measured(view, run) or _at_edge(view, run) or _red_flag(view, run) or _kept_over_rank(view, run)
+    return _measured(view, run) or _at_edge(view, run) or _red_flag(view, run)
 
 
 def rate_is_doubtful(view: View) -> Result | None:
-    """R4. Off the prior by more than a step of the sweep, and not swept: suspected before anything that was not measured."""
+    """R4. A rank step kept the rate, or it is off the prior by more than a step of the sweep: suspected before what was not measured."""
+    kept = _kept_over_rank(view, view.run)
+    if kept is not None:
+        return kept
     off = _off_unswept(view, view.run)
     if off is None or off.factor < gate("lr_doubt"):
         return None
