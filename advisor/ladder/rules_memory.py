@@ -9,12 +9,15 @@ from advisor.ladder.knowledge import threshold
 from advisor.ladder.situation import Situation
 from advisor.stacks import stacked_targets
 from advisor.units import format_count, format_size
-from advisor.values import Finding, Fit, Level, Method
+from advisor.values import Attention, Finding, Fit, Level, Method
 
 MASTER_BYTES_PER_PARAM = 16
 """fp32 weights, gradients and two moments (fact F1)."""
 HALF_BYTES_PER_PARAM = 8
 """The same four in 16 bit."""
+
+
+FP32_BYTES = 4
 
 
 def fit_uncertain(s: Situation) -> Iterator[Finding]:
@@ -86,6 +89,23 @@ def kbit_upcast(s: Situation) -> Iterator[Finding]:
         message=f"prepare_model_for_kbit_training costs {format_size(extra)}: embeddings, head, norms and hidden states become fp32",
         hint="--no-kbit-prepare leaves it out, as TRL does",
         numbers={"extra_bytes": extra},
+    )
+
+
+def attention_in_fp32(s: Situation) -> Iterator[Finding]:
+    """Lifted embeddings make queries fp32, for which SDPA has no fused kernel when they are grouped (torch before 2.14)."""
+    plan, heads = s.focus.plan, s.case.model.blocks[0].attention
+    lifted = plan.kbit_prepare and plan.quantization is not None and not plan.autocast and not plan.padding
+    if not lifted or plan.attention is not Attention.SDPA or heads.kv_heads == heads.heads or not heads.sdpa:
+        return
+    scores_bytes = plan.micro_batch_size * heads.heads * plan.seq_len_tokens**2 * FP32_BYTES
+    yield Finding(
+        id="fp32-attention",
+        level=Level.WARNING,
+        message=f"fp32 queries of grouped heads fall to torch's math kernel: each of its score matrices takes {format_size(scores_bytes)}, "
+        "four times that at twice the sequence",
+        hint="--attention flash computes in 16 bit (needs flash-attn); --no-kbit-prepare keeps the hidden states in 16 bit",
+        numbers={"score_matrix_bytes": scores_bytes},
     )
 
 
