@@ -123,12 +123,13 @@ def _epochs(task: Task) -> float:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--start", type=int, default=0, help="first seed")
     parser.add_argument("--cause", choices=[*CASES], action="append")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     short = False
     for cause in arguments.cause or CASES:
-        found = [diagnose(cause, seed) for seed in range(arguments.seeds)]
+        found = [diagnose(cause, seed) for seed in range(arguments.start, arguments.start + arguments.seeds)]
         right = [each for each in found if each.found in CASES[cause].right]
         experiments = sum(each.experiments for each in found) / len(found)
         wrong = ", ".join(f"seed {each.seed}: {each.found.value}" for each in found if each not in right)
