@@ -31,8 +31,6 @@ MODULES = {
     "mlp.up_proj": (8192, 28672),
     "mlp.down_proj": (28672, 8192),
 }
-READ = "import sys, advisor; report = advisor.inspect_adapter(sys.argv[1]); print(len(report.modules), report.energy_at_half_rank)"
-WRITE = "import sys, advisor; print(advisor.truncate_adapter(sys.argv[1], int(sys.argv[2])).energy_kept)"
 
 
 def tensors(rank: int, dtype: str) -> Iterator[NewTensor]:
@@ -57,12 +55,12 @@ def make_adapter(folder: Path, rank: int, dtype: str) -> None:
             stream.write((values.view(np.uint32) >> 16).astype("<u2").tobytes() if dtype == "BF16" else values.tobytes())
 
 
-def timed(name: str, code: str, *arguments: str) -> None:
+def timed(*arguments: str) -> None:
     start = time.perf_counter()
-    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
+    subprocess.run([sys.executable, "-m", "advisor", "inspect", *arguments], stdout=subprocess.DEVNULL, check=True)
     seconds = time.perf_counter() - start
     peak_mib = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
-    print(f"{name}: {seconds:.1f} s, at most {peak_mib:,.0f} MiB resident so far; {done.stdout.strip()}")
+    print(f"advise inspect {' '.join(arguments[1:])}: {seconds:.1f} s, at most {peak_mib:,.0f} MiB resident so far")
 
 
 def main() -> None:
@@ -77,9 +75,9 @@ def main() -> None:
         make_adapter(folder, options.rank, options.dtype)
         size_bytes = (folder / "adapter_model.safetensors").stat().st_size
         print(f"{LAYERS * len(MODULES)} modules at rank {options.rank} in {options.dtype}: {size_bytes / 1e9:.2f} GB")
-        timed("inspect", READ, str(folder))
+        timed(str(folder))
         if options.truncate:
-            timed("truncate", WRITE, str(folder), str(options.rank // 2))
+            timed(str(folder), "--truncate", str(options.rank // 2))
 
 
 if __name__ == "__main__":
