@@ -11,6 +11,7 @@ from hypothesis import given, strategies as st
 
 from advisor import profiles
 from advisor.evidence import published
+from advisor.evidence.focus import view_of
 from advisor.evidence.losses import has_spiked, is_unmoved, overfit_by_loss, overfit_by_score, trend
 from advisor.evidence.statistics import (
     Paired,
@@ -26,7 +27,7 @@ from advisor.evidence.statistics import (
     smallest_difference_paired,
 )
 from advisor.values import Method
-from advisor.values.evidence import LossPoint, RunFacts
+from advisor.values.evidence import EvaluationFacts, Facts, LossPoint, RunFacts
 
 EVIDENCE = Path(__file__).parent.parent / "advisor" / "evidence"
 SOURCE = "\n".join(path.read_text(encoding="utf-8") for path in sorted(EVIDENCE.glob("*.py")))
@@ -201,3 +202,69 @@ def test_gates_cite_only_sound_facts() -> None:
     }
     assert len(cited) > 50
     assert cited <= SOUND
+
+
+def scored(name: str, correct: str, ids: str = "", **more: Any) -> RunFacts:
+    """A run with item results: "1101" and one letter an item."""
+    return RunFacts(id=name, method=Method.LORA, rank=8, correct=tuple(item == "1" for item in correct), item_ids=tuple(ids), **more)
+
+
+def compared(first: RunFacts, second: RunFacts, n: int | None = None) -> Any:
+    view = view_of(Facts(runs=(first, second), evaluation=EvaluationFacts(n=n)))
+    difference = view.compare(first, second)
+    assert difference is not None
+    return difference
+
+
+def test_runs_are_paired_by_the_names_of_their_items() -> None:
+    pytest.importorskip("scipy")
+    ordered = compared(scored("a", "1100", "wxyz"), scored("b", "1110", "wxyz"))
+    shuffled = compared(scored("a", "1100", "wxyz"), scored("b", "0111", "zyxw"))
+    assert ordered == shuffled
+    assert ordered.paired
+    assert compared(scored("a", "1100", "wxyz"), scored("b", "111", "abc")).paired is False
+
+
+def test_a_paired_comparison_tells_more_than_two_scores() -> None:
+    pytest.importorskip("scipy")
+    first, second = "1" * 500 + "0" * 500, "1" * 560 + "0" * 440
+    pair = compared(scored("a", first), scored("b", second))
+    apart = compared(RunFacts(id="a", method=Method.LORA, score=0.5), RunFacts(id="b", method=Method.LORA, score=0.56), n=1000)
+    assert pair.delta == pytest.approx(apart.delta)
+    assert pair.error < apart.error
+    assert pair.p_value < 1e-9
+
+
+def test_a_handful_of_discordant_items_proves_nothing() -> None:
+    """Five against none: McNemar's exact test says 0.06, whatever the standard error says."""
+    pytest.importorskip("scipy")
+    difference = compared(scored("a", "0" * 5 + "1" * 95), scored("b", "1" * 100))
+    assert difference.is_noise
+    assert difference.p_value == pytest.approx(2 * 0.5**5)
+
+
+def test_repeats_replace_the_published_spread_of_reruns() -> None:
+    once = RunFacts(id="a", method=Method.LORA, rank=8, score=0.50)
+    repeats = [once.model_copy(update={"id": f"r{seed}", "seed": seed, "score": 0.50 + 0.03 * (seed - 1)}) for seed in range(3)]
+    alone = view_of(Facts(runs=(once,), evaluation=EvaluationFacts(n=10**6)))
+    together = view_of(Facts(runs=tuple(repeats), evaluation=EvaluationFacts(n=10**6)))
+    assert alone.error(once) == pytest.approx(0.01, rel=0.01)  # fact N2
+    assert together.error(repeats[0]) == pytest.approx(0.03 / 3**0.5, rel=0.01)
+    assert together.score(repeats[0]) == pytest.approx(0.50)
+
+
+@pytest.mark.parametrize(
+    ("runs", "current", "expected"),
+    [
+        ([("a", 16, 0.40), ("b", 64, 0.41)], "", "a"),  # cannot be told apart: the cheaper one
+        ([("a", 16, 0.40), ("b", 64, 0.50)], "", "b"),
+        ([("a", 16, 0.40), ("b", 64, 0.50)], "a", "a"),
+        ([("a", 64, 0.40), ("b", 16, 0.40)], "", "b"),
+        ([("a", 16, None), ("b", 16, None)], "", "b"),  # nothing scored: the newest
+    ],
+)
+def test_which_run_to_go_on_from(runs: list[tuple[str, int, float | None]], current: str, expected: str) -> None:
+    known = tuple(RunFacts(id=name, method=Method.LORA, rank=rank, score=score) for name, rank, score in runs)
+    focus = view_of(Facts(runs=known, current=current, evaluation=EvaluationFacts(n=1000))).focus
+    assert focus is not None
+    assert focus.id == expected

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -167,6 +169,14 @@ def test_an_unknown_model_costs_only_what_needs_its_shape(capsys: pytest.Capture
 def test_the_api_refuses_what_the_command_refuses() -> None:
     with pytest.raises(InvalidInputError, match="ran out of memory and yet has a score"):
         api.next_step({"runs": [BASE | {"oom": True, "score": 0.5}]})
+
+
+def test_the_command_waits_for_no_heavy_library() -> None:
+    code = "import sys; from advisor.cli.run import run; run(sys.argv[1:]); print('loaded', *{name.split('.')[0] for name in sys.modules})"
+    done = subprocess.run([sys.executable, "-c", code, "next", *FLAGS], capture_output=True, text=True, encoding="utf-8", check=True)
+    loaded = set(done.stdout.rpartition("loaded ")[2].split())
+    assert "advisor" in loaded
+    assert loaded & {"torch", "transformers", "peft", "numpy", "scipy", "huggingface_hub", "pynvml"} == set()
 
 
 # What is printed
