@@ -8,6 +8,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
+from advisor.errors import UnsupportedError
 from advisor.trace import breakdown, compat, meta_model, optimizers, step
 from advisor.trace.attention import pinned
 from advisor.trace.autocast import MetaAutocast, answering
@@ -108,9 +109,17 @@ def _autocast(plan: Plan, recorder: Recorder, attention: Any) -> Iterator[Any]:
         yield mode.forward
 
 
+_LIBRARY_ERRORS = (RuntimeError, AttributeError, NotImplementedError, TypeError, ValueError, IndexError, KeyError)
+"""What library code raises when a model, a config or an adapter does not work together."""
+
+
 def trace(spec: ModelSpec, plan: Plan, *, lengths: tuple[int, ...] = (), steps: int = 2, **settings: Any) -> Trace:
     """Dry-run `plan` for `steps` steps (or one step per entry of `lengths`). Further settings are those of `Settings`."""
-    stream, layer_path = record(spec, plan, Settings(lengths=lengths or (plan.seq_len_tokens,) * steps, **settings))
+    try:
+        stream, layer_path = record(spec, plan, Settings(lengths=lengths or (plan.seq_len_tokens,) * steps, **settings))
+    except _LIBRARY_ERRORS as error:
+        reason = f"{type(error).__name__}: {meta_model.first_line(error)}"
+        raise UnsupportedError(f"{spec.id}: the installed libraries cannot run this step ({reason})") from error
     return summarise(stream, layer_path)
 
 

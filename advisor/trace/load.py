@@ -19,8 +19,8 @@ def load(model: Any, plan: Plan, recorder: Recorder, whole_model_bytes: int | No
     """Tell the recorder of every weight, quantising on the way where the plan says so.
 
     Unquantised models are built on the CPU and moved module by module (`.to(device)`, as the Trainer does). Quantised ones are loaded
-    straight onto the card: one block for the whole model warms the allocator up, then the weights come by name
-    (`whole_model_bytes` when `model` is a cut; transformers 5.23 modeling_utils.py `caching_allocator_warmup`, core_model_loading.py `dot_natural_key`).
+    straight onto the card: one block for the whole model (`whole_model_bytes` when `model` is a cut) warms the allocator up, then the
+    weights come by name (transformers 5.23 modeling_utils.py `caching_allocator_warmup`, core_model_loading.py `dot_natural_key`).
     """
     if plan.quantization is None:
         _register(model, recorder)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from advisor.errors import UnsupportedError
-from advisor.trace import compat, load
+from advisor.trace import compat, flash, load
 from advisor.trace.cut import Cut, find_cut, signatures_of
 from advisor.trace.load import DTYPES
 from advisor.trace.recorder import Recorder
@@ -26,7 +27,8 @@ class MetaModel:
     """The transformers model inside."""
     layer_path: str
     """Dotted path of the list of repeated layers inside `model`."""
-    config: Any
+    is_classifier: bool
+    """One label per row rather than per token."""
 
 
 def config_of(spec: ModelSpec, layers: tuple[int, ...] | None = None) -> Any:
@@ -65,24 +67,24 @@ def build(spec: ModelSpec, plan: Plan, recorder: Recorder, shape: Shape = WHOLE,
     """Build, quantise, prepare and wrap as `plan` says, telling the recorder what is loaded."""
     config = config_of(spec, shape.layers)
     config.use_cache = plan.kv_cache_in_outputs
-    base = base_model(config, plan)
+    base = base_model(spec, config, plan)
     load.load(base, plan, recorder, shape.whole_model_bytes)
     if plan.kbit_prepare:
         load.prepare_kbit(base, recorder)
     for parameter in base.parameters():
         parameter.requires_grad_(not plan.method.has_adapter and parameter.is_floating_point())
-    model = _wrap(base, plan, peft_config) if plan.method.has_adapter else base
+    model = _wrap(base, plan, peft_config or lora_config(spec, plan)) if plan.method.has_adapter else base
     if plan.gradient_checkpointing:
         base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     model.train()
     _register_adapter(model, plan, recorder)
-    return MetaModel(model=model, base=base, layer_path=layer_path(model), config=config)
+    return MetaModel(model=model, base=base, layer_path=layer_path(model), is_classifier=spec.kind == "encoder")
 
 
 def whole_model_cut(spec: ModelSpec, plan: Plan) -> tuple[Cut, Shape] | None:
     """How the model can be shortened for tracing; found on the whole model's modules, which cost next to nothing on meta."""
     config = config_of(spec)
-    base = base_model(config, plan)
+    base = base_model(spec, config, plan)
     path = layer_path(base)
     cut = find_cut(signatures_of(base.get_submodule(path), config)) if path else None
     if cut is None:
@@ -90,22 +92,56 @@ def whole_model_cut(spec: ModelSpec, plan: Plan) -> tuple[Cut, Shape] | None:
     return cut, Shape(cut.layers, load.warm_up_bytes(base, plan) if plan.quantization is not None else None)
 
 
-def base_model(config: Any, plan: Plan) -> Any:
-    from transformers import AutoModelForCausalLM
-
-    name = "eager" if plan.attention is Attention.EAGER else "sdpa"
-    with torch.device("meta"):
-        model = compat.from_config(AutoModelForCausalLM, config, DTYPES[plan.base_dtype], name)
-    if hasattr(model, "tie_weights"):
-        model.tie_weights()
+def base_model(spec: ModelSpec, config: Any, plan: Plan) -> Any:
+    """The bare transformers model on meta, its attention as the plan wants it: SDPA where the architecture has it, as transformers defaults."""
+    model = None
+    for auto_class in _auto_classes(spec):
+        for name in ("eager",) if plan.attention is Attention.EAGER else ("sdpa", "eager"):
+            try:
+                with torch.device("meta"):
+                    model = compat.from_config(auto_class, config, DTYPES[plan.base_dtype], name)
+                break
+            except ValueError as error:  # no such class for this config, or no SDPA in this architecture
+                problem = error
+            except ImportError as error:
+                raise UnsupportedError(f"{spec.id}: its code needs more libraries: {first_line(error)}") from error
+        if model is not None:
+            break
+    else:
+        raise UnsupportedError(f"{spec.id}: {first_line(problem)}") from problem
+    _refuse_state_spaces(spec, model)
+    model.tie_weights()
     if plan.attention is Attention.FLASH:
-        from advisor.trace.flash import install
-
-        install(model)
+        flash.install(model)
     return model
 
 
-def lora_config(plan: Plan) -> Any:
+def _auto_classes(spec: ModelSpec) -> tuple[Any, ...]:
+    import transformers
+
+    if spec.kind == "encoder":
+        return (transformers.AutoModelForSequenceClassification,)
+    multimodal = getattr(transformers, "AutoModelForImageTextToText", None)
+    return (transformers.AutoModelForCausalLM, multimodal) if multimodal else (transformers.AutoModelForCausalLM,)
+
+
+_STATE_SPACE_MODULES = re.compile(r"Mamba|GatedDeltaNet|DeltaAttention|Rwkv|SelectiveScan")
+
+
+def _refuse_state_spaces(spec: ModelSpec, model: Any) -> None:
+    """State-space and linear-attention layers run in kernels of other packages (mamba_ssm, flash-linear-attention) that have no meta form;
+    transformers' reference loops in their place would be slow and save other tensors."""
+    found = next((type(module).__name__ for module in model.modules() if _STATE_SPACE_MODULES.search(type(module).__name__)), None)
+    if found is not None:
+        raise UnsupportedError(f"{spec.id}: {found} layers run in CUDA kernels that cannot be dry-run; `advise estimate` prices this model")
+
+
+def first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0][:200] if lines else type(error).__name__
+
+
+def lora_config(spec: ModelSpec, plan: Plan) -> Any:
     from peft import LoraConfig
 
     targets: Any = ALL_LINEAR if plan.target_modules == (ALL_LINEAR,) else list(plan.target_modules)
@@ -117,19 +153,18 @@ def lora_config(plan: Plan) -> Any:
         use_dora=plan.method.is_dora,
         lora_dropout=0.0,
         bias="none",
-        task_type="CAUSAL_LM",
+        task_type="SEQ_CLS" if spec.kind == "encoder" else "CAUSAL_LM",
     )
 
 
 def _wrap(base: Any, plan: Plan, peft_config: Any) -> Any:
     from peft import get_peft_model
 
-    config = peft_config or lora_config(plan)
     try:
         with torch.device("meta"):
-            model = get_peft_model(base, config, autocast_adapter_dtype=plan.adapter_dtype is DType.FP32)
+            model = get_peft_model(base, peft_config, autocast_adapter_dtype=plan.adapter_dtype is DType.FP32)
     except ValueError as error:
-        raise UnsupportedError(f"peft cannot wrap this model: {error}") from error
+        raise UnsupportedError(f"peft cannot wrap this model: {first_line(error)}") from error
     wanted = DTYPES[plan.adapter_dtype]
     for parameter in model.parameters():
         if parameter.requires_grad and parameter.dtype is not wanted:

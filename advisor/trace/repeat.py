@@ -8,7 +8,6 @@ the run in which it was born, relative to its own unit. The two middle units of 
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -170,21 +169,24 @@ def _one_pass(runs: list[Run], index: int, chain: int) -> int:
 
 
 def _origins(stream: Stream, runs: list[Run]) -> list[_Origin]:
+    """Origin of each storage. Like is counted from the last one back, since what a neighbour refers to is what was made last: a first or
+    last unit may have made more before (odd layers, the final norm)."""
     origins = [_Origin(-1, -1, ("", 0, ""), number) for number in range(len(stream.births))]
-    seen: Counter[tuple[int, _Like]] = Counter()
     place_in_layer = cache(lambda place: re.sub(r"\.\d+(?=\.|$)", ".*", place))
+    found: dict[tuple[int, int, _Like], list[int]] = {}
     stretch, phase = 0, None
     for run in runs:
         for index in range(run.start, run.stop):
             if stream.phases[index] is not phase:
                 stretch, phase = stretch + 1, stream.phases[index]
-                seen.clear()
             signed = stream.events[index]
             if signed > 0 and run.unit is not None:
                 born = stream.births[signed - 1]
                 like = (born.op, born.size_bytes, place_in_layer(born.place))
-                origins[signed - 1] = _Origin(stretch, run.unit, like, seen[run.unit, like])
-                seen[run.unit, like] += 1
+                found.setdefault((stretch, run.unit, like), []).append(signed - 1)
+    for (stretch, unit, like), numbers in found.items():
+        for ordinal, number in enumerate(reversed(numbers)):
+            origins[number] = _Origin(stretch, unit, like, ordinal)
     return origins
 
 

@@ -20,11 +20,12 @@ HF_MAX_GRAD_NORM = 1.0
 """`TrainingArguments.max_grad_norm` (transformers 5.23): the Trainer clips unless it is 0."""
 
 
-def batch(plan: Plan, seq_len_tokens: int, device: str = "meta") -> dict[str, Any]:
+def batch(built: MetaModel, plan: Plan, seq_len_tokens: int, device: str = "meta") -> dict[str, Any]:
     """What a collator hands over: ids, labels, and the mask that every tokenizer makes."""
     shape = (plan.micro_batch_size, seq_len_tokens)
     make = torch.empty if device == "meta" else torch.ones
-    return {name: make(shape, dtype=torch.int64, device=device) for name in ("input_ids", "attention_mask", "labels")}
+    names = {"input_ids": shape, "attention_mask": shape, "labels": shape[:1] if built.is_classifier else shape}
+    return {name: make(size, dtype=torch.int64, device=device) for name, size in names.items()}
 
 
 @dataclass(slots=True)
@@ -48,7 +49,7 @@ class Loop:
             self.optimizer.zero_grad()
         for _ in range(self.plan.grad_accum_steps):
             with self.recorder.during(Phase.FORWARD):
-                inputs = batch(self.plan, seq_len_tokens, self.recorder.device_type)
+                inputs = batch(self.built, self.plan, seq_len_tokens, self.recorder.device_type)
             _MICRO_STEPS[self.plan.stack](self, inputs)
             if not self.keep_outputs:
                 self.kept = None
@@ -94,9 +95,10 @@ def _hf(loop: Loop, inputs: dict[str, Any]) -> None:
 
 
 def _hf_compute_loss(loop: Loop, inputs: dict[str, Any]) -> Any:
-    items = torch.empty((), dtype=torch.int64, device=loop.recorder.device_type)
+    if not loop.built.is_classifier:
+        inputs = {**inputs, "num_items_in_batch": torch.ones((), dtype=torch.int64, device=loop.recorder.device_type)}
     with loop.autocast():
-        outputs = loop.built.model(**inputs, num_items_in_batch=items)
+        outputs = loop.built.model(**inputs)
     if loop.plan.autocast:
         # accelerate 1.15 utils/operations.py, convert_outputs_to_fp32
         outputs.logits, outputs.loss = outputs.logits.float(), outputs.loss.float()
