@@ -262,7 +262,7 @@ def test_a_second_equal_step_of_an_expandable_segment_reserves_no_more(sizes: li
     assert reserved[0] == reserved[1]
 
 
-def test_two_hundred_thousand_events_are_quick() -> None:
+def test_two_hundred_thousand_events_replay() -> None:
     """The size of a traced step of an 80-layer model; the bound is for two slow cores."""
     rng = random.Random(0)
     events: list[Event] = []
