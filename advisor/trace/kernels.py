@@ -45,6 +45,20 @@ def _gemm_4bit(args: Any, kwargs: Any) -> Sizes:
     return tuple(sizes)
 
 
+def _int8_quant(args: Any, kwargs: Any) -> Sizes:
+    """Absolute values and where they are large, while outliers are searched (bitsandbytes 0.50 backends/cuda/ops.py)."""
+    if not (kwargs.get("threshold") or (args[1] if len(args) > 1 else 0.0)):
+        return ()
+    return (_numel_bytes(args[0]), args[0].numel())
+
+
+def _int8_matmul(args: Any, kwargs: Any) -> Sizes:
+    """The int32 product, and its fp16 form where that is not the result (same file, int8_mm_dequant)."""
+    values, weight = args[0], args[2]
+    outputs = values.numel() // values.shape[-1] * weight.shape[0]
+    return (outputs * 4, outputs * 2) if values.dtype is not torch.float16 else (outputs * 4,)
+
+
 def _round_up(value: int, multiple: int) -> int:
     return -(-value // multiple) * multiple
 
@@ -65,12 +79,8 @@ def _flash_backward(args: Any, kwargs: Any) -> Sizes:
 def _efficient_backward(args: Any, kwargs: Any) -> Sizes:
     """`delta` = row sums of grad * out in fp32, and fp32 gradients in the workspace where the kernel accumulates in fp32
     (aten/src/ATen/native/transformers/cuda/attention_backward.cu, `_efficient_attention_backward`)."""
-    query, key, value = args[1], args[2], args[3]
-    batch, heads, tokens, head_dim = query.shape
-    delta = batch * heads * tokens * FP32_BYTES
-    if query.element_size() == FP32_BYTES:
-        return (delta,)
-    return (delta,)
+    batch, heads, tokens, _ = args[1].shape
+    return (batch * heads * tokens * FP32_BYTES,)
 
 
 def _embedding_backward(args: Any, kwargs: Any) -> Sizes:
@@ -93,15 +103,16 @@ _AFTER: dict[Any, Callable[[Any, Any], Sizes]] = {
 }
 
 
-def _register_bitsandbytes() -> None:
-    """bitsandbytes' operators exist once it is imported."""
-    gemm = getattr(torch.ops.bitsandbytes, "gemm_4bit", None)
-    if gemm is not None:
-        _BEFORE[gemm.default] = _gemm_4bit
+_BITSANDBYTES: dict[str, Callable[[Any, Any], Sizes]] = {
+    "gemm_4bit": _gemm_4bit,
+    "int8_vectorwise_quant": _int8_quant,
+    "int8_mixed_scaled_mm": _int8_matmul,
+}
+"""By name, because these operators exist only once bitsandbytes is imported."""
 
 
 def inside_before(func: Any, args: Any, kwargs: Any) -> Sizes:
-    entry = _BEFORE.get(func)
+    entry = _BITSANDBYTES.get(func._opname) if func.namespace == "bitsandbytes" else _BEFORE.get(func)
     return entry(args, kwargs) if entry else ()
 
 

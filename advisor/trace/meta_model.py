@@ -10,11 +10,11 @@ from typing import Any
 import torch
 
 from advisor.errors import UnsupportedError
-from advisor.trace import compat, flash, load
+from advisor.trace import compat, flash, fused_head, load
 from advisor.trace.cut import Cut, find_cut, signatures_of
 from advisor.trace.load import DTYPES
 from advisor.trace.recorder import Recorder
-from advisor.values import ALL_LINEAR, Attention, DType, ModelSpec, Plan
+from advisor.values import ALL_LINEAR, Attention, DType, Loss, ModelSpec, Plan
 
 
 @dataclass(slots=True)
@@ -68,6 +68,8 @@ def build(spec: ModelSpec, plan: Plan, recorder: Recorder, shape: Shape = WHOLE,
     config = config_of(spec, shape.layers)
     config.use_cache = plan.kv_cache_in_outputs
     base = base_model(spec, config, plan)
+    if plan.loss is not Loss.FULL and spec.kind == "decoder":
+        fused_head.install(base)
     load.load(base, plan, recorder, shape.whole_model_bytes)
     if plan.kbit_prepare:
         load.prepare_kbit(base, recorder)
@@ -93,7 +95,7 @@ def whole_model_cut(spec: ModelSpec, plan: Plan) -> tuple[Cut, Shape] | None:
 
 
 def base_model(spec: ModelSpec, config: Any, plan: Plan) -> Any:
-    """The bare transformers model on meta, its attention as the plan wants it: SDPA where the architecture has it, as transformers defaults."""
+    """The bare transformers model, its attention as the plan wants it: SDPA where the architecture has it, as the library defaults."""
     model = None
     for auto_class in _auto_classes(spec):
         for name in ("eager",) if plan.attention is Attention.EAGER else ("sdpa", "eager"):

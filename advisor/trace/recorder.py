@@ -7,7 +7,6 @@ reference tells when it dies. What comes out is a stream of events in the order 
 from __future__ import annotations
 
 import gc
-import sys
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,7 +15,7 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from advisor.trace import kernels
+from advisor.trace import answers, kernels
 from advisor.trace.places import Places
 from advisor.trace.stream import Birth, Stream
 from advisor.values import Phase
@@ -124,15 +123,14 @@ class Recorder(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        answer = self._answer(func, args)
-        if answer is not None:
-            return answer
         if self.places.in_forward:
             self.places.remember_node()
         if func in kernels.MATMULS:
             self._workspace()
         inside = [self.temporary(size, f"{func} (inside)") for size in kernels.inside_before(func, args, kwargs)]
-        out = func(*args, **kwargs)
+        out = answers.answer(func, args, kwargs, self.padding) if self.device_type == "meta" else answers.NOTHING
+        if out is answers.NOTHING:
+            out = func(*args, **kwargs)
         self._count(func, out, args)
         inside += [self.temporary(size, f"{func} (inside)") for size in kernels.inside_after(func, args, kwargs)]
         for number in reversed(inside):
@@ -154,34 +152,6 @@ class Recorder(TorchDispatchMode):
             return ""
         held = self._live.get(value.untyped_storage()._cdata)
         return self.stream.births[held[0] - 1].owner if held else ""
-
-    def _answer(self, func: Any, args: Any) -> Any:
-        """What a meta tensor cannot say: yes to every question but "is nothing padded?" in a padded batch."""
-        if self.device_type != "meta":
-            return None
-        if func is torch.ops.aten._local_scalar_dense.default and args[0].device.type == "meta":
-            if args[0].dtype is torch.bool:
-                return not (self.padding and _asked_by_mask_code())
-            return 1 if not args[0].dtype.is_floating_point else 1.0
-        if func is torch.ops.aten.histc.default and not args[0].dtype.is_floating_point:
-            return torch.empty(args[1], dtype=args[0].dtype, device="meta")
-        return None
-
-
-_MASK_MODULES = ("transformers.masking_utils", "transformers.modeling_attn_mask_utils")
-_FRAMES_TO_SEARCH = 12
-"""Depth to which the asking function is searched; the mask code asks within a few frames."""
-
-
-def _asked_by_mask_code() -> bool:
-    frame = sys._getframe(2)
-    for _ in range(_FRAMES_TO_SEARCH):
-        if frame is None:
-            return False
-        if frame.f_globals.get("__name__") in _MASK_MODULES:
-            return True
-        frame = frame.f_back  # type: ignore[assignment]
-    return False
 
 
 def collect_garbage() -> None:

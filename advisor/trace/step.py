@@ -10,9 +10,10 @@ from typing import Any
 import torch
 
 from advisor.trace import optimizers
+from advisor.trace.fused_head import FusedOutput
 from advisor.trace.meta_model import MetaModel
 from advisor.trace.recorder import Recorder
-from advisor.values import Phase, Plan, Stack
+from advisor.values import Loss, Phase, Plan, Stack
 
 Optimizer = optimizers.StateOnly | optimizers.TorchOptimizer
 
@@ -80,6 +81,8 @@ def _plain(loop: Loop, inputs: dict[str, Any]) -> None:
     """`outputs = model(...); outputs.loss.backward()`: the logits live through backward, and until the next step's are there."""
     with loop.recorder.during(Phase.FORWARD):
         with loop.autocast():
+            if loop.plan.loss is not Loss.FULL:
+                inputs = {**inputs, "num_items_in_batch": 1}
             outputs = loop.built.model(**inputs)
         loop.kept = outputs
     with loop.recorder.during(Phase.BACKWARD):
@@ -99,10 +102,17 @@ def _hf_compute_loss(loop: Loop, inputs: dict[str, Any]) -> Any:
         inputs = {**inputs, "num_items_in_batch": torch.ones((), dtype=torch.int64, device=loop.recorder.device_type)}
     with loop.autocast():
         outputs = loop.built.model(**inputs)
+    if isinstance(outputs, FusedOutput):
+        return outputs.loss
     if loop.plan.autocast:
         # accelerate 1.15 utils/operations.py, convert_outputs_to_fp32
         outputs.logits, outputs.loss = outputs.logits.float(), outputs.loss.float()
     return outputs["loss"]
 
 
-_MICRO_STEPS: dict[Stack, Callable[[Loop, dict[str, Any]], None]] = {Stack.PLAIN: _plain, Stack.HF: _hf, Stack.TRL: _hf}
+def _trl(loop: Loop, inputs: dict[str, Any]) -> None:
+    """trl 1.16 trainer/sft_trainer.py, `compute_loss` inside the Trainer's step."""
+    _hf(loop, inputs)
+
+
+_MICRO_STEPS: dict[Stack, Callable[[Loop, dict[str, Any]], None]] = {Stack.PLAIN: _plain, Stack.HF: _hf, Stack.TRL: _trl}

@@ -1,0 +1,76 @@
+"""What a meta tensor cannot say or do, answered as a card would in training: values asked for, and shapes that depend on values."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import torch
+
+_aten = torch.ops.aten
+
+NOTHING = object()
+"""No answer: let the operator run."""
+
+_MASK_MODULES = ("transformers.masking_utils", "transformers.modeling_attn_mask_utils")
+_FRAMES_TO_SEARCH = 14
+"""Depth to which the asking function is searched; the mask code asks within a few frames."""
+
+
+def answer(func: Any, args: Any, kwargs: Any, padding: bool) -> Any:
+    """The operator's result where meta has none, else NOTHING."""
+    if func is _aten._local_scalar_dense.default:
+        return _value(args[0], padding) if args[0].device.type == "meta" else NOTHING
+    if func is _aten.histc.default and not args[0].dtype.is_floating_point:
+        return torch.empty(args[1], dtype=args[0].dtype, device="meta")
+    if func is _aten._grouped_mm.default and args[0].dtype is not torch.bfloat16:
+        return _grouped_mm(*args, **kwargs)
+    if func.namespace == "bitsandbytes":
+        return _bitsandbytes(func, args, kwargs)
+    return NOTHING
+
+
+def _value(tensor: torch.Tensor, padding: bool) -> Any:
+    """Yes to every question but "is nothing padded?" in a padded batch; 1 for a number."""
+    if tensor.dtype is torch.bool:
+        return not (padding and _asked_by_mask_code())
+    return 1.0 if tensor.dtype.is_floating_point else 1
+
+
+def _asked_by_mask_code() -> bool:
+    frame: Any = sys._getframe(3)
+    for _ in range(_FRAMES_TO_SEARCH):
+        if frame is None:
+            return False
+        if frame.f_globals.get("__name__") in _MASK_MODULES:
+            return True
+        frame = frame.f_back
+    return False
+
+
+def _grouped_mm(left: Any, right: Any, offs: Any = None, bias: Any = None, out_dtype: Any = None) -> torch.Tensor:
+    """torch's meta kernel takes bf16 only, its CUDA kernel every type (torch 2.13 aten/src/ATen/native/cuda/GroupedBlas.cpp)."""
+    if left.dim() == 2 and right.dim() == 2:
+        shape: tuple[int, ...] = (offs.shape[0], left.shape[0], right.shape[1])
+    elif left.dim() == 2:
+        shape = (left.shape[0], right.shape[2])
+    elif right.dim() == 2:
+        shape = (left.shape[1], right.shape[1])
+    else:
+        shape = (left.shape[0], left.shape[1], right.shape[2])
+    return torch.empty(shape, dtype=out_dtype or left.dtype, device=left.device)
+
+
+def _bitsandbytes(func: Any, args: Any, kwargs: Any) -> Any:
+    """LLM.int8() looks for outlier columns; in training hardly any are found, and none are assumed (bitsandbytes 0.50 backends/cuda/ops.py)."""
+    name = func._opname
+    if name == "int8_vectorwise_quant":
+        values = args[0]
+        rows = values.numel() // values.shape[-1]
+        quantized = torch.empty(values.shape, dtype=torch.int8, device=values.device)
+        outliers = torch.empty(0, dtype=torch.int64, device=values.device)
+        return quantized, torch.empty(rows, dtype=torch.float32, device=values.device), outliers
+    if name == "int8_mixed_scaled_mm":
+        values, weight = args[0], args[2]
+        return torch.empty((*values.shape[:-1], weight.shape[0]), dtype=values.dtype, device=values.device), None
+    return NOTHING
