@@ -183,7 +183,7 @@ def inspect(
 
     advise inspect outputs/first --truncate 8 --out outputs/first-r8
     """
-    from advisor import inspect_adapter, truncate_adapter
+    from advisor.adapters import inspect_adapter, truncate_adapter
     from advisor.render import adapter as render
 
     # Before numpy is loaded: the matrices are small, and OpenBLAS's threads wait for each other longer than they work on them (three
