@@ -65,7 +65,9 @@ def load(path: Path) -> tuple[RunRecord, ...]:
     with _errors(path), closing(_connect(path, "rw")) as connection:
         if not _check_version(path, connection):
             return ()
+        connection.execute("BEGIN")
         rows = connection.execute("SELECT id, recorded_at, body FROM runs ORDER BY id").fetchall()
+        _check_size(path, connection)
     return tuple(_record(path, *row) for row in rows)
 
 
@@ -134,8 +136,17 @@ def _check_version(path: Path, connection: sqlite3.Connection) -> bool:
     return True
 
 
+def _check_size(path: Path, connection: sqlite3.Connection) -> None:
+    """SQLite reads the missing end of a last page as zeros. To be asked within a transaction, when no other writes."""
+    pages, page_bytes = (connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "page_size"))
+    held_bytes = path.stat().st_size
+    if held_bytes < pages * page_bytes and held_bytes:
+        raise sqlite3.DatabaseError(f"it holds {held_bytes:,} of {pages * page_bytes:,} bytes")
+
+
 def _check_pages(path: Path, connection: sqlite3.Connection) -> None:
     """Nothing is written into a damaged file: what is left of it may still be recovered."""
+    _check_size(path, connection)
     verdict = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
     if verdict != "ok":
         raise sqlite3.DatabaseError(str(verdict))

@@ -60,11 +60,11 @@ def from_folder(folder: Path, method: Method | None = None) -> RunRecord:
     parts = [*_config_part(folder), *_state_part(folder), *_results_part(folder)]
     if (folder / model_card.FILE).is_file():
         card = model_card.from_model_card(folder / model_card.FILE)
-        parts.append(card)
-        if card.learning_rate is not None:  # as configured, where the state has only what was logged
-            exact = RunRecord(learning_rate=card.learning_rate, lr_schedule=card.lr_schedule)
+        if card.learning_rate is not None:  # as configured; the state has only what was logged
             parts = [part.model_copy(update={"learning_rate": None, "notes": ()}) if part.learning_rate else part for part in parts]
-            parts.insert(0, exact)
+        parts.append(card)
+    if method is not None or any(part.quantization for part in parts):
+        parts = [part.model_copy(update={"method": method or _on_quantized(part.method)}) for part in parts]
     record = RunRecord(source=str(folder))
     for part in parts:
         if record.evaluations and part.evaluations:  # the same scores again
@@ -75,7 +75,10 @@ def from_folder(folder: Path, method: Method | None = None) -> RunRecord:
         raise InvalidInputError(
             f"{folder} holds no trace of a run: no {_ADAPTER_CONFIG}, no {trainer_state.FILE} (also not in a checkpoint-N), no results"
         )
-    return _as_quantized(record) if method is None else record.model_copy(update={"method": method})
+    if method is not None or record.quantization is not None or record.method is None:
+        return record
+    note = f"whether the base was quantised does not stand in the folder; if so, it is --method q{record.method.value}"
+    return record.model_copy(update={"notes": (*record.notes, note)})
 
 
 def _with_items(record: RunRecord, others: tuple[Evaluation, ...]) -> RunRecord:
@@ -85,14 +88,8 @@ def _with_items(record: RunRecord, others: tuple[Evaluation, ...]) -> RunRecord:
     return record.model_copy(update={"evaluations": tuple(filled)})
 
 
-def _as_quantized(record: RunRecord) -> RunRecord:
-    """An adapter's folder does not say whether the base was quantised, except in old cards."""
-    if record.method is None or not record.method.has_adapter:
-        return record
-    if record.quantization is None:
-        note = f"whether the base was quantised does not stand in the folder; if so, it is --method q{record.method.value}"
-        return record.model_copy(update={"notes": (*record.notes, note)})
-    return record.model_copy(update={"method": Method.QDORA if record.method.is_dora else Method.QLORA})
+def _on_quantized(method: Method | None) -> Method | None:
+    return {Method.LORA: Method.QLORA, Method.DORA: Method.QDORA}.get(method, method) if method is not None else None
 
 
 def _config_part(folder: Path) -> Iterator[RunRecord]:

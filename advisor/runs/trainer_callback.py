@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import sys
 import time
+import warnings
 import weakref
 from collections.abc import Mapping
 from pathlib import Path
@@ -32,6 +33,7 @@ class RecordingCallback(TrainerCallback):  # type: ignore[misc]  # transformers 
         self._setup = RunRecord()
         self._began_s = self._updated_s = 0.0
         self._last = RunRecord()
+        self._state: Any = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if not state.is_world_process_zero:
@@ -40,7 +42,7 @@ class RecordingCallback(TrainerCallback):  # type: ignore[misc]  # transformers 
         self._began_s = self._updated_s = time.monotonic()
         begun = self._setup.model_copy(update={"unfinished": True})
         self.run_id = files.add(self._path, [begun])[0].id
-        self._last = begun
+        self._last, self._state = begun, state
         atexit.register(_close_at_exit, weakref.ref(self))
 
     def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -57,34 +59,41 @@ class RecordingCallback(TrainerCallback):  # type: ignore[misc]  # transformers 
 
     def close_as_failed(self) -> None:
         """What an exception that ended the process says of the run."""
-        if self.run_id is None or not self._last.unfinished:
-            return
         error = getattr(sys, "last_value", None)
-        if error is None:
+        if self.run_id is None or not self._last.unfinished or error is None:
             return
-        failed = {"unfinished": True, "notes": (*self._last.notes, f"ended by {type(error).__name__}")}
-        if _is_out_of_memory(error):
-            failed |= {"oom": True, **peak_memory()}
-        self._replace(self._last.model_copy(update=failed))
+        self._store(self._state, unfinished=True, oom=_is_out_of_memory(error), note=f"ended by {type(error).__name__}")
 
-    def _store(self, state: Any, unfinished: bool) -> None:
+    def _store(self, state: Any, unfinished: bool, oom: bool = False, note: str = "") -> None:
+        """Brings the ledger up to date. One that fails now must not end a training of days: the run then goes into a file beside it."""
+        before, self._updated_s = self._last, time.monotonic()
+        try:
+            self._last = self._observed(state, unfinished, oom, note)
+            files.amend(self._path, self.run_id or 0, lambda stored: _with_foreign(self._last, stored, before))
+        except Exception as error:  # whatever it is, the training goes on
+            beside = self._path.with_name(f"{self._path.stem}-run-{self.run_id}.json")
+            beside.write_text(self._last.model_dump_json(exclude_defaults=True, indent=2) + "\n", encoding="utf-8")
+            warnings.warn(f"{str(error) or type(error).__name__}; the run is kept in {beside}: advise record {beside}", stacklevel=2)
+
+    def _observed(self, state: Any, unfinished: bool, oom: bool, note: str) -> RunRecord:
         seen = from_trainer_state(_state_fields(state), Path("Trainer"))
-        took = {} if unfinished else {"seconds": seen.seconds or time.monotonic() - self._began_s}
-        seen = seen.model_copy(update={"source": "", "notes": () if self._setup.learning_rate else seen.notes, **took, **peak_memory()})
-        self._replace(preferring(self._setup, seen, "callback").model_copy(update={"unfinished": unfinished}))
-        self._updated_s = time.monotonic()
+        update: dict[str, Any] = {"source": "", "notes": () if self._setup.learning_rate else seen.notes, **peak_memory()}
+        if unfinished:  # then no score is the last one
+            update["evaluations"] = tuple(entry.model_copy(update={"epoch": entry.epoch or seen.epochs}) for entry in seen.evaluations)
+        else:
+            update["seconds"] = seen.seconds or time.monotonic() - self._began_s
+        if oom:
+            update["oom"] = True
+        known = preferring(self._setup, seen.model_copy(update=update), "callback")
+        notes = (*known.notes, note) if note else known.notes
+        return known.model_copy(update={"unfinished": unfinished, "notes": notes})
 
-    def _replace(self, record: RunRecord) -> None:
-        """Everything but evaluations that somebody recorded by hand in the meantime."""
-        assert self.run_id is not None
 
-        def change(stored: RunRecord) -> RunRecord:
-            own = {entry.model_dump_json() for entry in (*self._last.evaluations, *record.evaluations)}
-            foreign = tuple(entry for entry in stored.evaluations if entry.model_dump_json() not in own)
-            return record.model_copy(update={"evaluations": (*record.evaluations, *foreign)})
-
-        files.amend(self._path, self.run_id, change)
-        self._last = record
+def _with_foreign(record: RunRecord, stored: RunRecord, before: RunRecord) -> RunRecord:
+    """The record with the evaluations that somebody added by hand in the meantime."""
+    own = {entry.model_dump_json() for entry in (*before.evaluations, *record.evaluations)}
+    foreign = tuple(entry for entry in stored.evaluations if entry.model_dump_json() not in own)
+    return record.model_copy(update={"evaluations": (*record.evaluations, *foreign)})
 
 
 def _state_fields(state: Any) -> dict[str, Any]:

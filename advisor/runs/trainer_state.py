@@ -61,18 +61,24 @@ def from_trainer_state(state: Mapping[str, Any], source: Path) -> RunRecord:
 
 
 def _curve(logs: Sequence[Mapping[str, Any]], key: str, source: Path) -> Iterator[LossPoint]:
-    for log in logs:
-        if key not in log:
-            continue
+    for log in _last_of_each_step([log for log in logs if key in log]):
         step, loss = log.get("step"), log[key]
         if not _is_number(step) or not (0 <= step < math.inf) or not _is_number(loss, also_nan=True):
             raise InvalidInputError(f"{source}: log_history has the {key} {str(loss)[:40]!r} at step {str(step)[:40]!r}: no numbers")
         yield LossPoint(step=step, loss=float(loss))
 
 
+def _last_of_each_step(logs: Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+    """Whoever evaluates again after training logs the last step a second time."""
+    for number, log in enumerate(logs, start=1):
+        step = log.get("step")
+        if step is None or number == len(logs) or logs[number].get("step") != step:
+            yield log
+
+
 def _evaluations(logs: Sequence[Mapping[str, Any]]) -> Iterator[Evaluation]:
     """Scores that evaluations logged; all but the last of each metric with the epoch they were taken at."""
-    evaluations = [log for log in logs if any(key.startswith(_PREFIX) for key in log)]
+    evaluations = list(_last_of_each_step([log for log in logs if any(key.startswith(_PREFIX) for key in log)]))
     last = {metric: number for number, log in enumerate(evaluations) for metric in _metrics(log)}
     for number, log in enumerate(evaluations):
         for metric, score in _metrics(log).items():
