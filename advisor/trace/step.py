@@ -17,6 +17,8 @@ from advisor.values import Loss, Phase, Plan, Stack
 
 Optimizer = optimizers.StateOnly | optimizers.TorchOptimizer
 
+DISTINCT_MICRO_STEPS = 2
+"""Of an accumulation: the first finds no gradients, the second does, and every later one is like the second."""
 HF_MAX_GRAD_NORM = 1.0
 """`TrainingArguments.max_grad_norm` (transformers 5.23): the Trainer clips unless it is 0."""
 
@@ -48,7 +50,7 @@ class Loop:
         """One optimizer step: its micro-batches, clipping where the stack clips, the update, and the gradients set to None."""
         if self.zero_grad_first:
             self.optimizer.zero_grad()
-        for _ in range(self.plan.grad_accum_steps):
+        for _ in range(min(self.plan.grad_accum_steps, DISTINCT_MICRO_STEPS)):
             with self.recorder.during(Phase.FORWARD):
                 inputs = batch(self.built, self.plan, seq_len_tokens, self.recorder.device_type)
             _MICRO_STEPS[self.plan.stack](self, inputs)
