@@ -80,6 +80,7 @@ def _gathered(facts: Facts | Mapping[str, Any] | str | Path | None, ledger: str 
 
 
 def _of_ledger(ledger: str | Path | None, more: Mapping[str, Any]) -> Facts:
+    from advisor.evidence.focus import view_of
     from advisor.runs import facts_from_ledger, ledger_path
 
     model = more.get("model", "") if isinstance(more.get("model", ""), str) else ""
@@ -87,7 +88,12 @@ def _of_ledger(ledger: str | Path | None, more: Mapping[str, Any]) -> Facts:
     facts = facts_from_ledger(ledger, model=model, metric=metric, current=more.get("current", ""))
     if model and not facts.runs:
         raise InvalidInputError(f"{ledger_path(ledger)} holds no run of {model}: name the model as it was recorded")
-    return facts
+    focus = None if facts.current else view_of(facts).focus
+    if focus is None or len(facts.runs) == 1:
+        return facts
+    # What belongs to one run alone is that of the run to go on from, which only the evidence can choose.
+    own = facts_from_ledger(ledger, model=model, metric=metric, current=focus.id)
+    return facts.model_copy(update={"adapter": own.adapter, "other_scores": own.other_scores})
 
 
 class Priced(NamedTuple):
