@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import random
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -617,6 +618,25 @@ def test_no_cut_of_the_weights_is_taken_for_an_adapter(tmp_path: Path, end: int)
     cut(WEIGHTS, end)(folder)
     with pytest.raises(AdvisorError):
         inspect_adapter(folder)
+
+
+def test_whatever_bytes_are_flipped_it_is_read_or_refused(tmp_path: Path) -> None:
+    a, b = random_pair()
+    folder = write(tmp_path, pair(Q0, a, b))
+    weights, settings, chance = (folder / WEIGHTS).read_bytes(), (folder / CONFIG).read_bytes(), random.Random(0)
+    refused = 0
+    for _ in range(300):
+        flipped, changed = bytearray(weights), bytearray(settings)
+        for _ in range(chance.choice([1, 2, 8])):
+            flipped[chance.randrange(400)] = chance.randrange(256)
+            changed[chance.randrange(len(changed))] = chance.randrange(32, 127)
+        (folder / WEIGHTS).write_bytes(flipped)
+        (folder / CONFIG).write_bytes(changed if chance.random() < 0.2 else settings)
+        try:
+            inspect_adapter(folder)
+        except AdvisorError:
+            refused += 1
+    assert 100 < refused < 300
 
 
 @pytest.mark.parametrize(("rank", "said"), [(0, "at least 1"), (-1, "at least 1"), (8, "rank is 8 already"), (100, "rank is 8 already")])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import random
 import sqlite3
 import subprocess
 import sys
@@ -291,6 +292,28 @@ def test_a_damaged_ledger_is_one_line_and_left_as_it_is(name: str, capsys: pytes
         assert printed.out == ""
         assert printed.err.count("\n") == 1
     assert Path(LEDGER).read_bytes() == before
+
+
+def test_whatever_bytes_are_flipped_a_refusal_is_one_line_and_changes_nothing() -> None:
+    for number in range(30):
+        record(**LORA, name=f"run {number}", notes=("x" * 150,))
+    whole, chance = Path(LEDGER).read_bytes(), random.Random(0)
+    refusals: list[str] = []
+    for _ in range(100):
+        flipped = bytearray(whole)
+        for _ in range(chance.choice([1, 3, 30])):
+            flipped[chance.randrange(chance.choice([4200, len(whole)]))] = chance.randrange(256)
+        Path(LEDGER).write_bytes(flipped)
+        for attempt in (runs, lambda: record(method="lora"), lambda: record(run=3, seed=1)):
+            before = Path(LEDGER).read_bytes()
+            try:
+                attempt()
+            except AdvisorError as refusal:
+                refusals.append(str(refusal))
+                unchanged = Path(LEDGER).read_bytes() == before
+                assert unchanged
+    assert len(refusals) > 60
+    assert not any("\n" in text for text in refusals)
 
 
 def test_a_run_that_cannot_be_read_is_named() -> None:

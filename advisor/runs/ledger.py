@@ -164,7 +164,7 @@ def _errors(path: Path) -> Iterator[None]:
         if "malformed" in text:
             raise _damaged(path, text) from error
         raise InvalidInputError(f"{path} cannot be used: {text}") from error
-    except sqlite3.DatabaseError as error:
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
         raise _damaged(path, str(error)) from error
     except OSError as error:
         raise InvalidInputError(f"{path} cannot be used: {error.strerror or type(error).__name__}") from error
