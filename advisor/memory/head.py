@@ -23,7 +23,7 @@ class Head(NamedTuple):
 
 
 def head_tape(model: ModelSpec, setting: Setting, loss: Loss) -> Head:
-    """Final norm, output head and loss of a decoder that predicts tokens."""
+    """Final norm, output head and loss of a decoder that predicts tokens; the setting is that of what stands outside the blocks."""
     if model.output != "tokens":
         raise UnsupportedError(f"{model.id} predicts no tokens ({model.output}); the closed form covers causal language models")
     tape = Tape()
@@ -38,8 +38,7 @@ def _full(tape: Tape, normed: Tensor, model: ModelSpec, setting: Setting) -> Siz
     """All logits at once, then `logits.float()`, log-softmax and its backward in fp32 (loss/loss_utils.py `ForCausalLMLoss`)."""
     vocab = model.vocab_size
     head = Linear(name="lm_head", in_features=model.hidden_size, out_features=vocab, bias=model.head_bias)
-    unquantised = setting._replace(quantization=None, adapted=frozenset())
-    logits = linear(tape, normed, head, unquantised, setting.stream_bytes)
+    logits = linear(tape, normed, head, setting, setting.stream_bytes)
     logits_bytes = output_bytes(setting, setting.stream_bytes, quantized=False)
     size = Size(vocab * logits_bytes)
     if model.scales_logits:

@@ -36,6 +36,10 @@ class Setting(NamedTuple):
     adapted: frozenset[tuple[str, bool]]
     """Matrices that carry an adapter: leaf name, and whether it is a module."""
 
+    def outside_blocks(self) -> Setting:
+        """The same for embeddings, head and final norm, which carry no adapter and are never quantised."""
+        return self._replace(quantization=None, double_quant=False, adapter_bytes=0, rank=0, dora=False, adapted=frozenset())
+
     def wraps(self, layer: Linear) -> bool:
         return (layer.name, layer.is_module) in self.adapted
 

@@ -6,7 +6,7 @@ stack runs them. It depends on the model and on the plan's kind, not on the batc
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ from advisor.memory.attention import Kernel
 from advisor.memory.blocks import block_tape
 from advisor.memory.head import head_tape
 from advisor.memory.layers import Setting
-from advisor.memory.tape import ZERO, Size, Walk, backward, forward
+from advisor.memory.tape import ZERO, Size, Tape, Tensor, Walk, backward, forward, upper
 from advisor.values import Block, Loss, ModelSpec
 
 
@@ -61,14 +61,43 @@ class _Layer(NamedTuple):
     back: Walk
 
 
+class _Recorded(NamedTuple):
+    """What the walks of one kind of block share, whether it is checkpointed or not."""
+
+    tape: Tape
+    entry: Tensor
+    back: Walk
+    """Backward, on top of whatever forward kept."""
+
+
 @lru_cache(maxsize=256)
-def _layer(block: Block, hidden: int, setting: Setting, kernel: Kernel, loop: Loop) -> _Layer:
+def _recorded(block: Block, hidden: int, setting: Setting, kernel: Kernel) -> _Recorded:
     tape, entry = block_tape(block, hidden, setting, kernel)
-    held = loop.checkpointing
-    keeping = forward(tape, entry, keep=True, entry_held=held)
-    back = backward(tape, keeping.kept, Size(hidden * setting.stream_bytes))
-    quiet = forward(tape, entry, keep=False, entry_held=True) if held else keeping
-    return _Layer(entry.size, quiet, keeping, back)
+    return _Recorded(tape, entry, backward(tape, ZERO, Size(hidden * setting.stream_bytes)))
+
+
+@lru_cache(maxsize=256)
+def _layer(block: Block, hidden: int, setting: Setting, kernel: Kernel, checkpointing: bool) -> _Layer:
+    tape, entry, back = _recorded(block, hidden, setting, kernel)
+    keeping = forward(tape, entry, keep=True, entry_held=checkpointing)
+    quiet = forward(tape, entry, keep=False, entry_held=True) if checkpointing else keeping
+    return _Layer(entry.size, quiet, keeping, back.over(keeping.kept))
+
+
+class _Head(NamedTuple):
+    """The walks of final norm, head and loss."""
+
+    entry: Size
+    logits: Size
+    forward: Walk
+    backward: Walk
+
+
+@lru_cache(maxsize=256)
+def _head(model: ModelSpec, setting: Setting, loss: Loss) -> _Head:
+    tape, entry, logits = head_tape(model, setting, loss)
+    walk = forward(tape, entry, keep=True, entry_held=False)
+    return _Head(entry.size, logits, walk, backward(tape, walk.kept, ZERO))
 
 
 class _Step(NamedTuple):
@@ -76,12 +105,9 @@ class _Step(NamedTuple):
 
     runs: tuple[tuple[_Layer, int], ...]
     """(kind of block, how many in a row), first layer first."""
-    head_forward: Walk
-    head_backward: Walk
+    head: _Head
     held: Size
     """Logits that the loop keeps through backward."""
-    hidden: Size
-    """The hidden states' gradient, and as large as the hidden states."""
     embedding_gradient_bytes: int
     loop: Loop
 
@@ -93,28 +119,25 @@ class _Step(NamedTuple):
 @lru_cache(maxsize=256)
 def compile_program(model: ModelSpec, setting: Setting, kernel: Kernel, loop: Loop) -> Program:
     """Candidate peaks of forward and backward. Raises UnsupportedError for parts without a closed form."""
-    runs = tuple((_layer(_one(block), model.hidden_size, setting, kernel, loop), block.count) for block in model.blocks)
-    tape, entry, logits = head_tape(model, setting, loop.loss)
-    head_forward = forward(tape, entry, keep=True, entry_held=False)
+    kinds = (_layer(_one(block), model.hidden_size, setting, kernel, loop.checkpointing) for block in model.blocks)
+    head = _head(model, setting.outside_blocks(), loop.loss)
     step = _Step(
-        runs=runs,
-        head_forward=head_forward,
-        head_backward=backward(tape, head_forward.kept, ZERO),
-        held=logits if loop.logits_outlive_forward else ZERO,
-        hidden=entry.size,
+        runs=tuple(zip(kinds, (block.count for block in model.blocks), strict=True)),
+        head=head,
+        held=head.logits if loop.logits_outlive_forward else ZERO,
         embedding_gradient_bytes=_embedding_gradient_bytes(model, setting),
         loop=loop,
     )
     outlives = step.held
     if not setting.trains_base and loop.checkpointing and loop.logits_outlive_forward:
         # `enable_input_require_grads` makes the embeddings' output a leaf: it and its gradient live as long as the graph does
-        outlives = outlives.plus(entry.size, 2)
+        outlives = outlives.plus(head.entry, 2)
     return Program(
-        forward=_front(_forward_stations(step)),
-        backward=_front(_backward_stations(step)),
+        forward=upper(_forward_stations(step)),
+        backward=upper(_backward_stations(step)),
         outlives_backward=outlives,
-        head_transients=tuple({moment.live for moment in (*head_forward.peaks, *step.head_backward.peaks)}),
-        block_transients=tuple({size for layer, _ in runs for size in _block_transients(layer, loop)}),
+        head_transients=tuple({moment.live for moment in (*head.forward.peaks, *head.backward.peaks)}),
+        block_transients=tuple({size for layer, _ in step.runs for size in _block_transients(layer, loop)}),
     )
 
 
@@ -146,7 +169,7 @@ def _forward_stations(step: _Step) -> Iterator[Station]:
             kept = last.plus(held) if step.loop.checkpointing else last.plus(moment.kept)
             yield Station(last.plus(held).plus(moment.live), kept, ZERO, 0)
         behind = behind.plus(step.resting(layer), count)
-    for moment in step.head_forward.peaks:
+    for moment in step.head.forward.peaks:
         yield Station(behind.plus(moment.live), behind, moment.live, 0)
 
 
@@ -154,9 +177,9 @@ def _backward_stations(step: _Step) -> Iterator[Station]:
     behind = ZERO
     for layer, count in step.runs:
         behind = behind.plus(step.resting(layer), count)
-    for moment in step.head_backward.peaks:
+    for moment in step.head.backward.peaks:
         yield Station(behind.plus(step.held).plus(moment.live), behind, moment.live.plus(step.held), 0)
-    done = step.head_backward.kept.constant
+    done = step.head.backward.kept.constant
     for layer, count in reversed(step.runs):
         for index in (0, count - 1) if count > 1 else (0,):  # the extremes: everything between is linear
             gradients = 0 if step.loop.accumulates else done + layer.back.kept.constant * index
@@ -165,7 +188,7 @@ def _backward_stations(step: _Step) -> Iterator[Station]:
         done += layer.back.kept.constant * count
     if step.embedding_gradient_bytes:
         gradients = 0 if step.loop.accumulates else done
-        live = step.hidden.plus(step.held).plus(Size(constant=gradients + step.embedding_gradient_bytes))
+        live = step.head.entry.plus(step.held).plus(Size(constant=gradients + step.embedding_gradient_bytes))
         yield Station(live, ZERO, step.held, gradients)
 
 
@@ -178,14 +201,3 @@ def _layer_stations(step: _Step, layer: _Layer, before: Size, gradient_bytes: in
             yield Station(base.plus(layer.back.waiting).plus(moment.live), before.plus(moment.kept), step.held, gradient_bytes)
     for moment in layer.back.peaks:
         yield Station(base.plus(moment.live), before.plus(moment.kept), step.held, gradient_bytes)
-
-
-def _front(stations: Iterable[Station]) -> tuple[Station, ...]:
-    """Stations that are the highest for some batch shape."""
-    front: list[Station] = []
-    for station in stations:
-        if any(other.live.covers(station.live) for other in front):
-            continue
-        front = [other for other in front if not station.live.covers(other.live)]
-        front.append(station)
-    return tuple(front)

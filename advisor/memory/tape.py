@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 
 
 class Size(NamedTuple):
@@ -33,10 +33,6 @@ class Size(NamedTuple):
 
     def scaled(self, factor: int) -> Size:
         return Size(self.per_token * factor, self.per_pair * factor, self.constant * factor)
-
-    def covers(self, other: Size) -> bool:
-        """At least as large for every batch."""
-        return self[0] >= other[0] and self[1] >= other[1] and self[2] >= other[2]
 
     def at(self, tokens: int, pairs: int) -> int:
         return self.per_token * tokens + self.per_pair * pairs + self.constant
@@ -77,15 +73,30 @@ class Moment(NamedTuple):
     kept: Size
 
 
-def upper(moments: Iterable[Moment]) -> tuple[Moment, ...]:
+if TYPE_CHECKING:
+
+    class _HasLive(Protocol):
+        @property
+        def live(self) -> Size: ...
+
+
+AnyMoment = TypeVar("AnyMoment", bound="_HasLive")
+
+
+def upper(moments: Iterable[AnyMoment]) -> tuple[AnyMoment, ...]:
     """The moments that can be the highest for some shape: those not exceeded in every coefficient by another."""
-    front: list[Moment] = []
+    first: dict[Size, AnyMoment] = {}
     for moment in moments:
-        if any(other.live.covers(moment.live) for other in front):
-            continue
-        front = [other for other in front if not moment.live.covers(other.live)]
-        front.append(moment)
-    return tuple(front)
+        first.setdefault(moment.live, moment)
+    highest: list[Size] = []
+    for size in sorted(first, reverse=True):  # by bytes per token, so that only those before it can exceed a size
+        _, per_pair, constant = size
+        for _, other_per_pair, other_constant in highest:
+            if other_per_pair >= per_pair and other_constant >= constant:
+                break
+        else:
+            highest.append(size)
+    return tuple(moment for size, moment in first.items() if size in highest)
 
 
 class Tensor:
@@ -159,6 +170,10 @@ class Walk(NamedTuple):
     """Of a backward: the gradients alive when it first needs a kept tensor. A checkpoint recomputes the block at that moment
     (torch/utils/checkpoint.py, `_checkpoint_hook` unpacks lazily)."""
 
+    def over(self, kept: Size) -> Walk:
+        """The same backward with `kept` more alive from its start, until it frees it."""
+        return self._replace(peaks=tuple(Moment(live.plus(kept), still_kept.plus(kept)) for live, still_kept in self.peaks))
+
 
 def forward(tape: Tape, entry: Tensor, *, keep: bool, entry_held: bool) -> Walk:
     """Run the tape forwards from the live tensor `entry`.
@@ -166,7 +181,7 @@ def forward(tape: Tape, entry: Tensor, *, keep: bool, entry_held: bool) -> Walk:
     With `keep` false (inside a checkpointed block, or evaluation) nothing is kept for backward. With `entry_held` somebody else
     holds and counts the entry (a checkpoint); otherwise it dies at its last use like any other tensor, unless it is kept.
     """
-    live, kept = Sum(), Sum()
+    live, kept = Sum(), ZERO
     if not entry_held:
         live.add(entry.size)
     peaks: list[Moment] = []
@@ -182,15 +197,15 @@ def forward(tape: Tape, entry: Tensor, *, keep: bool, entry_held: bool) -> Walk:
                 if tensor.last_use < 0 and tensor is not output:  # made inside the operation only to be kept
                     live.add(tensor.size)
                 counted.add(id(tensor))
-                kept.add(tensor.size)
-        peaks.append(Moment(live.with_scratch(op.forward_scratch), kept.size()))
+                kept = kept.plus(tensor.size)
+        peaks.append(Moment(live.with_scratch(op.forward_scratch), kept))
         if output.last_use >= 0:
             dying.setdefault(output.last_use, []).append(output)
         for tensor in dying.pop(index, ()):
             # a tensor that a later operation keeps is kept by one of its users, which have all run by its last use
             if not (keep and id(tensor) in counted):
                 live.remove(tensor.size)
-    return Walk(upper(peaks), kept.size())
+    return Walk(upper(peaks), kept)
 
 
 def backward(tape: Tape, kept_size: Size, gradient: Size) -> Walk:
@@ -202,45 +217,43 @@ def backward(tape: Tape, kept_size: Size, gradient: Size) -> Walk:
     holders: list[int] = [1]
     """Per gradient storage: how many tensors' gradients it is (additions hand their incoming gradient on)."""
     grads: dict[int, tuple[Size, int]] = {id(tape.ops[-1].output): (gradient, 0)}
-    live, kept, parameter_gradients = Sum(), Sum(), 0
+    """Per tensor: its gradient's size and storage."""
+    live, kept, parameter_gradients = Sum(), kept_size, 0
     live.add(kept_size)
     live.add(gradient)
-    kept.add(kept_size)
     waiting: Size | None = None
-    peaks: list[Moment] = [Moment(live.size(), kept.size())]
-
-    def release(size: Size, storage: int) -> None:
-        holders[storage] -= 1
-        if holders[storage] == 0:
-            live.remove(size)
-
+    peaks: list[Moment] = [Moment(live.size(), kept)]
     for op in reversed(tape.ops):
-        if id(op.output) not in grads:
+        incoming = grads.pop(id(op.output), None)
+        if incoming is None:
             continue
         if op.kept and waiting is None:
-            waiting = live.size().plus(kept.size(), -1)
-        incoming, storage = grads.pop(id(op.output))
-        made: list[tuple[Tensor, Size, int]] = []
+            waiting = live.size().plus(kept, -1)
+        done = [incoming]
         for tensor, alias in zip(op.inputs, op.aliases, strict=True):
-            if tensor.needs_grad and alias:
-                holders[storage] += 1
-                made.append((tensor, incoming, storage))
-            elif tensor.needs_grad:
-                live.add(tensor.size)
+            if not tensor.needs_grad:
+                continue
+            if alias:
+                made = incoming
+                holders[made[1]] += 1
+            else:
+                made = tensor.size, len(holders)
                 holders.append(1)
-                made.append((tensor, tensor.size, len(holders) - 1))
+                live.add(tensor.size)
+            if id(tensor) in grads:  # to be summed in place into the gradient that is already there
+                done.append(made)
+            else:
+                grads[id(tensor)] = made
         live.constant += op.parameter_gradient_bytes
         parameter_gradients += op.parameter_gradient_bytes
-        peaks.append(Moment(live.with_scratch(op.backward_scratch), kept.size()))
-        release(incoming, storage)
+        peaks.append(Moment(live.with_scratch(op.backward_scratch), kept))
+        for size, storage in done:
+            holders[storage] -= 1
+            if holders[storage] == 0:
+                live.remove(size)
         for tensor in op.kept:
             keepers[id(tensor)] -= 1
             if keepers[id(tensor)] == 0:
                 live.remove(tensor.size)
-                kept.remove(tensor.size)
-        for tensor, size, new_storage in made:
-            if id(tensor) in grads:  # summed in place into the gradient that is already there
-                release(size, new_storage)
-            else:
-                grads[id(tensor)] = (size, new_storage)
+                kept = kept.plus(tensor.size, -1)
     return Walk(upper(peaks), Size(constant=parameter_gradients), waiting or ZERO)
