@@ -6,7 +6,10 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
+
+import torch
 
 from advisor.errors import UnsupportedError
 from advisor.trace import breakdown, compat, meta_model, optimizers, step
@@ -82,18 +85,37 @@ def _record_shape(spec: ModelSpec, plan: Plan, settings: Settings, shape: meta_m
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         built = meta_model.build(spec, plan, recorder, shape, settings.peft_config)
-        optimizer = optimizers.build(built.model, plan)
-        recorder.places.watch(built.model)
-        recorder.track_gradients(built.model)
-        collect_garbage()
-        with pinned(plan.attention) as attention, _autocast(plan, recorder, attention) as casting, recorder:
-            loop = step.Loop(built, plan, optimizer, recorder, casting, settings.zero_grad_first, settings.keep_outputs)
-            for number, length in enumerate(settings.lengths, start=1):
-                recorder.mark(STEP)
-                loop.step(length)
-                if settings.empty_cache_every_steps and number % settings.empty_cache_every_steps == 0:
-                    recorder.mark(EMPTY_CACHE)
+        with pinned(plan.attention) as attention, _autocast(plan, recorder, attention) as casting:
+            _run_steps(built, plan, settings, recorder, casting)
     return recorder.close(), built.layer_path
+
+
+def record_on_cpu(spec: ModelSpec, plan: Plan, settings: Settings) -> tuple[Stream, str]:
+    """Train for real on the CPU, with random weights, under the same recorder: what the dry run is checked against.
+
+    Only for small models. CPU kernels are not pinned, so use eager attention to compare.
+    """
+    recorder = Recorder("cpu")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        built = meta_model.build(spec, plan, recorder, meta_model.Shape(device="cpu"), settings.peft_config)
+        casting = partial(torch.autocast, "cpu", dtype=DTYPES[plan.autocast_dtype]) if plan.autocast else nullcontext
+        _run_steps(built, plan, settings, recorder, casting)
+    return recorder.close(), built.layer_path
+
+
+def _run_steps(built: meta_model.MetaModel, plan: Plan, settings: Settings, recorder: Recorder, casting: Any) -> None:
+    optimizer = optimizers.build(built.model, plan)
+    recorder.places.watch(built.model)
+    recorder.track_gradients(built.model)
+    collect_garbage()
+    loop = step.Loop(built, plan, optimizer, recorder, casting, settings.zero_grad_first, settings.keep_outputs)
+    with recorder:
+        for number, length in enumerate(settings.lengths, start=1):
+            recorder.mark(STEP)
+            loop.step(length)
+            if settings.empty_cache_every_steps and number % settings.empty_cache_every_steps == 0:
+                recorder.mark(EMPTY_CACHE)
 
 
 @contextmanager

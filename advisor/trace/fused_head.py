@@ -68,7 +68,7 @@ def install(base: Any) -> None:
         states = base.base_model(*args, **kwargs).last_hidden_state[:, :-1]
         labels = labels[:, 1:]
         mask = labels != -100
-        places = torch.empty(mask.numel(), dtype=torch.int64, device=states.device)
+        places = torch.zeros(mask.numel(), dtype=torch.int64, device=states.device)
         scored = states.reshape(-1, states.shape[-1]).index_select(0, places)
         head = base.get_output_embeddings()
         device_type = states.device.type

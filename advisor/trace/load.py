@@ -105,7 +105,7 @@ def _fill(module: Any, weight: Any, plan: Plan, settings: Any) -> None:
             quant_type=settings.bnb_4bit_quant_type,
             module=module,
         )
-    module.weight._quantize("meta")
+    module.weight._quantize(weight.device)
 
 
 def _register(model: Any, recorder: Recorder) -> None:

@@ -56,6 +56,8 @@ class Shape:
 
     layers: tuple[int, ...] | None = None
     """Only these layers; None for all."""
+    device: str = "meta"
+    """"cpu" builds the model for real, with random weights."""
     whole_model_bytes: int | None = None
     """What loading the whole model would warm the allocator up with, when only some layers are built."""
 
@@ -67,7 +69,7 @@ def build(spec: ModelSpec, plan: Plan, recorder: Recorder, shape: Shape = WHOLE,
     """Build, quantise, prepare and wrap as `plan` says, telling the recorder what is loaded."""
     config = config_of(spec, shape.layers)
     config.use_cache = plan.kv_cache_in_outputs
-    base = base_model(spec, config, plan)
+    base = base_model(spec, config, plan, shape.device)
     if plan.loss is not Loss.FULL and spec.kind == "decoder":
         fused_head.install(base)
     load.load(base, plan, recorder, shape.whole_model_bytes)
@@ -75,7 +77,7 @@ def build(spec: ModelSpec, plan: Plan, recorder: Recorder, shape: Shape = WHOLE,
         load.prepare_kbit(base, recorder)
     for parameter in base.parameters():
         parameter.requires_grad_(not plan.method.has_adapter and parameter.is_floating_point())
-    model = _wrap(base, plan, peft_config or lora_config(spec, plan)) if plan.method.has_adapter else base
+    model = _wrap(base, plan, peft_config or lora_config(spec, plan), shape.device) if plan.method.has_adapter else base
     if plan.gradient_checkpointing:
         base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     model.train()
@@ -91,16 +93,16 @@ def whole_model_cut(spec: ModelSpec, plan: Plan) -> tuple[Cut, Shape] | None:
     cut = find_cut(signatures_of(base.get_submodule(path), config)) if path else None
     if cut is None:
         return None
-    return cut, Shape(cut.layers, load.warm_up_bytes(base, plan) if plan.quantization is not None else None)
+    return cut, Shape(cut.layers, whole_model_bytes=load.warm_up_bytes(base, plan) if plan.quantization is not None else None)
 
 
-def base_model(spec: ModelSpec, config: Any, plan: Plan) -> Any:
+def base_model(spec: ModelSpec, config: Any, plan: Plan, device: str = "meta") -> Any:
     """The bare transformers model, its attention as the plan wants it: SDPA where the architecture has it, as the library defaults."""
     model = None
     for auto_class in _auto_classes(spec):
         for name in ("eager",) if plan.attention is Attention.EAGER else ("sdpa", "eager"):
             try:
-                with torch.device("meta"):
+                with torch.device(device):
                     model = compat.from_config(auto_class, config, DTYPES[plan.base_dtype], name)
                 break
             except ValueError as error:  # no such class for this config, or no SDPA in this architecture
@@ -159,11 +161,11 @@ def lora_config(spec: ModelSpec, plan: Plan) -> Any:
     )
 
 
-def _wrap(base: Any, plan: Plan, peft_config: Any) -> Any:
+def _wrap(base: Any, plan: Plan, peft_config: Any, device: str) -> Any:
     from peft import get_peft_model
 
     try:
-        with torch.device("meta"):
+        with torch.device(device):
             model = get_peft_model(base, peft_config, autocast_adapter_dtype=plan.adapter_dtype is DType.FP32)
     except ValueError as error:
         raise UnsupportedError(f"peft cannot wrap this model: {first_line(error)}") from error

@@ -37,7 +37,7 @@ class StateOnly:
     @torch.no_grad()
     def step(self) -> None:
         if not self._held and self._shared:
-            self._held = [torch.empty(QMAP_BYTES // 4, device="meta") for _ in range(self._shared)]
+            self._held = [torch.empty(QMAP_BYTES // 4, device=self.parameters[0].device) for _ in range(self._shared)]
         for index, parameter in enumerate(self.parameters):
             if index not in self.states and parameter.grad is not None:
                 self.states[index] = self._make(parameter)
