@@ -23,13 +23,12 @@ def estimate_memory(model: ModelSpec, plan: Plan, gpu: GpuSpec | None = None) ->
 
     Raises UnsupportedError for parts of a model that have no closed form.
     """
-    standing = _standing(model, plan, gpu)
-    program = compile_program(model, setting_of(model, plan), kernel_of(plan), loop_of(plan))
+    standing, program = _whatever_the_batch(model, _without_batch(plan), workspace_bytes(gpu))
     batch = Batch(plan.micro_batch_size * plan.seq_len_tokens, plan.micro_batch_size * plan.seq_len_tokens**2)
     return MemoryBreakdown(
         source="estimate",
         phases=(
-            _phase(Phase.LOAD, ((Term.WEIGHTS, standing.weights_bytes), (Term.TEMPORARIES, standing.load_extra_bytes))),
+            standing.load,
             _dynamic(Phase.FORWARD, program.forward, standing, plan, batch),
             _dynamic(Phase.BACKWARD, program.backward, standing, plan, batch),
             _step(program, standing, batch),
@@ -51,41 +50,42 @@ class Batch(NamedTuple):
 class Standing(NamedTuple):
     """Everything about a plan that does not depend on the batch, on one card."""
 
-    weights_bytes: int
-    load_extra_bytes: int
+    load: PhaseBytes
     gradient_bytes: int
     carried_bytes: int
     """Gradients of earlier micro-batches, which are there through forward and backward."""
     bucket_bytes: int
     step_bytes: int
-    resident: tuple[tuple[Term, int], ...]
+    resident: tuple[TermBytes, ...]
+    """What is there in every phase of a step."""
+
+
+def _without_batch(plan: Plan) -> Plan:
+    """The plan with the smallest batch that is of its kind."""
+    accumulates = 2 if plan.grad_accum_steps > 1 else 1
+    return plan.model_copy(update={"micro_batch_size": 1, "seq_len_tokens": 1, "grad_accum_steps": accumulates})
 
 
 @lru_cache(maxsize=512)
-def _standing_of_kind(model: ModelSpec, plan: Plan, workspace: int) -> Standing:
+def _whatever_the_batch(model: ModelSpec, plan: Plan, workspace: int) -> tuple[Standing, Program]:
+    """What does not depend on the batch, for a plan without one: kept, because searches try many batches."""
     weights = share(weights_bytes(model, plan), plan)
     gradients = share(gradient_bytes(model, plan), plan)
-    return Standing(
-        weights_bytes=weights,
-        load_extra_bytes=load_extra_bytes(model, plan),
+    loop = loop_of(plan)
+    standing = Standing(
+        load=PhaseBytes(phase=Phase.LOAD, terms=_terms((Term.WEIGHTS, weights), (Term.TEMPORARIES, load_extra_bytes(model, plan)))),
         gradient_bytes=gradients,
-        carried_bytes=gradients if loop_of(plan).accumulates else 0,
+        carried_bytes=gradients if loop.accumulates else 0,
         bucket_bytes=bucket_bytes(model, plan),
         step_bytes=share(step_temporary_bytes(model, plan), plan),
-        resident=(
+        resident=_terms(
             (Term.WEIGHTS, weights + gathered_bytes(model, plan)),
             (Term.ADAPTER, share(adapter_bytes(model, plan), plan)),
             (Term.OPTIMIZER, share(state_bytes(model, plan), plan)),
             (Term.WORKSPACE, workspace),
         ),
     )
-
-
-def _standing(model: ModelSpec, plan: Plan, gpu: GpuSpec | None) -> Standing:
-    """Cached over the batch, of which it does not depend."""
-    accumulates = 2 if plan.grad_accum_steps > 1 else 1
-    kind = plan.model_copy(update={"micro_batch_size": 1, "seq_len_tokens": 1, "grad_accum_steps": accumulates})
-    return _standing_of_kind(model, kind, workspace_bytes(gpu))
+    return standing, compile_program(model, setting_of(model, plan), kernel_of(plan), loop)
 
 
 def _dynamic(phase: Phase, stations: tuple[Station, ...], standing: Standing, plan: Plan, batch: Batch) -> PhaseBytes:
@@ -93,18 +93,18 @@ def _dynamic(phase: Phase, stations: tuple[Station, ...], standing: Standing, pl
     kept, logits = top.kept.at(batch.tokens, batch.pairs), top.logits.at(batch.tokens, batch.pairs)
     temporaries = top.live.at(batch.tokens, batch.pairs) - kept - logits - top.gradient_bytes
     gradients = standing.bucket_bytes + standing.carried_bytes + share(top.gradient_bytes, plan)
-    moving = ((Term.GRADIENTS, gradients), (Term.ACTIVATIONS, kept), (Term.LOGITS, logits), (Term.TEMPORARIES, temporaries))
-    return _phase(phase, (*standing.resident, *moving))
+    moving = _terms((Term.GRADIENTS, gradients), (Term.ACTIVATIONS, kept), (Term.LOGITS, logits), (Term.TEMPORARIES, temporaries))
+    return PhaseBytes(phase=phase, terms=standing.resident + moving)
 
 
 def _step(program: Program, standing: Standing, batch: Batch) -> PhaseBytes:
     held = program.outlives_backward.at(batch.tokens, batch.pairs)
-    moving = (
+    moving = _terms(
         (Term.GRADIENTS, standing.bucket_bytes + standing.gradient_bytes),
         (Term.LOGITS, held),
         (Term.TEMPORARIES, standing.step_bytes),
     )
-    return _phase(Phase.OPTIMIZER_STEP, (*standing.resident, *moving))
+    return PhaseBytes(phase=Phase.OPTIMIZER_STEP, terms=standing.resident + moving)
 
 
 def _slack_bytes(program: Program, batch: Batch) -> int:
@@ -119,11 +119,10 @@ def _slack_bytes(program: Program, batch: Batch) -> int:
     return min(head, block)
 
 
-def _phase(phase: Phase, terms: tuple[tuple[Term, int], ...]) -> PhaseBytes:
-    return PhaseBytes(phase=phase, terms=tuple(TermBytes(term=term, bytes=size) for term, size in terms if size))
+def _terms(*terms: tuple[Term, int]) -> tuple[TermBytes, ...]:
+    return tuple(TermBytes(term=term, bytes=size) for term, size in terms if size)
 
 
-@lru_cache(maxsize=512)
 def setting_of(model: ModelSpec, plan: Plan) -> Setting:
     """The part of a plan that the tapes depend on."""
     weight_bytes = unquantized_bytes_per_param(plan)
