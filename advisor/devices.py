@@ -5,7 +5,6 @@ The facts are rows of `profiles/gpus/`. What a name was taken to mean is echoed 
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 from functools import cache
@@ -37,18 +36,29 @@ _HELP = "`advise gpus` lists every card; a size is written 80GB (a card sold so)
 
 
 class _Card(NamedTuple):
-    """One profile row at one memory size, with the words and keys it answers to."""
+    """One profile row at one memory size."""
 
     row: dict[str, Any]
     name: str
     size_gb: float
-    keys: frozenset[str]
-    words: frozenset[str]
 
     @property
     def devices(self) -> int:
         """How many devices the card shows up as: 2 for the MI250X and the Max 1550."""
         return int(self.row.get("devices_per_card", 1))
+
+    @property
+    def words(self) -> frozenset[str]:
+        return frozenset(_tokens(self.name))
+
+    @property
+    def keys(self) -> frozenset[str]:
+        """What it answers to. The smallest of a row that is sold with several sizes (Apple) answers to the row's own names, too."""
+        aliases, sizes = self.row.get("aliases", ()), self.row.get("sold_with_gb")
+        keys = {_key(alias) + (f"{self.size_gb}gb" if sizes else "") for alias in aliases} | {_key(self.name)}
+        if sizes and self.size_gb == min(sizes):
+            keys |= {_key(alias) for alias in (self.row["name"], *aliases)}
+        return frozenset(keys)
 
 
 def load_gpu(reference: str | None = None) -> GpuSpec:
@@ -62,11 +72,11 @@ def load_gpu(reference: str | None = None) -> GpuSpec:
     text = reference.strip()
     if not text:
         raise InvalidInputError(f"the GPU name is empty; {_HELP}")
+    if _MARKETED.match(text):
+        return _of_marketed_size(text)
     card = _by_key().get(_key(text))
     if card is not None:
         return _spec(card, _echo(text, card))
-    if _MARKETED.match(text):
-        return _of_marketed_size(text)
     if _LITERAL.match(text) and not _MODEL_NUMBER.match(text):
         return _of_literal_size(text)
     several = _SEVERAL.match(text)
@@ -102,14 +112,9 @@ def _cards() -> tuple[_Card, ...]:
     """Every row; a row that is sold with several memory sizes (Apple) once for each of them, smallest first."""
     cards = []
     for row in profiles.read("gpus"):
-        aliases = row.get("aliases", ())
         sizes = row.get("sold_with_gb")
         for size_gb in sizes or (row["marketed_gb"],):
-            name = f"{row['name']} {size_gb}GB" if sizes else row["name"]
-            keys = {_key(alias) + (f"{size_gb}gb" if sizes else "") for alias in aliases} | {_key(name)}
-            if sizes and size_gb == min(sizes):
-                keys |= {_key(alias) for alias in (row["name"], *aliases)}
-            cards.append(_Card(row, name, size_gb, frozenset(keys), frozenset(_tokens(name))))
+            cards.append(_Card(row, f"{row['name']} {size_gb}GB" if sizes else row["name"], size_gb))
     return tuple(cards)
 
 
@@ -120,6 +125,8 @@ def _by_key() -> dict[str, _Card]:
 
 def _by_words(text: str) -> _Card:
     """The card that has every word of `text` and the fewest others; several equally near ones are listed, not guessed among."""
+    import difflib
+
     words = set(_tokens(text))
     holding = [card for card in _cards() if words and words <= card.words | {f"{card.size_gb:g}", "gb"}]
     fewest = min((len(card.words - words) for card in holding), default=0)
