@@ -48,6 +48,11 @@ def interval_of(tier: str, plan: Plan, gpu: GpuSpec | None) -> Interval:
     return _interval(tier, kind, context_of(gpu.compute_capability if gpu else None).margin_bytes)
 
 
+def has_tier(tier: str) -> bool:
+    """Whether measured runs have been predicted with that tier."""
+    return any(row["tier"] == tier for row in read("measurements/residuals"))
+
+
 @cache
 def _interval(tier: str, kind: str, margin_bytes: int) -> Interval:
     return Interval(**{**_residuals(tier)[kind], "context_bytes": margin_bytes})

@@ -62,7 +62,7 @@ def _grouped_mm(left: Any, right: Any, offs: Any = None, bias: Any = None, out_d
 
 
 def _bitsandbytes(func: Any, args: Any, kwargs: Any) -> Any:
-    """LLM.int8() looks for outlier columns; in training hardly any are found, and none are assumed (bitsandbytes 0.50 backends/cuda/ops.py)."""
+    """LLM.int8() looks for outlier columns; how many depends on values, and none are assumed (bitsandbytes 0.50 backends/cuda/ops.py)."""
     name = func._opname
     if name == "int8_vectorwise_quant":
         values = args[0]

@@ -12,20 +12,20 @@ from typing import Any
 import torch
 
 from advisor.errors import UnsupportedError
+from advisor.memory.runtime import HANDLES, context_of, has_tier, interval_of, workspace_bytes
 from advisor.trace import breakdown, compat, meta_model, optimizers, step
 from advisor.trace.attention import pinned
 from advisor.trace.autocast import MetaAutocast, answering
 from advisor.trace.breakdown import Holder
+from advisor.trace.isolation import libraries_untouched
 from advisor.trace.layout import Layout, lay_out
 from advisor.trace.load import DTYPES
 from advisor.trace.recorder import Recorder, collect_garbage
 from advisor.trace.repeat import NotRepeatable, repeat
 from advisor.trace.stream import EMPTY_CACHE, STEP, Stream
-from advisor.values import Interval, MemoryBreakdown, ModelSpec, Phase, Plan
+from advisor.values import GpuSpec, MemoryBreakdown, ModelSpec, Phase, Plan
 
-DEFAULT_CONTEXT_BYTES = 450 * 1024 * 1024
-"""Middle of the 0.3 to 0.6 GiB that a CUDA context was seen to take; a judgement where no measurement of the card is at hand."""
-DEFAULT_INTERVAL = Interval(low_share=0.1, high_share=0.2, source="judgement: errors seen on measured single-card runs")
+TIER = "trace"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +60,8 @@ class Settings:
     """A peft config to use instead of the plan's LoRA fields."""
     empty_cache_every_steps: int = 0
     """Steps between `torch.cuda.empty_cache()` calls; 0 for never."""
+    gpu: GpuSpec | None = None
+    """Whose workspaces, context and measurements count."""
     zero_grad_first: bool = False
     """The loop calls `zero_grad` at the start of a step, so that gradients live between steps."""
     keep_outputs: bool = True
@@ -82,6 +84,7 @@ def record(spec: ModelSpec, plan: Plan, settings: Settings) -> tuple[Stream, str
 
 def _record_shape(spec: ModelSpec, plan: Plan, settings: Settings, shape: meta_model.Shape) -> tuple[Stream, str]:
     recorder = Recorder("meta", padding=plan.padding)
+    recorder.workspace_bytes = workspace_bytes(settings.gpu) // HANDLES
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         built = meta_model.build(spec, plan, recorder, shape, settings.peft_config)
@@ -137,23 +140,25 @@ _LIBRARY_ERRORS = (RuntimeError, AttributeError, NotImplementedError, TypeError,
 
 def trace(spec: ModelSpec, plan: Plan, *, lengths: tuple[int, ...] = (), steps: int = 2, **settings: Any) -> Trace:
     """Dry-run `plan` for `steps` steps (or one step per entry of `lengths`). Further settings are those of `Settings`."""
+    run = Settings(lengths=lengths or (plan.seq_len_tokens,) * steps, **settings)
     try:
-        stream, layer_path = record(spec, plan, Settings(lengths=lengths or (plan.seq_len_tokens,) * steps, **settings))
+        with libraries_untouched(plan.quantization is not None):
+            stream, layer_path = record(spec, plan, run)
     except _LIBRARY_ERRORS as error:
         reason = f"{type(error).__name__}: {meta_model.first_line(error)}"
         raise UnsupportedError(f"{spec.id}: the installed libraries cannot run this step ({reason})") from error
-    return summarise(stream, layer_path)
+    return summarise(stream, layer_path, plan, run.gpu)
 
 
-def summarise(stream: Stream, layer_path: str) -> Trace:
+def summarise(stream: Stream, layer_path: str, plan: Plan, gpu: GpuSpec | None = None) -> Trace:
     layout = lay_out(stream)
     memory = MemoryBreakdown(
         source="trace",
         versions=compat.versions(),
         phases=tuple(breakdown.phase_bytes(stream, layout, layout.peaks[phase], layer_path) for phase in Phase if phase in layout.peaks),
         reserved_slack_bytes=max(0, layout.peak_reserved_bytes - layout.top.allocated_bytes),
-        context_bytes=DEFAULT_CONTEXT_BYTES,
-        interval=DEFAULT_INTERVAL,
+        context_bytes=context_of(gpu.compute_capability if gpu else None).context_bytes,
+        interval=interval_of(TIER if has_tier(TIER) else "estimate", plan, gpu),
     )
     return Trace(memory, stream, layout, layer_path)
 

@@ -1,6 +1,7 @@
 """A loss that never holds all logits: the head's product in tiles, made again in backward (TRL from 1.7 on).
 
-Written after TRL 1.16 kernels/chunked_logprob.py and trainer/utils.py `add_fused_lm_head`: the same buffers in the same order, no arithmetic.
+Written after TRL 1.16 kernels/chunked_logprob.py and trainer/utils.py `add_fused_lm_head`: the same buffers in the same order, without
+the arithmetic.
 Liger's and cut cross-entropy's kernels work alike and are traced as this one.
 """
 

@@ -16,15 +16,6 @@ Sizes = tuple[int, ...]
 
 FP32_BYTES = 4
 
-CUBLAS_WORKSPACE_BYTES = 8_519_680
-"""`getChosenWorkspaceSize`, default ":4096:2:16:8" = 2 * 4096 KiB + 8 * 16 KiB (torch 2.13 aten/src/ATen/cuda/CublasHandlePool.cpp)."""
-
-CUBLAS_WORKSPACE_HOPPER_BYTES = 32 * 1024 * 1024
-"""Default ":4096:8" KiB on compute capability 9.0 and newer (same file)."""
-
-CUBLASLT_WORKSPACE_BYTES = 1024 * 1024
-"""Default CUBLASLT_WORKSPACE_SIZE of 1024 KiB, used where a bias is fused into the product (same file, `_parseChosenWorkspaceSize`)."""
-
 
 def _numel_bytes(tensor: torch.Tensor, item_bytes: int | None = None) -> int:
     return tensor.numel() * (item_bytes or tensor.element_size())

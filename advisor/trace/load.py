@@ -95,6 +95,8 @@ def _fill(module: Any, weight: Any, plan: Plan, settings: Any) -> None:
     """Quantise one weight as its 16-bit copy sits on the card."""
     import bitsandbytes as bnb
 
+    if getattr(getattr(module, "source_cls", None), "__name__", "") == "Conv1D":  # GPT-2 holds its weights the other way round
+        weight = weight.t()
     if isinstance(module, bnb.nn.Linear8bitLt):
         module.weight = bnb.nn.Int8Params(weight, requires_grad=False, has_fp16_weights=False)
     else:

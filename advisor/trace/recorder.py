@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from advisor.memory.runtime import CUBLAS_WORKSPACE_BYTES
 from advisor.trace import answers, kernels
 from advisor.trace.places import Places
 from advisor.trace.stream import Birth, Stream
@@ -30,6 +31,8 @@ class Recorder(TorchDispatchMode):
         self.padding = padding
         self.stream = Stream()
         self.phase = Phase.LOAD
+        self.workspace_bytes = CUBLAS_WORKSPACE_BYTES
+        """Of one cuBLAS handle."""
         self.places = Places()
         self._live: dict[int, tuple[int, Any]] = {}
         self._workspaces: set[str] = set()
@@ -90,7 +93,7 @@ class Recorder(TorchDispatchMode):
         thread = "backward" if self.phase is Phase.BACKWARD else "main"
         if thread not in self._workspaces:
             self._workspaces.add(thread)
-            self._emit(kernels.CUBLAS_WORKSPACE_BYTES, f"cublas workspace ({thread})", "workspace")
+            self._emit(self.workspace_bytes, f"cublas workspace ({thread})", "workspace")
 
     def label(self, tensor: torch.Tensor, kind: str, owner: str = "") -> None:
         """Say what a storage is for; it is counted first if it is new."""

@@ -1,0 +1,238 @@
+"""The dry run: against measured cards, against real training on the CPU, and the laws of its parts."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("transformers")
+pytest.importorskip("peft")
+pytest.importorskip("bitsandbytes")
+
+from advisor.errors import UnsupportedError
+from advisor.hub import load_model
+from advisor.trace import timeline, trace
+from advisor.trace.cut import find_cut
+from advisor.trace.dry_run import Settings, record_on_cpu, summarise
+from advisor.trace.isolation import libraries_untouched
+from advisor.values import Attention, Loss, Method, ModelSpec, Optimizer, Phase, Plan, Stack, Term
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+ATTENTION_LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj")
+QWEN_15 = "Qwen/Qwen2.5-1.5B-Instruct"
+MIB = 1024**2
+
+
+def tiny(model_type: str = "llama", layers: int = 6, **more: object) -> ModelSpec:
+    """A model small enough to train for real; only its config is read."""
+    config = {
+        "model_type": model_type,
+        "architectures": ["LlamaForCausalLM"],
+        "hidden_size": 128,
+        "intermediate_size": 352,
+        "num_hidden_layers": layers,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 4,
+        "vocab_size": 1000,
+        "max_position_embeddings": 512,
+        "tie_word_embeddings": False,
+        **more,
+    }
+    like = load_model("meta-llama/Llama-3.2-1B")
+    return like.model_copy(update={"id": f"tiny-{model_type}", "model_type": model_type, "config_json": json.dumps(config)})
+
+
+def plan(**settings: object) -> Plan:
+    method = Method(settings.get("method", "lora"))
+    quantization = {"quantization": "nf4"} if method.is_quantized else {}
+    return Plan(**{"seq_len_tokens": 64, "micro_batch_size": 2, **quantization, **settings})
+
+
+# -- against cards ----------------------------------------------------------------------------------------------------------------
+
+
+# RTX 4080, torch 2.6 (DaoyuanLi2816/can-i-finetune-this, as in profiles/measurements/rtx4080_can_i_finetune_this.json): bytes printed
+# to four decimals of a GiB. The plain loop keeps its outputs.
+@pytest.mark.parametrize(
+    ("model", "settings", "steps", "allocated_bytes", "reserved_bytes"),
+    [
+        ("Qwen/Qwen2.5-0.5B-Instruct", {"seq_len_tokens": 1024}, 3, 3256014707, 4074742848),
+        (QWEN_15, {"method": "qlora", "seq_len_tokens": 1024}, 3, 4339312833, 4678722624),
+        (QWEN_15, {"method": "qlora", "seq_len_tokens": 4096}, 2, 12355332420, 14556288411),
+        ("Qwen/Qwen2.5-7B-Instruct", {"method": "qlora", "seq_len_tokens": 1024}, 2, 10739887846, 12060697664),
+    ],
+)
+def test_peaks_measured_on_a_card(model: str, settings: dict[str, object], steps: int, allocated_bytes: int, reserved_bytes: int) -> None:
+    asked = {
+        "micro_batch_size": 1,
+        "target_modules": ATTENTION_LINEARS,
+        "optimizer": Optimizer.PAGED_ADAMW_8BIT,
+        "stack": Stack.PLAIN,
+        "kbit_prepare": settings.get("method") == "qlora",
+        **settings,
+    }
+    found = trace(load_model(model), plan(**asked), steps=steps).breakdown
+    assert found.peak_allocated_bytes == pytest.approx(allocated_bytes, rel=0.005)
+    assert found.peak_reserved_bytes == pytest.approx(reserved_bytes, rel=0.04)
+    assert found.peak_phase is Phase.BACKWARD
+
+
+# -- against real training on the CPU -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"method": "lora"},
+        {"method": "full"},
+        {"method": "dora"},
+        {"method": "qlora"},
+        {"method": "qdora"},
+        {"method": "qlora", "kbit_prepare": True},
+        {"method": "lora", "gradient_checkpointing": False, "stack": "plain"},
+        {"method": "full", "gradient_checkpointing": False, "autocast": True, "base_dtype": "fp32"},
+        {"method": "lora", "autocast": True},
+        {"method": "lora", "stack": "trl", "loss": "chunked"},
+        {"method": "full", "optimizer": "adafactor"},
+        {"method": "lora", "grad_accum_steps": 2},
+    ],
+    ids=lambda settings: "-".join(str(value) for value in settings.values()),
+)
+def test_the_dry_run_equals_real_training(settings: dict[str, object]) -> None:
+    asked = plan(attention=Attention.EAGER, **settings)
+    steps = Settings(lengths=(64, 64))
+    with libraries_untouched(asked.quantization is not None):
+        real = summarise(*record_on_cpu(tiny(), asked, steps), asked).breakdown
+    dry = trace(tiny(), asked, lengths=(64, 64)).breakdown
+    assert dry.peak_allocated_bytes == pytest.approx(real.peak_allocated_bytes, rel=0.01)
+    assert dry.peak_phase is real.peak_phase
+    for found, held in zip(dry.phases, real.phases, strict=True):
+        assert found.phase is held.phase
+        assert found.allocated_bytes == pytest.approx(held.allocated_bytes, rel=0.01)
+
+
+# -- repetition -------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("settings", [{"method": "qdora"}, {"method": "full"}, {"gradient_checkpointing": False, "stack": "plain"}])
+@pytest.mark.parametrize(
+    "model",
+    ["meta-llama/Llama-3.2-1B", "google/gemma-2-2b", "microsoft/Phi-3-mini-4k-instruct", "allenai/OLMo-2-0425-1B", "gpt2"],
+)
+def test_repeated_layers_equal_the_whole_model(model: str, settings: dict[str, object]) -> None:
+    spec = load_model(model)
+    short = trace(spec, plan(**settings))
+    whole = trace(spec, plan(**settings), repeat_layers=False)
+    assert short.breakdown.phases == whole.breakdown.phases
+    assert short.breakdown.peak_reserved_bytes == whole.breakdown.peak_reserved_bytes
+    assert len(short.stream.events) == len(whole.stream.events)
+
+
+@pytest.mark.parametrize(
+    ("kinds", "layers", "units", "total_units"),
+    [
+        ("a" * 32, (0, 1, 2, 3), (0, 1, 2, 3), 32),
+        ("aab" * 8, tuple(range(12)), (0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3), 8),
+        ("d" + "m" * 30, (0, 1, 2, 3, 4), (0, 0, 1, 2, 3), 30),
+        ("ab" * 6 + "a", (*range(8), 12), (0, 0, 1, 1, 2, 2, 3, 3, 3), 6),
+    ],
+)
+def test_cut(kinds: str, layers: tuple[int, ...], units: tuple[int, ...], total_units: int) -> None:
+    cut = find_cut(list(kinds))
+    assert cut is not None
+    assert (cut.layers, cut.units, cut.total_units) == (layers, units, total_units)
+
+
+@pytest.mark.parametrize("kinds", ["a" * 4, "abcdefgh", ""])
+def test_no_cut_where_it_saves_nothing(kinds: str) -> None:
+    assert find_cut(list(kinds)) is None
+
+
+# -- laws -------------------------------------------------------------------------------------------------------------------------
+
+
+def test_terms_add_up_and_the_timeline_ends_where_the_stream_does() -> None:
+    traced = trace(tiny(), plan())
+    for phase in traced.breakdown.phases:
+        assert sum(term.bytes for term in phase.terms) == traced.layout.peaks[phase.phase].allocated_bytes
+    assert sum(holder.bytes for holder in traced.holders()) == traced.breakdown.peak_allocated_bytes
+    rows = timeline(traced, last_step=False)
+    assert max(row.live_bytes for row in rows) == traced.breakdown.peak_allocated_bytes
+    assert sum(row.delta_bytes for row in rows) == rows[-1].live_bytes
+
+
+def peak(**settings: object) -> int:
+    return trace(tiny(), plan(**settings)).breakdown.peak_allocated_bytes
+
+
+def test_what_a_setting_does_to_the_peak() -> None:
+    assert peak(seq_len_tokens=128) > peak()
+    assert peak(micro_batch_size=4) > peak()
+    assert peak(gradient_checkpointing=False, loss="chunked", stack="trl") > peak(loss="chunked", stack="trl")
+    assert peak(stack="plain") > peak(stack="hf")
+    assert peak(method="full") > peak(method="full", optimizer="sgd")
+    assert peak(adapter_dtype="fp32") > peak(adapter_dtype="bf16")
+
+
+def test_terms_of_a_plan() -> None:
+    def terms(vocab_size: int = 1000, **settings: object) -> dict[Term, int]:
+        return {term.term: term.bytes for term in trace(tiny(vocab_size=vocab_size), plan(**settings)).breakdown.terms}
+
+    assert Term.ADAPTER not in terms(method="full")
+    assert terms(method="qlora")[Term.WEIGHTS] < terms(method="lora")[Term.WEIGHTS]
+    tiled, whole = ({"vocab_size": 100_000, "seq_len_tokens": 256, "loss": loss} for loss in (Loss.CHUNKED, Loss.FULL))
+    assert terms(**tiled).get(Term.LOGITS, 0) < terms(**whole)[Term.LOGITS]
+
+
+def test_lengths_and_reserved_memory() -> None:
+    short, long = trace(tiny(), plan(), lengths=(32, 32)), trace(tiny(), plan(), lengths=(32, 128, 64))
+    assert long.breakdown.peak_allocated_bytes > short.breakdown.peak_allocated_bytes
+    assert len(long.layout.step_reserved_bytes) == 3
+    assert long.breakdown.peak_reserved_bytes >= long.breakdown.peak_allocated_bytes
+
+
+def test_libraries_are_left_as_they_were() -> None:
+    """A dry run in a notebook must not break real training after it."""
+    import bitsandbytes as bnb
+    import torch
+
+    before = torch.nn.functional.scaled_dot_product_attention, torch.nn.functional.softmax, torch.autocast, torch.is_autocast_enabled
+    trace(tiny(), plan(method="qlora", autocast=True, attention="flash"))
+    after = torch.nn.functional.scaled_dot_product_attention, torch.nn.functional.softmax, torch.autocast, torch.is_autocast_enabled
+    assert after == before
+    packed, state = bnb.functional.quantize_4bit(torch.randn(64, 64), quant_type="nf4", compress_statistics=True)
+    assert packed.device.type == state.absmax.device.type == "cpu"
+    assert len(torch.nn.modules.module._global_forward_pre_hooks) == 0
+
+
+# -- refusals and breadth -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("model_type", ["no_such_type", "mamba"])
+def test_what_cannot_be_traced_is_refused_in_one_line(model_type: str) -> None:
+    with pytest.raises(UnsupportedError) as refusal:
+        trace(tiny(model_type), plan())
+    assert f"tiny-{model_type}" in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        "mistralai/Mixtral-8x7B-v0.1",
+        "deepseek-ai/DeepSeek-V2-Lite",
+        "Qwen/Qwen3-30B-A3B",
+        "openai/gpt-oss-20b",
+        "bigscience/bloom-560m",
+        "tiiuae/falcon-7b",
+        "google-bert/bert-base-uncased",
+    ],
+)
+def test_architectures_trace(model: str) -> None:
+    spec = load_model(model)
+    found = trace(spec, plan(seq_len_tokens=128)).breakdown
+    assert found.peak_allocated_bytes > spec.params
+    assert found.versions["transformers"]
