@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -11,9 +12,10 @@ pytest.importorskip("transformers")
 pytest.importorskip("peft")
 pytest.importorskip("bitsandbytes")
 
-from advisor.errors import UnsupportedError
+from advisor.errors import InvalidInputError, UnsupportedError
 from advisor.hub import load_model
 from advisor.trace import timeline, trace
+from advisor.trace.adapters import read_peft_config
 from advisor.trace.cut import find_cut
 from advisor.trace.dry_run import Settings, record_on_cpu, summarise
 from advisor.trace.isolation import libraries_untouched
@@ -236,3 +238,41 @@ def test_architectures_trace(model: str) -> None:
     found = trace(spec, plan(seq_len_tokens=128)).breakdown
     assert found.peak_allocated_bytes > spec.params
     assert found.versions["transformers"]
+
+
+# -- any peft adapter ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"peft_type": "IA3", "target_modules": ["k_proj", "v_proj", "down_proj"], "feedforward_modules": ["down_proj"]},
+        {"peft_type": "VERA", "r": 8, "target_modules": ["q_proj", "o_proj"]},
+        {"peft_type": "OFT", "oft_block_size": 16, "target_modules": ["q_proj"]},
+        {"peft_type": "LOHA", "r": 4, "target_modules": ["q_proj"]},
+        {"peft_type": "PROMPT_TUNING", "num_virtual_tokens": 4},
+        {"peft_type": "LORA", "r": 4, "use_rslora": True, "target_modules": "all-linear"},
+    ],
+    ids=lambda content: content["peft_type"],
+)
+def test_any_adapter(content: dict[str, object], tmp_path: Path) -> None:
+    path = tmp_path / "adapter_config.json"
+    path.write_text(json.dumps({"task_type": "CAUSAL_LM", **content}), encoding="utf-8")
+    terms = {term.term: term.bytes for term in trace(tiny(), plan(), peft_config=read_peft_config(tmp_path)).breakdown.terms}
+    assert terms[Term.ADAPTER] > 0
+    assert terms[Term.OPTIMIZER] > 0
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"peft_type": "NO_SUCH"}'])
+def test_adapter_configs_that_are_refused(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "adapter_config.json"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(InvalidInputError, match=r"adapter_config\.json"):
+        read_peft_config(path)
+
+
+def test_an_adapter_that_does_not_match_the_model_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "adapter_config.json"
+    path.write_text('{"peft_type": "LORA", "task_type": "CAUSAL_LM", "target_modules": ["no_such_layer"]}', encoding="utf-8")
+    with pytest.raises(UnsupportedError, match="no_such_layer"):
+        trace(tiny(), plan(), peft_config=read_peft_config(path))

@@ -1,0 +1,32 @@
+"""Any peft adapter for a dry run, from an `adapter_config.json`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from advisor.errors import InvalidInputError, MissingExtraError
+
+FILE_NAME = "adapter_config.json"
+
+
+def read_peft_config(path: str | Path) -> Any:
+    """The peft config of an `adapter_config.json`, or of the directory that holds it."""
+    try:
+        import peft
+    except ImportError as error:
+        raise MissingExtraError("a peft config needs peft: pip install 'finetune-advisor[torch]'") from error
+    place = Path(path)
+    place = place / FILE_NAME if place.is_dir() else place
+    try:
+        content = json.loads(place.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InvalidInputError(f"peft config: {place} cannot be read as JSON ({error})") from error
+    if not isinstance(content, dict) or "peft_type" not in content:
+        raise InvalidInputError(f"peft config: {place} has no peft_type")
+    content["inference_mode"] = False
+    try:
+        return peft.PeftConfig.from_peft_type(**content)
+    except (KeyError, TypeError, ValueError) as error:
+        raise InvalidInputError(f"peft config: peft {peft.__version__} does not take {place} ({error})") from error
