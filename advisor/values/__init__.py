@@ -4,6 +4,9 @@
 
 Units are in the names (`_bytes`, `_tokens`, `_per_s`); bytes are `int`. Totals and peaks are computed from their parts, so that
 they cannot disagree with them. Unknown keys are errors.
+
+The modules that the main command loads do without `from __future__ import annotations`: pydantic would compile every annotation
+once more from its text, 3 ms of the command.
 """
 
 from advisor.values.advice import (

@@ -1,7 +1,5 @@
 """The answer: every rung priced, the verdict, and what would change it."""
 
-from __future__ import annotations
-
 from enum import Enum
 from typing import Annotated, Literal
 
@@ -35,7 +33,7 @@ class Range(Value):
     source: str
 
     @model_validator(mode="after")
-    def _ordered(self) -> Range:
+    def _ordered(self) -> "Range":
         if not self.low <= self.high:
             raise ValueError("low: must not exceed high")
         return self

@@ -1,7 +1,5 @@
 """A card as a training process sees it."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 from pydantic import Field

@@ -1,7 +1,5 @@
 """What a plan needs: bytes by term and phase, and the interval beside them."""
 
-from __future__ import annotations
-
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
@@ -16,9 +14,10 @@ class Computed(Value):
     @model_validator(mode="before")
     @classmethod
     def _drop_computed(cls, data: Any) -> Any:
-        if not isinstance(data, dict):
+        computed = cls.model_computed_fields
+        if not isinstance(data, dict) or computed.keys().isdisjoint(data):
             return data
-        return {key: value for key, value in data.items() if key not in cls.model_computed_fields}
+        return {key: value for key, value in data.items() if key not in computed}
 
 
 MOVING_TERMS = frozenset({Term.ACTIVATIONS, Term.LOGITS, Term.TEMPORARIES})

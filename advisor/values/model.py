@@ -1,7 +1,5 @@
 """A model's shape: what LoRA can wrap, what bitsandbytes can quantise, what a forward pass computes."""
 
-from __future__ import annotations
-
 from functools import cached_property
 from typing import Literal
 

@@ -1,7 +1,5 @@
 """A plan: the whole training set-up."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 from pydantic import Field, model_validator
@@ -61,7 +59,7 @@ class Plan(Value):
     sharding: Sharding = Sharding.NONE
 
     @model_validator(mode="after")
-    def _consistent(self) -> Plan:
+    def _consistent(self) -> "Plan":
         if self.method.is_quantized and self.quantization is None:
             raise ValueError(f"quantization: {self.method.value} needs one of nf4, fp4, int8")
         if self.method is Method.FULL and self.quantization is not None:

@@ -1,7 +1,5 @@
 """What was asked for: every option of a plan, None where the choice is left to the tool."""
 
-from __future__ import annotations
-
 from enum import Enum
 from typing import Annotated, Any
 

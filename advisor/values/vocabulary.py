@@ -1,7 +1,5 @@
 """The words that every part of the tool shares: the base value and the closed enumerations, parsed once at the edge."""
 
-from __future__ import annotations
-
 from enum import Enum
 from typing import Annotated
 
