@@ -1,6 +1,6 @@
 """The symbolic tape against steps small enough to count by hand."""
 
-from advisor.memory.tape import ZERO, Moment, Size, Tape, Tensor, backward, forward, upper
+from advisor.memory.tape import ZERO, Size, Tape, Tensor, backward, forward, highest
 
 H = Size(100)
 """A tensor of 100 bytes per token."""
@@ -91,5 +91,10 @@ def test_an_argument_lives_until_its_call_returns():
 
 
 def test_only_possible_peaks_survive():
-    small, wide, tall = Moment(Size(1, 0, 1), ZERO), Moment(Size(9, 0, 1), ZERO), Moment(Size(1, 0, 9), ZERO)
-    assert set(upper([small, wide, tall])) == {wide, tall}
+    small, wide, tall = Size(1, 0, 1), Size(9, 0, 1), Size(1, 0, 9)
+    assert highest([small, wide, tall]) == (wide, tall)
+
+
+def test_peaks_come_in_their_order_and_once():
+    low, high, pairs = Size(1), Size(2), Size(0, 1)
+    assert highest([low, pairs, high, high]) == (pairs, high)

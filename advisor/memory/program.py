@@ -6,7 +6,7 @@ stack runs them. It depends on the model and on the plan's kind, not on the batc
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ from advisor.memory.attention import Kernel
 from advisor.memory.blocks import block_tape
 from advisor.memory.head import head_tape
 from advisor.memory.layers import Setting
-from advisor.memory.tape import ZERO, Size, Tape, Tensor, Walk, backward, forward, upper
+from advisor.memory.tape import ZERO, Size, Tape, Tensor, Walk, backward, forward, highest
 from advisor.values import Block, Loss, ModelSpec
 
 
@@ -133,8 +133,8 @@ def compile_program(model: ModelSpec, setting: Setting, kernel: Kernel, loop: Lo
         # `enable_input_require_grads` makes the embeddings' output a leaf: it and its gradient live as long as the graph does
         outlives = outlives.plus(head.entry, 2)
     return Program(
-        forward=upper(_forward_stations(step)),
-        backward=upper(_backward_stations(step)),
+        forward=_peaks(_forward_stations(step)),
+        backward=_peaks(_backward_stations(step)),
         outlives_backward=outlives,
         head_transients=tuple({moment.live for moment in (*head.forward.peaks, *head.backward.peaks)}),
         block_transients=tuple({size for layer, _ in step.runs for size in _block_transients(layer, loop)}),
@@ -201,3 +201,11 @@ def _layer_stations(step: _Step, layer: _Layer, before: Size, gradient_bytes: in
             yield Station(base.plus(layer.back.waiting).plus(moment.live), before.plus(moment.kept), step.held, gradient_bytes)
     for moment in layer.back.peaks:
         yield Station(base.plus(moment.live), before.plus(moment.kept), step.held, gradient_bytes)
+
+
+def _peaks(stations: Iterable[Station]) -> tuple[Station, ...]:
+    """Stations that are the highest for some batch shape; the first of equal ones."""
+    by_size: dict[Size, Station] = {}
+    for station in stations:
+        by_size.setdefault(station.live, station)
+    return tuple(by_size[size] for size in highest(by_size))

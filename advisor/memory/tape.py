@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
+from typing import NamedTuple
 
 
 class Size(NamedTuple):
@@ -73,30 +73,18 @@ class Moment(NamedTuple):
     kept: Size
 
 
-if TYPE_CHECKING:
-
-    class _HasLive(Protocol):
-        @property
-        def live(self) -> Size: ...
-
-
-AnyMoment = TypeVar("AnyMoment", bound="_HasLive")
-
-
-def upper(moments: Iterable[AnyMoment]) -> tuple[AnyMoment, ...]:
-    """The moments that can be the highest for some shape: those not exceeded in every coefficient by another."""
-    first: dict[Size, AnyMoment] = {}
-    for moment in moments:
-        first.setdefault(moment.live, moment)
-    highest: list[Size] = []
-    for size in sorted(first, reverse=True):  # by bytes per token, so that only those before it can exceed a size
+def highest(sizes: Iterable[Size]) -> tuple[Size, ...]:
+    """Those that can be the largest for some shape, not exceeded in every coefficient by another; in the order in which they came."""
+    found: list[Size] = []
+    different = dict.fromkeys(sizes)
+    for size in sorted(different, reverse=True):  # by bytes per token, so that only those before it can exceed a size
         _, per_pair, constant = size
-        for _, other_per_pair, other_constant in highest:
+        for _, other_per_pair, other_constant in found:
             if other_per_pair >= per_pair and other_constant >= constant:
                 break
         else:
-            highest.append(size)
-    return tuple(moment for size, moment in first.items() if size in highest)
+            found.append(size)
+    return tuple(size for size in different if size in found)
 
 
 class Tensor:
@@ -184,7 +172,7 @@ def forward(tape: Tape, entry: Tensor, *, keep: bool, entry_held: bool) -> Walk:
     live, kept = Sum(), ZERO
     if not entry_held:
         live.add(entry.size)
-    peaks: list[Moment] = []
+    moments: dict[Size, Size] = {}
     dying: dict[int, list[Tensor]] = {} if entry_held else {entry.last_use: [entry]}
     counted: set[int] = set()
     for index, op in enumerate(tape.ops):
@@ -198,14 +186,14 @@ def forward(tape: Tape, entry: Tensor, *, keep: bool, entry_held: bool) -> Walk:
                     live.add(tensor.size)
                 counted.add(id(tensor))
                 kept = kept.plus(tensor.size)
-        peaks.append(Moment(live.with_scratch(op.forward_scratch), kept))
+        moments.setdefault(live.with_scratch(op.forward_scratch), kept)
         if output.last_use >= 0:
             dying.setdefault(output.last_use, []).append(output)
         for tensor in dying.pop(index, ()):
             # a tensor that a later operation keeps is kept by one of its users, which have all run by its last use
             if not (keep and id(tensor) in counted):
                 live.remove(tensor.size)
-    return Walk(upper(peaks), kept)
+    return Walk(_peaks(moments), kept)
 
 
 def backward(tape: Tape, kept_size: Size, gradient: Size) -> Walk:
@@ -222,7 +210,7 @@ def backward(tape: Tape, kept_size: Size, gradient: Size) -> Walk:
     live.add(kept_size)
     live.add(gradient)
     waiting: Size | None = None
-    peaks: list[Moment] = [Moment(live.size(), kept)]
+    moments = {live.size(): kept}
     for op in reversed(tape.ops):
         incoming = grads.pop(id(op.output), None)
         if incoming is None:
@@ -246,7 +234,7 @@ def backward(tape: Tape, kept_size: Size, gradient: Size) -> Walk:
                 grads[id(tensor)] = made
         live.constant += op.parameter_gradient_bytes
         parameter_gradients += op.parameter_gradient_bytes
-        peaks.append(Moment(live.with_scratch(op.backward_scratch), kept))
+        moments.setdefault(live.with_scratch(op.backward_scratch), kept)
         for size, storage in done:
             holders[storage] -= 1
             if holders[storage] == 0:
@@ -256,4 +244,9 @@ def backward(tape: Tape, kept_size: Size, gradient: Size) -> Walk:
             if keepers[id(tensor)] == 0:
                 live.remove(tensor.size)
                 kept = kept.plus(tensor.size, -1)
-    return Walk(upper(peaks), Size(constant=parameter_gradients), waiting or ZERO)
+    return Walk(_peaks(moments), Size(constant=parameter_gradients), waiting or ZERO)
+
+
+def _peaks(moments: dict[Size, Size]) -> tuple[Moment, ...]:
+    """From what was alive at each instant of a walk, and the part of it that was kept; the first of equal instants."""
+    return tuple(Moment(live, moments[live]) for live in highest(moments))
