@@ -19,25 +19,25 @@ class Fact(NamedTuple):
 
 
 @cache
-def _rows(kind: str) -> dict[str, dict[str, Any]]:
-    return {row["id"]: row for row in profiles.read("methods") if row.get("kind") == kind}
+def _rows(file: str) -> dict[str, dict[str, Any]]:
+    return {row["id"]: row for row in profiles.read(f"methods/{file}")}
 
 
 def threshold(name: str) -> float:
     """The value alone, for a comparison."""
-    return float(_rows("threshold")[name]["value"])
+    return float(_rows("thresholds")[name]["value"])
 
 
 def fact(name: str) -> Fact:
-    row = _rows("fact")[name]
+    row = _rows("facts")[name]
     return Fact(row["id"], row["statement"], row["source"], row["url"], row["confidence"])
 
 
 def say(name: str, **values: object) -> str:
     """A sentence with its placeholders filled in."""
-    return str(_rows("text")[name]["text"]).format(**values)
+    return str(_rows("texts")[name]["text"]).format(**values)
 
 
 def evidence(name: str) -> tuple[str, ...]:
     """Ids of the facts that a sentence stands on."""
-    return tuple(_rows("text")[name]["evidence"])
+    return tuple(_rows("texts")[name]["evidence"])

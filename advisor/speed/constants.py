@@ -21,5 +21,5 @@ class Bounds(NamedTuple):
 @cache
 def bounds(name: str) -> Bounds:
     """The row of that id. A name that is missing is a mistake in the package, not of the user."""
-    row = next(row for row in profiles.read("methods") if row.get("kind") == "speed" and row["id"] == name)
+    row = next(row for row in profiles.read("methods/speed") if row["id"] == name)
     return Bounds(float(row["low"]), float(row["high"]), row["source"], tuple(row["evidence"]))
