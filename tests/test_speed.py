@@ -306,8 +306,8 @@ def test_dora_is_as_published(method: Method, targets: tuple[str, ...], low: flo
 
 # ---- published runs ----
 # Seconds of one optimizer step. "inside" rows must lie in the range. The ends of the rates were set with the A100, RTX 3090, RTX 4090 and
-# the slowest L40S run in view; RTX 4080, RTX A6000, H100 and the DoRA and MLP runs were held back in the first round. Rows marked False are outside, with the
-# reason: they say where the range ends.
+# the slowest L40S run in view; RTX 4080, RTX A6000, H100 and the DoRA and MLP runs were held back in the first round. Rows marked False
+# are outside, with the reason: they say where the range ends.
 QKVO = ("q_proj", "k_proj", "v_proj", "o_proj")
 MLP = ("gate_proj", "up_proj", "down_proj")
 SMALL = Plan(rank=16, target_modules=QKVO, optimizer=Optimizer.PAGED_ADAMW_8BIT, seq_len_tokens=1024)
