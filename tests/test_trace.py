@@ -119,10 +119,20 @@ def test_the_dry_run_equals_real_training(settings: dict[str, object]) -> None:
 # -- repetition -------------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("settings", [{"method": "qdora"}, {"method": "full"}, {"gradient_checkpointing": False, "stack": "plain"}])
+FULL, PLAIN = {"method": "full"}, {"gradient_checkpointing": False, "stack": "plain"}
+
+
 @pytest.mark.parametrize(
-    "model",
-    ["meta-llama/Llama-3.2-1B", "google/gemma-2-2b", "microsoft/Phi-3-mini-4k-instruct", "allenai/OLMo-2-0425-1B", "gpt2"],
+    ("model", "settings"),
+    [
+        ("meta-llama/Llama-3.2-1B", {"method": "qdora"}),
+        ("meta-llama/Llama-3.2-1B", FULL),
+        ("google/gemma-2-2b", PLAIN),
+        ("microsoft/Phi-3-mini-4k-instruct", FULL),
+        ("allenai/OLMo-2-0425-1B", PLAIN),
+        ("gpt2", {"method": "qlora"}),
+        ("allenai/OLMoE-1B-7B-0924", {}),
+    ],
 )
 def test_repeated_layers_equal_the_whole_model(model: str, settings: dict[str, object]) -> None:
     spec = load_model(model)
