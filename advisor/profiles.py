@@ -6,7 +6,7 @@ In a source tree or an editable install they are the top-level folder; in a whee
 from __future__ import annotations
 
 import json
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ def read(kind: str) -> tuple[dict[str, Any], ...]:
     return tuple(row for path in _paths(kind) for row in json.loads(path.read_bytes()))
 
 
+@lru_cache(maxsize=256)
 def naming(kind: str, text: str) -> tuple[dict[str, Any], ...]:
     """As `read`, of the files alone in which `text` stands, in any case: most of a look-up's time is parsing the others."""
     wanted = text.lower().encode()

@@ -158,6 +158,11 @@ def test_names_are_unique() -> None:
     assert [name for name, count in counts.items() if count > 1] == []
 
 
+def test_the_quick_way_finds_every_covered_name() -> None:
+    missed = [name for row, name in ALL_NAMES if row.covered and hub._spelt(name.upper()) != (row, name, "known name")]
+    assert missed == []
+
+
 def test_profiles_are_sorted_and_tell_their_source() -> None:
     for kind in ("models", "not_covered"):
         for path in sorted((profiles.ROOT / kind).glob("*.json")):

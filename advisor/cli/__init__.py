@@ -8,9 +8,6 @@ from __future__ import annotations
 import gc
 import os
 import sys
-from contextlib import suppress
-from importlib import import_module
-from types import ModuleType
 
 # Judgement: above what a short command allocates (200,000 objects), so that only the long ones collect.
 GC_THRESHOLD = 500_000
@@ -19,20 +16,9 @@ EXIT_INTERRUPTED = 130
 
 
 def _start_quickly() -> None:
-    """Most of the time to an answer is imports: no collections meanwhile, and no search for pydantic plugins.
-
-    pydantic imports importlib.metadata, with the whole of email, only for that search (2.14 plugin/_loader.py): 12 of 250 ms.
-    """
+    """Most of the time to an answer is imports: no collections meanwhile, and no search of the environment for pydantic's plugins."""
     gc.set_threshold(GC_THRESHOLD)
-    if "PYDANTIC_DISABLE_PLUGINS" in os.environ or "importlib.metadata" in sys.modules:
-        return
-    os.environ["PYDANTIC_DISABLE_PLUGINS"] = "__all__"
-    nothing_installed = ModuleType("importlib.metadata")
-    nothing_installed.__dict__["entry_points"] = tuple
-    sys.modules["importlib.metadata"] = nothing_installed
-    with suppress(ImportError):
-        import_module("pydantic.plugin._loader")
-    del sys.modules["importlib.metadata"]
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
 
 
 def main() -> None:
