@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from advisor.ladder.learning_rate import show, sweep
 from advisor.ladder.plain_loop import OPTIMIZERS, loop_lines
 from advisor.ladder.snippet_parts import call, text, torch_dtype
+from advisor.stacks.emit import yaml_config
 from advisor.values import ALL_LINEAR, Attention, DType, Loss, Method, ModelSpec, Plan, Quantization, Sharding, Stack, Task
 
 NO_REENTRANT = {"use_reentrant": False}
@@ -22,7 +23,11 @@ _HEADS = (("ForMaskedLM", "AutoModelForMaskedLM", None), ("ForSequenceClassifica
 
 
 def snippet(model: ModelSpec, plan: Plan, task: Task | None = None) -> str:
-    """The plan as Python for its stack. Reading the data is left to the user, everything that changes a byte is not."""
+    """The plan as Python for its stack, or as the stack's own file. The data is left to the user, everything that changes a byte is not."""
+    if plan.stack in (Stack.AXOLOTL, Stack.LLAMAFACTORY):
+        return yaml_config(plan, model.id, show(sweep(model, plan.method, task).mid))
+    if plan.stack in (Stack.MS_SWIFT, Stack.TORCHTUNE):
+        return f"# configurations of {plan.stack.value} are read (advise check), not written\n"
     sections = (
         _imports(model, plan),
         _model(model, plan),

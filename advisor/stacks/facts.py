@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Generic, NamedTuple, TypeVar
 
-from advisor.values.vocabulary import DType, Loss, Optimizer, Stack
+from advisor.values.vocabulary import DType, Loss, Optimizer, Quantization, Stack
+
+FOUR_BIT = (Quantization.NF4, Quantization.FP4)
+"""Kinds of which the quantisation constants can be quantised too."""
 
 T = TypeVar("T")
 
@@ -23,6 +26,10 @@ class StackDefaults(NamedTuple):
 
     stack: Stack
     label: str
+    package: str
+    """Distribution whose version decides; empty for a loop of one's own."""
+    version: str
+    """Release of the package that the defaults were read in; those of other releases are rows of profiles/stacks/."""
     optimizer: Default[Optimizer]
     loss: Default[Loss]
     losses: tuple[Loss, ...]
@@ -36,6 +43,13 @@ class StackDefaults(NamedTuple):
     quantized_checkpointing: Default[bool]
     autocast: Default[bool]
     """Whether forward runs under torch.autocast when the weights are 16-bit already."""
+    full_autocast: Default[bool]
+    """The same where every weight is trained in 16 bit."""
     logits_alive_in_backward: Default[bool]
     """Whether the loop still holds the model's outputs, and so the logits, while backward runs."""
     kv_cache_in_outputs: Default[bool]
+    weights_dtype: Default[DType | None]
+    """Type that weights are loaded in where a config does not say it; None: as they were saved."""
+
+    def version_at_least(self, release: tuple[int, ...]) -> bool:
+        return tuple(map(int, self.version.split("."))) >= release if self.version else True

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from pydantic import ValidationError
 
 from advisor.errors import InvalidInputError
-from advisor.stacks.facts import StackDefaults
+from advisor.stacks.facts import FOUR_BIT, StackDefaults
 from advisor.stacks.known import defaults_of
 from advisor.stacks.targets import check_rank, check_targets, without_stacked
 from advisor.values.card import GpuSpec
@@ -64,7 +64,7 @@ def default_plan(method: Method, model: ModelSpec, gpu: GpuSpec | None, request:
             autocast=numbers.autocast,
             autocast_dtype=numbers.autocast_dtype,
             quantization=quantization,
-            double_quant=_given(request.double_quant, quantization is not None),
+            double_quant=quantization in FOUR_BIT and _given(request.double_quant, True),
             kbit_prepare=quantization is not None and _given(request.kbit_prepare, stack.kbit_prepare.value),
             optimizer=request.optimizer or stack.optimizer.value,
             micro_batch_size=micro_batch,
@@ -111,7 +111,7 @@ def _numbers(method: Method, gpu: GpuSpec | None, request: Request, stack: Stack
         case Precision.FP16:
             return _Numbers(DType.FP16, method is not Method.FULL, DType.FP16)
         case Precision.BF16:
-            return _Numbers(DType.BF16, stack.autocast.value, DType.BF16)
+            return _Numbers(DType.BF16, (stack.full_autocast if method is Method.FULL else stack.autocast).value, DType.BF16)
 
 
 def _adapter_dtype(stack: StackDefaults, quantization: Quantization | None, numbers: _Numbers) -> DType:

@@ -53,7 +53,7 @@ class Loop:
         for _ in range(min(self.plan.grad_accum_steps, DISTINCT_MICRO_STEPS)):
             with self.recorder.during(Phase.FORWARD):
                 inputs = batch(self.built, self.plan, seq_len_tokens, self.recorder.device_type)
-            _MICRO_STEPS[self.plan.stack](self, inputs)
+            _MICRO_STEPS.get(self.plan.stack, _hf)(self, inputs)
             if not self.keep_outputs:
                 self.kept = None
             del inputs

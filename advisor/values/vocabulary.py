@@ -101,6 +101,10 @@ class Stack(str, Enum):
     HF = "hf"
     TRL = "trl"
     PLAIN = "plain"
+    AXOLOTL = "axolotl"
+    LLAMAFACTORY = "llamafactory"
+    MS_SWIFT = "ms-swift"
+    TORCHTUNE = "torchtune"
 
 
 class Sharding(str, Enum):

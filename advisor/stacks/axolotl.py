@@ -1,0 +1,236 @@
+"""axolotl: its defaults, its YAML as a plan, a plan as its YAML. Read in axolotl 0.19.
+
+It casts embeddings and norms back to 16 bit after `prepare_model_for_kbit_training`, so that the helper costs nothing at rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from advisor.errors import InvalidInputError, UnsupportedError
+from advisor.stacks import trainer_arguments as common
+from advisor.stacks.facts import FOUR_BIT, Default, StackDefaults
+from advisor.stacks.fields import Fields
+from advisor.stacks.hf import HF, PEFT_ADAPTER_FP32
+from advisor.stacks.reading import Adapter, Around, Batch, Cards, Loop, Reading, Way, Weights, assemble
+from advisor.stacks.trainer_arguments import Notes
+from advisor.stacks.write import Line, number, setting
+from advisor.values.plan import ALL_LINEAR, Plan
+from advisor.values.vocabulary import Attention, DType, Loss, Method, Optimizer, Quantization, Sharding, Stack
+
+AUTOCAST = "axolotl 0.19 core/builders/base.py: bf16, unless it is 'full', becomes the Trainer's bf16, which autocasts"
+
+AXOLOTL = StackDefaults(
+    stack=Stack.AXOLOTL,
+    label="axolotl",
+    package="axolotl",
+    version="0.19",
+    optimizer=Default(Optimizer.ADAMW_FUSED, "axolotl 0.19 utils/schemas/training.py: optimizer='adamw_torch_fused'"),
+    loss=Default(Loss.FULL, "axolotl 0.19: the loss of transformers, unless a plugin replaces it"),
+    losses=(Loss.FULL, Loss.FUSED),
+    adapter_dtype=Default(DType.FP32, PEFT_ADAPTER_FP32),
+    quantized_adapter_dtype=Default(DType.FP32, PEFT_ADAPTER_FP32),
+    kbit_prepare=Default(
+        False,
+        "axolotl 0.19 loaders/model.py: the helper runs, then `_convert_embedding_modules_dtype` casts embeddings and norms back to 16 bit",
+    ),
+    checkpointing=Default(False, "axolotl 0.19 utils/schemas/config.py: gradient_checkpointing=False"),
+    quantized_checkpointing=Default(False, "axolotl 0.19 loaders/model.py: the helper gets gradient_checkpointing as it is set"),
+    autocast=Default(True, AUTOCAST),
+    full_autocast=Default(True, AUTOCAST),
+    logits_alive_in_backward=HF.logits_alive_in_backward,
+    kv_cache_in_outputs=Default(False, "axolotl 0.19 loaders/model.py: use_cache is off in training"),
+    weights_dtype=Default(DType.FP32, "axolotl 0.19 utils/config: float32 where neither bf16 nor fp16 is on"),
+)
+
+SEQUENCE_LEN = 512
+"""utils/schemas/config.py: sequence_len=512."""
+
+_ATTENTION_FLAGS = {
+    "flash_attention": Attention.FLASH,
+    "sdp_attention": Attention.SDPA,
+    "eager_attention": Attention.EAGER,
+    "xformers_attention": Attention.MEM_EFFICIENT,
+}
+_ADAPTERS = ("lora", "qlora")
+_ATTENTION_NAMES = {
+    Attention.FLASH: "flash_attention_2",
+    Attention.SDPA: "sdpa",
+    Attention.EAGER: "eager",
+    Attention.MEM_EFFICIENT: "xformers",
+}
+PLUGIN_LIGER = "axolotl.integrations.liger.LigerPlugin"
+
+
+def model_of(fields: Fields) -> str | None:
+    return fields.text("base_model")
+
+
+def read(fields: Fields, around: Around) -> Reading:
+    """An axolotl YAML as a plan."""
+    notes = Notes()
+    for name in ("base_model", "learning_rate"):
+        fields.raw(name)
+    weights = _weights(fields, around)
+    micro = fields.count("micro_batch_size") or 1
+    batch = Batch(
+        micro, common.sequence(fields.count("sequence_len") or SEQUENCE_LEN, around, notes, "sequence_len"), _accumulation(fields, micro)
+    )
+    adapter, dropout, saved = _adapter(fields, weights)
+    cards = _cards(fields, around, notes)
+    checkpointing = _checkpointing(fields, notes)
+    attention = _attention(fields, around, notes)
+    loop = Loop(common.optimizer(fields, around, notes, "optimizer"), checkpointing, attention, _loss(fields))
+    return Reading(
+        plan=assemble(around, adapter, weights, batch, loop, cards),
+        remarks=tuple(notes.remarks),
+        dropout=dropout,
+        modules_to_save=saved,
+        eval_batch_size=_evaluation(fields, micro),
+        learning_rate=fields.number("learning_rate"),
+        taken=tuple(notes.taken),
+    )
+
+
+def _weights(fields: Fields, around: Around) -> Weights:
+    """utils/config `resolve_dtype`: the type of the weights follows from bf16 and fp16, and so does the autocast."""
+    bf16, fp16 = fields.raw("bf16", "bfloat16"), fields.flag("fp16", "float16")
+    full = isinstance(bf16, str) and bf16.lower() == "full"
+    if bf16 is None or (isinstance(bf16, str) and bf16.lower() == "auto"):
+        bf16 = not fp16 and around.bf16
+        fp16 = fp16 if fp16 is not None else not bf16
+    elif not full:
+        bf16 = fields.flag("bf16", "bfloat16")
+    eight, four = bool(fields.flag("load_in_8bit")), bool(fields.flag("load_in_4bit"))
+    dtype = DType.BF16 if bf16 else DType.FP16 if fp16 or eight else DType.FP32
+    autocast = None if full else DType.BF16 if bf16 else DType.FP16 if fp16 else None
+    if not (eight or four):
+        return Weights(dtype, autocast)
+    if eight and four:
+        raise InvalidInputError(f"{fields.where}: load_in_8bit and load_in_4bit are both on; one of them can be")
+    settings = fields.group("bnb_config_kwargs")
+    kind = settings.text("bnb_4bit_quant_type") or "nf4"
+    double = settings.flag("bnb_4bit_use_double_quant")
+    if eight:
+        return Weights(dtype, autocast, Quantization.INT8)
+    return Weights(dtype, autocast, common.four_bit(fields, kind), double is not False)
+
+
+def _accumulation(fields: Fields, micro: int) -> int:
+    stated, whole = fields.count("gradient_accumulation_steps"), fields.count("batch_size")
+    return stated or (max(1, whole // micro) if whole else 1)
+
+
+def _adapter(fields: Fields, weights: Weights) -> tuple[Adapter | None, float, tuple[str, ...]]:
+    kind = fields.text("adapter")
+    rank, alpha = fields.count("lora_r"), fields.integer("lora_alpha")
+    named, linear = fields.names("lora_target_modules"), fields.flag("lora_target_linear")
+    dora, rslora = bool(fields.flag("peft_use_dora")), bool(fields.flag("peft_use_rslora"))
+    lifted = fields.flag("peft_autocast_adapter_dtype")
+    dropout, saved = fields.number("lora_dropout") or 0.0, fields.names("lora_modules_to_save") or ()
+    if kind is None:
+        return None, 0.0, ()
+    if kind not in _ADAPTERS:
+        raise UnsupportedError(f"{fields.where}: adapter: {kind} is no LoRA; lora, qlora and full fine-tuning can be priced")
+    if rank is None or alpha is None:
+        raise InvalidInputError(f"{fields.where}: {'lora_r' if rank is None else 'lora_alpha'} is missing; axolotl has no default for it")
+    if not named and not linear:
+        raise InvalidInputError(f"{fields.where}: neither lora_target_modules nor lora_target_linear is set: nothing would be adapted")
+    if kind == "qlora" and weights.quantization not in FOUR_BIT:
+        raise InvalidInputError(f"{fields.where}: adapter: qlora needs load_in_4bit: true")
+    dtype = weights.dtype if lifted is False else DType.FP32
+    return Adapter(rank, alpha, (ALL_LINEAR,) if linear else named or (), dora, rslora, dtype), dropout, saved
+
+
+def _checkpointing(fields: Fields, notes: Notes) -> bool:
+    stated = fields.raw("gradient_checkpointing")
+    fields.raw("gradient_checkpointing_kwargs")
+    offloading = fields.raw("activation_offloading")
+    if offloading not in (None, False):
+        notes.unpriced(f"activation_offloading: {offloading}", "moves kept activations to the host; priced as checkpointing", Way.DOWN)
+        return True
+    if isinstance(stated, str) and stated.lower() not in ("true", "false"):
+        notes.unpriced(f"gradient_checkpointing: {stated}", "moves checkpoints to the host; priced as checkpointing", Way.DOWN)
+        return True
+    return bool(fields.flag("gradient_checkpointing"))
+
+
+def _attention(fields: Fields, around: Around, notes: Notes) -> Attention:
+    flags = [kernel for name, kernel in _ATTENTION_FLAGS.items() if fields.flag(name)]
+    return flags[0] if flags and not fields.has("attn_implementation") else common.attention(fields, around, notes)
+
+
+def _loss(fields: Fields) -> Loss:
+    plugins = " ".join(fields.names("plugins") or ())
+    cut = fields.flag("cut_cross_entropy")
+    if fields.flag("liger_fused_linear_cross_entropy") or cut or ("CutCrossEntropyPlugin" in plugins and cut is not False):
+        return Loss.FUSED
+    return Loss.FULL
+
+
+def _cards(fields: Fields, around: Around, notes: Notes) -> Cards:
+    if fields.raw("fsdp_config") is not None and fields.raw("fsdp") is None:
+        around = around._replace(launch=around.launch._replace(fsdp=True))
+    n_gpus = fields.count("dp_shard_size")
+    if n_gpus is not None and around.launch.n_gpus is None:
+        around = around._replace(launch=around.launch._replace(n_gpus=n_gpus, fsdp=n_gpus > 1 or around.launch.fsdp))
+    return common.cards(fields, around, notes)
+
+
+def _evaluation(fields: Fields, micro: int) -> int | None:
+    size = fields.count("eval_batch_size")
+    held_out = (fields.number("val_set_size") or 0) > 0 or fields.raw("test_datasets") is not None
+    return (size or micro) if held_out and fields.text("eval_strategy") != "no" else None
+
+
+def write(plan: Plan, model: str, learning_rate: str, defaults: StackDefaults) -> Iterator[Line]:
+    """The settings of the plan. What axolotl has no setting for is found by reading them again (`emit`)."""
+    yield from (setting("base_model", model), "")
+    if plan.method.has_adapter:
+        yield from _write_adapter(plan)
+    yield from _write_precision(plan)
+    if plan.loss is Loss.FUSED:
+        yield from ("plugins:", f"  - {PLUGIN_LIGER}", setting("liger_fused_linear_cross_entropy", True))
+    yield ""
+    yield setting("sequence_len", plan.seq_len_tokens)
+    yield setting("micro_batch_size", plan.micro_batch_size)
+    yield setting("gradient_accumulation_steps", plan.grad_accum_steps)
+    yield setting("gradient_checkpointing", plan.gradient_checkpointing)
+    yield setting("attn_implementation", _ATTENTION_NAMES[plan.attention])
+    yield setting("optimizer", plan.optimizer.value)
+    yield setting("learning_rate", learning_rate)
+    if plan.sharding is Sharding.FSDP:
+        yield from ("fsdp_version: 2", "fsdp_config:", "  reshard_after_forward: true", "  auto_wrap_policy: TRANSFORMER_BASED_WRAP")
+    yield from ("", "datasets:  # yours", "  - path: data.jsonl", "    type: chat_template", "output_dir: out")
+
+
+def _write_adapter(plan: Plan) -> Iterator[Line]:
+    four = plan.quantization in FOUR_BIT
+    yield setting("adapter", "qlora" if four else "lora")
+    if plan.quantization is not None:
+        yield setting("load_in_4bit" if four else "load_in_8bit", True)
+    if four and plan.quantization is not None and (plan.quantization is not Quantization.NF4 or not plan.double_quant):
+        yield "bnb_config_kwargs:"
+        yield f"  bnb_4bit_quant_type: {plan.quantization.value}"
+        yield f"  bnb_4bit_use_double_quant: {str(plan.double_quant).lower()}"
+    yield setting("lora_r", plan.rank)
+    yield setting("lora_alpha", number(plan.alpha))
+    yield setting("lora_dropout", 0.0)
+    if plan.target_modules == (ALL_LINEAR,):
+        yield setting("lora_target_linear", True)
+    else:
+        yield setting("lora_target_modules", plan.target_modules)
+    if plan.method in (Method.DORA, Method.QDORA):
+        yield setting("peft_use_dora", True)
+    if plan.use_rslora:
+        yield setting("peft_use_rslora", True)
+    if plan.adapter_dtype is not DType.FP32:
+        yield setting("peft_autocast_adapter_dtype", False)
+
+
+def _write_precision(plan: Plan) -> Iterator[Line]:
+    if plan.base_dtype is DType.BF16:
+        yield setting("bf16", True)  # 'full', which does not autocast, is refused by the schema of 0.19
+    else:
+        yield setting("bf16", False)
+        yield setting("fp16", plan.base_dtype is DType.FP16)

@@ -1,0 +1,67 @@
+"""Settings that no reader asked for: those that move memory and are not priced, and those that nobody knows. None is dropped unsaid."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import cache
+from typing import Any
+
+from advisor.profiles import read
+from advisor.stacks.fields import Fields
+from advisor.stacks.reading import Remark, Way
+from advisor.values.vocabulary import Stack
+
+_BASES: Mapping[Stack, tuple[Stack, ...]] = {
+    Stack.TRL: (Stack.TRL, Stack.HF),
+    Stack.LLAMAFACTORY: (Stack.LLAMAFACTORY, Stack.HF),
+    Stack.MS_SWIFT: (Stack.MS_SWIFT, Stack.HF),
+}
+"""Frameworks whose arguments are TrainingArguments and more."""
+_OFF: tuple[Any, ...] = (False, 0, "", "no", "none", "null", "false", [], {})
+_MOST_CANDIDATES = 1
+
+
+@cache
+def _rows(stack: Stack) -> tuple[Mapping[str, Any], ...]:
+    wanted = [base.value for base in _BASES.get(stack, (stack,))]
+    return tuple(row for row in read("stacks") if row["kind"] == "keys" and row["stack"] in wanted)
+
+
+@cache
+def _known(stack: Stack) -> frozenset[str]:
+    return frozenset(name for row in _rows(stack) for name in row["known"].split())
+
+
+def unread_remarks(stack: Stack, fields: Fields) -> Iterator[Remark]:
+    """One remark for each setting that was left over and is not known to leave memory alone."""
+    not_priced = {name: entry for row in _rows(stack) for name, entry in row["not_priced"].items()}
+    for name, value in fields.unread():
+        entry = not_priced.get(name)
+        if entry is not None:
+            if not _is_off(value) and value not in entry.get("unless", ()):
+                yield Remark("not-priced", name, f"{name}: {_short(value)} {entry['why']}", way=Way(entry["way"]))
+        elif name not in _known(stack):
+            yield Remark("unknown-key", name, f"{name} is no setting that is known here: it is not priced", _nearest(name, stack))
+
+
+def _is_off(value: Any) -> bool:
+    return any(value is off or (type(value) is type(off) and value == off) for off in _OFF) or (
+        isinstance(value, str) and value.strip().lower() in ("false", "no", "none", "null", "")
+    )
+
+
+def _short(value: Any) -> str:
+    return (
+        f"({type(value).__name__})"
+        if isinstance(value, (dict, list))
+        else str(value).lower()
+        if isinstance(value, bool)
+        else str(value)[:40]
+    )
+
+
+def _nearest(name: str, stack: Stack) -> str:
+    import difflib
+
+    near = difflib.get_close_matches(name, _known(stack), n=_MOST_CANDIDATES, cutoff=0.75)
+    return f"did you mean {near[0]}?" if near else "if it is spelt right, it may move memory that is not counted"

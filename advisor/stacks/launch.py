@@ -1,0 +1,58 @@
+"""An accelerate configuration: how many processes, what they share, which mixed precision. Read in accelerate 1.15."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from advisor.errors import InvalidInputError
+from advisor.stacks.fields import Fields
+from advisor.stacks.files import read_settings
+from advisor.stacks.reading import Launch
+from advisor.values.vocabulary import DType
+
+MARKS = ("distributed_type", "compute_environment", "num_processes", "num_machines")
+"""Keys of which two say that a file is accelerate's (commands/config/config_args.py)."""
+_PRECISIONS = {"bf16": DType.BF16, "fp16": DType.FP16, "no": DType.FP32, "fp8": DType.BF16}
+
+
+def is_accelerate(values: object) -> bool:
+    return isinstance(values, dict) and sum(name in values for name in MARKS) >= 2
+
+
+def read_accelerate(path: Path) -> Launch:
+    """What `accelerate launch --config_file` would set."""
+    values = read_settings(path).values
+    if not is_accelerate(values):
+        raise InvalidInputError(f"{path} is no accelerate configuration: it has no distributed_type and num_processes")
+    fields = Fields(values, str(path))
+    kind = (fields.text("distributed_type") or "NO").upper()
+    n_gpus = fields.count("num_processes")
+    fsdp, deepspeed = fields.group("fsdp_config"), fields.group("deepspeed_config")
+    stage = deepspeed.integer("zero_stage") if kind == "DEEPSPEED" else None
+    devices = (deepspeed.text("offload_param_device"), deepspeed.text("offload_optimizer_device"))
+    offload = any(device not in (None, "none") for device in devices) or bool(fsdp.flag("fsdp_offload_params"))
+    stated = fields.raw("mixed_precision")
+    word = "no" if stated is False else str(stated or "no").lower()
+    if word not in _PRECISIONS:
+        raise InvalidInputError(f"{path}: mixed_precision is {word!r}; it must be no, bf16, fp16 or fp8")
+    return Launch(
+        n_gpus=n_gpus,
+        fsdp=kind == "FSDP",
+        zero_stage=stage,
+        offload=offload,
+        precision=None if word == "no" else _PRECISIONS[word],
+        source=str(path),
+    )
+
+
+def beside(path: Path) -> Path | None:
+    """The accelerate configuration that lies in the same folder, if exactly one does."""
+    try:
+        found = [other for other in sorted(path.parent.iterdir()) if other != path and _named_so(other)]
+    except OSError:
+        return None
+    return found[0] if len(found) == 1 else None
+
+
+def _named_so(path: Path) -> bool:
+    return path.suffix in (".yaml", ".yml") and "accelerate" in path.stem.lower() and path.is_file()

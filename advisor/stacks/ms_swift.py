@@ -1,0 +1,112 @@
+"""ms-swift: its defaults, its arguments (YAML, JSON or `swift sft` in a script) as a plan. Read in ms-swift 4.6."""
+
+from __future__ import annotations
+
+from advisor.errors import UnsupportedError
+from advisor.stacks import trainer_arguments as common
+from advisor.stacks.facts import Default, StackDefaults
+from advisor.stacks.fields import Fields
+from advisor.stacks.hf import HF, PEFT_ADAPTER_FP32
+from advisor.stacks.reading import Adapter, Around, Batch, Cards, Loop, Reading, Way, Weights, assemble
+from advisor.stacks.trainer_arguments import Notes
+from advisor.stacks.words import dtype_named, saved_dtype
+from advisor.values.plan import ALL_LINEAR
+from advisor.values.vocabulary import DType, Loss, Quantization, Stack
+
+CHECKPOINTING = "ms-swift 4.6 trainers/arguments.py: gradient_checkpointing=True"
+AUTOCAST = "ms-swift 4.6 arguments/base_args/model_args.py: bf16 or fp16 of the Trainer follows the type of the weights"
+
+MS_SWIFT = StackDefaults(
+    stack=Stack.MS_SWIFT,
+    label="ms-swift",
+    package="ms-swift",
+    version="4.6",
+    optimizer=HF.optimizer,
+    loss=Default(Loss.FULL, "ms-swift 4.6 trainers/seq2seq_trainer.py: the loss of transformers"),
+    losses=(Loss.FULL, Loss.FUSED),
+    adapter_dtype=Default(DType.FP32, PEFT_ADAPTER_FP32),
+    quantized_adapter_dtype=Default(DType.FP32, PEFT_ADAPTER_FP32),
+    kbit_prepare=Default(False, "ms-swift 4.6 pipelines/train/tuner.py: the helper of peft is not called"),
+    checkpointing=Default(True, CHECKPOINTING),
+    quantized_checkpointing=Default(True, CHECKPOINTING),
+    autocast=Default(True, AUTOCAST),
+    full_autocast=Default(True, AUTOCAST),
+    logits_alive_in_backward=HF.logits_alive_in_backward,
+    kv_cache_in_outputs=HF.kv_cache_in_outputs,
+    weights_dtype=Default(None, "ms-swift 4.6 model/utils.py get_default_torch_dtype: the type that config.json states"),
+)
+
+RANK, ALPHA, DROPOUT, EFFECTIVE_BATCH = 8, 32.0, 0.05, 16
+"""arguments/tuner_args.py: lora_rank, lora_alpha, lora_dropout; trainers/arguments.py: accumulation that makes 16 sequences."""
+
+
+def model_of(fields: Fields) -> str | None:
+    return fields.text("model", "model_id_or_path")
+
+
+def read(fields: Fields, around: Around) -> Reading:
+    """Arguments of `swift sft` as a plan."""
+    notes = Notes()
+    for name in ("model", "model_id_or_path"):
+        fields.raw(name)
+    kind = fields.text("tuner_type", "train_type", "sft_type") or "lora"
+    if kind not in ("lora", "full"):
+        raise UnsupportedError(f"{fields.where}: tuner_type: {kind} cannot be priced; lora and full can")
+    weights = _weights(fields, around, notes)
+    adapter = _adapter(fields)
+    micro = fields.count("per_device_train_batch_size", "batch_size") or 1
+    cards = _cards(fields, around, notes)
+    accumulation = fields.count("gradient_accumulation_steps") or max(1, -(-EFFECTIVE_BATCH // (micro * cards.n)))
+    seq = common.sequence(fields.count("max_length"), around, notes, "max_length")
+    optimizer = common.optimizer(fields, around, notes)
+    checkpointing = common.checkpointing(fields, around, notes)
+    loss = Loss.FUSED if fields.flag("use_liger_kernel") else around.defaults.loss.value
+    loop = Loop(optimizer, checkpointing, common.attention(fields, around, notes, "attn_impl"), loss)
+    dropout, saved = fields.number("lora_dropout"), fields.names("modules_to_save") or ()
+    return Reading(
+        plan=assemble(around, adapter if kind == "lora" else None, weights, Batch(micro, seq, accumulation), loop, cards),
+        remarks=tuple(notes.remarks),
+        dropout=0.0 if kind == "full" else DROPOUT if dropout is None else dropout,
+        modules_to_save=saved if kind == "lora" else (),
+        eval_batch_size=_evaluation(fields),
+        learning_rate=fields.number("learning_rate"),
+        taken=tuple(notes.taken),
+    )
+
+
+def _weights(fields: Fields, around: Around, notes: Notes) -> Weights:
+    """The type of the weights decides the autocast, unless bf16 or fp16 says otherwise; fp32 weights run under fp16 autocast."""
+    dtype = common.weights_dtype(fields.text("torch_dtype", "dtype"), saved_dtype(around.model), notes, "torch_dtype")
+    follows = DType.BF16 if dtype is DType.BF16 else DType.FP16
+    bf16, fp16 = fields.flag("bf16"), fields.flag("fp16")
+    stated = bf16 is not None or fp16 is not None
+    amp = common.autocast(fields, around) if stated else follows
+    bits, method = fields.integer("quant_bits", "quantization_bit"), fields.text("quant_method")
+    kind, double = fields.text("bnb_4bit_quant_type") or "nf4", fields.flag("bnb_4bit_use_double_quant")
+    fields.raw("bnb_4bit_compute_dtype", "bnb_4bit_quant_storage")
+    if not bits:
+        return Weights(dtype, amp)
+    if (method or "bnb") != "bnb" or bits not in (4, 8):
+        notes.unpriced(f"quant_method: {method}, {bits} bit", "is priced as bitsandbytes with 4 or 8 bit, whichever is above", Way.EITHER)
+    return Weights(dtype, amp, Quantization.INT8 if bits > 4 else common.four_bit(fields, kind), double is not False)
+
+
+def _adapter(fields: Fields) -> Adapter:
+    rank, alpha = fields.count("lora_rank") or RANK, fields.number("lora_alpha") or ALPHA
+    targets = fields.names("target_modules", "lora_target_modules") or (ALL_LINEAR,)
+    stated = fields.text("lora_dtype")
+    dtype = (dtype_named(stated) if stated else None) or DType.FP32
+    dora, rslora = bool(fields.flag("use_dora")), bool(fields.flag("use_rslora"))
+    return Adapter(rank, alpha, (ALL_LINEAR,) if ALL_LINEAR in targets else targets, dora, rslora, dtype)
+
+
+def _cards(fields: Fields, around: Around, notes: Notes) -> Cards:
+    """deepspeed and fsdp are files, or the short names zero2, zero3, zero3_offload, fsdp2 (swift/config)."""
+    return common.cards(fields, around, notes)
+
+
+def _evaluation(fields: Fields) -> int | None:
+    """The evaluation strategy follows that of saving, where there is data for it."""
+    size = fields.count("per_device_eval_batch_size") or 1
+    has_data = fields.raw("val_dataset") is not None or (fields.number("split_dataset_ratio") or 0) > 0
+    return size if has_data and fields.text("eval_strategy") != "no" else None

@@ -1,0 +1,176 @@
+"""What a trainer's file was taken to mean: the plan, and everything in the file that the plan does not say."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import NamedTuple
+
+from pydantic import ValidationError
+
+from advisor.errors import InvalidInputError
+from advisor.stacks.facts import FOUR_BIT, StackDefaults
+from advisor.stacks.first_plan import ALPHA_PER_RANK, FIRST_RANK
+from advisor.values.card import GpuSpec
+from advisor.values.model import ModelSpec
+from advisor.values.plan import ALL_LINEAR, Plan
+from advisor.values.vocabulary import Attention, DType, Loss, Method, Optimizer, Quantization, Sharding
+
+
+class Way(str, Enum):
+    """Which way something that is not priced moves the memory."""
+
+    UP = "up"
+    DOWN = "down"
+    EITHER = "either"
+
+
+class Remark(NamedTuple):
+    """Something that the reader of a file has to be told. The id is stable."""
+
+    id: str
+    key: str
+    text: str
+    hint: str = ""
+    way: Way | None = None
+    """None: the price holds."""
+
+
+class Launch(NamedTuple):
+    """What the launcher decides: an accelerate configuration, a command line, or nobody."""
+
+    n_gpus: int | None = None
+    fsdp: bool = False
+    zero_stage: int | None = None
+    offload: bool = False
+    precision: DType | None = None
+    """Type of the autocast; FP32 where it is switched off."""
+    source: str = ""
+
+
+class Around(NamedTuple):
+    """What a file is read with: the model that it names, the card, the launcher, and what the user says beside it."""
+
+    model: ModelSpec
+    gpu: GpuSpec | None
+    defaults: StackDefaults
+    launch: Launch = Launch()
+    seq_len: int | None = None
+    folder: str = "."
+    """Where the file lies: other files are named relative to it."""
+
+    @property
+    def bf16(self) -> bool:
+        return self.gpu is None or self.gpu.bf16_supported
+
+
+class Adapter(NamedTuple):
+    """The adapter, or none."""
+
+    rank: int = FIRST_RANK
+    alpha: float = ALPHA_PER_RANK * FIRST_RANK
+    targets: tuple[str, ...] = (ALL_LINEAR,)
+    dora: bool = False
+    rslora: bool = False
+    dtype: DType = DType.FP32
+
+
+class Weights(NamedTuple):
+    """Types of the base weights and of the computation."""
+
+    dtype: DType
+    autocast: DType | None = None
+    quantization: Quantization | None = None
+    double_quant: bool = False
+    kbit_prepare: bool = False
+
+
+class Batch(NamedTuple):
+    micro: int
+    seq: int
+    accumulation: int
+
+
+class Loop(NamedTuple):
+    optimizer: Optimizer
+    checkpointing: bool
+    attention: Attention
+    loss: Loss
+
+
+class Cards(NamedTuple):
+    n: int = 1
+    sharding: Sharding = Sharding.NONE
+
+
+class Reading(NamedTuple):
+    """The plan of a file, and what stands beside it."""
+
+    plan: Plan
+    remarks: tuple[Remark, ...] = ()
+    dropout: float = 0.0
+    modules_to_save: tuple[str, ...] = ()
+    """Modules that are trained whole beside the adapter."""
+    eval_batch_size: int | None = None
+    """Sequences per card in evaluation; None where nothing is evaluated during training."""
+    learning_rate: float | None = None
+    taken: tuple[str, ...] = ()
+    """What was left out and what it was taken to be, one line each."""
+
+
+def assemble(around: Around, adapter: Adapter | None, weights: Weights, batch: Batch, loop: Loop, cards: Cards) -> Plan:
+    """The plan of these parts. What has no meaning for the method has its default, so that equal set-ups are equal plans."""
+    defaults, quantized = around.defaults, weights.quantization is not None
+    if adapter is None and weights.quantization is not None:
+        raise InvalidInputError(f"a base in {weights.quantization.value} is trained through an adapter; the file has none")
+    held = adapter or Adapter()
+    try:
+        return Plan(
+            method=_method(adapter, quantized),
+            rank=held.rank,
+            alpha=held.alpha,
+            target_modules=held.targets,
+            use_rslora=held.rslora,
+            adapter_dtype=held.dtype,
+            base_dtype=weights.dtype,
+            autocast=weights.autocast is not None,
+            autocast_dtype=weights.autocast or (DType.FP16 if weights.dtype is DType.FP16 else DType.BF16),
+            quantization=weights.quantization,
+            double_quant=weights.quantization in FOUR_BIT and weights.double_quant,
+            kbit_prepare=quantized and weights.kbit_prepare,
+            optimizer=loop.optimizer,
+            micro_batch_size=batch.micro,
+            seq_len_tokens=batch.seq,
+            grad_accum_steps=batch.accumulation,
+            gradient_checkpointing=loop.checkpointing,
+            attention=loop.attention,
+            kv_cache_in_outputs=defaults.kv_cache_in_outputs.value,
+            loss=loop.loss,
+            stack=defaults.stack,
+            n_gpus=cards.n,
+            sharding=cards.sharding,
+        )
+    except ValidationError as error:
+        raise InvalidInputError(str(error.errors()[0]["msg"]).removeprefix("Value error, ")) from None
+
+
+def _method(adapter: Adapter | None, quantized: bool) -> Method:
+    if adapter is None:
+        return Method.FULL
+    if adapter.dora:
+        return Method.QDORA if quantized else Method.DORA
+    return Method.QLORA if quantized else Method.LORA
+
+
+def canonical(plan: Plan) -> Plan:
+    """The plan with everything that has no meaning for its method at its default."""
+    full, quantized = plan.method is Method.FULL, plan.quantization is not None
+    update: dict[str, object] = {
+        "double_quant": plan.double_quant and plan.quantization in FOUR_BIT,
+        "kbit_prepare": plan.kbit_prepare and quantized,
+    }
+    if full:
+        bare = Adapter()
+        update |= {"rank": bare.rank, "alpha": bare.alpha, "target_modules": bare.targets, "use_rslora": False, "adapter_dtype": bare.dtype}
+    if not plan.autocast:
+        update["autocast_dtype"] = DType.FP16 if plan.base_dtype is DType.FP16 else DType.BF16
+    return plan.model_copy(update=update)

@@ -1,0 +1,102 @@
+"""Which release of a framework speaks: the one that was named, the installed one, or the one that the defaults were read in.
+
+What other releases do otherwise are rows of profiles/stacks/versions.json, each with its source.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache
+from typing import Any, NamedTuple
+
+from advisor.errors import InvalidInputError
+from advisor.profiles import read
+from advisor.stacks.facts import Default, StackDefaults
+from advisor.stacks.known import defaults_of
+from advisor.values.vocabulary import DType, Loss, Optimizer, Stack
+
+_VALUES: Mapping[str, Callable[[Any], Any]] = {
+    "optimizer": Optimizer,
+    "loss": Loss,
+    "adapter_dtype": DType,
+    "quantized_adapter_dtype": DType,
+    "weights_dtype": lambda value: None if value is None else DType(value),
+    "kbit_prepare": bool,
+    "checkpointing": bool,
+    "quantized_checkpointing": bool,
+    "autocast": bool,
+    "full_autocast": bool,
+}
+_VERSION = re.compile(r"\d{1,6}(\.\d{1,6}){0,5}")
+
+
+class Profile(NamedTuple):
+    """The defaults of a release, and a line that names it."""
+
+    defaults: StackDefaults
+    line: str
+    differs: tuple[str, ...] = ()
+    """Sources of what that release does otherwise than the one that was read."""
+
+
+def profile_of(stack: Stack, version: str | None = None, installed: Mapping[str, str] | None = None) -> Profile:
+    """The stack's defaults at `version`, else at the installed release (`installed`: of a process that has it loaded)."""
+    newest = defaults_of(stack)
+    if not newest.package:
+        if version:
+            raise InvalidInputError(f"--stack-version {version}: {newest.label} has no releases")
+        return Profile(newest, newest.label)
+    found = version or (installed or {}).get(newest.package) or installed_version(newest.package)
+    if found is None:
+        return Profile(newest, f"{newest.package} {newest.version} (not installed here; the release that the defaults were read in)")
+    release = release_of(found)
+    rows = [
+        row for row in read("stacks") if row["kind"] == "version" and row["stack"] == stack.value and release < release_of(row["before"])
+    ]
+    update: dict[str, Any] = {row["field"]: Default(_VALUES[row["field"]](row["value"]), row["source"]) for row in rows}
+    how = "as asked for" if version else "installed"
+    ahead = f"; the defaults were read in {newest.version}" if release[:2] > release_of(newest.version)[:2] else ""
+    defaults = newest._replace(version=_short(found), **update)
+    return Profile(defaults, f"{newest.package} {found} ({how}{ahead})", tuple(row["source"] for row in rows))
+
+
+def release_of(version: str) -> tuple[int, ...]:
+    """ "1.10.0.dev0" → (1, 10, 0). Raises InvalidInputError for what is no version."""
+    found = _VERSION.match(version.strip().removeprefix("v"))
+    if found is None:
+        raise InvalidInputError(f"--stack-version {version[:40]}: it must be a release such as 1.16")
+    return tuple(map(int, found[0].split(".")))
+
+
+def _short(version: str) -> str:
+    return ".".join(map(str, release_of(version)))
+
+
+@cache
+def installed_version(package: str) -> str | None:
+    """Version of an installed distribution, by the name of its metadata folder: importlib.metadata takes ten times as long to import."""
+    wanted = re.sub(r"[-_.]+", "_", package).lower()
+    for name, version in _distributions():
+        if name == wanted:
+            return version
+    return None
+
+
+@cache
+def _distributions() -> tuple[tuple[str, str], ...]:
+    return tuple(_found())
+
+
+def _found() -> Iterator[tuple[str, str]]:
+    for folder in sys.path:
+        try:
+            entries = os.listdir(folder or ".")
+        except OSError:
+            continue
+        for entry in entries:
+            if entry.endswith(".dist-info"):
+                name, _, version = entry.removesuffix(".dist-info").partition("-")
+                yield re.sub(r"[-_.]+", "_", name).lower(), version
