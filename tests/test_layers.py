@@ -30,17 +30,19 @@ LEVELS = {
     "trace": 9,
     "adapters": 9,
     "accuracy": 10,
+    "check": 10,
     "runs": 10,
     "evidence": 11,
+    "hooks": 11,
     "api": 12,
     "render": 13,
     "cli": 14,
     "__main__": 15,
 }
 HEAVY = {"torch", "transformers", "peft", "accelerate", "bitsandbytes", "safetensors", "numpy", "scipy"}
-HEAVY_ROOMS = {"trace", "adapters", "evidence", "runs"}
+HEAVY_ROOMS = {"trace", "adapters", "evidence", "hooks", "runs"}
 # Imported inside the function that needs them, so that a cold command does not wait for them.
-LATE = {"huggingface_hub", "pynvml", "platformdirs", "rich"}
+LATE = {"yaml", "huggingface_hub", "pynvml", "platformdirs", "rich"}
 
 MAX_FUNCTION_LINES = 60
 MAX_MODULE_LINES = 300

@@ -24,6 +24,8 @@ SUBCOMMANDS = {
     "record": "advisor.cli.run_commands",
     "runs": "advisor.cli.run_commands",
     "inspect": "advisor.cli.run_commands",
+    "check": "advisor.cli.check_commands",
+    "config": "advisor.cli.check_commands",
 }
 """Name of a subcommand and of its function, and the module of that function: loaded when it is asked for."""
 

@@ -7,7 +7,7 @@ from advisor.stacks.facts import Default, StackDefaults
 from advisor.stacks.first_plan import default_plan, first_attention, first_seq_len
 from advisor.stacks.hf import HF
 from advisor.stacks.known import defaults_of
-from advisor.stacks.targets import check_rank, check_targets, stacked_targets, targets
+from advisor.stacks.targets import check_rank, check_targets, smallest_wrapped, stacked_targets, targets
 from advisor.values.vocabulary import Stack
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ __all__ = [
     "echo_defaults",
     "first_attention",
     "first_seq_len",
+    "smallest_wrapped",
     "stacked_targets",
     "targets",
 ]

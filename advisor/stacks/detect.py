@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 from advisor.errors import InvalidInputError
 from advisor.json_files import read_object
 from advisor.stacks.command_line import read_command, started_with
-from advisor.stacks.files import read_settings
+from advisor.stacks.files import parse_settings, read_text
 from advisor.stacks.launch import is_accelerate
 from advisor.stacks.reading import Launch
-from advisor.stacks.script import read_script
+from advisor.stacks.script import parse_script
 from advisor.values.vocabulary import Stack
 
 ADAPTER_CONFIG = "adapter_config.json"
@@ -76,16 +76,21 @@ class Opened(NamedTuple):
 
 def open_file(path: Path, stack: Stack | None) -> Opened:
     """Reads the file and finds out whose it is; `stack` is the user's word for it."""
-    if path.suffix == ".py":
-        found, settings, text = read_script(path)
-        return Opened(stack or found, settings, text, launch=_started(text))
     if path.suffix in (".sh", ".bash"):
         command = read_command(path)
         if command.config is not None and (path.parent / command.config).is_file():
             inner = open_file(path.parent / command.config, stack or command.stack)
             return inner._replace(values={**inner.values, **command.values}, launch=command.launch)
         return Opened(stack or command.stack, command.values, "", launch=command.launch)
-    file = read_settings(path)
+    return open_text(read_text(path), path, stack)
+
+
+def open_text(text: str, path: Path, stack: Stack | None) -> Opened:
+    """The same of a text that is a script or settings, by the ending of `path`."""
+    if path.suffix == ".py":
+        found, calls = parse_script(text, path)
+        return Opened(stack or found, calls, text, launch=_started(text))
+    file = parse_settings(text, path)
     values: dict[str, Any] = file.values
     taken: tuple[str, ...] = ()
     whose = stack or detected(values, path)

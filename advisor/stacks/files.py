@@ -53,7 +53,11 @@ def read_text(path: Path) -> str:
 
 def read_settings(path: Path) -> SettingsFile:
     """A YAML or JSON file whose top is a mapping. A file without a known ending is read as YAML, of which JSON is a part."""
-    text = read_text(path)
+    return parse_settings(read_text(path), path)
+
+
+def parse_settings(text: str, path: Path) -> SettingsFile:
+    """The same of a text; `path` names it in errors."""
     duplicates: tuple[str, ...] = ()
     if path.suffix == ".json":
         values = parse_json(text, str(path))

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from advisor.errors import InvalidInputError, UnsupportedError
-from advisor.stacks.files import read_text
 from advisor.values.vocabulary import Stack
 
 _ARGUMENTS = ("TrainingArguments", "SFTConfig", "Seq2SeqTrainingArguments")
@@ -19,9 +18,8 @@ UNKNOWN = object()
 """A value that only running the script would show."""
 
 
-def read_script(path: Path) -> tuple[Stack, dict[str, Any], str]:
-    """Which stack the script trains with, its settings by name, and its text."""
-    text = read_text(path)
+def parse_script(text: str, path: Path) -> tuple[Stack, dict[str, Any]]:
+    """Which stack the script trains with, and its settings by name; `path` names it in errors."""
     try:
         tree = ast.parse(text)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
@@ -36,7 +34,7 @@ def read_script(path: Path) -> tuple[Stack, dict[str, Any], str]:
     settings = _settings(calls, text)
     settings |= {name: value for name in _LENGTHS if isinstance(value := names.value(ast.Name(name)), int)}
     imported = {alias.name for node in ast.walk(tree) if isinstance(node, (ast.ImportFrom, ast.Import)) for alias in node.names}
-    return Stack.TRL if {"SFTTrainer", "SFTConfig"} & imported else Stack.HF, settings, text
+    return Stack.TRL if {"SFTTrainer", "SFTConfig"} & imported else Stack.HF, settings
 
 
 class _Names:

@@ -90,21 +90,36 @@ def check_targets(model: ModelSpec, target_modules: tuple[str, ...]) -> None:
         raise InvalidInputError(f"--target-modules: no linear layer of {model.id} is called {', '.join(missing)}; there are {listed}")
 
 
-def check_rank(model: ModelSpec, target_modules: tuple[str, ...], rank: int) -> None:
-    """Raises InvalidInputError when the rank exceeds the smallest wrapped matrix.
+class Smallest(NamedTuple):
+    """The wrapped matrix that carries the lowest rank."""
+
+    limit: int
+    linear: Linear
+
+
+def smallest_wrapped(model: ModelSpec, target_modules: tuple[str, ...]) -> Smallest | None:
+    """The smallest matrix that would be wrapped; None where nothing would.
 
     Routers and expert gates (as many outputs as experts, or one) are left out: peft wraps them at any rank, and they say nothing
     about what the rank is for.
     """
     sizes = [
-        (min(linear.in_features, linear.out_features), linear)
+        Smallest(min(linear.in_features, linear.out_features), linear)
         for block, linear, _ in targets(model, target_modules)
         if not _is_router(block, linear)
     ]
-    limit, smallest = min(sizes, key=lambda pair: pair[0], default=(rank, None))
-    if smallest is not None and rank > limit:
-        shape = f"{smallest.name} is {smallest.out_features:,} × {smallest.in_features:,}"
-        raise InvalidInputError(f"--rank {rank}: above the smallest matrix of {model.id} that it would wrap ({shape}); at most {limit}")
+    return min(sizes, key=lambda size: size.limit, default=None)
+
+
+def check_rank(model: ModelSpec, target_modules: tuple[str, ...], rank: int) -> None:
+    """Raises InvalidInputError when the rank exceeds the smallest wrapped matrix."""
+    smallest = smallest_wrapped(model, target_modules)
+    if smallest is not None and rank > smallest.limit:
+        linear = smallest.linear
+        shape = f"{linear.name} is {linear.out_features:,} × {linear.in_features:,}"
+        raise InvalidInputError(
+            f"--rank {rank}: above the smallest matrix of {model.id} that it would wrap ({shape}); at most {smallest.limit}"
+        )
 
 
 def _is_router(block: Block, linear: Linear) -> bool:

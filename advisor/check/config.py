@@ -1,0 +1,134 @@
+"""`advise check CONFIG`: the trainer's own file, read and priced."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pydantic import ValidationError
+
+from advisor.check.report import report_on
+from advisor.devices import load_gpu
+from advisor.errors import AdvisorError, InvalidInputError, UnknownNameError
+from advisor.hub import load_model
+from advisor.stacks.detect import Opened, open_file
+from advisor.stacks.launch import beside, read_accelerate
+from advisor.stacks.reading import Around, Launch, Reading
+from advisor.stacks.rooms import model_named, read_opened
+from advisor.stacks.versions import Profile, profile_of
+from advisor.values import GpuSpec, ModelSpec, Stack, Value
+from advisor.values.check import CheckReport
+from advisor.values.request import MAX_GPUS, Count
+
+
+class CheckOptions(Value):
+    """What may be said beside the file. What is None is read from it, or taken as its framework would."""
+
+    stack: Stack | None = None
+    """Whose file it is, where it does not show."""
+    stack_version: str | None = None
+    """Release whose defaults count, instead of the installed one."""
+    model: str | None = None
+    """The model, where the file names none, or one that is not known."""
+    gpus: Count | None = None
+    seq_len: Count | None = None
+    """Tokens of the longest sequence."""
+    accelerate: str | None = None
+    """An accelerate configuration."""
+
+
+class Read(NamedTuple):
+    """A file with everything that it was read with."""
+
+    model: ModelSpec
+    reading: Reading
+    profile: Profile
+
+
+def check(config: str | Path, gpu: str | GpuSpec | None = None, **options: Any) -> CheckReport:
+    """Whether the training that `config` describes fits a card, and what is noticeable about it.
+
+    `config` is a YAML or JSON file of axolotl, LLaMA-Factory, TRL, ms-swift, torchtune or transformers, a shell script that starts one,
+    or a Python script with TrainingArguments or SFTConfig, which is read and never run. `gpu` as in `advise`; left out, it is the local
+    card, and without one the plan is priced and held against nothing. Options are the fields of `CheckOptions`: `gpus=2`,
+    `model="llama-3-8b"`, `stack="axolotl"`, `stack_version="1.6"`, `seq_len=4096`, `accelerate="accelerate.yaml"`.
+
+    Raises an AdvisorError, one clear line, for what cannot be read or priced.
+    """
+    path = Path(config).expanduser()
+    card = gpu if isinstance(gpu, GpuSpec) else _card(gpu)
+    read = read_config(path, card, options_from(options))
+    return report_on(str(config), read.model, card, read.reading, read.profile)
+
+
+def read_config(path: Path, gpu: GpuSpec | None, options: CheckOptions) -> Read:
+    """The file as a plan for the model that it names."""
+    return read_found(open_file(path, options.stack), path, gpu, options)
+
+
+def read_found(opened: Opened, path: Path, gpu: GpuSpec | None, options: CheckOptions, spec: ModelSpec | None = None) -> Read:
+    """An opened file as a plan, for `spec` where the model is known already."""
+    if opened.stack is Stack.PLAIN:
+        raise InvalidInputError("--stack plain: a hand-written loop has no configuration to read")
+    if options.gpus is not None and options.gpus > MAX_GPUS:
+        raise InvalidInputError(f"--gpus {options.gpus}: at most {MAX_GPUS:,}")
+    is_script, where = path.suffix == ".py", str(path)
+    model, note = (spec, ()) if spec is not None else _model(options.model or model_named(opened, where, is_script), where)
+    profile = profile_of(opened.stack, options.stack_version)
+    launch, taken = _launch(path, opened, options)
+    around = Around(model, gpu, profile.defaults, launch, options.seq_len, str(path.parent))
+    reading = read_opened(opened, around, where, is_script)
+    return Read(model, reading._replace(taken=(*note, *taken, *reading.taken)), profile)
+
+
+def options_from(options: Mapping[str, Any]) -> CheckOptions:
+    try:
+        return CheckOptions.model_validate(dict(options))
+    except ValidationError as error:
+        first = error.errors()[0]
+        option = "--" + str(first["loc"][0]).replace("_", "-")
+        if first["type"] == "extra_forbidden":
+            raise InvalidInputError(f"{option}: there is no such option") from None
+        message = str(first["msg"]).replace("Input should be", "must be")
+        raise InvalidInputError(f"{option} {str(first['input'])[:40]}: {message}") from None
+
+
+def _card(gpu: str | None) -> GpuSpec | None:
+    """The named card, or the local one if there is one: a continuous integration has none, and the price is still worth having."""
+    if gpu is not None:
+        return load_gpu(gpu)
+    try:
+        return load_gpu(None)
+    except InvalidInputError:
+        return None
+
+
+def _model(named: str | None, where: str) -> tuple[ModelSpec, tuple[str, ...]]:
+    """The model by the file's name for it; where only the organisation is not known, by the name without it, which is said."""
+    if named is None:
+        raise InvalidInputError(f"{where} names no model; say it with --model")
+    try:
+        return load_model(named), ()
+    except UnknownNameError as error:
+        bare = named.rpartition("/")[2]
+        if bare == named or not bare:
+            raise UnknownNameError(f"{where}: {error}; or say another with --model", error.candidates) from None
+        try:
+            spec = load_model(bare)
+        except AdvisorError:
+            raise UnknownNameError(f"{where}: {error}; or say another with --model", error.candidates) from None
+        return spec, (f"{named} is not known: taken as {spec.id}, by the name without the organisation",)
+
+
+def _launch(path: Path, opened: Opened, options: CheckOptions) -> tuple[Launch, tuple[str, ...]]:
+    """The user's word, a launcher's configuration, one that lies beside the file, the file's own launch line."""
+    launch = opened.launch
+    taken: tuple[str, ...] = ()
+    found = Path(options.accelerate).expanduser() if options.accelerate else beside(path)
+    if found is not None:
+        launch = read_accelerate(found)
+        taken = (f"launch: {found}, which lies beside the file",) if not options.accelerate else ()
+    if options.gpus is not None:
+        launch = launch._replace(n_gpus=options.gpus, source="--gpus")
+    return launch, taken

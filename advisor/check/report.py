@@ -1,0 +1,71 @@
+"""From a reading to a report: names that match nothing are set aside, the plan is priced, the rules look at it."""
+
+from __future__ import annotations
+
+from advisor.check.rules import findings
+from advisor.check.situation import Checked, beside_bytes
+from advisor.errors import InvalidInputError
+from advisor.ladder.answer import summary_of
+from advisor.memory import estimate_memory
+from advisor.stacks.reading import Reading
+from advisor.stacks.targets import available_targets
+from advisor.stacks.versions import Profile
+from advisor.values import ALL_LINEAR, GpuSpec, MemoryBreakdown, ModelSpec, Plan
+from advisor.values.check import CheckReport
+
+
+def report_on(where: str, model: ModelSpec, gpu: GpuSpec | None, reading: Reading, profile: Profile) -> CheckReport:
+    """The report on one plan. Raises UnsupportedError for what cannot be priced."""
+    reading, missing, nothing = _with_known_targets(model, reading)
+    try:
+        memory = estimate_memory(model, reading.plan, gpu)
+    except InvalidInputError as error:
+        raise InvalidInputError(f"{where}: {error}") from None
+    return report_with(where, Checked(model, gpu, reading, profile, memory, _beside(model, reading), missing, nothing))
+
+
+def report_with(where: str, checked: Checked) -> CheckReport:
+    """The report on a plan whose price is known: by the estimate, or by a dry run."""
+    model, gpu = checked.model, checked.gpu
+    names = tuple(name.resolved_from for name in (model, gpu) if name is not None and name.resolved_from)
+    return CheckReport(
+        config=where,
+        stack=checked.plan.stack,
+        profile=checked.profile.line,
+        model=summary_of(model),
+        gpu=gpu,
+        plan=checked.plan,
+        memory=checked.memory,
+        beside_bytes=checked.beside_bytes,
+        fit=checked.fit,
+        findings=findings(checked),
+        assumptions=(*names, *checked.reading.taken),
+    )
+
+
+def checked_with(checked: Checked, memory: MemoryBreakdown) -> Checked:
+    """The same with another price."""
+    return checked._replace(memory=memory)
+
+
+def _beside(model: ModelSpec, reading: Reading) -> int:
+    return beside_bytes(model, reading.plan, reading.modules_to_save) if reading.plan.method.has_adapter else 0
+
+
+def _with_known_targets(model: ModelSpec, reading: Reading) -> tuple[Reading, tuple[str, ...], bool]:
+    """The plan on the modules that the model has, the names that it does not have, and whether none was left."""
+    plan = reading.plan
+    if not plan.method.has_adapter or plan.target_modules == (ALL_LINEAR,):
+        return reading, (), False
+    available = available_targets(model)
+    names = tuple(dict.fromkeys(name.rpartition(".")[2] or name for name in plan.target_modules))
+    found = tuple(name for name in names if name in available)
+    missing = tuple(name for name in names if name not in available and not _outside_blocks(name))
+    update = {"target_modules": found or (ALL_LINEAR,)}
+    kept: Plan = plan if found == plan.target_modules else plan.model_copy(update=update)
+    return reading._replace(plan=kept), missing, not found
+
+
+def _outside_blocks(name: str) -> bool:
+    """Head and embeddings: peft can wrap them; an adapter there is small, and is not priced."""
+    return name in ("lm_head", "embed_tokens", "wte", "embed_out", "score")

@@ -1,0 +1,79 @@
+"""What the rules of a check look at."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from advisor.ladder.fit import Case, classify
+from advisor.memory import estimate_memory
+from advisor.memory.optimizer import FP32_BYTES, MOMENTS
+from advisor.stacks.reading import Reading, Way
+from advisor.stacks.versions import Profile
+from advisor.values import DType, Fit, GpuSpec, MemoryBreakdown, ModelSpec, Optimizer, Plan
+
+
+class Checked(NamedTuple):
+    """A reading with its price."""
+
+    model: ModelSpec
+    gpu: GpuSpec | None
+    reading: Reading
+    profile: Profile
+    memory: MemoryBreakdown
+    beside_bytes: int = 0
+    missing: tuple[str, ...] = ()
+    """Target modules of the file that the model does not have; the plan is priced without them."""
+    nothing_adapted: bool = False
+    """None of them is there: the plan is priced on all linear layers."""
+
+    @property
+    def plan(self) -> Plan:
+        return self.reading.plan
+
+    @property
+    def case(self) -> Case | None:
+        return None if self.gpu is None else Case(self.model, self.gpu)
+
+    @property
+    def priced_fit(self) -> Fit | None:
+        """By the price alone."""
+        if self.gpu is None:
+            return None
+        return classify(self.memory, self.gpu.usable_bytes - self.beside_bytes)
+
+    @property
+    def fit(self) -> Fit | None:
+        """The price's verdict, unless something that is not priced may turn it."""
+        fit, ways = self.priced_fit, {remark.way for remark in self.reading.remarks}
+        if fit is Fit.FITS and ways & {Way.UP, Way.EITHER}:
+            return Fit.UNCERTAIN
+        if fit is Fit.DOES_NOT_FIT and ways & {Way.DOWN, Way.EITHER}:
+            return Fit.UNCERTAIN
+        return fit
+
+    def priced(self, **changes: object) -> MemoryBreakdown:
+        """The same plan with other settings."""
+        return estimate_memory(self.model, self.plan.model_copy(update=changes), self.gpu)
+
+
+def beside_bytes(model: ModelSpec, plan: Plan, modules_to_save: tuple[str, ...]) -> int:
+    """Embeddings and head that are trained whole beside an adapter (peft 0.21 utils/other.py `ModulesToSaveWrapper`).
+
+    Each gets a copy in its own type, which is trained: its gradient and the optimizer's states come on top. Other modules' names, such
+    as norms, are small and count as nothing.
+    """
+    params = sum(_params_of(model, name) for name in dict.fromkeys(modules_to_save))
+    item = plan.base_dtype.size_bytes if not plan.kbit_prepare else DType.FP32.size_bytes
+    eight_bit = plan.optimizer in (Optimizer.ADAMW_8BIT, Optimizer.PAGED_ADAMW_8BIT, Optimizer.LION_8BIT)
+    by_torch = plan.optimizer in (Optimizer.ADAMW, Optimizer.ADAMW_FUSED)
+    state = MOMENTS[plan.optimizer] * (1 if eight_bit else item if by_torch else FP32_BYTES)
+    return params * (2 * item + state)
+
+
+def _params_of(model: ModelSpec, name: str) -> int:
+    leaf = name.rpartition(".")[2]
+    if leaf in ("embed_tokens", "wte", "embed_in", "word_embeddings", "tok_embeddings"):
+        return model.embedding_params
+    if leaf in ("lm_head", "embed_out", "output", "score"):
+        return model.head_params or (model.embedding_params if model.tied_embeddings else 0)
+    return 0

@@ -1,0 +1,96 @@
+"""`advise check` and `advise config`: a trainer's own file read, and written. One call each, one screen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from advisor.cli.answer import Answer, as_json, look_of_stdout
+from advisor.cli.options import GpuName, Json, ModelName, takes_plan_options
+from advisor.errors import InvalidInputError
+
+FORMATS = ("text", "github")
+
+
+def _text(metavar: str, help: str) -> Any:
+    return typer.Option(metavar=metavar, help=help, show_default=False)
+
+
+def check(
+    config: Annotated[str, typer.Argument(metavar="CONFIG", help="The trainer's own file, or the script that starts it.")],
+    gpu: GpuName = None,
+    gpus: Annotated[str | None, _text("N", "How many equal GPUs.")] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", metavar="NAME", help="Where the file names none, or an unknown one.")
+    ] = None,
+    stack: Annotated[str | None, _text("NAME", "Whose file it is, where it does not show.")] = None,
+    stack_version: Annotated[str | None, _text("RELEASE", "Whose defaults count, instead of the installed ones.")] = None,
+    seq_len: Annotated[str | None, _text("TOKENS", "Longest sequence, instead of the file's bound.")] = None,
+    accelerate: Annotated[str | None, _text("FILE", "The launcher's configuration.")] = None,
+    format: Annotated[str, _text("text|github", "Lines for a reader, or annotations for GitHub Actions.")] = "text",
+    json: Json = False,
+) -> Answer:
+    """Read a trainer's configuration: does it fit, and what is noticeable about it?
+
+    advise check qlora.yml --gpu 24GB
+
+    advise check train.sh --gpu "rtx 4090" --format github
+
+    Of axolotl, LLaMA-Factory, TRL, ms-swift, torchtune (YAML or JSON), transformers (TrainingArguments as JSON), or a Python script.
+
+    Exit code: 0 fits, 1 does not fit or would not start, 2 bad input, 3 cannot tell.
+    """
+    from advisor.check import check
+    from advisor.render import check as render
+
+    if format not in FORMATS:
+        raise InvalidInputError(f"--format {format}: must be {' or '.join(FORMATS)}")
+    given = {
+        "gpus": gpus,
+        "model": model,
+        "stack": stack,
+        "stack_version": stack_version,
+        "seq_len": seq_len,
+        "accelerate": accelerate,
+    }
+    report = check(config, gpu, **{name: value for name, value in given.items() if value is not None})
+    if json:
+        return Answer(as_json(report), report.exit_code)
+    look = look_of_stdout()
+    return Answer(render.github(report) if format == "github" else render.check(report, look), report.exit_code)
+
+
+@takes_plan_options
+def config(
+    options: dict[str, Any],
+    model: ModelName,
+    gpu: GpuName = None,
+    out: Annotated[str | None, typer.Option(metavar="FILE", help="Where to write it; stdout if left out.", show_default=False)] = None,
+) -> Answer:
+    """Write the recommended plan as a framework's own file: trl, hf, axolotl or llamafactory.
+
+    advise config --stack axolotl --model llama-3-8b --gpu 24GB --out qlora.yml
+
+    Exit code: 0 written, 1 nothing fits, 2 bad input.
+    """
+    from advisor.check.emit import emitted
+
+    stack = options.pop("stack", None)
+    if stack is None:
+        raise InvalidInputError("--stack is missing: trl, hf, axolotl or llamafactory")
+    written = emitted(model, gpu, stack, options)
+    if written.advice.chosen is None:
+        return Answer(f"{written.advice.verdict.sentence}\n", written.advice.exit_code)
+    if out is None:
+        return Answer(written.text)
+    path = Path(out).expanduser()
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(written.text)
+    except FileExistsError:
+        raise InvalidInputError(f"--out {out} is there already; it is not overwritten") from None
+    except OSError as error:
+        raise InvalidInputError(f"--out {out} cannot be written: {error.strerror or type(error).__name__}") from None
+    return Answer(f"{path}: {written.advice.verdict.sentence}\n")

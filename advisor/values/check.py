@@ -1,0 +1,58 @@
+"""What a trainer's own configuration comes to on a card: the plan that it says, its price, and what was noticed."""
+
+from __future__ import annotations
+
+from pydantic import computed_field
+
+from advisor.values.advice import Finding, Fit, Level, ModelSummary
+from advisor.values.card import GpuSpec
+from advisor.values.memory import Computed, MemoryBreakdown
+from advisor.values.plan import Plan
+from advisor.values.vocabulary import SCHEMA_VERSION, Bytes, Stack
+
+
+class CheckReport(Computed):
+    """The answer to `advise check CONFIG`, and of every pre-flight."""
+
+    schema_version: str = SCHEMA_VERSION
+    config: str
+    """The file that was read, or the trainer that was asked."""
+    stack: Stack
+    profile: str
+    """The release whose defaults were used, and why that one."""
+    model: ModelSummary
+    gpu: GpuSpec | None
+    """None: there is no card to hold it against."""
+    plan: Plan
+    memory: MemoryBreakdown
+    """Of the plan alone, per card."""
+    beside_bytes: Bytes = 0
+    """What is trained whole beside the adapter: copies, gradients and states."""
+    fit: Fit | None
+    findings: tuple[Finding, ...] = ()
+    assumptions: tuple[str, ...] = ()
+    """What the file leaves out and what it was taken to be, one line each."""
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def low_bytes(self) -> int:
+        return self.memory.low_bytes + self.beside_bytes
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def expected_bytes(self) -> int:
+        """What one card must hold, as expected."""
+        return self.memory.expected_bytes + self.beside_bytes
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def high_bytes(self) -> int:
+        return self.memory.high_bytes + self.beside_bytes
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def exit_code(self) -> int:
+        """0 fits, or there is no card · 1 does not fit, or would fail to start · 3 cannot tell."""
+        if any(finding.level is Level.ERROR for finding in self.findings):
+            return 1
+        return {None: 0, Fit.FITS: 0, Fit.DOES_NOT_FIT: 1, Fit.UNCERTAIN: 3}[self.fit]
