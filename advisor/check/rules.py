@@ -51,19 +51,19 @@ def fits(c: Checked) -> Iterator[Finding]:
     expected, label = c.memory.expected_bytes + c.beside_bytes, c.plan.method.label
     numbers = {"low_bytes": low, "expected_bytes": expected, "high_bytes": high, "usable_bytes": usable}
     size = f"{format_size(expected)} expected ({format_size(low)} to {format_size(high)}) of {format_size(usable)}"
+    unsure = ", by what is priced" if c.fit is not c.priced_fit else ""
     if c.priced_fit is Fit.DOES_NOT_FIT:
-        level = Level.WARNING if c.fit is Fit.UNCERTAIN else Level.ERROR
-        unsure = ", by what is priced" if c.fit is Fit.UNCERTAIN else ""
+        level = Level.WARNING if unsure else Level.ERROR
         yield Finding(id="does-not-fit", level=level, message=f"{label} does not fit{unsure}: {size}", hint=_cure(c), numbers=numbers)
     elif c.priced_fit is Fit.UNCERTAIN:
         message = f"{label} may or may not fit: {size}; the card lies inside the estimate's interval"
         yield Finding(id="fit-uncertain", level=Level.WARNING, message=message, hint=_cure(c), numbers=numbers)
     elif usable - high < threshold("headroom_tight") * usable:
-        message = f"{label} fits with only {format_size(usable - high)} beyond the estimate's upper end: {size}"
+        message = f"{label} fits{unsure} with only {format_size(usable - high)} beyond the estimate's upper end: {size}"
         hint = "keep other processes off the card, and evaluate with the same batch and length as in training"
         yield Finding(id="fits-tightly", level=Level.WARNING, message=message, hint=hint, numbers=numbers)
     else:
-        yield Finding(id="fits", level=Level.INFO, message=f"{label} fits: {size}", numbers=numbers)
+        yield Finding(id="fits", level=Level.INFO, message=f"{label} fits{unsure}: {size}", numbers=numbers)
 
 
 def _cure(c: Checked) -> str:

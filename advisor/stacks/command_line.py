@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from advisor.errors import InvalidInputError
 from advisor.stacks.files import read_text
+from advisor.stacks.launch import read_accelerate
 from advisor.stacks.reading import Launch
 from advisor.values.vocabulary import Stack
 
@@ -18,6 +19,9 @@ _COMMANDS = (
     (Stack.TRL, re.compile(r"\btrl\s+sft\b|trl/scripts/sft\.py")),
 )
 _ASSIGNED = re.compile(r"(?:^|\s)(NPROC_PER_NODE|NNODES|CUDA_VISIBLE_DEVICES)=(\"[^\"]*\"|'[^']*'|[^\s\\]*)")
+_ENDS = ("|", "&", "&&", ";", ">", "2>&1", ">>")
+_LAUNCHERS = re.compile(r"\b(?:accelerate\s+launch|torchrun|deepspeed)\b")
+_LAUNCH_CONFIG = re.compile(r"--config_file[=\s]+[\"']?([^\s\"']+)")
 _PROCESSES = re.compile(r"--(?:num[-_]processes|nproc[-_]per[-_]node)[=\s]+(\d+)")
 STARTED_WITH = re.compile(r"^# start with: .*\((\d+) GPUs in all\)", re.MULTILINE)
 """The line that `advise config` writes above a plan for several GPUs."""
@@ -35,7 +39,7 @@ class Command(NamedTuple):
 
 def read_command(path: Path) -> Command:
     """The first command of the script that trains."""
-    text = re.sub(r"\\\r?\n", " ", read_text(path))
+    text = _expanded(re.sub(r"\\\r?\n", " ", read_text(path)))
     for line in text.splitlines():
         if line.lstrip().startswith("#"):
             continue
@@ -43,19 +47,38 @@ def read_command(path: Path) -> Command:
             found = pattern.search(line)
             if found:
                 values, config = _arguments(line[found.end() :], path)
-                return Command(stack, values, _launch(text), config)
+                return Command(stack, values, _launch(text, path), config)
     raise InvalidInputError(f"{path} starts no trainer that is known: swift sft, llamafactory-cli train or trl sft")
+
+
+_VARIABLE = re.compile(r"^\s*(?:export\s+)?([A-Za-z_]\w*)=(\"[^\"$`]*\"|'[^']*'|[^\s\"'$`;]+)\s*$", re.MULTILINE)
+_ARITHMETIC = re.compile(r"\$\(\(\s*(\d+)\s*([-+*/])\s*(\d+)\s*\)\)|\$\(\s*expr\s+(\d+)\s+(\\?[-+*/])\s+(\d+)\s*\)")
+
+
+def _expanded(text: str) -> str:
+    """The script with its literal variables and the arithmetic on them written out; anything else that a shell would do is left."""
+    for name, value in _VARIABLE.findall(text):
+        plain = value.strip("\"'")
+        text = re.sub(rf"\$\{{{name}\}}|\${name}\b", lambda _, plain=plain: plain, text)  # type: ignore[misc]
+    return _ARITHMETIC.sub(_computed, text)
+
+
+def _computed(found: re.Match[str]) -> str:
+    left, sign, right = (part for part in found.groups() if part is not None)
+    a, b = int(left[:18]), int(right[:18])
+    operations = {"+": a + b, "-": a - b, "*": a * b, "/": a // b if b else 0}
+    return str(operations[sign.removeprefix("\\")])
 
 
 def _arguments(tail: str, path: Path) -> tuple[dict[str, Any], str | None]:
     try:
-        words = shlex.split(tail, comments=True)
+        words = shlex.split(tail)
     except ValueError as error:
         raise InvalidInputError(f"{path}: the command cannot be read: {str(error).lower()}") from None
     values: dict[str, list[str]] = {}
     loose: list[str] = []
     for word in words:
-        if word in ("|", "&", "&&", ";", ">", "2>&1", ">>"):
+        if word in _ENDS or word.startswith("#"):
             break
         if word.startswith("--"):
             name, _, value = word[2:].partition("=")
@@ -69,15 +92,22 @@ def _arguments(tail: str, path: Path) -> tuple[dict[str, Any], str | None]:
     return named, config if isinstance(config, str) else first
 
 
-def _launch(text: str) -> Launch:
-    """Processes that the launcher starts, or cards that it may see."""
+def _launch(text: str, path: Path) -> Launch:
+    """Processes that the launcher starts, by its configuration where that is here, or cards that it may see."""
+    config = _LAUNCH_CONFIG.search(text)
+    found = next((file for file in (path.parent / config[1], Path(config[1])) if file.is_file()), None) if config else None
+    if found is not None:
+        return read_accelerate(found)
     known = {name: value.strip("\"'") for name, value in _ASSIGNED.findall(text)}
     processes = _PROCESSES.search(text)
     per_node = processes[1] if processes else known.get("NPROC_PER_NODE", "")
     nodes = known.get("NNODES", "1")
     if per_node.isdecimal() and nodes.isdecimal() and int(per_node) * int(nodes) > 0:
         return Launch(n_gpus=int(per_node) * int(nodes), source="the command's processes")
-    return Launch(n_gpus=1, source="one process") if known.get("CUDA_VISIBLE_DEVICES") else Launch()
+    visible = [card for card in known.get("CUDA_VISIBLE_DEVICES", "").split(",") if card]
+    if not visible:
+        return Launch()
+    return Launch(n_gpus=len(visible), source="visible cards") if _LAUNCHERS.search(text) else Launch(n_gpus=1, source="one process")
 
 
 def started_with(text: str) -> int | None:

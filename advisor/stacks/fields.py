@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NoReturn
 
 from advisor.errors import InvalidInputError
+from advisor.json_files import parse_json
 from advisor.values.request import MAX_COUNT
 
 _WORDS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
@@ -91,6 +92,8 @@ class Fields:
     def group(self, *names: str) -> Fields:
         """The settings inside a setting; empty where it is not set."""
         value = self.raw(*names)
+        if isinstance(value, str) and value.lstrip().startswith("{"):  # JSON, as on command lines
+            value = parse_json(value, f"{self.where}: {self.shown(names)}")
         if value is None:
             value = {}
         if not isinstance(value, Mapping):

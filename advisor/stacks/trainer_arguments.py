@@ -15,7 +15,7 @@ from advisor.stacks.facts import FOUR_BIT
 from advisor.stacks.fields import Fields
 from advisor.stacks.first_plan import first_attention, first_seq_len
 from advisor.stacks.reading import Around, Cards, Remark, Way
-from advisor.stacks.words import ATTENTIONS, OPTIMIZERS, dtype_named
+from advisor.stacks.words import ATTENTIONS, NEAREST, OPTIMIZERS, dtype_named
 from advisor.values.vocabulary import Attention, DType, Optimizer, Quantization, Sharding
 
 MICRO_BATCH = 8
@@ -41,7 +41,11 @@ def optimizer(fields: Fields, around: Around, notes: Notes, *names: str) -> Opti
     stated = fields.text(*(names or ("optim",)))
     if stated is None:
         return around.defaults.optimizer.value
-    known = OPTIMIZERS.get(stated.lower().removeprefix("optimizernames.").replace("-", "_"))
+    word = stated.lower().removeprefix("optimizernames.").replace("-", "_")
+    known = OPTIMIZERS.get(word)
+    if known is None and word in NEAREST:
+        known = NEAREST[word]
+        notes.unpriced(f"{fields.shown(names or ('optim',))}: {stated}", f"is priced as {known.value}, which keeps no less", Way.DOWN)
     if known is None:
         notes.unpriced(
             f"{fields.shown(names or ('optim',))}: {stated}", "is priced as adamw_torch, whose states it does not have", Way.EITHER

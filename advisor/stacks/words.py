@@ -17,6 +17,20 @@ OPTIMIZERS = {
 }
 """transformers 5.23 training_args.py `OptimizerNames`, and older names of the same."""
 
+NEAREST = {
+    "adamw_torch_8bit": Optimizer.ADAMW_8BIT,
+    "ao_adamw_8bit": Optimizer.ADAMW_8BIT,
+    "adamw_torch_4bit": Optimizer.ADAMW_8BIT,
+    "ao_adamw_4bit": Optimizer.ADAMW_8BIT,
+    "paged_lion_8bit": Optimizer.LION_8BIT,
+    "paged_lion_32bit": Optimizer.LION_32BIT,
+    **dict.fromkeys(("adamw_apex_fused", "adamw_torch_xla", "adamw_anyprecision"), Optimizer.ADAMW_FUSED),
+    **dict.fromkeys(
+        ("muon", "galore_adamw", "galore_adamw_8bit", "galore_adafactor", "lomo", "adalomo", "apollo_adamw"), Optimizer.ADAMW_FUSED
+    ),
+}
+"""Optimizers that keep no more than one that is priced (transformers 5.23 training_args.py; axolotl 0.19 utils/schemas/enums.py)."""
+
 DTYPES = {
     "bfloat16": DType.BF16,
     "bf16": DType.BF16,
