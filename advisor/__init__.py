@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from advisor.adapters import inspect_adapter, truncate_adapter
     from advisor.api import advise, estimate, next_step, trace
-    from advisor.errors import AdvisorError, InvalidInputError, MissingExtraError, UnknownNameError, UnsupportedError
+    from advisor.check import check
+    from advisor.errors import AdvisorError, DoesNotFitError, InvalidInputError, MissingExtraError, UnknownNameError, UnsupportedError
+    from advisor.hooks import AdvisorCallback as AdvisorCallback, preflight
     from advisor.runs import record, record_callback, runs
     from advisor.values import (
         Advice,
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
         Stack,
     )
     from advisor.values.adapter import AdapterReport, TruncatedAdapter
+    from advisor.values.check import CheckReport, Comparison
     from advisor.values.evidence import AdapterFacts, EvaluationFacts, Facts, RunFacts
     from advisor.values.next_step import NextStep
     from advisor.values.request import Precision, Request, Task
@@ -49,7 +52,10 @@ __all__ = [
     "Advice",
     "AdvisorError",
     "Attention",
+    "CheckReport",
+    "Comparison",
     "DType",
+    "DoesNotFitError",
     "Evaluation",
     "EvaluationFacts",
     "Facts",
@@ -79,9 +85,11 @@ __all__ = [
     "UnsupportedError",
     "__version__",
     "advise",
+    "check",
     "estimate",
     "inspect_adapter",
     "next_step",
+    "preflight",
     "record",
     "record_callback",
     "runs",
@@ -92,6 +100,8 @@ __all__ = [
 _FUNCTIONS = {
     **dict.fromkeys(("advise", "estimate", "next_step", "trace"), "api"),
     **dict.fromkeys(("inspect_adapter", "truncate_adapter"), "adapters"),
+    "check": "check",
+    "preflight": "hooks",
     **dict.fromkeys(("record", "record_callback", "runs"), "runs"),
 }
 _VALUES = {
@@ -100,10 +110,15 @@ _VALUES = {
     **dict.fromkeys(("AdapterFacts", "EvaluationFacts", "Facts", "RunFacts"), "values.evidence"),
     "NextStep": "values.next_step",
     **dict.fromkeys(("AdapterReport", "TruncatedAdapter"), "values.adapter"),
+    **dict.fromkeys(("CheckReport", "Comparison"), "values.check"),
 }
+_NEEDS_TRANSFORMERS = {"AdvisorCallback": "hooks"}
+"""Not among the names that `import *` gives: touching it loads transformers."""
 
 
 def __getattr__(name: str) -> object:
+    if name in _NEEDS_TRANSFORMERS:
+        return getattr(import_module(f"advisor.{_NEEDS_TRANSFORMERS[name]}"), name)
     if name not in __all__:
         raise AttributeError(f"module 'advisor' has no attribute {name!r}")
     home = _FUNCTIONS.get(name) or _VALUES.get(name) or ("errors" if name.endswith("Error") else "values")

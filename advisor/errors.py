@@ -4,7 +4,8 @@ AdvisorError              one clear line; the command line exits with `exit_code
 ├── InvalidInputError     a flag, a file or a value is wrong                  exit 2
 │   └── UnknownNameError  no such model or GPU; carries the nearest candidates
 ├── UnsupportedError      understood, but outside what the tool can price     exit 2
-└── MissingExtraError     an optional dependency is not installed             exit 2
+├── MissingExtraError     an optional dependency is not installed             exit 2
+└── DoesNotFitError       a pre-flight was told to stop what does not fit     exit 1
 """
 
 from __future__ import annotations
@@ -34,3 +35,9 @@ class UnsupportedError(AdvisorError):
 
 class MissingExtraError(AdvisorError):
     """An optional dependency is missing; the message is the install line."""
+
+
+class DoesNotFitError(AdvisorError):
+    """A training that does not fit, or would not start, stopped before its first step; the message holds the numbers."""
+
+    exit_code = 1

@@ -74,7 +74,7 @@ def read_found(opened: Opened, path: Path, gpu: GpuSpec | None, options: CheckOp
     if options.gpus is not None and options.gpus > MAX_GPUS:
         raise InvalidInputError(f"--gpus {options.gpus}: at most {MAX_GPUS:,}")
     is_script, where = path.suffix == ".py", str(path)
-    model, note = (spec, ()) if spec is not None else _model(options.model or model_named(opened, where, is_script), where)
+    model, note = (spec, ()) if spec is not None else model_of_name(options.model or model_named(opened, where, is_script), where)
     profile = profile_of(opened.stack, options.stack_version)
     launch, taken = _launch(path, opened, options)
     around = Around(model, gpu, profile.defaults, launch, options.seq_len, str(path.parent))
@@ -104,7 +104,7 @@ def _card(gpu: str | None) -> GpuSpec | None:
         return None
 
 
-def _model(named: str | None, where: str) -> tuple[ModelSpec, tuple[str, ...]]:
+def model_of_name(named: str | None, where: str) -> tuple[ModelSpec, tuple[str, ...]]:
     """The model by the file's name for it; where only the organisation is not known, by the name without it, which is said."""
     if named is None:
         raise InvalidInputError(f"{where} names no model; say it with --model")

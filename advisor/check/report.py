@@ -4,28 +4,24 @@ from __future__ import annotations
 
 from advisor.check.rules import findings
 from advisor.check.situation import Checked, beside_bytes
-from advisor.errors import InvalidInputError
 from advisor.ladder.answer import summary_of
 from advisor.memory import estimate_memory
 from advisor.stacks.reading import Reading
 from advisor.stacks.targets import available_targets
 from advisor.stacks.versions import Profile
-from advisor.values import ALL_LINEAR, GpuSpec, MemoryBreakdown, ModelSpec, Plan
+from advisor.values import ALL_LINEAR, GpuSpec, ModelSpec, Plan
 from advisor.values.check import CheckReport
 
 
 def report_on(where: str, model: ModelSpec, gpu: GpuSpec | None, reading: Reading, profile: Profile) -> CheckReport:
-    """The report on one plan. Raises UnsupportedError for what cannot be priced."""
-    reading, missing, nothing = _with_known_targets(model, reading)
-    try:
-        memory = estimate_memory(model, reading.plan, gpu)
-    except InvalidInputError as error:
-        raise InvalidInputError(f"{where}: {error}") from None
-    return report_with(where, Checked(model, gpu, reading, profile, memory, _beside(model, reading), missing, nothing))
+    """The report on one plan, priced in closed form. Raises UnsupportedError for what that does not cover."""
+    reading, missing, nothing = with_known_targets(model, reading)
+    memory = estimate_memory(model, reading.plan, gpu)
+    return report_with(where, Checked(model, gpu, reading, profile, memory, beside(model, reading), missing, nothing))
 
 
 def report_with(where: str, checked: Checked) -> CheckReport:
-    """The report on a plan whose price is known: by the estimate, or by a dry run."""
+    """The report on a plan whose price is known: by the closed form, or by a dry run."""
     model, gpu = checked.model, checked.gpu
     names = tuple(name.resolved_from for name in (model, gpu) if name is not None and name.resolved_from)
     return CheckReport(
@@ -43,16 +39,11 @@ def report_with(where: str, checked: Checked) -> CheckReport:
     )
 
 
-def checked_with(checked: Checked, memory: MemoryBreakdown) -> Checked:
-    """The same with another price."""
-    return checked._replace(memory=memory)
-
-
-def _beside(model: ModelSpec, reading: Reading) -> int:
+def beside(model: ModelSpec, reading: Reading) -> int:
     return beside_bytes(model, reading.plan, reading.modules_to_save) if reading.plan.method.has_adapter else 0
 
 
-def _with_known_targets(model: ModelSpec, reading: Reading) -> tuple[Reading, tuple[str, ...], bool]:
+def with_known_targets(model: ModelSpec, reading: Reading) -> tuple[Reading, tuple[str, ...], bool]:
     """The plan on the modules that the model has, the names that it does not have, and whether none was left."""
     plan = reading.plan
     if not plan.method.has_adapter or plan.target_modules == (ALL_LINEAR,):

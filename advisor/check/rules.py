@@ -39,8 +39,9 @@ _OF_THE_LADDER = (
 
 
 def findings(checked: Checked) -> tuple[Finding, ...]:
-    """What every rule noticed, in the order of the rules."""
-    return tuple(finding for rule in RULES for finding in rule(checked))
+    """What every rule noticed, in the order of the rules. Without a closed form only those speak that need no other price."""
+    rules = RULES if checked.closed_form else (*(rule for rule in RULES if rule not in _PRICING),)
+    return tuple(finding for rule in rules for finding in rule(checked))
 
 
 def fits(c: Checked) -> Iterator[Finding]:
@@ -68,7 +69,8 @@ def fits(c: Checked) -> Iterator[Finding]:
 
 def _cure(c: Checked) -> str:
     """The cheapest changes that make it fit, as settings; else another method; else a card."""
-    assert c.case is not None
+    if c.case is None or not c.closed_form:
+        return ""
     first = c.plan
     better = make_fit(c.case, first, frozenset())
     if better.fit is Fit.FITS and better.memory.high_bytes + c.beside_bytes <= c.case.gpu.usable_bytes:
@@ -133,7 +135,7 @@ def checkpointing_off(c: Checked) -> Iterator[Finding]:
     """What checkpointing would save."""
     if c.plan.gradient_checkpointing:
         return
-    saved = c.memory.expected_bytes - c.priced(gradient_checkpointing=True).expected_bytes
+    saved = c.saving(gradient_checkpointing=True)
     if saved <= 0:
         return
     key = "enable_activation_checkpointing" if c.plan.stack is Stack.TORCHTUNE else "gradient_checkpointing"
@@ -161,7 +163,7 @@ def whole_logits(c: Checked) -> Iterator[Finding]:
     """What the logits of all tokens at once cost over a loss in chunks."""
     if c.plan.loss is not Loss.FULL:
         return
-    saved = c.memory.expected_bytes - c.priced(loss=Loss.FUSED).expected_bytes
+    saved = c.saving(loss=Loss.FUSED)
     if saved < threshold("headroom_tight") * c.memory.expected_bytes:
         return
     yield Finding(
@@ -280,3 +282,5 @@ RULES: tuple[Rule, ...] = (
     remarks,
     release,
 )
+_PRICING: tuple[Rule, ...] = (checkpointing_off, whole_logits, quantized_needlessly, of_the_ladder)
+"""Rules that price other plans than the one that is checked."""

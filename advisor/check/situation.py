@@ -25,6 +25,8 @@ class Checked(NamedTuple):
     """Target modules of the file that the model does not have; the plan is priced without them."""
     nothing_adapted: bool = False
     """None of them is there: the plan is priced on all linear layers."""
+    closed_form: bool = True
+    """Other settings of the plan can be priced too."""
 
     @property
     def plan(self) -> Plan:
@@ -51,9 +53,10 @@ class Checked(NamedTuple):
             return Fit.UNCERTAIN
         return fit
 
-    def priced(self, **changes: object) -> MemoryBreakdown:
-        """The same plan with other settings."""
-        return estimate_memory(self.model, self.plan.model_copy(update=changes), self.gpu)
+    def saving(self, **changes: object) -> int:
+        """What other settings of the same plan would save, in closed form on both sides."""
+        before, after = (estimate_memory(self.model, plan, self.gpu) for plan in (self.plan, self.plan.model_copy(update=changes)))
+        return before.expected_bytes - after.expected_bytes
 
 
 def beside_bytes(model: ModelSpec, plan: Plan, modules_to_save: tuple[str, ...]) -> int:

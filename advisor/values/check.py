@@ -56,3 +56,27 @@ class CheckReport(Computed):
         if any(finding.level is Level.ERROR for finding in self.findings):
             return 1
         return {None: 0, Fit.FITS: 0, Fit.DOES_NOT_FIT: 1, Fit.UNCERTAIN: 3}[self.fit]
+
+
+class Comparison(Computed):
+    """What was predicted before a training, beside what was measured at its end. Bytes of torch's allocator, without the CUDA context."""
+
+    predicted_bytes: Bytes
+    """Reserved, as expected."""
+    low_bytes: Bytes
+    high_bytes: Bytes
+    measured_bytes: Bytes
+    """`torch.cuda.max_memory_reserved()`."""
+    measured_allocated_bytes: Bytes
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def error_share(self) -> float:
+        """Of the measured: positive where too much was predicted."""
+        return (self.predicted_bytes - self.measured_bytes) / self.measured_bytes if self.measured_bytes else 0.0
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def inside(self) -> bool:
+        """The measured lies within the predicted interval."""
+        return self.low_bytes <= self.measured_bytes <= self.high_bytes

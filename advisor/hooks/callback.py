@@ -1,0 +1,79 @@
+"""`AdvisorCallback` for transformers' Trainer and everything built on it; one of the modules of this room that need transformers.
+
+It looks when the trainer is built, or, where the length of the sequences shows only in the data, when training begins; both before the
+first step. At the end it lays what was measured beside what was predicted.
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback
+
+from advisor.errors import AdvisorError, DoesNotFitError
+from advisor.hooks import live
+from advisor.hooks.flight import Flight, act, card_of, options_from, report_of
+from advisor.hooks.measured import compare, note_of, record_run
+from advisor.stacks import hf_arguments
+from advisor.values.check import CheckReport, Comparison
+
+
+class AdvisorCallback(TrainerCallback):  # type: ignore[misc]  # transformers is Any to the type check
+    """`Trainer(..., callbacks=[AdvisorCallback(gpu="rtx 4090", on_misfit="raise")])`.
+
+    Options are those of `advisor.preflight`. With `ledger=True`, or a path, the run is recorded with prediction and measurement.
+    `report` is the check, `comparison` what became of it; both None until then. It changes no setting, of model or trainer.
+    """
+
+    def __init__(self, *, ledger: bool | str | Path = False, **options: Any) -> None:
+        self.report: CheckReport | None = None
+        self.comparison: Comparison | None = None
+        self._options = options_from(options)
+        if self._options.gpu is not None:  # a name that means no card is refused here, not in the middle of a start
+            self._options = self._options.model_copy(update={"gpu": card_of(self._options.gpu)})
+        self._ledger = ledger
+
+    def on_init_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        bounded = any(isinstance(getattr(args, name, None), int) for name in hf_arguments.LENGTHS)
+        if kwargs.get("model") is not None and (bounded or self._options.seq_len is not None):
+            self._check(args, kwargs["model"], None)
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self.report is None and kwargs.get("model") is not None:
+            self._check(args, kwargs["model"], getattr(kwargs.get("train_dataloader"), "dataset", None))
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self.report is None:
+            return
+        self.comparison = compare(self.report)
+        note = note_of(self.report, self.comparison)
+        if self.comparison is not None and not self.comparison.inside and _speaks(args):
+            warnings.warn(f"advisor: {note}", UserWarning, stacklevel=2)
+        if self._ledger and getattr(state, "is_world_process_zero", True):
+            record_run(self.report, self.comparison, args, state, None if self._ledger is True else self._ledger)
+
+    def _check(self, args: Any, model: Any, dataset: Any) -> None:
+        """A model that cannot be read or priced is no reason to stop a training: then one line says so."""
+        try:
+            spec = live.spec_of(live.inner_of(model))
+            self.report = report_of(Flight(spec, live.live_of(model, args, spec), self._options, dataset))
+        except AdvisorError as error:
+            if _speaks(args):
+                warnings.warn(f"advisor: no pre-flight: {error}", UserWarning, stacklevel=4)
+            return
+        on_misfit = self._options.on_misfit
+        if on_misfit != "raise" and not _speaks(args):
+            return
+        try:
+            act(self.report, on_misfit, stacklevel=5)
+        except DoesNotFitError:
+            sys.stdout.flush()
+            raise
+
+
+def _speaks(args: Any) -> bool:
+    """One process a node."""
+    return int(getattr(args, "local_process_index", 0) or 0) == 0
