@@ -191,6 +191,7 @@ def test_bad_input_is_one_line_that_names_it(
 
 INTERRUPTED = """
 import os, signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job of a shell starts with the signal ignored
 from advisor import api
 api.advise = lambda *names, **options: os.kill(os.getpid(), signal.SIGINT)
 from advisor.cli import main
