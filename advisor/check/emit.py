@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from advisor.check.config import CheckOptions, read_found
+from advisor.check.files import CheckOptions, read_found
 from advisor.devices import load_gpu
 from advisor.errors import InvalidInputError, UnsupportedError
 from advisor.hub import load_model
@@ -54,7 +54,10 @@ def text_of(model: ModelSpec, plan: Plan, task: Task | None = None) -> str:
     """The plan as its stack's file. It is read again before it is handed out: what comes back otherwise is refused by name."""
     rate = show(sweep(model, plan.method, task).mid)
     text = yaml_config(plan, model.id, rate) if plan.stack in MODULES else snippet(model, plan, task)
-    different = _differing(model, plan, text)
+    try:
+        different = _differing(model, plan, text)
+    except InvalidInputError as error:  # alpha 24.5 where the framework takes whole numbers
+        raise UnsupportedError(f"{plan.stack.value} has no setting for this plan: {error}") from None
     if different:
         raise UnsupportedError(f"{plan.stack.value} has no setting for {', '.join(different)}; change it, or choose another --stack")
     return text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,7 +19,7 @@ def _text(metavar: str, help: str) -> Any:
     return typer.Option(metavar=metavar, help=help, show_default=False)
 
 
-def check(
+def check(  # noqa: PLR0913  # typer reads the options from here
     config: Annotated[str, typer.Argument(metavar="CONFIG", help="The trainer's own file, or the script that starts it.")],
     gpu: GpuName = None,
     gpus: Annotated[str | None, _text("N", "How many equal GPUs.")] = None,
@@ -86,11 +87,21 @@ def config(
     if out is None:
         return Answer(written.text)
     path = Path(out).expanduser()
-    try:
-        with path.open("x", encoding="utf-8") as file:
-            file.write(written.text)
-    except FileExistsError:
-        raise InvalidInputError(f"--out {out} is there already; it is not overwritten") from None
-    except OSError as error:
-        raise InvalidInputError(f"--out {out} cannot be written: {error.strerror or type(error).__name__}") from None
+    _write_new(path, written.text, out)
     return Answer(f"{path}: {written.advice.verdict.sentence}\n")
+
+
+def _write_new(path: Path, text: str, said: str) -> None:
+    """The whole file or none, and never over another."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        if path.exists():
+            raise InvalidInputError(f"--out {said} is there already; it is not overwritten")
+        try:
+            partial.write_text(text, encoding="utf-8")
+            partial.rename(path)
+        finally:
+            partial.unlink(missing_ok=True)
+    except (OSError, ValueError) as error:  # ValueError: a NUL byte in the name
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise InvalidInputError(f"--out {said} cannot be written: {reason}") from None

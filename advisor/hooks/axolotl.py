@@ -19,7 +19,7 @@ from typing import Any
 from axolotl.integrations.base import BasePlugin
 from pydantic import BaseModel
 
-from advisor.check.config import model_of_name
+from advisor.check.files import model_of_name
 from advisor.check.report import report_on
 from advisor.errors import AdvisorError
 from advisor.hooks.flight import PreflightOptions, act, card_of, options_from

@@ -6,14 +6,13 @@ first step. At the end it lays what was measured beside what was predicted.
 
 from __future__ import annotations
 
-import sys
 import warnings
 from pathlib import Path
 from typing import Any
 
 from transformers import TrainerCallback
 
-from advisor.errors import AdvisorError, DoesNotFitError
+from advisor.errors import AdvisorError
 from advisor.hooks import live
 from advisor.hooks.flight import Flight, act, card_of, options_from, report_of
 from advisor.hooks.measured import compare, note_of, record_run
@@ -60,18 +59,15 @@ class AdvisorCallback(TrainerCallback):  # type: ignore[misc]  # transformers is
         try:
             spec = live.spec_of(live.inner_of(model))
             self.report = report_of(Flight(spec, live.live_of(model, args, spec), self._options, dataset))
-        except AdvisorError as error:
+        except Exception as error:
             if _speaks(args):
-                warnings.warn(f"advisor: no pre-flight: {error}", UserWarning, stacklevel=4)
+                bug = "" if isinstance(error, AdvisorError) else f"a bug of finetune-advisor, {type(error).__name__}: "
+                warnings.warn(f"advisor: no pre-flight: {bug}{error}", UserWarning, stacklevel=4)
             return
         on_misfit = self._options.on_misfit
         if on_misfit != "raise" and not _speaks(args):
             return
-        try:
-            act(self.report, on_misfit, stacklevel=5)
-        except DoesNotFitError:
-            sys.stdout.flush()
-            raise
+        act(self.report, on_misfit, stacklevel=5)
 
 
 def _speaks(args: Any) -> bool:

@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import ValidationError
 
-from advisor.check.config import model_of_name
+from advisor.check.files import model_of_name
 from advisor.check.report import beside, report_with, with_known_targets
 from advisor.check.situation import Checked
 from advisor.devices import load_gpu
@@ -18,6 +18,7 @@ from advisor.hooks.lengths import longest_example
 from advisor.memory import estimate_memory
 from advisor.stacks import hf_arguments
 from advisor.stacks.fields import Fields
+from advisor.stacks.keys import unread_remarks
 from advisor.stacks.reading import Around, Launch, Reading, Remark, Way
 from advisor.stacks.versions import Profile, profile_of
 from advisor.values import Fit, GpuSpec, Level, MemoryBreakdown, ModelSpec, Plan, Stack, Value
@@ -126,9 +127,10 @@ def _reading(flight: Flight, gpu: GpuSpec | None, profile: Profile) -> Reading:
         if longest is not None:
             settings["seq_len"] = longest.tokens
     around = Around(flight.spec, gpu, profile.defaults, Launch(n_gpus=flight.live.n_gpus), flight.options.seq_len)
-    reading = hf_arguments.read(Fields(settings, WHERE), around)
+    fields = Fields(settings, WHERE)
+    reading = hf_arguments.read(fields, around)
     taken = (f"sequences of {longest.tokens:,} tokens: the longest of {longest.of}",) if longest is not None else ()
-    remarks = reading.remarks
+    remarks = (*reading.remarks, *(remark for remark in unread_remarks(profile.defaults.stack, fields) if remark.id == "not-priced"))
     if flight.live.partly_frozen:
         text = "some base weights are frozen: priced as if all of them were trained"
         remarks = (*remarks, Remark("not-priced", "requires_grad", text, way=Way.DOWN))

@@ -6,6 +6,7 @@ What the model shows is right where the arguments say otherwise: the types of it
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -13,6 +14,7 @@ from typing import Any, NamedTuple
 
 from advisor.architectures import spec_from_config
 from advisor.errors import InvalidInputError
+from advisor.stacks.keys import not_priced_names
 from advisor.stacks.targets import available_targets
 from advisor.values import ALL_LINEAR, ModelSpec, Stack
 
@@ -56,12 +58,28 @@ def settings_of(args: Any) -> dict[str, Any]:
         if value:
             found[name] = [_word(entry) for entry in value] if isinstance(value, (list, tuple)) else _word(value)
     found["optim"] = _word(found.get("optim", "adamw_torch_fused"))
+    found |= _launched(args, found)
+    found |= {name: value for name in not_priced_names(stack_of(args)) if (value := getattr(args, name, None))}
     config = getattr(args, "fsdp_config", None)
     if isinstance(config, dict) and config.get("activation_checkpointing"):
         found["gradient_checkpointing"] = True
     if "max_length" in found and not isinstance(found["max_length"], int):
         del found["max_length"]
     return found
+
+
+def _launched(args: Any, found: Mapping[str, Any]) -> dict[str, Any]:
+    """What accelerate's launcher decides where the arguments do not (accelerate 1.15 utils/launch.py: by the environment)."""
+    added: dict[str, Any] = {}
+    mixed = getattr(args, "mixed_precision", None) or os.environ.get("ACCELERATE_MIXED_PRECISION")
+    if mixed in ("bf16", "fp16") and not (found.get("bf16") or found.get("fp16")):
+        added[mixed] = True
+    if os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true" and not found.get("fsdp"):
+        added["fsdp"] = "full_shard"
+    stage = os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE", "")
+    if os.environ.get("ACCELERATE_USE_DEEPSPEED", "").lower() == "true" and stage.isdecimal() and not found.get("deepspeed"):
+        added["deepspeed"] = {"zero_optimization": {"stage": int(stage)}}
+    return added
 
 
 def gpus_of(args: Any) -> int:

@@ -59,6 +59,8 @@ _ATTENTION_NAMES = {
     Attention.EAGER: "eager",
     Attention.MEM_EFFICIENT: "xformers",
 }
+_KEEPS_FP32 = (Attention.SDPA, Attention.EAGER)
+"""utils/schemas/enums.py ATTN_IMPLS_WITHOUT_DTYPE_CAST: full fine-tuning leaves embeddings in fp32 (loaders/model.py)."""
 PLUGIN_LIGER = "axolotl.integrations.liger.LigerPlugin"
 
 
@@ -80,6 +82,8 @@ def read(fields: Fields, around: Around) -> Reading:
     cards = _cards(fields, around, notes)
     checkpointing = _checkpointing(fields, notes)
     attention = _attention(fields, around, notes)
+    if adapter is None and cards.sharding is not Sharding.FSDP and weights.dtype is not DType.FP32 and attention in _KEEPS_FP32:
+        notes.unpriced(f"{attention.value} attention", "axolotl trains embeddings and head in fp32 with it; priced in 16 bit", Way.UP)
     loop = Loop(common.optimizer(fields, around, notes, "optimizer"), checkpointing, attention, _loss(fields))
     return Reading(
         plan=assemble(around, adapter, weights, batch, loop, cards),

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from advisor.errors import InvalidInputError
-from advisor.stacks.files import read_text
+from advisor.stacks.files import LARGEST_BYTES, read_text
 from advisor.stacks.launch import read_accelerate
 from advisor.stacks.reading import Launch
 from advisor.values.vocabulary import Stack
@@ -17,6 +17,7 @@ _COMMANDS = (
     (Stack.MS_SWIFT, re.compile(r"\bswift\s+(?:sft|pt|rlhf)\b|swift/cli/sft\.py")),
     (Stack.LLAMAFACTORY, re.compile(r"\b(?:llamafactory-cli|lmf)\s+train\b|src/train\.py")),
     (Stack.TRL, re.compile(r"\btrl\s+sft\b|trl/scripts/sft\.py")),
+    (Stack.AXOLOTL, re.compile(r"\baxolotl\s+train\b|\baxolotl\.cli\.train\b")),
 )
 _ASSIGNED = re.compile(r"(?:^|\s)(NPROC_PER_NODE|NNODES|CUDA_VISIBLE_DEVICES)=(\"[^\"]*\"|'[^']*'|[^\s\\]*)")
 _ENDS = ("|", "&", "&&", ";", ">", "2>&1", ">>")
@@ -39,7 +40,7 @@ class Command(NamedTuple):
 
 def read_command(path: Path) -> Command:
     """The first command of the script that trains."""
-    text = _expanded(re.sub(r"\\\r?\n", " ", read_text(path)))
+    text = _expanded(re.sub(r"\\\r?\n", " ", read_text(path)), path)
     for line in text.splitlines():
         if line.lstrip().startswith("#"):
             continue
@@ -48,19 +49,22 @@ def read_command(path: Path) -> Command:
             if found:
                 values, config = _arguments(line[found.end() :], path)
                 return Command(stack, values, _launch(text, path), config)
-    raise InvalidInputError(f"{path} starts no trainer that is known: swift sft, llamafactory-cli train or trl sft")
+    raise InvalidInputError(f"{path} starts no trainer that is known: swift sft, llamafactory-cli train, trl sft or axolotl train")
 
 
-_VARIABLE = re.compile(r"^\s*(?:export\s+)?([A-Za-z_]\w*)=(\"[^\"$`]*\"|'[^']*'|[^\s\"'$`;]+)\s*$", re.MULTILINE)
+_VARIABLE = re.compile(r"^[ \t]*(?:export[ \t]+)?([A-Za-z_]\w*)=(\"[^\"$`]*\"|'[^']*'|[^\s\"'$`;]+)[ \t]*$", re.MULTILINE)
+_USED = re.compile(r"\$\{(\w+)\}|\$(\w+)")
 _ARITHMETIC = re.compile(r"\$\(\(\s*(\d+)\s*([-+*/])\s*(\d+)\s*\)\)|\$\(\s*expr\s+(\d+)\s+(\\?[-+*/])\s+(\d+)\s*\)")
 
 
-def _expanded(text: str) -> str:
+def _expanded(text: str, path: Path) -> str:
     """The script with its literal variables and the arithmetic on them written out; anything else that a shell would do is left."""
+    known: dict[str, str] = {}
     for name, value in _VARIABLE.findall(text):
-        plain = value.strip("\"'")
-        text = re.sub(rf"\$\{{{name}\}}|\${name}\b", lambda _, plain=plain: plain, text)  # type: ignore[misc]
-    return _ARITHMETIC.sub(_computed, text)
+        known.setdefault(name, value.strip("\"'"))
+    if text.count("$") * max(map(len, known.values()), default=0) > LARGEST_BYTES:
+        raise InvalidInputError(f"{path}: its variables stand for more than {LARGEST_BYTES // 1000:,} kB; it is no training script")
+    return _ARITHMETIC.sub(_computed, _USED.sub(lambda used: known.get(used[1] or used[2], used[0]), text))
 
 
 def _computed(found: re.Match[str]) -> str:

@@ -14,6 +14,8 @@ LARGEST_BYTES = 1_000_000
 """Judgement: the largest published configuration of any of the frameworks is under 20 kB."""
 MOST_NODES = 100_000
 """Values of a YAML file after its aliases are written out. Judgement, as above; it stops alias bombs."""
+LONGEST_NUMBER = 100
+"""Characters of a number. Judgement; PyYAML's numbers to the base of 60 take quadratic time."""
 DEEPEST = 50
 """Judgement: configurations nest four or five levels."""
 
@@ -95,7 +97,9 @@ def _parse_yaml(text: str, path: Path) -> tuple[Any, tuple[str, ...]]:
         raise InvalidInputError(f"{path} is not valid YAML: {_problem(error)}") from None
     except yaml.YAMLError as error:  # characters that YAML does not allow
         raise InvalidInputError(f"{path} is not valid YAML: {' '.join(str(error).split())[:120]}") from None
-    except (RecursionError, ValueError, OverflowError, AttributeError, TypeError, KeyError) as error:
+    except RecursionError:
+        raise InvalidInputError(f"{path} nests too deeply: it is no training configuration") from None
+    except (ValueError, OverflowError, AttributeError, TypeError, KeyError) as error:
         # values that the constructors of PyYAML fall over: a date of month 13, an alias inside itself, an unhashable key
         raise InvalidInputError(f"{path} is not valid YAML: {' '.join(str(error).split())[:120] or type(error).__name__}") from None
 
@@ -135,6 +139,8 @@ def _check_size(top: Any, path: Path) -> None:
         if id(node) in open_nodes:
             raise InvalidInputError(f"{path}: an anchor holds itself; it is no training configuration")
         open_nodes.add(id(node))
+        if node.tag.endswith((":int", ":float")) and len(node.value) > LONGEST_NUMBER:
+            raise InvalidInputError(f"{path}: a number of {len(node.value):,} characters; it is no training configuration")
         total = 1 + sum(map(size, _children(node)))
         open_nodes.discard(id(node))
         sizes[id(node)] = total

@@ -9,6 +9,7 @@ from __future__ import annotations
 from advisor.errors import InvalidInputError, UnsupportedError
 from advisor.stacks import trainer_arguments as common
 from advisor.stacks.fields import Fields
+from advisor.stacks.keys import unread_remarks
 from advisor.stacks.reading import Adapter, Around, Batch, Loop, Reading, Weights, assemble
 from advisor.stacks.trainer_arguments import MICRO_BATCH, Notes
 from advisor.stacks.trl import default_targets, loss_of
@@ -35,6 +36,7 @@ def read(fields: Fields, around: Around) -> Reading:
     weights = _weights(fields, around, notes)
     adapter = None if adapter is None else adapter._replace(dtype=_adapter_dtype(fields, around, weights))
     micro = fields.count("per_device_train_batch_size", "micro_batch_size") or _default_batch(around)
+    notes.remarks.extend(unread_remarks(None, lora))
     batch = Batch(micro, _sequence(fields, around, notes), fields.count("gradient_accumulation_steps") or 1)
     checkpointing = common.checkpointing(fields, around, notes) or _by_helper(fields, around, weights)
     loop = Loop(
@@ -52,6 +54,7 @@ def read(fields: Fields, around: Around) -> Reading:
 
 
 def _adapter(lora: Fields, around: Around) -> Adapter:
+    lora.raw("base_model_name_or_path")
     kind = lora.text("peft_type") or "LORA"
     if kind.rpartition(".")[2].upper() != "LORA":
         raise UnsupportedError(f"{lora.where}: peft_type {kind} cannot be priced; LORA, with or without DoRA, can")

@@ -22,19 +22,28 @@ _MOST_CANDIDATES = 1
 
 
 @cache
-def _rows(stack: Stack) -> tuple[Mapping[str, Any], ...]:
-    wanted = [base.value for base in _BASES.get(stack, (stack,))]
+def _rows(stack: Stack | None) -> tuple[Mapping[str, Any], ...]:
+    wanted = ["peft"] if stack is None else [base.value for base in _BASES.get(stack, (stack,))]
     return tuple(row for row in read("stacks") if row["kind"] == "keys" and row["stack"] in wanted)
 
 
+def _not_priced(stack: Stack | None) -> Mapping[str, Any]:
+    return {name: entry for row in _rows(stack) for name, entry in row["not_priced"].items()}
+
+
+def not_priced_names(stack: Stack) -> tuple[str, ...]:
+    """Settings that move memory and are not priced, but for those that say that there is no card."""
+    return tuple(name for name in _not_priced(stack) if name not in ("use_cpu", "no_cuda", "use_mps_device"))
+
+
 @cache
-def _known(stack: Stack) -> frozenset[str]:
+def _known(stack: Stack | None) -> frozenset[str]:
     return frozenset(name for row in _rows(stack) for name in row["known"].split())
 
 
-def unread_remarks(stack: Stack, fields: Fields) -> Iterator[Remark]:
-    """One remark for each setting that was left over and is not known to leave memory alone."""
-    not_priced = {name: entry for row in _rows(stack) for name, entry in row["not_priced"].items()}
+def unread_remarks(stack: Stack | None, fields: Fields) -> Iterator[Remark]:
+    """One remark for each setting that was left over and is not known to leave memory alone. No stack: the settings of a LoraConfig."""
+    not_priced = _not_priced(stack)
     for name, value in fields.unread():
         entry = not_priced.get(name)
         if entry is not None:
@@ -60,7 +69,7 @@ def _short(value: Any) -> str:
     )
 
 
-def _nearest(name: str, stack: Stack) -> str:
+def _nearest(name: str, stack: Stack | None) -> str:
     import difflib
 
     near = difflib.get_close_matches(name, _known(stack), n=_MOST_CANDIDATES, cutoff=0.75)
