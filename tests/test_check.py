@@ -1,0 +1,358 @@
+"""`advise check` and `advise config`: findings as a table, exit codes, annotations, and everything that a bad file is refused for."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from advisor.check import check
+from advisor.cli.run import run
+from advisor.errors import AdvisorError
+from advisor.stacks.files import LARGEST_BYTES
+from advisor.values import Fit, Stack
+
+AXOLOTL = {
+    "base_model": "meta-llama/Llama-3.1-8B",
+    "adapter": "qlora",
+    "load_in_4bit": True,
+    "lora_r": 16,
+    "lora_alpha": 32,
+    "lora_target_linear": True,
+    "sequence_len": 2048,
+    "micro_batch_size": 1,
+    "gradient_checkpointing": True,
+    "bf16": True,
+    "attn_implementation": "flash_attention_2",
+    "optimizer": "adamw_bnb_8bit",
+    "learning_rate": 2e-4,
+    "liger_fused_linear_cross_entropy": True,
+}
+LORA = {"adapter": "lora", "load_in_4bit": None}
+TRL = {
+    "model_name_or_path": "meta-llama/Llama-3.1-8B",
+    "dtype": "bfloat16",
+    "use_peft": True,
+    "lora_r": 16,
+    "lora_target_modules": "all-linear",
+    "max_length": 1024,
+    "per_device_train_batch_size": 1,
+}
+HF = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 4, "output_dir": "out", "block_size": 1024, "bf16": True}
+ADAPTER = {"base_model_name_or_path": "meta-llama/Llama-3.1-8B", "r": 16, "lora_alpha": 32, "target_modules": "all-linear"}
+BASES = {"axolotl": AXOLOTL, "trl": TRL, "hf": HF}
+
+
+def written(folder: Path, base: str = "axolotl", **changes: Any) -> Path:
+    path = folder / f"train.{'json' if base == 'hf' else 'yaml'}"
+    if base == "hf":  # peft's file beside it
+        (folder / "adapter_config.json").write_text(json.dumps(ADAPTER | changes.pop("peft", {})), encoding="utf-8")
+    path.write_text(json.dumps({**BASES[base], **changes}), encoding="utf-8")  # JSON is YAML
+    return path
+
+
+# (id, base, changes, GPU): the finding is there with them, and not on the base's own file on an 80 GB card
+FOUND = [
+    ("does-not-fit", "axolotl", LORA | {"sequence_len": 16384}, "12GB"),
+    ("fit-uncertain", "axolotl", {}, "7.5GiB"),
+    ("fits-tightly", "axolotl", {"sequence_len": 4096}, "9.5GiB"),
+    ("rank-above-matrix", "axolotl", {"lora_r": 2048}, "80GB"),
+    ("rank-high", "axolotl", {"lora_r": 256}, "80GB"),
+    ("targets-match-nothing", "axolotl", {"lora_target_linear": False, "lora_target_modules": ["q_proj", "query"]}, "80GB"),
+    ("targets-without-mlp", "axolotl", {"lora_target_linear": False, "lora_target_modules": ["q_proj", "v_proj"]}, "80GB"),
+    ("checkpointing-off", "axolotl", {"gradient_checkpointing": False}, "80GB"),
+    ("whole-logits", "axolotl", {"liger_fused_linear_cross_entropy": False, "micro_batch_size": 8}, "80GB"),
+    ("dora-dropout", "axolotl", {"peft_use_dora": True, "lora_dropout": 0.1}, "80GB"),
+    ("modules-to-save", "axolotl", {"lora_modules_to_save": ["embed_tokens", "lm_head"]}, "80GB"),
+    ("evaluation-larger", "axolotl", {"val_set_size": 0.1, "eval_batch_size": 64}, "80GB"),
+    ("quantized-needlessly", "axolotl", {}, "80GB"),
+    ("not-priced", "axolotl", {"torch_compile": True}, "80GB"),
+    ("not-priced", "axolotl", {"optimizer": "muon"}, "80GB"),
+    ("not-priced", "axolotl", LORA | {"adapter": None, "attn_implementation": "sdpa"}, "80GB"),
+    ("not-priced", "hf", {"peft": {"rank_pattern": {"q_proj": 64}}}, "80GB"),
+    ("not-priced", "hf", {"peft": {"bias": "all"}}, "80GB"),
+    ("unknown-key", "axolotl", {"lora_rr": 8}, "80GB"),
+    ("unknown-key", "hf", {"peft": {"use_magic": True}}, "80GB"),
+    ("unknown-key", "trl", {"keep_twice": 2}, "80GB"),
+    ("gpus-unknown", "axolotl", {"deepspeed": "deepspeed_configs/zero3.json"}, "80GB"),
+    ("length-unbounded", "trl", {"max_length": None}, "80GB"),
+    ("seq-beyond-positions", "axolotl", {"base_model": "meta-llama/Meta-Llama-3-8B", "sequence_len": 16384}, "80GB"),
+    ("bf16-unsupported", "axolotl", {}, "V100 32GB"),
+]
+
+
+@pytest.mark.parametrize(("id", "base", "changes", "gpu"), FOUND, ids=lambda value: value if isinstance(value, str) else "")
+def test_what_is_noticed(id: str, base: str, changes: dict[str, Any], gpu: str, tmp_path: Path) -> None:
+    found = [finding for finding in check(written(tmp_path, base, **changes), gpu).findings if finding.id == id]
+    assert found
+    assert all(finding.message and "\n" not in finding.message for finding in found)
+    if changes:
+        assert id not in {finding.id for finding in check(written(tmp_path, base), "80GB").findings}
+
+
+def test_the_helper_of_peft_is_noticed_by_release(tmp_path: Path) -> None:
+    """trl called `prepare_model_for_kbit_training` up to 0.25: the release decides, the flag overrides, the answer names it."""
+    path = written(tmp_path, "trl", load_in_4bit=True, torch_dtype="bfloat16")
+    old, new = (check(path, "80GB", stack_version=version) for version in ("0.25", "1.16"))
+    assert (old.plan.kbit_prepare, new.plan.kbit_prepare) == (True, False)
+    assert old.profile == "trl 0.25 (as asked for)"
+    assert new.profile == "trl 1.16 (as asked for)"
+    assert old.expected_bytes > new.expected_bytes
+    assert "kbit-upcast" in {finding.id for finding in old.findings}
+    assert "kbit-upcast" not in {finding.id for finding in new.findings}
+
+
+def test_the_loss_in_chunks_is_a_matter_of_the_release(tmp_path: Path) -> None:
+    losses = [check(written(tmp_path, "trl"), stack_version=version).plan.loss.value for version in ("1.6", "1.7", "1.16")]
+    assert losses == ["full", "chunked", "chunked"]
+
+
+def test_a_release_that_is_not_installed_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from advisor.stacks import versions
+
+    monkeypatch.setattr(versions, "installed_version", {"axolotl": "0.12.2"}.get)
+    assert check(written(tmp_path)).profile == "axolotl 0.12.2 (installed)"
+    assert check(written(tmp_path, "trl")).profile.startswith("trl 1.16 (not installed here")
+
+
+@pytest.mark.parametrize(
+    ("changes", "way"),
+    [({"torch_compile": True}, Fit.UNCERTAIN), ({"unsloth_lora_mlp": True}, Fit.FITS), ({"reward_model": True}, Fit.UNCERTAIN)],
+)
+def test_what_is_not_priced_may_turn_the_verdict(changes: dict[str, Any], way: Fit, tmp_path: Path) -> None:
+    """What only saves memory leaves "fits"; what may add some does not."""
+    assert check(written(tmp_path, **changes), "80GB").fit is way
+
+
+def test_what_saves_memory_turns_a_refusal(tmp_path: Path) -> None:
+    report = check(written(tmp_path, **LORA, unsloth_lora_mlp=True), "12GB")
+    assert (report.fit, report.exit_code) == (Fit.UNCERTAIN, 3)
+
+
+def test_modules_trained_whole_are_priced_beside_the_plan(tmp_path: Path) -> None:
+    report = check(written(tmp_path, lora_modules_to_save=["lm_head"]), "80GB")
+    assert report.beside_bytes > 0
+    assert report.expected_bytes == report.memory.expected_bytes + report.beside_bytes
+
+
+# ---------------------------------------------------------------------------------------------------------- the command
+
+EXITS = [
+    ({}, "80GB", 0),
+    ({}, None, 0),
+    (LORA, "12GB", 1),
+    ({"lora_target_linear": False, "lora_target_modules": ["query"]}, "80GB", 1),
+    ({}, "7.5GiB", 3),
+]
+
+
+@pytest.mark.parametrize(("changes", "gpu", "exit_code"), EXITS)
+def test_exit_codes(
+    changes: dict[str, Any],
+    gpu: str | None,
+    exit_code: int,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from advisor.check import files
+
+    monkeypatch.setattr(files, "_card", lambda name: files.load_gpu(name) if name else None)  # a card in this machine changes nothing
+    monkeypatch.chdir(tmp_path)
+    arguments = ["check", written(tmp_path, **changes).name, *(["--gpu", gpu] if gpu else [])]
+    assert run(arguments) == exit_code
+    text = capsys.readouterr().out
+    assert max(map(len, text.splitlines())) <= 80
+    assert run([*arguments, "--json"]) == exit_code
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["exit_code"] == exit_code
+    assert answer["schema_version"] == "1"
+    assert all({"id", "level", "message", "hint", "numbers"} <= set(finding) for finding in answer["findings"])
+
+
+def test_annotations_for_github(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = written(tmp_path, **LORA, torch_compile=True)
+    run(["check", str(path), "--gpu", "12GB", "--format", "github"])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines
+    assert all(re.fullmatch(r"::(error|warning|notice) file=[^,:]+,title=[a-z0-9-]+::[^\n]+", line) for line in lines)
+    assert {"does-not-fit", "not-priced"} <= {re.findall("title=([^:]+)", line)[0] for line in lines}
+
+
+def test_an_annotation_escapes_what_github_would_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "a,b 100%.yaml"
+    path.write_text(json.dumps(AXOLOTL), encoding="utf-8")
+    run(["check", str(path), "--gpu", "80GB", "--format", "github"])
+    assert "a%2Cb 100%25.yaml" in capsys.readouterr().out
+
+
+# ------------------------------------------------------------------------------------------------------------ bad input
+
+BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 10))
+MERGE_BOMB = "a0: &a0 {k: 1}\n" + "".join(f"a{n}: &a{n}\n  <<: [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 10))
+GOOD = json.dumps(AXOLOTL)
+MODEL = "base_model: llama-3-8b\n"
+
+BAD = [
+    # (name, content or None for a missing file, words of the refusal)
+    ("none.yaml", None, "there is no such file"),
+    ("empty.yaml", b"", "is empty"),
+    ("comment.yaml", b"# nothing\n", "is empty"),
+    ("list.yaml", b"- a\n- b\n", "holds a list, not settings by name"),
+    ("text.yaml", b"hello\n", "holds a str"),
+    ("open.yaml", b"a: [1, 2\n", "is not valid YAML"),
+    ("tab.yaml", b"a:\n\t- b\n", "is not valid YAML"),
+    ("two.yaml", b"a: 1\n---\nb: 2\n", "is not valid YAML"),
+    ("python.yaml", b"a: !!python/object/apply:os.system ['true']\n", "the tag !!python/object/apply:os.system is not allowed"),
+    ("name.yaml", b"a: !!python/name:os.system\n", "is not allowed"),
+    ("tag.yaml", b"a: !mine b\n", "the tag !mine is not known"),
+    ("bomb.yaml", BOMB.encode(), "its aliases stand for more than 100,000 values"),
+    ("merge.yaml", MERGE_BOMB.encode(), "its aliases stand for more than 100,000 values"),
+    ("self.yaml", b"a: &a [*a]\n", "an anchor holds itself"),
+    ("deep.yaml", b"a: " + b"[" * 5000 + b"]" * 5000, "nests deeper than 50 levels"),
+    ("dashes.yaml", b"- " * 5000 + b"a\n", "nests"),
+    ("sixty.yaml", b"a: 1" + b":1" * 50_000, "a number of 100,001 characters"),
+    ("long.yaml", b"a: " + b"9" * 5000, "a number of 5,000 characters"),
+    ("date.yaml", b"a: 2026-13-45\n", "is not valid YAML"),
+    ("binary.yaml", bytes(range(256)), "is not text in UTF-8"),
+    ("nul.yaml", b"a: \x00\n", "is not valid YAML"),
+    ("huge.yaml", b"a: " + b"x" * LARGEST_BYTES, "it is larger than 1,000 kB"),
+    ("broken.json", b'{"a": 1,', "JSON"),
+    ("list.json", b"[1]", "holds a list"),
+    ("whose.yaml", b"learning_rate: 1\n", "it is not clear whose configuration this is; say it with --stack"),
+    ("launcher.yaml", b"distributed_type: FSDP\nnum_processes: 8\n", "is the launcher's configuration"),
+    ("zero.json", b'{"zero_optimization": {"stage": 3}}', "holds settings of DeepSpeed"),
+    ("adapter_config.json", b'{"peft_type": "LORA"}', "is an adapter's configuration"),
+    ("config.json", b'{"architectures": ["A"], "model_type": "llama"}', "is a model's configuration"),
+    ("type.yaml", GOOD.replace("2048", '"long"').encode(), "sequence_len is 'long'; it must be a whole number"),
+    ("flag.yaml", GOOD.replace('"bf16": true', '"bf16": 3').encode(), "bf16 is 3; it must be true or false"),
+    ("minus.yaml", GOOD.replace('"lora_r": 16', '"lora_r": -16').encode(), "lora_r is -16; it must be a whole number from 1 to"),
+    (
+        "nan.yaml",
+        b"lora_dropout: .nan\n" + (MODEL + "adapter: lora\nlora_r: 8\nlora_alpha: 8\nlora_target_linear: true").encode(),
+        "a number",
+    ),
+    ("group.yaml", GOOD.replace("2048", "{}").encode(), "sequence_len is a dict"),
+    ("rank.yaml", GOOD.replace('"lora_r": 16,', "").encode(), "lora_r is missing; axolotl has no default for it"),
+    ("ia3.yaml", GOOD.replace('"qlora"', '"ia3"').encode(), "adapter: ia3 is no LoRA"),
+    ("model.yaml", GOOD.replace("Llama-3.1-8B", "Lama-9").encode(), "or say another with --model"),
+    ("nomodel.yaml", b"per_device_train_batch_size: 1\noutput_dir: o\n", "names no model; say it with --model"),
+    ("syntax.py", b"def f(:\n", "is no valid Python at line 1"),
+    ("loop.py", b"print('hello')\n", "makes no TrainingArguments or SFTConfig"),
+    ("nothing.sh", b"echo hello\n", "starts no trainer that is known"),
+    ("quote.sh", b"swift sft --model 'llama\n", "the command cannot be read"),
+    ("bomb.sh", b"A=" + b"x" * 9000 + b"\nswift sft --model " + b"$A" * 9000, "its variables stand for more than"),
+    ("lines.sh", b"\n" * 900_000, "starts no trainer that is known"),
+]
+
+
+@pytest.mark.parametrize(("name", "content", "words"), BAD, ids=[row[0] for row in BAD])
+def test_a_bad_file_is_refused_in_one_line(
+    name: str, content: bytes | None, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / name
+    if content is not None:
+        path.write_bytes(content)
+    assert run(["check", str(path), "--gpu", "80GB"]) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.count("\n") == 1
+    assert said.err.startswith("error: ")
+    assert len(said.err) < 700
+    assert words in said.err
+
+
+def test_a_folder_is_no_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["check", str(tmp_path)]) == 2
+    assert "is a folder" in capsys.readouterr().err
+
+
+OPTIONS = [
+    (["--stack", "unsloth"], "--stack unsloth: must be"),
+    (["--stack", "plain"], "a hand-written loop has no configuration"),
+    (["--stack-version", "new"], "--stack-version new: it must be a release"),
+    (["--gpus", "0"], "--gpus 0"),
+    (["--seq-len", "many"], "--seq-len many"),
+    (["--format", "xml"], "--format xml: must be text or github"),
+    (["--accelerate", "none.yaml"], "there is no such file"),
+    (["--gpu", "no such card"], "no such card"),
+]
+
+
+@pytest.mark.parametrize(("options", "words"), OPTIONS, ids=lambda value: value[0] if isinstance(value, list) else "")
+def test_bad_options_are_refused_in_one_line(
+    options: list[str], words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(["check", str(written(tmp_path)), *options]) == 2
+    error = capsys.readouterr().err
+    assert words in error
+    assert error.count("\n") == 1
+
+
+# --------------------------------------------------------------------------------------------------- what a file may be
+
+
+def test_a_script_is_read_and_never_run(tmp_path: Path) -> None:
+    path = tmp_path / "train.py"
+    path.write_text(
+        "import sys\nsys.exit('it was run')\nfrom transformers import TrainingArguments, AutoModelForCausalLM\n"
+        "model = AutoModelForCausalLM.from_pretrained('Qwen/Qwen2.5-7B', dtype=torch.bfloat16)\n"
+        "args = TrainingArguments('out', per_device_train_batch_size=4, bf16=True)\nlora = LoraConfig(r=64, target_modules='all-linear')\n",
+        encoding="utf-8",
+    )
+    plan = check(path, "80GB", seq_len=512).plan
+    assert (plan.stack, plan.rank, plan.micro_batch_size, plan.seq_len_tokens) == (Stack.HF, 64, 4, 512)
+
+
+def test_a_shell_script_is_followed_to_its_file(tmp_path: Path) -> None:
+    written(tmp_path)
+    script = tmp_path / "run.sh"
+    script.write_text("export NGPU=4\naccelerate launch --num_processes $NGPU -m axolotl.cli.train train.yaml\n", encoding="utf-8")
+    report = check(script, "80GB")
+    assert (report.stack, report.plan.n_gpus, report.plan.rank) == (Stack.AXOLOTL, 4, 16)
+
+
+def test_the_word_of_the_user_counts(tmp_path: Path) -> None:
+    report = check(written(tmp_path), "80GB", seq_len=512, gpus=2, model="llama-3.2-1b")
+    assert (report.plan.seq_len_tokens, report.plan.n_gpus) == (512, 2)
+    assert "1B" in report.model.id
+    assert any("512 tokens, as asked for" in line for line in report.assumptions)
+
+
+def test_an_unknown_option_is_refused() -> None:
+    with pytest.raises(AdvisorError, match="there is no such option"):
+        check("train.yaml", colour="red")
+
+
+# ----------------------------------------------------------------------------------------------------- the command config
+
+
+@pytest.mark.parametrize("stack", ["trl", "hf", "axolotl", "llamafactory"])
+def test_what_config_writes_check_reads(stack: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / ("train.py" if stack == "hf" else "train.yaml")
+    assert run(["config", "--stack", stack, "--model", "llama-3-8b", "--gpu", "24GB", "--out", str(out)]) == 0
+    assert capsys.readouterr().out.startswith(f"{out}: ")
+    assert [path.name for path in tmp_path.iterdir()] == [out.name]
+    assert run(["check", str(out), "--gpu", "24GB"]) == 0
+    before = out.read_bytes()
+    assert run(["config", "--stack", stack, "--model", "llama-3-8b", "--gpu", "24GB", "--out", str(out)]) == 2
+    assert "is not overwritten" in capsys.readouterr().err
+    assert out.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "exit_code", "words"),
+    [
+        (["--model", "llama-3-8b"], 2, "--stack is missing: trl, hf, axolotl or llamafactory"),
+        (["--model", "llama-3-8b", "--gpu", "24GB", "--stack", "torchtune"], 2, "files are written for"),
+        (["--model", "llama-3-8b", "--gpu", "24GB", "--stack", "trl", "--out", "no/such/folder/a.yaml"], 2, "cannot be written"),
+        (["--model", "llama-70b", "--gpu", "8GB", "--stack", "trl"], 1, ""),
+    ],
+)
+def test_what_config_refuses(arguments: list[str], exit_code: int, words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["config", *arguments]) == exit_code
+    assert words in capsys.readouterr().err
