@@ -52,7 +52,10 @@ class AdvisorCallback(TrainerCallback):  # type: ignore[misc]  # transformers is
         if self.comparison is not None and not self.comparison.inside and _speaks(args):
             warnings.warn(f"advisor: {note}", UserWarning, stacklevel=2)
         if self._ledger and getattr(state, "is_world_process_zero", True):
-            record_run(self.report, self.comparison, args, state, None if self._ledger is True else self._ledger)
+            try:
+                record_run(self.report, self.comparison, args, state, None if self._ledger is True else self._ledger)
+            except AdvisorError as error:  # hours of training are not lost to a ledger that cannot be written
+                warnings.warn(f"advisor: the run was not recorded: {error}", UserWarning, stacklevel=2)
 
     def _check(self, args: Any, model: Any, dataset: Any) -> None:
         """A model that cannot be read or priced is no reason to stop a training: then one line says so."""

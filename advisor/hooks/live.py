@@ -57,6 +57,7 @@ def settings_of(args: Any) -> dict[str, Any]:
         value = getattr(args, name, None)
         if value:
             found[name] = [_word(entry) for entry in value] if isinstance(value, (list, tuple)) else _word(value)
+    found["gradient_checkpointing"] = bool(found.get("gradient_checkpointing") or getattr(args, "activation_checkpointing", False))
     found["optim"] = _word(found.get("optim", "adamw_torch_fused"))
     found |= _launched(args, found)
     found |= {name: value for name in not_priced_names(stack_of(args)) if (value := getattr(args, name, None))}
@@ -116,7 +117,7 @@ def live_of(model: Any, args: Any, spec: ModelSpec) -> Live:
     settings, inner = settings_of(args), inner_of(model)
     config = inner.config
     settings["attn_implementation"] = getattr(config, "_attn_implementation", None) or "eager"
-    settings["gradient_checkpointing"] = bool(settings.get("gradient_checkpointing")) or _checkpoints(inner)
+    settings["gradient_checkpointing"] = settings["gradient_checkpointing"] or _checkpoints(inner)
     frozen, trained = _dtypes(inner)
     adapters = getattr(inner, "peft_config", None)
     quantization = _quantization(config)

@@ -63,7 +63,6 @@ def record_run(report: CheckReport, comparison: Comparison | None, args: Any, st
         learning_rate=getattr(args, "learning_rate", None) or None,
         steps=getattr(state, "global_step", None) or None,
         seed=getattr(args, "seed", None),
-        source=type(args).__name__,
         notes=(note_of(report, comparison),),
         **measured,
     )

@@ -110,7 +110,8 @@ def four_bit(fields: Fields, kind: str) -> Quantization:
 
 def checkpointing(fields: Fields, around: Around, notes: Notes) -> bool:
     default = around.defaults.checkpointing.value
-    stated = fields.flag("gradient_checkpointing", "activation_checkpointing")
+    old, new = fields.flag("gradient_checkpointing"), fields.flag("activation_checkpointing")
+    stated = new if old is None else old or bool(new)
     settings = fields.group("gradient_checkpointing_kwargs", "activation_checkpointing_kwargs")
     if settings.integer("every_n_layers") not in (None, 1):
         notes.unpriced("every_n_layers", "checkpoints fewer layers than are priced", Way.UP)
