@@ -47,14 +47,9 @@ def record_run(report: CheckReport, comparison: Comparison | None, args: Any, st
     """One run in the ledger: the plan, what was predicted, what was measured."""
     from advisor.runs import record
 
-    measured = (
-        {}
-        if comparison is None
-        else {
-            "peak_bytes": comparison.measured_bytes,
-            "peak_allocated_bytes": comparison.measured_allocated_bytes,
-        }
-    )
+    measured: dict[str, Any] = {}
+    if comparison is not None:
+        measured = {"peak_bytes": comparison.measured_bytes, "peak_allocated_bytes": comparison.measured_allocated_bytes}
     record(
         ledger=ledger,
         model=report.model.id,
