@@ -13,9 +13,9 @@ from advisor.ladder import advise, request_from
 from advisor.ladder.learning_rate import show, sweep
 from advisor.ladder.snippet import snippet
 from advisor.stacks.detect import open_text
-from advisor.stacks.emit import MODULES, yaml_config
 from advisor.stacks.known import defaults_of
 from advisor.stacks.reading import canonical
+from advisor.stacks.write import STARTS, yaml_config
 from advisor.values import Advice, GpuSpec, ModelSpec, Plan, Stack, Task
 
 WRITTEN = (Stack.TRL, Stack.HF, Stack.AXOLOTL, Stack.LLAMAFACTORY)
@@ -53,7 +53,7 @@ def emitted(model: str | ModelSpec, gpu: str | GpuSpec | None, stack: str | Stac
 def text_of(model: ModelSpec, plan: Plan, task: Task | None = None) -> str:
     """The plan as its stack's file. It is read again before it is handed out: what comes back otherwise is refused by name."""
     rate = show(sweep(model, plan.method, task).mid)
-    text = yaml_config(plan, model.id, rate) if plan.stack in MODULES else snippet(model, plan, task)
+    text = yaml_config(plan, model.id, rate) if plan.stack in STARTS else snippet(model, plan, task)
     try:
         different = _differing(model, plan, text)
     except InvalidInputError as error:  # alpha 24.5 where the framework takes whole numbers
@@ -80,6 +80,6 @@ def _shown(value: object) -> str:
 
 def read_text(model: ModelSpec, stack: Stack, text: str) -> Plan:
     """The plan of a file's text, at the release that the defaults were read in."""
-    path = Path("the written file.yaml" if stack in MODULES else "the written file.py")
+    path = Path("the written file.yaml" if stack in STARTS else "the written file.py")
     options = CheckOptions(stack=stack, stack_version=defaults_of(stack).version)
     return read_found(open_text(text, path, stack), path, None, options, model).reading.plan

@@ -14,9 +14,9 @@ from advisor.ladder.knowledge import threshold
 from advisor.ladder.rungs import rung_of
 from advisor.ladder.situation import Situation
 from advisor.stacks import smallest_wrapped
-from advisor.stacks.spelling import changed_settings, spelled
+from advisor.stacks.rooms import changed_settings, setting_for, spelled
 from advisor.units import format_size
-from advisor.values import DType, Finding, Fit, Level, Loss, Method, Plan, Quantization, Stack, Verdict
+from advisor.values import DType, Finding, Fit, Level, Loss, Method, Plan, Quantization, Verdict
 from advisor.values.run import options_of
 
 Rule = Callable[[Checked], Iterable[Finding]]
@@ -138,25 +138,13 @@ def checkpointing_off(c: Checked) -> Iterator[Finding]:
     saved = c.saving(gradient_checkpointing=True)
     if saved <= 0:
         return
-    key = "enable_activation_checkpointing" if c.plan.stack is Stack.TORCHTUNE else "gradient_checkpointing"
-    hint = "disable_gradient_checkpointing: false" if c.plan.stack is Stack.LLAMAFACTORY else f"{key}: true"
     yield Finding(
         id="checkpointing-off",
         level=Level.INFO if c.fit in (Fit.FITS, None) else Level.WARNING,
         message=f"gradient checkpointing is off: it would save {format_size(saved)}, for about a third more time",
-        hint=hint,
+        hint=setting_for(c.plan.stack, "checkpointing"),
         numbers={"saved_bytes": saved},
     )
-
-
-_FUSED_HINTS = {
-    Stack.HF: "use_liger_kernel: true",
-    Stack.TRL: "trl 1.7 and later compute it in chunks; use_liger_kernel: true fuses it",
-    Stack.AXOLOTL: "liger_fused_linear_cross_entropy: true (with the plugin axolotl.integrations.liger.LigerPlugin)",
-    Stack.LLAMAFACTORY: "enable_liger_kernel: true",
-    Stack.MS_SWIFT: "use_liger_kernel: true",
-    Stack.TORCHTUNE: "",
-}
 
 
 def whole_logits(c: Checked) -> Iterator[Finding]:
@@ -170,7 +158,7 @@ def whole_logits(c: Checked) -> Iterator[Finding]:
         id="whole-logits",
         level=Level.INFO if c.fit in (Fit.FITS, None) else Level.WARNING,
         message=f"the logits of all tokens are made at once: a loss in chunks or fused into the head saves {format_size(saved)}",
-        hint=_FUSED_HINTS.get(c.plan.stack, ""),
+        hint=setting_for(c.plan.stack, "fused-loss"),
         numbers={"saved_bytes": saved},
     )
 

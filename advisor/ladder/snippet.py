@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from advisor.ladder.learning_rate import show, sweep
 from advisor.ladder.plain_loop import OPTIMIZERS, loop_lines
 from advisor.ladder.snippet_parts import call, text, torch_dtype
-from advisor.stacks.emit import yaml_config
+from advisor.stacks.write import yaml_config
 from advisor.values import ALL_LINEAR, Attention, DType, Loss, Method, ModelSpec, Plan, Quantization, Sharding, Stack, Task
 
 NO_REENTRANT = {"use_reentrant": False}

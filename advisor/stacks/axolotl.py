@@ -63,6 +63,21 @@ _KEEPS_FP32 = (Attention.SDPA, Attention.EAGER)
 """utils/schemas/enums.py ATTN_IMPLS_WITHOUT_DTYPE_CAST: full fine-tuning leaves embeddings in fp32 (loaders/model.py)."""
 PLUGIN_LIGER = "axolotl.integrations.liger.LigerPlugin"
 
+SPELLINGS = {
+    "batch-size": "micro_batch_size: {}",
+    "grad-accum": "gradient_accumulation_steps: {}",
+    "optimizer": "optimizer: {}",
+    "seq-len": "sequence_len: {}",
+    "rank": "lora_r: {}",
+    "alpha": "lora_alpha: {}",
+    "target-modules": "lora_target_linear: true, or lora_target_modules: {}",
+    "attention": "attn_implementation: {}",
+    "precision": "{}: true",
+    "checkpointing": "gradient_checkpointing: true",
+    "fused-loss": "liger_fused_linear_cross_entropy: true (with the plugin axolotl.integrations.liger.LigerPlugin)",
+}
+"""How its files say what a hint names as an option of ours; and how they switch on checkpointing and a loss in pieces."""
+
 
 def model_of(fields: Fields) -> str | None:
     return fields.text("base_model")

@@ -22,6 +22,21 @@ PEFT_RANK, PEFT_ALPHA = 8, 8.0
 """peft 0.21 tuners/lora/config.py: r=8, lora_alpha=8."""
 TRL_LENGTH = 1024
 
+SPELLINGS = {
+    **common.SPELLINGS,
+    "seq-len": "cut or pack to {} tokens",
+    "rank": "r={}",
+    "alpha": "lora_alpha={}",
+    "target-modules": "target_modules={}",
+    "no-kbit-prepare": "leaving the call out",
+    "attention": "attn_implementation={}",
+    "precision": "dtype={}",
+    "loss": "use_liger_kernel for a fused loss; {}",
+    "method": "{}",
+    "fused-loss": "use_liger_kernel: true",
+}
+"""How its files say what a hint names as an option of ours; and how they switch on checkpointing and a loss in pieces."""
+
 
 def model_of(fields: Fields) -> str | None:
     return fields.text("model_name_or_path") or fields.group("peft").text("base_model_name_or_path")

@@ -48,6 +48,19 @@ RANK, CUTOFF_LEN = 8, 2048
 _ATTENTION_NAMES = {Attention.SDPA: "sdpa", Attention.FLASH: "fa2", Attention.EAGER: "disabled"}
 _ATTENTIONS = {"sdpa": Attention.SDPA, "fa2": Attention.FLASH, "fa3": Attention.FLASH, "disabled": Attention.EAGER}
 
+SPELLINGS = {
+    **common.SPELLINGS,
+    "seq-len": "cutoff_len: {}",
+    "rank": "lora_rank: {}",
+    "alpha": "lora_alpha: {}",
+    "target-modules": "lora_target: {}",
+    "attention": "flash_attn: {}",
+    "precision": "{}: true",
+    "checkpointing": "disable_gradient_checkpointing: false",
+    "fused-loss": "enable_liger_kernel: true",
+}
+"""How its files say what a hint names as an option of ours; and how they switch on checkpointing and a loss in pieces."""
+
 
 def model_of(fields: Fields) -> str | None:
     return fields.text("model_name_or_path")

@@ -39,6 +39,18 @@ MS_SWIFT = StackDefaults(
 RANK, ALPHA, DROPOUT, EFFECTIVE_BATCH = 8, 32.0, 0.05, 16
 """arguments/tuner_args.py: lora_rank, lora_alpha, lora_dropout; trainers/arguments.py: accumulation that makes 16 sequences."""
 
+SPELLINGS = {
+    **common.SPELLINGS,
+    "seq-len": "max_length: {}",
+    "rank": "lora_rank: {}",
+    "alpha": "lora_alpha: {}",
+    "target-modules": "target_modules: {}",
+    "attention": "attn_impl: {}",
+    "precision": "torch_dtype: {}",
+    "fused-loss": "use_liger_kernel: true",
+}
+"""How its files say what a hint names as an option of ours; and how they switch on checkpointing and a loss in pieces."""
+
 
 def model_of(fields: Fields) -> str | None:
     return fields.text("model", "model_id_or_path")

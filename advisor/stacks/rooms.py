@@ -1,52 +1,40 @@
-"""The rooms by stack: which model a file names, and how it is read and written. Each framework is loaded when it is asked for."""
+"""What is asked of a framework's room: which model a file names, its plan, and how its files spell a setting."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from importlib import import_module
-from typing import NamedTuple
+import re
+from collections.abc import Iterator
+from types import ModuleType
 
-from advisor.errors import InvalidInputError, UnsupportedError
+from advisor.errors import InvalidInputError
 from advisor.stacks.detect import Opened
 from advisor.stacks.fields import Fields
 from advisor.stacks.keys import unread_remarks
+from advisor.stacks.known import defaults_of, room_of
 from advisor.stacks.reading import Around, Reading, Remark
+from advisor.values.plan import Plan
 from advisor.values.vocabulary import Stack
 
-_MODULES = {
-    Stack.HF: "hf_arguments",
-    Stack.TRL: "trl",
-    Stack.AXOLOTL: "axolotl",
-    Stack.LLAMAFACTORY: "llamafactory",
-    Stack.MS_SWIFT: "ms_swift",
-    Stack.TORCHTUNE: "torchtune",
-}
+_WORDS = {"flash": "flash_attention_2"}
+_OPTION = re.compile(r"--([a-z][a-z-]*)(?: ((?!--)[\w.,-]*\w))?")
 
 
-class Room(NamedTuple):
-    model_of: Callable[[Fields], str | None]
-    read: Callable[[Fields, Around], Reading]
-
-
-def room_of(stack: Stack, is_script: bool = False) -> Room:
-    """The readers of one framework. A script of TRL's is read as calls, its YAML as arguments of the command."""
-    name = "hf_arguments" if is_script else _MODULES.get(stack)
-    if name is None:
-        raise UnsupportedError(f"{stack.value}: a hand-written loop has no configuration to read")
-    module = import_module(f"advisor.stacks.{name}")
-    return Room(module.model_of, module.read)
+def _readers(stack: Stack, is_script: bool) -> ModuleType:
+    """A script of TRL's is read as calls, its YAML as arguments of the command."""
+    return room_of(Stack.HF if is_script else stack)
 
 
 def model_named(opened: Opened, where: str, is_script: bool) -> str | None:
     """The model that the file names; None where it names none."""
-    return room_of(opened.stack, is_script).model_of(Fields(opened.values, where))
+    named: str | None = _readers(opened.stack, is_script).model_of(Fields(opened.values, where))
+    return named
 
 
 def read_opened(opened: Opened, around: Around, where: str, is_script: bool = False) -> Reading:
     """The plan of an opened file, with a remark for every setting that was not read and may matter."""
     fields = Fields(opened.values, where)
     try:
-        reading = room_of(opened.stack, is_script).read(fields, around)
+        reading: Reading = _readers(opened.stack, is_script).read(fields, around)
     except InvalidInputError as error:
         raise error if where in str(error) else InvalidInputError(f"{where}: {error}") from None
     left = () if is_script else tuple(unread_remarks(opened.stack, fields))
@@ -56,3 +44,31 @@ def read_opened(opened: Opened, around: Around, where: str, is_script: bool = Fa
 def _duplicates(opened: Opened) -> Iterator[Remark]:
     for key in dict.fromkeys(opened.duplicates):
         yield Remark("duplicate-key", key, f"{key} stands twice: the last one counts, here and in the trainer", "leave one of them out")
+
+
+def spelled(stack: Stack, hint: str) -> str:
+    """The hint with the options that the framework has a setting for in its own words."""
+    spellings = room_of(stack).SPELLINGS
+
+    def in_its_words(found: re.Match[str]) -> str:
+        known: str | None = spellings.get(found[1])
+        if known is None:
+            return found[0]
+        value = found[2] or ""
+        return known.format(_WORDS.get(value, value)) if "{}" in known else known + (f" {value}" if value else "")
+
+    return _OPTION.sub(in_its_words, hint)
+
+
+def setting_for(stack: Stack, what: str) -> str:
+    """The framework's setting for `checkpointing` or `fused-loss`; empty where it has none."""
+    return str(room_of(stack).SPELLINGS.get(what, ""))
+
+
+def changed_settings(before: Plan, after: Plan) -> tuple[str, ...]:
+    """Settings of the framework that turn the one plan into the other; none for frameworks whose files are not written."""
+    write = getattr(room_of(before.stack), "write", None)
+    if write is None:
+        return ()
+    lines = [tuple(write(plan, "", "0", defaults_of(before.stack))) for plan in (before, after)]
+    return tuple(line for line in lines[1] if line not in lines[0])

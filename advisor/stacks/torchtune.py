@@ -48,6 +48,17 @@ _MLP_MODULES = ("gate_proj", "up_proj", "down_proj")
 RANK, ALPHA = 8, 16.0
 """torchtune 0.6.1 models/llama3/_model_builders.py lora_llama3_8b."""
 
+SPELLINGS = {
+    "batch-size": "batch_size: {}",
+    "grad-accum": "gradient_accumulation_steps: {}",
+    "seq-len": "tokenizer.max_seq_len: {}",
+    "rank": "model.lora_rank: {}",
+    "alpha": "model.lora_alpha: {}",
+    "precision": "dtype: {}",
+    "checkpointing": "enable_activation_checkpointing: true",
+}
+"""How its files say what a hint names as an option of ours; and how they switch on checkpointing and a loss in pieces."""
+
 
 def model_of(fields: Fields) -> str | None:
     """The model that the builder makes; its checkpoint's folder says nothing for sure."""

@@ -21,6 +21,13 @@ from advisor.values.vocabulary import Attention, DType, Optimizer, Quantization,
 MICRO_BATCH = 8
 """`per_device_train_batch_size` and `per_device_eval_batch_size` where they are left out."""
 
+SPELLINGS = {
+    "batch-size": "per_device_train_batch_size: {}",
+    "grad-accum": "gradient_accumulation_steps: {}",
+    "optimizer": "optim: {}",
+    "checkpointing": "gradient_checkpointing: true",
+}
+
 
 class Notes:
     """Remarks and assumptions that readers gather as they go."""

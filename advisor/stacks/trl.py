@@ -53,6 +53,19 @@ RANK, ALPHA, DROPOUT, MAX_LENGTH = 16, 32, 0.05, 1024
 _DTYPE_NAMES = {DType.BF16: "bfloat16", DType.FP16: "float16", DType.FP32: "float32"}
 _ATTENTION_NAMES = {Attention.SDPA: "sdpa", Attention.FLASH: "flash_attention_2", Attention.EAGER: "eager"}
 
+SPELLINGS = {
+    **common.SPELLINGS,
+    "seq-len": "max_length: {}",
+    "rank": "lora_r: {}",
+    "alpha": "lora_alpha: {}",
+    "target-modules": "lora_target_modules: {}",
+    "no-kbit-prepare": "trl 0.26 or later, which does not call it,",
+    "attention": "attn_implementation: {}",
+    "precision": "dtype: {}",
+    "fused-loss": "trl 1.7 and later compute it in chunks; use_liger_kernel: true fuses it",
+}
+"""How its files say what a hint names as an option of ours; and how they switch on checkpointing and a loss in pieces."""
+
 
 def model_of(fields: Fields) -> str | None:
     return fields.text("model_name_or_path")

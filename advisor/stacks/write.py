@@ -1,14 +1,34 @@
-"""Lines of YAML, written by hand: no library, no surprises in quoting, and comments where a reader needs them."""
+"""A plan as the YAML of a framework, line by line: no library, no surprises in quoting, and comments where a reader needs them."""
 
 from __future__ import annotations
 
 import json
 import re
 
+from advisor.stacks.facts import StackDefaults
+from advisor.stacks.known import defaults_of, room_of
+from advisor.values.plan import Plan
+from advisor.values.vocabulary import Stack
+
 Line = str
+
+STARTS = {
+    Stack.TRL: ("trl sft --config FILE", "accelerate launch --num_processes {n} trl/scripts/sft.py --config FILE"),
+    Stack.AXOLOTL: ("axolotl train FILE", "axolotl train FILE --launcher accelerate -- --num_processes {n}"),
+    Stack.LLAMAFACTORY: ("llamafactory-cli train FILE", "FORCE_TORCHRUN=1 NPROC_PER_NODE={n} llamafactory-cli train FILE"),
+}
+"""How a training starts from the file that is written, on one GPU and on several."""
 
 _PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9_./-]*")
 _MEANT_OTHERWISE = frozenset(["true", "false", "yes", "no", "on", "off", "null", "none", "y", "n"])
+
+
+def yaml_config(plan: Plan, model: str, learning_rate: str, defaults: StackDefaults | None = None) -> str:
+    """The plan as its stack's YAML; data and output are left to the user, everything that changes a byte is not."""
+    alone, several = STARTS[plan.stack]
+    start = alone if plan.n_gpus == 1 else f"{several.format(n=min(plan.n_gpus, 8))} ({plan.n_gpus} GPUs in all)"
+    lines = room_of(plan.stack).write(plan, model, learning_rate, defaults or defaults_of(plan.stack))
+    return "\n".join((f"# start with: {start}", *lines)) + "\n"
 
 
 def setting(name: str, value: bool | int | float | str | tuple[str, ...]) -> Line:
