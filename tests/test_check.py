@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ import pytest
 from advisor.check import check
 from advisor.cli.run import run
 from advisor.errors import AdvisorError
+from advisor.render import check as render
+from advisor.render.page import Look
 from advisor.stacks.files import LARGEST_BYTES
 from advisor.values import Fit, Stack
 
@@ -160,7 +163,7 @@ def test_exit_codes(
 ) -> None:
     from advisor.check import files
 
-    monkeypatch.setattr(files, "_card", lambda name: files.load_gpu(name) if name else None)  # a card in this machine changes nothing
+    monkeypatch.setattr(files, "card_of", lambda name: files.load_gpu(name) if name else None)  # a card in this machine changes nothing
     monkeypatch.chdir(tmp_path)
     arguments = ["check", written(tmp_path, **changes).name, *(["--gpu", gpu] if gpu else [])]
     assert run(arguments) == exit_code
@@ -171,6 +174,14 @@ def test_exit_codes(
     assert answer["exit_code"] == exit_code
     assert answer["schema_version"] == "1"
     assert all({"id", "level", "message", "hint", "numbers"} <= set(finding) for finding in answer["findings"])
+
+
+def test_the_screen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, matches_screen: Callable[[str, str], None]) -> None:
+    """A 70B configuration that is one setting away from fitting."""
+    monkeypatch.chdir(tmp_path)
+    path = written(tmp_path, base_model="meta-llama/Llama-3.1-70B", sequence_len=4096, micro_batch_size=2, torch_compile=True)
+    report = check(path.name, "48GB", stack_version="0.19")
+    matches_screen("check-axolotl-70b.txt", render.check(report, Look(width=80)))
 
 
 def test_annotations_for_github(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -195,8 +195,8 @@ def test_a_bug_of_ours_stops_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyP
     ("options", "words"),
     [
         ({"gpu": "no such card"}, "no such card"),
-        ({"on_misfit": "shout"}, "on_misfit: must be 'warn', 'raise' or 'ignore'"),
-        ({"price": "guess"}, "price: must be 'estimate' or 'trace'"),
+        ({"on_misfit": "shout"}, "on_misfit shout: must be 'warn', 'raise' or 'ignore'"),
+        ({"price": "guess"}, "price guess: must be 'estimate' or 'trace'"),
         ({"seq_len": 0}, "seq_len"),
         ({"colour": "red"}, "colour"),
     ],

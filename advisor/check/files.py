@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
-
-from pydantic import ValidationError
 
 from advisor.check.report import report_on
 from advisor.devices import load_gpu
 from advisor.errors import AdvisorError, InvalidInputError, UnknownNameError
 from advisor.hub import load_model
+from advisor.ladder.request import options_as
 from advisor.stacks.detect import Opened, open_file
 from advisor.stacks.launch import beside, read_accelerate
 from advisor.stacks.reading import Around, Launch, Reading
@@ -57,8 +55,8 @@ def check(config: str | Path, gpu: str | GpuSpec | None = None, **options: Any) 
     Raises an AdvisorError, one clear line, for what cannot be read or priced.
     """
     path = Path(config).expanduser()
-    card = gpu if isinstance(gpu, GpuSpec) else _card(gpu)
-    read = read_config(path, card, options_from(options))
+    card = card_of(gpu)
+    read = read_config(path, card, options_as(CheckOptions, options))
     return report_on(str(config), read.model, card, read.reading, read.profile)
 
 
@@ -82,22 +80,10 @@ def read_found(opened: Opened, path: Path, gpu: GpuSpec | None, options: CheckOp
     return Read(model, reading._replace(taken=(*note, *taken, *reading.taken)), profile)
 
 
-def options_from(options: Mapping[str, Any]) -> CheckOptions:
-    try:
-        return CheckOptions.model_validate(dict(options))
-    except ValidationError as error:
-        first = error.errors()[0]
-        option = "--" + str(first["loc"][0]).replace("_", "-")
-        if first["type"] == "extra_forbidden":
-            raise InvalidInputError(f"{option}: there is no such option") from None
-        message = str(first["msg"]).replace("Input should be", "must be")
-        raise InvalidInputError(f"{option} {str(first['input'])[:40]}: {message}") from None
-
-
-def _card(gpu: str | None) -> GpuSpec | None:
+def card_of(gpu: str | GpuSpec | None) -> GpuSpec | None:
     """The named card, or the local one if there is one: a continuous integration has none, and the price is still worth having."""
     if gpu is not None:
-        return load_gpu(gpu)
+        return gpu if isinstance(gpu, GpuSpec) else load_gpu(gpu)
     try:
         return load_gpu(None)
     except InvalidInputError:

@@ -19,11 +19,12 @@ from typing import Any
 from axolotl.integrations.base import BasePlugin
 from pydantic import BaseModel
 
-from advisor.check.files import model_of_name
+from advisor.check.files import card_of, model_of_name
 from advisor.check.report import report_on
 from advisor.errors import AdvisorError
-from advisor.hooks.flight import PreflightOptions, act, card_of, options_from
+from advisor.hooks.flight import PreflightOptions, act
 from advisor.hooks.live import loaded_versions
+from advisor.ladder.request import options_as
 from advisor.stacks import axolotl as room
 from advisor.stacks.fields import Fields
 from advisor.stacks.keys import unread_remarks
@@ -72,7 +73,7 @@ class AdvisorPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is Any to the 
 def _options(cfg: Any) -> tuple[PreflightOptions, Any]:
     stated = dict(plain(cfg.get("advisor") or {}))
     ledger = stated.pop("ledger", False)
-    return options_from(stated), ledger
+    return options_as(PreflightOptions, stated, flags=False), ledger
 
 
 def report_of(settings: Mapping[str, Any], options: PreflightOptions) -> CheckReport:

@@ -12,10 +12,12 @@ from typing import Any
 
 from transformers import TrainerCallback
 
+from advisor.check.files import card_of
 from advisor.errors import AdvisorError
 from advisor.hooks import live
-from advisor.hooks.flight import Flight, act, card_of, options_from, report_of
+from advisor.hooks.flight import Flight, PreflightOptions, act, report_of
 from advisor.hooks.measured import compare, note_of, record_run
+from advisor.ladder.request import options_as
 from advisor.stacks import hf_arguments
 from advisor.values.check import CheckReport, Comparison
 
@@ -30,7 +32,7 @@ class AdvisorCallback(TrainerCallback):  # type: ignore[misc]  # transformers is
     def __init__(self, *, ledger: bool | str | Path = False, **options: Any) -> None:
         self.report: CheckReport | None = None
         self.comparison: Comparison | None = None
-        self._options = options_from(options)
+        self._options = options_as(PreflightOptions, options, flags=False)
         if self._options.gpu is not None:  # a name that means no card is refused here, not in the middle of a start
             self._options = self._options.model_copy(update={"gpu": card_of(self._options.gpu)})
         self._ledger = ledger

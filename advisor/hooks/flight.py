@@ -6,15 +6,13 @@ import warnings
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
-from pydantic import ValidationError
-
-from advisor.check.files import model_of_name
+from advisor.check.files import card_of, model_of_name
 from advisor.check.report import beside, report_with, with_known_targets
 from advisor.check.situation import Checked
-from advisor.devices import load_gpu
 from advisor.errors import DoesNotFitError, InvalidInputError, UnsupportedError
 from advisor.hooks import live
 from advisor.hooks.lengths import longest_example
+from advisor.ladder.request import options_as
 from advisor.memory import estimate_memory
 from advisor.stacks import hf_arguments
 from advisor.stacks.fields import Fields
@@ -62,7 +60,7 @@ def preflight(subject: Any, args: Any = None, peft_config: Any = None, **options
     Raises an AdvisorError for what cannot be read or priced.
     """
     loading: dict[str, Any] = {name: options.pop(name) for name in ("quantization_config", "dtype") if name in options}
-    chosen = options_from(options)
+    chosen = options_as(PreflightOptions, options, flags=False)
     if hasattr(subject, "args") and hasattr(subject, "model"):
         model = live.inner_of(subject.model)
         spec = live.spec_of(model)
@@ -70,15 +68,6 @@ def preflight(subject: Any, args: Any = None, peft_config: Any = None, **options
     else:
         flight = Flight(_spec(subject), _planned(args, peft_config, loading), chosen)
     return fly(flight)
-
-
-def options_from(options: Mapping[str, Any]) -> PreflightOptions:
-    try:
-        return PreflightOptions.model_validate(dict(options))
-    except ValidationError as error:
-        first = error.errors()[0]
-        message = str(first["msg"]).replace("Input should be", "must be")
-        raise InvalidInputError(f"{first['loc'][0]}: {message}") from None
 
 
 def fly(flight: Flight) -> CheckReport:
@@ -106,17 +95,6 @@ def _price(flight: Flight, plan: Plan, gpu: GpuSpec | None) -> tuple[MemoryBreak
     except UnsupportedError:
         return traced(flight.spec, plan, gpu), False
     return (traced(flight.spec, plan, gpu) if flight.options.price == "trace" else estimate), True
-
-
-def card_of(gpu: str | GpuSpec | None) -> GpuSpec | None:
-    if isinstance(gpu, GpuSpec):
-        return gpu
-    try:
-        return load_gpu(gpu)
-    except InvalidInputError:
-        if gpu is not None:
-            raise
-        return None
 
 
 def _reading(flight: Flight, gpu: GpuSpec | None, profile: Profile) -> Reading:

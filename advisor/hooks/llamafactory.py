@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from advisor.check import check
-from advisor.hooks.flight import act, options_from
+from advisor.hooks.flight import PreflightOptions, act
+from advisor.ladder.request import options_as
 from advisor.stacks.files import read_settings
 from advisor.values import Stack
 
@@ -22,7 +23,7 @@ def run_exp(config: str | Path, callbacks: Sequence[Any] = (), *, ledger: bool |
 
     from advisor.hooks.callback import AdvisorCallback
 
-    chosen = options_from(options)
+    chosen = options_as(PreflightOptions, options, flags=False)
     report = check(config, chosen.gpu, stack=Stack.LLAMAFACTORY, **({"seq_len": chosen.seq_len} if chosen.seq_len else {}))
     act(report, chosen.on_misfit, stacklevel=3)
     live = AdvisorCallback(ledger=ledger, **{**chosen.model_dump(exclude_none=True), "on_misfit": "ignore"})

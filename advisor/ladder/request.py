@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TypeVar
 
 from pydantic import ValidationError
 
 from advisor.errors import InvalidInputError
 from advisor.stacks import default_plan
-from advisor.values import GpuSpec, Method, ModelSpec, Plan, Request
+from advisor.values import GpuSpec, Method, ModelSpec, Plan, Request, Value
+
+Options = TypeVar("Options", bound=Value)
 
 
 def request_from(options: Mapping[str, object]) -> Request:
     """Options by name, as the command line or a caller gives them. Raises InvalidInputError, one line that names the option."""
+    return options_as(Request, options)
+
+
+def options_as(kind: type[Options], options: Mapping[str, object], flags: bool = True) -> Options:
+    """The same for any set of options: named as flags of the command line, or as a caller writes them."""
     try:
-        return Request.model_validate(dict(options))
+        return kind.model_validate(dict(options))
     except ValidationError as error:
         first = error.errors()[0]
-        option = "--" + str(first["loc"][0]).replace("_", "-")
+        name = str(first["loc"][0])
+        option = "--" + name.replace("_", "-") if flags else name
         if first["type"] == "extra_forbidden":
             raise InvalidInputError(f"{option}: there is no such option") from None
         if first["type"] == "too_short":
