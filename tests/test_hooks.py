@@ -226,6 +226,17 @@ def test_prediction_and_measurement_go_into_the_ledger(tmp_path: Path) -> None:
         assert run.peak_bytes is None
 
 
+@pytest.mark.gpu
+def test_on_a_card_the_measured_peak_is_laid_beside_the_predicted_one(tmp_path: Path) -> None:
+    callback = AdvisorCallback(ledger=tmp_path / "runs.sqlite")
+    trainer(tmp_path, [callback], use_cpu=False, bf16=True).train()
+    assert callback.comparison is not None
+    assert callback.comparison.measured_bytes > 0
+    (run,) = advisor.runs(ledger=tmp_path / "runs.sqlite")
+    assert run.peak_bytes == callback.comparison.measured_bytes
+    assert any("measured" in note for note in run.notes)
+
+
 def test_a_ledger_that_cannot_be_written_loses_no_training(tmp_path: Path) -> None:
     ledger = tmp_path / "runs.sqlite"
     ledger.write_text("no ledger")

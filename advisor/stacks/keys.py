@@ -48,7 +48,7 @@ def unread_remarks(stack: Stack | None, fields: Fields) -> Iterator[Remark]:
         entry = not_priced.get(name)
         if entry is not None:
             if not _is_off(value) and value not in entry.get("unless", ()):
-                yield Remark("not-priced", name, f"{name}: {_short(value)} {entry['why']}", way=Way(entry["way"]))
+                yield Remark("not-priced", name, f"{name}: {_short(value)} ({entry['why']})", way=Way(entry["way"]))
         elif name not in _known(stack):
             yield Remark("unknown-key", name, f"{name} is no setting that is known here: it is not priced", _nearest(name, stack))
 
