@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from advisor.adapters import inspect_adapter, truncate_adapter
-    from advisor.api import advise, estimate, next_step, trace
+    from advisor.api import advise, calibrate, estimate, next_step, trace
     from advisor.check import check
     from advisor.errors import AdvisorError, DoesNotFitError, InvalidInputError, MissingExtraError, UnknownNameError, UnsupportedError
     from advisor.hooks import AdvisorCallback as AdvisorCallback, preflight
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         Stack,
     )
     from advisor.values.adapter import AdapterReport, TruncatedAdapter
+    from advisor.values.calibration import Calibration, CalibrationRun
     from advisor.values.check import CheckReport, Comparison
     from advisor.values.evidence import AdapterFacts, EvaluationFacts, Facts, RunFacts
     from advisor.values.next_step import NextStep
@@ -52,6 +53,8 @@ __all__ = [
     "Advice",
     "AdvisorError",
     "Attention",
+    "Calibration",
+    "CalibrationRun",
     "CheckReport",
     "Comparison",
     "DType",
@@ -85,6 +88,7 @@ __all__ = [
     "UnsupportedError",
     "__version__",
     "advise",
+    "calibrate",
     "check",
     "estimate",
     "inspect_adapter",
@@ -98,7 +102,7 @@ __all__ = [
 ]
 
 _FUNCTIONS = {
-    **dict.fromkeys(("advise", "estimate", "next_step", "trace"), "api"),
+    **dict.fromkeys(("advise", "calibrate", "estimate", "next_step", "trace"), "api"),
     **dict.fromkeys(("inspect_adapter", "truncate_adapter"), "adapters"),
     "check": "check",
     "preflight": "hooks",
@@ -110,6 +114,7 @@ _VALUES = {
     **dict.fromkeys(("AdapterFacts", "EvaluationFacts", "Facts", "RunFacts"), "values.evidence"),
     "NextStep": "values.next_step",
     **dict.fromkeys(("AdapterReport", "TruncatedAdapter"), "values.adapter"),
+    **dict.fromkeys(("Calibration", "CalibrationRun"), "values.calibration"),
     **dict.fromkeys(("CheckReport", "Comparison"), "values.check"),
 }
 _NEEDS_TRANSFORMERS = {"AdvisorCallback": "hooks"}
@@ -130,7 +135,7 @@ def __dir__() -> list[str]:
 
 
 class _Package(ModuleType):
-    """The rooms `trace` and `runs` share a name with a function: importing the room must not hide the function."""
+    """The rooms `calibrate`, `check`, `trace` and `runs` share a name with a function: importing the room must not hide the function."""
 
     def __setattr__(self, name: str, value: object) -> None:
         if name not in _FUNCTIONS or not isinstance(value, ModuleType):

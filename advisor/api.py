@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -12,41 +12,87 @@ from advisor.values import Advice, Fit, GpuSpec, MemoryBreakdown, ModelSpec, Pla
 if TYPE_CHECKING:
     from advisor.accuracy import AccuracyReport
     from advisor.trace.breakdown import Holder
+    from advisor.values.calibration import CalibrationRun, CheckedAdvice
     from advisor.values.evidence import Facts
     from advisor.values.next_step import NextStep
     from advisor.values.request import Request
 
 
-def advise(model: str | ModelSpec, gpu: str | GpuSpec | None = None, **options: Any) -> Advice:
+def advise(model: str | ModelSpec, gpu: str | GpuSpec | None = None, *, use_calibrations: bool = True, **options: Any) -> Advice:
     """Which method for `model` on `gpu`, whether it fits, and what to try next.
 
     `model` is a name, a Hub id, a path of a config.json or a ModelSpec; `gpu` a name, a size such as "80GB" or "79.2GiB", a GpuSpec,
-    or None for the local card. The options are the fields of `advisor.Request`: `rank=64`, `seq_len=4096`, `gpus=2` …
+    "cpu" for this machine's processor, or None for the local card. The options are the fields of `advisor.Request`: `rank=64`,
+    `seq_len=4096`, `gpus=2` … What `calibrate` measured on that card is used unless `use_calibrations` is False.
 
     Raises an AdvisorError, one clear line, for what it cannot use.
     """
     from advisor import ladder
 
-    return ladder.advise(as_model(model), as_gpu(gpu), as_request(options))
+    return ladder.advise(as_model(model), as_gpu(gpu, use_calibrations), as_request(options))
 
 
-def estimate(model: str | ModelSpec, plan: Plan | None = None, gpu: str | GpuSpec | None = None, **options: Any) -> MemoryBreakdown:
+def estimate(
+    model: str | ModelSpec, plan: Plan | None = None, gpu: str | GpuSpec | None = None, *, use_calibrations: bool = True, **options: Any
+) -> MemoryBreakdown:
     """Memory of one plan, by term and phase; bytes throughout.
 
     The plan is given, or made from options as in `advise`. A GPU matters only for what its kernels and its context take.
     """
     from advisor.memory import estimate_memory
 
-    spec, card = as_model(model), None if gpu is None else as_gpu(gpu)
+    spec, card = as_model(model), None if gpu is None else as_gpu(gpu, use_calibrations)
     return estimate_memory(spec, plan or plan_for(spec, card, options), card)
 
 
-def trace(model: str | ModelSpec, plan: Plan | None = None, gpu: str | GpuSpec | None = None, **options: Any) -> MemoryBreakdown:
+def trace(
+    model: str | ModelSpec, plan: Plan | None = None, gpu: str | GpuSpec | None = None, *, use_calibrations: bool = True, **options: Any
+) -> MemoryBreakdown:
     """The same memory, from the real step of the installed libraries on meta tensors. Needs the extra `torch`."""
+    from advisor.memory.calibrated import narrowed
     from advisor.trace import trace as dry_run
 
-    spec, card = as_model(model), None if gpu is None else as_gpu(gpu)
-    return dry_run(spec, plan or plan_for(spec, card, options)).breakdown
+    spec, card = as_model(model), None if gpu is None else as_gpu(gpu, use_calibrations)
+    plan = plan or plan_for(spec, card, options)
+    return narrowed(dry_run(spec, plan).breakdown, spec, plan, card)
+
+
+def calibrate(
+    model: str | ModelSpec,
+    plan: Plan | None = None,
+    gpu: str | GpuSpec | None = None,
+    *,
+    progress: Callable[[str], None] = lambda _: None,
+    **options: Any,
+) -> CalibrationRun:
+    """Train a cut of the model, with random weights, for a few steps on the hardware at hand, and lay measured beside predicted.
+
+    The plan is given, or made from options as in `advise`; `gpu` is what it is held against, by default the card that it ran on.
+    Further options are those of `advisor.calibrate.settings.Settings`: `device="cpu"`, `preflight=True`, `memory_limit="4GiB"` …
+    However the child process ends, that is the result, with its phase. Needs the extra `torch`; the calling process loads none of it.
+    """
+    from advisor.calibrate.run import calibrate as run
+    from advisor.calibrate.settings import split
+
+    settings, rest = split(options)
+    spec, card = as_model(model), None if gpu is None else as_gpu(gpu, use_calibrations=False)
+    return run(spec, plan or plan_for(spec, card, rest), card, settings, progress)
+
+
+def advise_and_check(
+    model: str | ModelSpec, gpu: str | GpuSpec | None, progress: Callable[[str], None], *, use_calibrations: bool = True, **options: Any
+) -> CheckedAdvice:
+    """`advise`, and then `calibrate` of the rung that it recommends, held against the same card."""
+    from advisor import ladder
+    from advisor.calibrate.run import calibrate as run
+    from advisor.calibrate.settings import split
+    from advisor.values.calibration import CheckedAdvice
+
+    settings, rest = split(options)
+    spec, card = as_model(model), as_gpu(gpu, use_calibrations)
+    answer = ladder.advise(spec, card, as_request(rest))
+    check = None if answer.chosen is None else run(spec, answer.chosen.plan, card, settings, progress)
+    return CheckedAdvice(advice=answer, check=check)
 
 
 def next_step(facts: Facts | Mapping[str, Any] | str | Path | None = None, *, ledger: str | Path | None = None, **more: Any) -> NextStep:
@@ -107,25 +153,31 @@ class Priced(NamedTuple):
     assumptions: tuple[str, ...]
 
 
-def price(model: str | ModelSpec, gpu: str | GpuSpec | None = None, **options: Any) -> Priced:
+def price(model: str | ModelSpec, gpu: str | GpuSpec | None = None, *, use_calibrations: bool = True, **options: Any) -> Priced:
     """As `estimate`, with the plan that the options were taken to mean."""
     from advisor.memory import estimate_memory
 
-    spec, card = as_model(model), None if gpu is None else as_gpu(gpu)
+    spec, card = as_model(model), None if gpu is None else as_gpu(gpu, use_calibrations)
     plan = plan_for(spec, card, options)
     return _priced(spec, card, plan, estimate_memory(spec, plan, card), options)
 
 
 def dry_run(
-    model: str | ModelSpec, gpu: str | GpuSpec | None = None, lengths: tuple[int, ...] = (), **options: Any
+    model: str | ModelSpec,
+    gpu: str | GpuSpec | None = None,
+    lengths: tuple[int, ...] = (),
+    *,
+    use_calibrations: bool = True,
+    **options: Any,
 ) -> tuple[Priced, tuple[Holder, ...]]:
     """As `price`, by the dry run: with what holds the memory at the peak, largest first. One step for each of `lengths`, in tokens."""
+    from advisor.memory.calibrated import narrowed
     from advisor.trace import trace as run
 
-    spec, card = as_model(model), None if gpu is None else as_gpu(gpu)
+    spec, card = as_model(model), None if gpu is None else as_gpu(gpu, use_calibrations)
     plan = plan_for(spec, card, options)
     traced = run(spec, plan, lengths=lengths)
-    return _priced(spec, card, plan, traced.breakdown, options), traced.holders()
+    return _priced(spec, card, plan, narrowed(traced.breakdown, spec, plan, card), options), traced.holders()
 
 
 def _priced(spec: ModelSpec, card: GpuSpec | None, plan: Plan, memory: MemoryBreakdown, options: Mapping[str, object]) -> Priced:
@@ -160,12 +212,24 @@ def as_model(model: str | ModelSpec) -> ModelSpec:
     return load_model(model)
 
 
-def as_gpu(gpu: str | GpuSpec | None) -> GpuSpec:
+def as_gpu(gpu: str | GpuSpec | None, use_calibrations: bool = True) -> GpuSpec:
+    """The card, with what calibrations on it found. A GpuSpec is taken as it is."""
     if isinstance(gpu, GpuSpec):
         return gpu
+    from advisor.calibrate.store import with_calibrations
+
+    card = _load_card(gpu)
+    return with_calibrations(card) if use_calibrations else card
+
+
+def _load_card(name: str | None) -> GpuSpec:
+    from advisor.host import CPU, this_cpu
+
+    if name is not None and name.strip().lower() == CPU:
+        return this_cpu()
     from advisor.devices import load_gpu
 
-    return load_gpu(gpu)
+    return load_gpu(name)
 
 
 def as_request(options: Mapping[str, object]) -> Request:

@@ -21,6 +21,7 @@ LEVELS = {
     "profiles": 3,
     "config_files": 4,
     "architectures": 5,
+    "host": 5,
     "stacks": 5,
     "hub": 6,
     "devices": 6,
@@ -30,6 +31,7 @@ LEVELS = {
     "trace": 9,
     "adapters": 9,
     "accuracy": 10,
+    "calibrate": 10,
     "check": 10,
     "runs": 10,
     "evidence": 11,
@@ -40,7 +42,7 @@ LEVELS = {
     "__main__": 15,
 }
 HEAVY = {"torch", "transformers", "peft", "accelerate", "bitsandbytes", "safetensors", "numpy", "scipy"}
-HEAVY_ROOMS = {"trace", "adapters", "evidence", "hooks", "runs"}
+HEAVY_ROOMS = {"calibrate", "trace", "adapters", "evidence", "hooks", "runs"}
 # Imported inside the function that needs them, so that a cold command does not wait for them.
 LATE = {"yaml", "huggingface_hub", "pynvml", "platformdirs", "rich"}
 

@@ -11,7 +11,7 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 from advisor.cli.answer import Answer, as_json, look_of_stdout
-from advisor.cli.options import GpuName, Json, takes_plan_options
+from advisor.cli.options import GpuName, Json, NoCalibration, takes_plan_options
 from advisor.errors import InvalidInputError
 
 SUBCOMMANDS = {
@@ -26,6 +26,7 @@ SUBCOMMANDS = {
     "inspect": "advisor.cli.run_commands",
     "check": "advisor.cli.check_commands",
     "config": "advisor.cli.check_commands",
+    "calibrate": "advisor.cli.calibrate_commands",
 }
 """Name of a subcommand and of its function, and the module of that function: loaded when it is asked for."""
 
@@ -70,6 +71,8 @@ def advise(
         str | None, typer.Option("--model", "-m", metavar="NAME", help="A name, a Hub id, or the path of a config.json.")
     ] = None,
     gpu: GpuName = None,
+    calibrate: Annotated[bool, typer.Option("--calibrate", help="Then check the recommended rung on the hardware at hand.")] = False,
+    no_calibration: NoCalibration = False,
     json: Json = False,
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
 ) -> Answer | None:
@@ -82,14 +85,20 @@ def advise(
     if version:
         return _version()
     if context.invoked_subcommand is not None:
-        _refuse_before(context.invoked_subcommand, {"model": model, "gpu": gpu, "json": json or None, **options})
+        switches = {"json": json or None, "calibrate": calibrate or None, "no_calibration": no_calibration or None}
+        given = {"model": model, "gpu": gpu, **switches, **options}
+        _refuse_before(context.invoked_subcommand, given)
         return None
     if model is None:
         raise InvalidInputError("--model is missing; for example: advise --model llama-70b --gpu 80GB")
     from advisor import api
     from advisor.render.advice import advice
 
-    answer = api.advise(model, gpu, **options)
+    if calibrate:
+        from advisor.cli.calibrate_commands import checked_advice
+
+        return checked_advice(model, gpu, options, use_calibrations=not no_calibration, json=json)
+    answer = api.advise(model, gpu, use_calibrations=not no_calibration, **options)
     return Answer(as_json(answer) if json else advice(answer, look_of_stdout()), answer.exit_code)
 
 

@@ -7,18 +7,20 @@ from typing import Annotated, Any
 import typer
 
 from advisor.cli.answer import Answer, as_json, exit_code_of, look_of_stdout
-from advisor.cli.options import GpuName, Json, ModelName, parse_lengths, takes_plan_options
+from advisor.cli.options import GpuName, Json, ModelName, NoCalibration, parse_lengths, takes_plan_options
 
 Words = Annotated[list[str] | None, typer.Argument(metavar="[WORDS]", help="Words that the name must hold.", show_default=False)]
 
 
 @takes_plan_options
-def estimate(options: dict[str, Any], model: ModelName, gpu: GpuName = None, json: Json = False) -> Answer:
+def estimate(
+    options: dict[str, Any], model: ModelName, gpu: GpuName = None, no_calibration: NoCalibration = False, json: Json = False
+) -> Answer:
     """Price one plan: its memory by term and phase."""
     from advisor import api
     from advisor.render.estimate import estimate
 
-    priced = api.price(model, gpu, **options)
+    priced = api.price(model, gpu, use_calibrations=not no_calibration, **options)
     return Answer(as_json(priced.memory) if json else estimate(priced, look_of_stdout()), exit_code_of(priced.fit))
 
 
@@ -29,13 +31,14 @@ def trace(
     gpu: GpuName = None,
     lengths: Annotated[str, typer.Option(metavar="TOKENS", help="Steps of these lengths in turn: 230,485,683.", show_default=False)] = "",
     explain: Annotated[bool, typer.Option("--explain", help="Say which modules hold what at the peak.")] = False,
+    no_calibration: NoCalibration = False,
     json: Json = False,
 ) -> Answer:
     """Price one plan by a dry run of the installed libraries, without a GPU and without weights."""
     from advisor import api
     from advisor.render import estimate as render
 
-    priced, holders = api.dry_run(model, gpu, parse_lengths(lengths), **options)
+    priced, holders = api.dry_run(model, gpu, parse_lengths(lengths), use_calibrations=not no_calibration, **options)
     look = look_of_stdout()
     text = as_json(priced.memory) if json else render.explained(priced, holders, look) if explain else render.estimate(priced, look)
     return Answer(text, exit_code_of(priced.fit))

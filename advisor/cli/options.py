@@ -31,6 +31,7 @@ GpuName = Annotated[
         "--gpu", "-g", metavar="NAME", help='A card ("rtx 4090"), a size ("80GB", "79.2GiB"), or the local card.', show_default=False
     ),
 ]
+NoCalibration = Annotated[bool, typer.Option("--no-calibration", help="Ignore what `advise calibrate` measured on this card.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the value itself.")]
 # Name in Request: (what the help shows for the value, the help). The flag is the name with dashes.
 TEXT_OPTIONS: dict[str, tuple[str, str]] = {

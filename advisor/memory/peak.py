@@ -7,11 +7,12 @@ from typing import NamedTuple
 
 from advisor.errors import UnsupportedError
 from advisor.memory.attention import Kernel
+from advisor.memory.calibrated import narrowed
 from advisor.memory.gradients import gradient_bytes
 from advisor.memory.layers import Setting
 from advisor.memory.optimizer import state_bytes, step_temporary_bytes
 from advisor.memory.program import Loop, Program, Station, compile_program
-from advisor.memory.runtime import context_of, interval_of, workspace_bytes
+from advisor.memory.runtime import context_of, has_caching_allocator, interval_of, workspace_bytes
 from advisor.memory.sharding import bucket_bytes, gathered_bytes, share
 from advisor.memory.weights import adapter_bytes, load_extra_bytes, unquantized_bytes_per_param, weights_bytes
 from advisor.stacks.targets import targets
@@ -25,7 +26,7 @@ def estimate_memory(model: ModelSpec, plan: Plan, gpu: GpuSpec | None = None) ->
     """
     standing, program = _whatever_the_batch(model, _without_batch(plan), workspace_bytes(gpu))
     batch = Batch(plan.micro_batch_size * plan.seq_len_tokens, plan.micro_batch_size * plan.seq_len_tokens**2)
-    return MemoryBreakdown(
+    memory = MemoryBreakdown(
         source="estimate",
         phases=(
             standing.load,
@@ -33,10 +34,11 @@ def estimate_memory(model: ModelSpec, plan: Plan, gpu: GpuSpec | None = None) ->
             _dynamic(Phase.BACKWARD, program.backward, standing, plan, batch),
             _step(program, standing, batch),
         ),
-        reserved_slack_bytes=_slack_bytes(program, batch),
+        reserved_slack_bytes=_slack_bytes(program, batch) if has_caching_allocator(gpu) else 0,
         context_bytes=context_of(gpu.compute_capability if gpu else None).context_bytes,
         interval=interval_of("estimate", plan, gpu),
     )
+    return narrowed(memory, model, plan, gpu)
 
 
 class Batch(NamedTuple):
@@ -71,21 +73,28 @@ def _whatever_the_batch(model: ModelSpec, plan: Plan, workspace: int) -> tuple[S
     """What does not depend on the batch, for a plan without one: kept, because searches try many batches."""
     weights = share(weights_bytes(model, plan), plan)
     gradients = share(gradient_bytes(model, plan), plan)
+    adapter = share(adapter_bytes(model, plan), plan)
     loop = loop_of(plan)
     standing = Standing(
-        load=PhaseBytes(phase=Phase.LOAD, terms=_terms((Term.WEIGHTS, weights), (Term.TEMPORARIES, load_extra_bytes(model, plan)))),
+        load=_load(weights, load_extra_bytes(model, plan), adapter),
         gradient_bytes=gradients,
         carried_bytes=gradients if loop.accumulates else 0,
         bucket_bytes=bucket_bytes(model, plan),
         step_bytes=share(step_temporary_bytes(model, plan), plan),
         resident=_terms(
             (Term.WEIGHTS, weights + gathered_bytes(model, plan)),
-            (Term.ADAPTER, share(adapter_bytes(model, plan), plan)),
+            (Term.ADAPTER, adapter),
             (Term.OPTIMIZER, share(state_bytes(model, plan), plan)),
             (Term.WORKSPACE, workspace),
         ),
     )
     return standing, compile_program(model, setting_of(model, plan), kernel_of(plan), loop)
+
+
+def _load(weights: int, extra: int, adapter: int) -> PhaseBytes:
+    """What loading needs besides the weights is gone when the adapter is made."""
+    more = (Term.ADAPTER, adapter) if adapter > extra else (Term.TEMPORARIES, extra)
+    return PhaseBytes(phase=Phase.LOAD, terms=_terms((Term.WEIGHTS, weights), more))
 
 
 def _dynamic(phase: Phase, stations: tuple[Station, ...], standing: Standing, plan: Plan, batch: Batch) -> PhaseBytes:

@@ -109,6 +109,9 @@ class _Step(NamedTuple):
     held: Size
     """Logits that the loop keeps through backward."""
     embedding_gradient_bytes: int
+    waiting_bytes: int
+    """The head's gradient where it is tied to the embeddings: it waits through backward for theirs, beside those of earlier
+    micro-batches."""
     loop: Loop
 
     def resting(self, layer: _Layer) -> Size:
@@ -126,6 +129,7 @@ def compile_program(model: ModelSpec, setting: Setting, kernel: Kernel, loop: Lo
         head=head,
         held=head.logits if loop.logits_outlive_forward else ZERO,
         embedding_gradient_bytes=_embedding_gradient_bytes(model, setting),
+        waiting_bytes=model.embedding_params * setting.weight_bytes if setting.trains_base and model.tied_embeddings else 0,
         loop=loop,
     )
     outlives = step.held
@@ -182,12 +186,12 @@ def _backward_stations(step: _Step) -> Iterator[Station]:
     done = step.head.backward.kept.constant
     for layer, count in reversed(step.runs):
         for index in (0, count - 1) if count > 1 else (0,):  # the extremes: everything between is linear
-            gradients = 0 if step.loop.accumulates else done + layer.back.kept.constant * index
+            gradients = step.waiting_bytes if step.loop.accumulates else done + layer.back.kept.constant * index
             yield from _layer_stations(step, layer, behind.plus(step.resting(layer), -1 - index), gradients)
         behind = behind.plus(step.resting(layer), -count)
         done += layer.back.kept.constant * count
     if step.embedding_gradient_bytes:
-        gradients = 0 if step.loop.accumulates else done
+        gradients = step.waiting_bytes if step.loop.accumulates else done
         live = step.head.entry.plus(step.held).plus(Size(constant=gradients + step.embedding_gradient_bytes))
         yield Station(live, ZERO, step.held, gradients)
 

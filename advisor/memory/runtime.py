@@ -22,9 +22,16 @@ HANDLES = 2
 
 def workspace_bytes(gpu: GpuSpec | None) -> int:
     """cuBLAS workspaces, which count as allocated from the first matrix products of forward and of backward on."""
+    if gpu is not None and gpu.vendor in ("CPU", "Apple"):
+        return 0
     capability = gpu.compute_capability if gpu else None
     hopper = capability is not None and float(capability) >= 9.0
     return HANDLES * (CUBLAS_WORKSPACE_HOPPER_BYTES if hopper else CUBLAS_WORKSPACE_BYTES)
+
+
+def has_caching_allocator(gpu: GpuSpec | None) -> bool:
+    """On the CPU torch hands memory back to the system's allocator at once."""
+    return gpu is None or gpu.vendor != "CPU"
 
 
 class Context(NamedTuple):

@@ -6,6 +6,7 @@ from functools import cache
 
 from advisor.speed.card import fastest, peaks_of, slowest
 from advisor.speed.constants import bounds
+from advisor.speed.measured import MARGIN_SHARE, step_seconds
 from advisor.speed.roofline import device_s, dora_factors, exchange_factors, launch_s, work_of
 from advisor.values import GpuSpec, ModelSpec, Plan, Range, StepTime
 
@@ -17,6 +18,9 @@ def step_time(model: ModelSpec, plan: Plan, gpu: GpuSpec, dataset_tokens: int | 
 
     Tokens are those that the card computes: padding counts. Loading data, evaluation and checkpoints come on top.
     """
+    measured = _measured(model, plan, gpu)
+    if measured is not None:
+        return _step_time(measured, plan, gpu, dataset_tokens)
     peaks = peaks_of(plan, gpu)
     if peaks is None:
         return None
@@ -25,8 +29,22 @@ def step_time(model: ModelSpec, plan: Plan, gpu: GpuSpec, dataset_tokens: int | 
     low_s = max(device_s(work, fastest(peaks)), launch_s(work, plan, slow=False)) * dora.low * exchange.low
     high_s = max(device_s(work, slowest(peaks)), launch_s(work, plan, slow=True)) * dora.high * exchange.high
     source = _rates_source() + ("" if plan.n_gpus == 1 else f", {plan.n_gpus} cards")
-    seconds = Range(low=low_s, high=high_s, source=source)
-    tokens_per_s = Range(low=plan.tokens_per_step / high_s, high=plan.tokens_per_step / low_s, source=source)
+    return _step_time(Range(low=low_s, high=high_s, source=source), plan, gpu, dataset_tokens)
+
+
+def _measured(model: ModelSpec, plan: Plan, gpu: GpuSpec) -> Range | None:
+    """Seconds at the rates that a calibration on this card achieved with such a plan, the newest first."""
+    known = next((entry for entry in gpu.calibrations_of(model.model_type, plan.kind) if entry.rates is not None), None)
+    if known is None or known.rates is None:
+        return None
+    seconds, margin = step_seconds(model, plan, known.rates), 1 + max(MARGIN_SHARE, known.rates.error_share)
+    source = f"rates achieved on this card on {known.created_at[:10]} with {known.shapes} shapes of {known.model}"
+    return Range(low=seconds / margin, high=seconds * margin, source=source)
+
+
+def _step_time(seconds: Range, plan: Plan, gpu: GpuSpec, dataset_tokens: int | None) -> StepTime:
+    source = seconds.source
+    tokens_per_s = Range(low=plan.tokens_per_step / seconds.high, high=plan.tokens_per_step / seconds.low, source=source)
     if dataset_tokens is None:
         return StepTime(seconds_per_step=seconds, tokens_per_s=tokens_per_s)
     hours = _hours(tokens_per_s, dataset_tokens)

@@ -1,10 +1,10 @@
 """A card as a training process sees it."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from advisor.values.vocabulary import Positive, Value
+from advisor.values.vocabulary import Bytes, Phase, Positive, Term, Value
 
 
 class Price(Value):
@@ -14,6 +14,55 @@ class Price(Value):
     usd_per_gpu_hour: Annotated[float, Field(gt=0)]
     date: str
     source: str
+
+
+class Residual(Value):
+    """How far measured lay from predicted in one phase, from the lowest to the highest of the shapes that were run."""
+
+    phase: Phase
+    term: Term | Literal["moving"]
+    """`moving`: what a step makes and frees, as one."""
+    low_share: float
+    high_share: float
+    """Of the bytes that were predicted for the term."""
+    low_bytes: int
+    high_bytes: int
+
+
+SecondsPer = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class StepRates(Value):
+    """Rates that were achieved: a micro-batch takes FLOPs × s_per_flop + bytes × s_per_byte + passes × s_per_pass.
+
+    The counts are those of `advisor.speed.measured`. 0 where the shapes do not tell a part apart; the others then hold its time.
+    """
+
+    s_per_flop: SecondsPer
+    s_per_byte: SecondsPer
+    s_per_pass: SecondsPer
+    s_per_optimizer_byte: SecondsPer
+    error_share: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    """Largest error of these rates at the shapes that they come from."""
+    achieved_flop_per_s: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    """All FLOPs of the largest shape over all of its time."""
+
+
+class CardCalibration(Value):
+    """What a calibration run on a card tells later answers for it (`advise calibrate`)."""
+
+    id: str
+    created_at: str
+    model: str
+    model_type: str
+    plan_kind: str
+    """`Plan.kind` of what was run: residuals speak for plans of that kind."""
+    shapes: Positive
+    versions: dict[str, str]
+    residuals: tuple[Residual, ...]
+    traced_residuals: tuple[Residual, ...]
+    context_bytes: Bytes | None = None
+    rates: StepRates | None = None
 
 
 class GpuSpec(Value):
@@ -37,3 +86,9 @@ class GpuSpec(Value):
     notes: tuple[str, ...] = ()
     resolved_from: str = ""
     """One line for the reader: what was asked for and what it was taken to mean."""
+    calibrations: tuple[CardCalibration, ...] = ()
+    """Runs on this card in this user's data directory, newest first."""
+
+    def calibrations_of(self, model_type: str, plan_kind: str) -> tuple[CardCalibration, ...]:
+        """Those that speak for such a model and plan."""
+        return tuple(entry for entry in self.calibrations if (entry.model_type, entry.plan_kind) == (model_type, plan_kind))

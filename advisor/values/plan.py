@@ -74,3 +74,24 @@ class Plan(Value):
     def tokens_per_step(self) -> int:
         """Tokens of one optimizer step over all cards."""
         return self.micro_batch_size * self.seq_len_tokens * self.grad_accum_steps * self.n_gpus
+
+    @property
+    def kind(self) -> str:
+        """What decides which tensors there are, without how large and how many: plans of one kind err alike."""
+        parts = (
+            self.method.value,
+            self.base_dtype.value,
+            f"autocast {self.autocast_dtype.value}" if self.autocast else "",
+            f"adapter {self.adapter_dtype.value}" if self.method.has_adapter else "",
+            self.quantization.value if self.quantization else "",
+            "double quantisation" if self.quantization and self.double_quant else "",
+            "kbit" if self.kbit_prepare else "",
+            self.optimizer.value,
+            "checkpointing" if self.gradient_checkpointing else "",
+            self.attention.value,
+            "padding" if self.padding else "",
+            f"{self.loss.value} loss",
+            self.stack.value,
+            f"{self.n_gpus} x {self.sharding.value}" if self.n_gpus > 1 else "",
+        )
+        return ", ".join(part for part in parts if part)

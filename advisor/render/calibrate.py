@@ -1,0 +1,210 @@
+"""What the hardware said: measured beside predicted, phase by phase and term by term, and what follows for the plan."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from advisor.render import page, words
+from advisor.render.advice import advice
+from advisor.render.page import BLANK, Cell, Column, Line, Look, Span
+from advisor.units import MIB
+from advisor.values import Term
+from advisor.values.calibration import Calibration, CalibrationRun, CheckedAdvice, Ending, PhaseMeasurement, Point
+from advisor.values.memory import MOVING_TERMS
+
+if TYPE_CHECKING:
+    from advisor.calibrate.store import Reading
+
+_ENDINGS = {
+    Ending.DONE: "Ran to the end",
+    Ending.OUT_OF_MEMORY: "Out of memory",
+    Ending.MEMORY_LIMIT: "Stopped at its memory limit",
+    Ending.TIME_LIMIT: "Stopped at its time limit",
+    Ending.KILLED: "Killed",
+    Ending.INTERRUPTED: "Interrupted",
+    Ending.FAILED: "Failed",
+}
+GIGA = 10**9
+TERA = 10**12
+
+
+def calibration_run(found: CalibrationRun, look: Look) -> str:
+    """`found` as a screen of text."""
+    return page.draw(_run(found, look), look)
+
+
+def checked(found: CheckedAdvice, look: Look) -> str:
+    """The answer's own screen, and the check under it."""
+    screen = advice(found.advice, look)
+    return (
+        screen if found.check is None else screen + page.draw([*page.heading("Checked on this hardware"), *_run(found.check, look)], look)
+    )
+
+
+def record(calibration: Calibration, look: Look) -> str:
+    """A record as a screen of text."""
+    lines = [*page.entries(_understood(calibration), look, "bold"), *_measured(calibration.points, look), *_rates(calibration, look)]
+    return page.draw([*lines, *_notes(calibration, look)], look)
+
+
+def listing(readings: Sequence[Reading], folder: str, look: Look) -> str:
+    """A line for each record, and a word on each file that is none."""
+    known = [reading.calibration for reading in readings if reading.calibration is not None]
+    lines: list[Line] = []
+    if known:
+        columns = [Column("id"), Column("model"), Column("method"), Column("shapes", ">"), Column("worst", ">"), Column("card")]
+        lines += page.table(columns, map(_row, known), look)
+    else:
+        lines += page.paragraph(f"no calibrations in {folder}", look)
+    ignored = [f"{reading.path.name} {reading.problem}" for reading in readings if reading.calibration is None]
+    return page.draw([*lines, *page.bullets(ignored, look)], look)
+
+
+def _row(calibration: Calibration) -> tuple[str, ...]:
+    worst = max((abs(_error(entry)) for point in calibration.points for entry in point.phases), default=0.0)
+    method = calibration.plan.method.label
+    model = calibration.model.rpartition("/")[2]
+    return (calibration.id, model, method, str(len(calibration.points)), words.percent(worst), calibration.hardware.card)
+
+
+def _run(found: CalibrationRun, look: Look) -> Iterator[Line]:
+    if found.calibration is not None:
+        yield from page.entries(_understood(found.calibration), look, "bold")
+    else:
+        yield from page.entries([("plan", words.plan(found.plan))], look, "bold")
+    yield BLANK
+    yield from page.paragraph(_ending(found), look, "bold green" if found.ending is Ending.DONE else "bold red")
+    yield from _measured(found.points, look)
+    if found.calibration is not None:
+        yield from _rates(found.calibration, look)
+        yield from _follows(found, look)
+        yield from _notes(found.calibration, look)
+
+
+def _ending(found: CalibrationRun) -> str:
+    text = _ENDINGS[found.ending]
+    if found.ended_in:
+        text += f" in {found.ended_in}"
+    text += f" after {found.seconds:.0f} s"
+    if found.message:
+        text += f": {found.message}"
+    if found.ending is not Ending.DONE and not found.points:
+        text += "; nothing was measured, and no record was written"
+    elif found.ending is not Ending.DONE:
+        text += f"; {len(found.points)} shapes were measured before, and no record was written"
+    return words.advised(text, found.hint)
+
+
+def _understood(calibration: Calibration) -> Iterator[tuple[str, str]]:
+    hardware = calibration.hardware
+    yield "model", f"{calibration.model}: {calibration.model_layers} layers, random weights"
+    yield "plan", words.plan(calibration.plan)
+    processes = f", {hardware.processes} processes ({hardware.distributed})" if hardware.processes > 1 else ""
+    yield "ran on", f"{hardware.card} ({hardware.backend}; {hardware.driver}){processes}"
+    yield "libraries", ", ".join(f"{name} {version}" for name, version in calibration.versions.items())
+
+
+def _measured(points: Sequence[Point], look: Look) -> Iterator[Line]:
+    if not points:
+        return
+    yield from page.heading("Measured beside predicted, highest moment of each phase, in MiB")
+    columns = [Column("shape"), Column("phase"), *(Column(name, ">") for name in ("measured", "predicted", "off", "dry run"))]
+    yield from page.table(columns, [row for point in points for row in _phases(point)], look)
+    widest = max(points, key=lambda point: point.peak_bytes)
+    yield from page.heading(f"Term by term at the peak of {_shape(widest)} ({words.phase(widest.peak.phase)}), in MiB")
+    columns = [Column("term"), *(Column(name, ">") for name in ("measured", "predicted", "off"))]
+    yield from page.table(columns, _terms(widest.peak), look)
+
+
+def _shape(point: Point) -> str:
+    return f"{point.layers} layers, {point.plan.micro_batch_size} × {point.plan.seq_len_tokens:,} tokens"
+
+
+def _phases(point: Point) -> Iterator[tuple[Cell, ...]]:
+    for number, entry in enumerate(point.phases):
+        traced = "-" if entry.traced_bytes is None else _mib(entry.traced_bytes)
+        off = words.signed_percent(_error(entry))
+        yield (
+            _shape(point) if number == 0 else "",
+            words.phase(entry.phase),
+            _mib(entry.measured_bytes),
+            _mib(entry.predicted_bytes),
+            off,
+            traced,
+        )
+    if point.reserved_bytes is not None:
+        predicted = point.predicted_reserved_bytes
+        yield "", "reserved", _mib(point.reserved_bytes), _mib(predicted), words.signed_percent(predicted / point.reserved_bytes - 1), "-"
+
+
+def _error(entry: PhaseMeasurement) -> float:
+    return entry.predicted_bytes / entry.measured_bytes - 1 if entry.measured_bytes else 0.0
+
+
+def _terms(peak: PhaseMeasurement) -> Iterator[tuple[Cell, ...]]:
+    pairs = [(words.term(term), peak.of(term)) for term in Term if term not in MOVING_TERMS]
+    moving = [(words.term(term), peak.of(term)) for term in Term if term in MOVING_TERMS]
+    for name, (measured, predicted) in (*pairs, *moving, ("not seen as tensors", (peak.unseen_bytes, 0))):
+        if measured or predicted:
+            yield name, _mib(measured), _mib(predicted), ""
+    off = words.signed_percent(_error(peak))
+    yield tuple(Span(cell, "bold") for cell in ("allocated", _mib(peak.measured_bytes), _mib(peak.predicted_bytes), off))
+
+
+def _rates(calibration: Calibration, look: Look) -> Iterator[Line]:
+    timed = [point for point in calibration.points if point.timing is not None]
+    if timed:
+        yield from page.heading("Seconds, medians after a warm-up")
+        columns = [Column("shape"), *(Column(name, ">") for name in ("forward", "backward", "step", "of steps"))]
+        yield from page.table(columns, map(_times, timed), look)
+    rows = []
+    if calibration.rates is not None:
+        rates = calibration.rates
+        rows.append(
+            ("achieved", f"{words.number(rates.achieved_flop_per_s / TERA)} TFLOP/s; times by rates within {rates.error_share:.0%}")
+        )
+    if calibration.context_bytes is not None:
+        rows.append(("context", f"{words.size(calibration.context_bytes)} of the process besides tensors"))
+    if calibration.peak_rss_bytes:
+        rows.append(("process", f"{words.size(calibration.peak_rss_bytes)} of host memory at its peak"))
+    yield BLANK
+    yield from page.entries(rows, look)
+
+
+def _times(point: Point) -> tuple[Cell, ...]:
+    timing = point.timing
+    assert timing is not None
+    numbers = (words.number(value) for value in (timing.forward_s, timing.backward_s, timing.optimizer_s))
+    return (_shape(point), *numbers, str(timing.steps))
+
+
+def _follows(found: CalibrationRun, look: Look) -> Iterator[Line]:
+    if found.calibrated is None:
+        return
+    yield from page.heading("What follows for the whole plan")
+    rows = []
+    for label, memory in (("before", found.predicted), ("after", found.calibrated)):
+        rows.append(
+            (label, f"{words.size(memory.low_bytes)} to {words.size(memory.high_bytes)}, {words.size(memory.expected_bytes)} expected")
+        )
+    rows.append(("interval", found.calibrated.interval.source))
+    if found.step_time is not None:
+        seconds = found.step_time.seconds_per_step
+        rows.append(("step", f"{words.loose_span(seconds)} s ({seconds.source})"))
+    yield from page.entries(rows, look)
+    if found.fit_after is not None and found.usable_bytes is not None:
+        stands = "The verdict stands" if found.verdict_stands else "The verdict changes"
+        style = f"bold {words.FIT_STYLES[found.fit_after]}"
+        yield BLANK
+        yield from page.paragraph(f"{stands}: fits {words.size(found.usable_bytes)}: {words.FIT_WORDS[found.fit_after]}", look, style)
+
+
+def _notes(calibration: Calibration, look: Look) -> Iterator[Line]:
+    if calibration.notes:
+        yield BLANK
+        yield from page.bullets(calibration.notes, look)
+
+
+def _mib(size_bytes: int) -> str:
+    return f"{size_bytes / MIB:,.1f}"
