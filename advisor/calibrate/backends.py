@@ -152,7 +152,8 @@ class Rocm(_Counting):
 
     def process_bytes(self) -> int | None:
         """Video memory of this process, summed over its cards, as the kernel driver shows it (Linux
-        drivers/gpu/drm/amd/amdkfd/kfd_process.c, sysfs files vram_<gpu id>); right for one card a process, which is how accelerate runs them."""
+        drivers/gpu/drm/amd/amdkfd/kfd_process.c, sysfs files vram_<gpu id>); right for one card a process, as accelerate runs
+        them."""
         files = sorted(Path(f"/sys/class/kfd/kfd/proc/{os.getpid()}").glob("vram_*"))
         sizes = [int(file.read_text(encoding="ascii")) for file in files]
         return sum(sizes) or None

@@ -11,7 +11,7 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 from advisor.cli.answer import Answer, as_json, look_of_stdout
-from advisor.cli.options import GpuName, Json, NoCalibration, takes_plan_options
+from advisor.cli.options import GpuName, Json, NoCalibration, ignoring, takes_plan_options
 from advisor.errors import InvalidInputError
 
 SUBCOMMANDS = {
@@ -97,8 +97,8 @@ def advise(
     if calibrate:
         from advisor.cli.calibrate_commands import checked_advice
 
-        return checked_advice(model, gpu, options, use_calibrations=not no_calibration, json=json)
-    answer = api.advise(model, gpu, use_calibrations=not no_calibration, **options)
+        return checked_advice(model, gpu, {**ignoring(no_calibration), **options}, json=json)
+    answer = api.advise(model, gpu, **ignoring(no_calibration), **options)
     return Answer(as_json(answer) if json else advice(answer, look_of_stdout()), answer.exit_code)
 
 

@@ -71,12 +71,12 @@ def calibrate(
     return Answer(as_json(found) if json else calibration_run(found, look_of_stdout()), found.exit_code)
 
 
-def checked_advice(model: str, gpu: str | None, options: dict[str, Any], *, use_calibrations: bool, json: bool) -> Answer:
+def checked_advice(model: str, gpu: str | None, options: dict[str, Any], *, json: bool) -> Answer:
     """`advise … --calibrate`: the answer, and what the hardware at hand says of its verdict."""
     from advisor import api
     from advisor.render.calibrate import checked
 
-    found = api.advise_and_check(model, gpu, _progress(), use_calibrations=use_calibrations, **options)
+    found = api.advise_and_check(model, gpu, _progress(), **options)
     return Answer(as_json(found) if json else checked(found, look_of_stdout()), found.exit_code)
 
 

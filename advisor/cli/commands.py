@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from advisor.cli.answer import Answer, as_json, exit_code_of, look_of_stdout
-from advisor.cli.options import GpuName, Json, ModelName, NoCalibration, parse_lengths, takes_plan_options
+from advisor.cli.options import GpuName, Json, ModelName, NoCalibration, ignoring, parse_lengths, takes_plan_options
 
 Words = Annotated[list[str] | None, typer.Argument(metavar="[WORDS]", help="Words that the name must hold.", show_default=False)]
 
@@ -20,7 +20,7 @@ def estimate(
     from advisor import api
     from advisor.render.estimate import estimate
 
-    priced = api.price(model, gpu, use_calibrations=not no_calibration, **options)
+    priced = api.price(model, gpu, **ignoring(no_calibration), **options)
     return Answer(as_json(priced.memory) if json else estimate(priced, look_of_stdout()), exit_code_of(priced.fit))
 
 
@@ -38,7 +38,7 @@ def trace(
     from advisor import api
     from advisor.render import estimate as render
 
-    priced, holders = api.dry_run(model, gpu, parse_lengths(lengths), use_calibrations=not no_calibration, **options)
+    priced, holders = api.dry_run(model, gpu, parse_lengths(lengths), **ignoring(no_calibration), **options)
     look = look_of_stdout()
     text = as_json(priced.memory) if json else render.explained(priced, holders, look) if explain else render.estimate(priced, look)
     return Answer(text, exit_code_of(priced.fit))

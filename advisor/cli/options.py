@@ -103,6 +103,11 @@ def _flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
+def ignoring(no_calibration: bool) -> dict[str, Any]:
+    """What `--no-calibration` passes on."""
+    return {"use_calibrations": False} if no_calibration else {}
+
+
 def parse_lengths(text: str) -> tuple[int, ...]:
     """ "230,485,683": tokens of each step."""
     parts = [part.strip() for part in text.split(",") if part.strip()]
