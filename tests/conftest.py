@@ -17,6 +17,12 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 SCREENS = Path(__file__).parent / "screens"
 
 
+@pytest.fixture(autouse=True)
+def _no_calibrations(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was calibrated on this machine is no part of a test."""
+    monkeypatch.setenv("FINETUNE_ADVISOR_DATA", str(tmp_path_factory.getbasetemp() / "no-data"))
+
+
 @pytest.fixture
 def matches_screen() -> Callable[[str, str], None]:
     """Asserts that a text equals `tests/screens/NAME`. UPDATE_SCREENS=1 writes the file instead: read the diff before committing it."""

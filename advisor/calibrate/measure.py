@@ -51,6 +51,11 @@ class _BackendPeaks:
         self.backend.synchronise()
         self.backend.reset_peaks()
 
+    def forget_steps(self) -> None:
+        """Count the steps anew: those that were recorded may have held more for it."""
+        self.allocated = {phase: size for phase, size in self.allocated.items() if phase is Phase.LOAD}
+        self.reserved = 0
+
     def observe(self, phase: Phase) -> None:
         allocated, reserved = self.backend.peak_allocated_bytes(), self.backend.peak_reserved_bytes()
         if allocated is not None:
@@ -79,6 +84,7 @@ def measure(bench: Bench, cut: Cut) -> Point:
     layer_path = trainee.built.layer_path
     stream = recorder.close()
     trainee.recorder = None
+    peaks.forget_steps()
     timing = _time(bench, cut.shape, trainee, peaks)
     held_bytes = backend.allocated_bytes()
     training.release(trainee)

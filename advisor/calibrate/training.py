@@ -62,7 +62,7 @@ def build(accelerator: Any, backend: Backend, model: ModelSpec, plan: Plan, laye
     if plan.attention is Attention.FLASH and _has_flash(backend):
         built.base.set_attn_implementation("flash_attention_2")
     with recorder:
-        prepared = accelerator.prepare(built.model)
+        prepared = accelerator.prepare(built.model, device_placement=[False])  # it was built in its place
     inner = _optimizer([parameter for parameter in prepared.parameters() if parameter.requires_grad], plan, backend)
     recorder.places.watch(built.model)
     recorder.track_gradients(built.model)

@@ -13,7 +13,7 @@ from advisor.memory.layers import Setting
 from advisor.memory.optimizer import state_bytes, step_temporary_bytes
 from advisor.memory.program import Loop, Program, Station, compile_program
 from advisor.memory.runtime import context_of, has_caching_allocator, interval_of, workspace_bytes
-from advisor.memory.sharding import bucket_bytes, gathered_bytes, share
+from advisor.memory.sharding import bucket_bytes, first_exchange_bytes, gathered_bytes, share
 from advisor.memory.weights import adapter_bytes, load_extra_bytes, unquantized_bytes_per_param, weights_bytes
 from advisor.stacks.targets import targets
 from advisor.values import DType, GpuSpec, MemoryBreakdown, Method, ModelSpec, Phase, PhaseBytes, Plan, Stack, Term, TermBytes
@@ -76,7 +76,7 @@ def _whatever_the_batch(model: ModelSpec, plan: Plan, workspace: int) -> tuple[S
     adapter = share(adapter_bytes(model, plan), plan)
     loop = loop_of(plan)
     standing = Standing(
-        load=_load(weights, load_extra_bytes(model, plan), adapter),
+        load=_load(weights, load_extra_bytes(model, plan), adapter, first_exchange_bytes(plan, weights + adapter)),
         gradient_bytes=gradients,
         carried_bytes=gradients if loop.accumulates else 0,
         bucket_bytes=bucket_bytes(model, plan),
@@ -91,10 +91,10 @@ def _whatever_the_batch(model: ModelSpec, plan: Plan, workspace: int) -> tuple[S
     return standing, compile_program(model, setting_of(model, plan), kernel_of(plan), loop)
 
 
-def _load(weights: int, extra: int, adapter: int) -> PhaseBytes:
-    """What loading needs besides the weights is gone when the adapter is made."""
-    more = (Term.ADAPTER, adapter) if adapter > extra else (Term.TEMPORARIES, extra)
-    return PhaseBytes(phase=Phase.LOAD, terms=_terms((Term.WEIGHTS, weights), more))
+def _load(weights: int, extra: int, adapter: int, exchange: int) -> PhaseBytes:
+    """What loading needs besides the weights is gone when the adapter is made, and the cards exchange what they hold after that."""
+    more = ((Term.TEMPORARIES, extra),) if extra > adapter + exchange else ((Term.ADAPTER, adapter), (Term.TEMPORARIES, exchange))
+    return PhaseBytes(phase=Phase.LOAD, terms=_terms((Term.WEIGHTS, weights), *more))
 
 
 def _dynamic(phase: Phase, stations: tuple[Station, ...], standing: Standing, plan: Plan, batch: Batch) -> PhaseBytes:

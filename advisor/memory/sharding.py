@@ -8,10 +8,15 @@ from __future__ import annotations
 
 from advisor.memory.gradients import gradient_bytes
 from advisor.memory.weights import block_weights_bytes, weights_bytes
+from advisor.units import MIB
 from advisor.values import ModelSpec, Plan, Sharding
 
 GATHERED_UNITS = 2
 """The unit at work and the one prefetched for it (torch FSDP `backward_prefetch=BACKWARD_PRE`, the default)."""
+
+BROADCAST_BUCKET_BYTES = 250 * MIB
+"""Of which DDP sends the weights to the other cards when it wraps the model (torch 2.13 nn/parallel/distributed.py,
+`broadcast_bucket_size`): each is a flat copy."""
 
 
 def share(size_bytes: int, plan: Plan) -> int:
@@ -32,3 +37,8 @@ def gathered_bytes(model: ModelSpec, plan: Plan) -> int:
 def bucket_bytes(model: ModelSpec, plan: Plan) -> int:
     """DDP's reduction buckets: a second copy of the gradients (torch/nn/parallel/distributed.py, `gradient_as_bucket_view=False`)."""
     return gradient_bytes(model, plan) if plan.sharding is Sharding.DDP else 0
+
+
+def first_exchange_bytes(plan: Plan, held_bytes: int) -> int:
+    """What wrapping the model takes for a moment."""
+    return min(held_bytes, BROADCAST_BUCKET_BYTES) if plan.sharding is Sharding.DDP else 0
