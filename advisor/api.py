@@ -12,6 +12,7 @@ from advisor.values import Advice, Fit, GpuSpec, MemoryBreakdown, ModelSpec, Pla
 if TYPE_CHECKING:
     from advisor.accuracy import AccuracyReport
     from advisor.trace.breakdown import Holder
+    from advisor.values.advice import TracedAdvice
     from advisor.values.calibration import CalibrationRun, CheckedAdvice
     from advisor.values.evidence import Facts
     from advisor.values.next_step import NextStep
@@ -54,7 +55,7 @@ def trace(
 
     spec, card = as_model(model), None if gpu is None else as_gpu(gpu, use_calibrations)
     plan = plan or plan_for(spec, card, options)
-    return narrowed(dry_run(spec, plan).breakdown, spec, plan, card)
+    return narrowed(dry_run(spec, plan, gpu=card).breakdown, spec, plan, card)
 
 
 def calibrate(
@@ -167,17 +168,50 @@ def dry_run(
     gpu: str | GpuSpec | None = None,
     lengths: tuple[int, ...] = (),
     *,
+    peft_config: str | Path | None = None,
+    progress: Callable[[str], None] = lambda _: None,
     use_calibrations: bool = True,
     **options: Any,
 ) -> tuple[Priced, tuple[Holder, ...]]:
-    """As `price`, by the dry run: with what holds the memory at the peak, largest first. One step for each of `lengths`, in tokens."""
+    """As `price`, by the dry run: with what holds the memory at the peak, largest first. One step for each of `lengths`, in tokens.
+
+    `peft_config` is an adapter_config.json or its directory: that adapter is run in place of the plan's own.
+    """
     from advisor.memory.calibrated import narrowed
-    from advisor.trace import trace as run
+    from advisor.trace import read_peft_config, trace as run
 
     spec, card = as_model(model), None if gpu is None else as_gpu(gpu, use_calibrations)
     plan = plan_for(spec, card, options)
-    traced = run(spec, plan, lengths=lengths)
-    return _priced(spec, card, plan, narrowed(traced.breakdown, spec, plan, card), options), traced.holders()
+    adapter = None if peft_config is None else read_peft_config(peft_config, plan, options)
+    traced = run(spec, plan, lengths=lengths, gpu=card, peft_config=adapter, progress=progress)
+    priced = _priced(spec, card, plan, narrowed(traced.breakdown, spec, plan, card), options)
+    if adapter is not None:
+        said = f"adapter: the {adapter.peft_type.value} of {peft_config}, in place of the rank, scale and modules of the plan"
+        priced = priced._replace(assumptions=(*priced.assumptions, said))
+    return priced, traced.holders()
+
+
+def advise_and_trace(
+    model: str | ModelSpec,
+    gpu: str | GpuSpec | None = None,
+    progress: Callable[[str], None] = lambda _: None,
+    *,
+    use_calibrations: bool = True,
+    **options: Any,
+) -> TracedAdvice:
+    """`advise`, and then the dry run of the rung that it recommends, held against the same card."""
+    from advisor.ladder import classify
+    from advisor.memory.calibrated import narrowed
+    from advisor.trace import trace as run
+    from advisor.values.advice import TracedAdvice
+
+    spec = as_model(model)
+    answer = advise(spec, gpu, use_calibrations=use_calibrations, **options)
+    if answer.chosen is None:
+        return TracedAdvice(advice=answer, memory=None, fit=None)
+    plan, card = answer.chosen.plan, answer.gpu
+    memory = narrowed(run(spec, plan, gpu=card, progress=progress).breakdown, spec, plan, card)
+    return TracedAdvice(advice=answer, memory=memory, fit=classify(memory, card.usable_bytes))
 
 
 def _priced(spec: ModelSpec, card: GpuSpec | None, plan: Plan, memory: MemoryBreakdown, options: Mapping[str, object]) -> Priced:

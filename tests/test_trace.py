@@ -12,6 +12,8 @@ pytest.importorskip("transformers")
 pytest.importorskip("peft")
 pytest.importorskip("bitsandbytes")
 
+from advisor import api
+from advisor.cli.run import run
 from advisor.errors import InvalidInputError, UnsupportedError
 from advisor.hub import load_model
 from advisor.trace import timeline, trace
@@ -19,7 +21,8 @@ from advisor.trace.adapters import read_peft_config
 from advisor.trace.cut import find_cut
 from advisor.trace.dry_run import Settings, record_on_cpu, summarise
 from advisor.trace.isolation import libraries_untouched
-from advisor.values import Attention, Loss, Method, ModelSpec, Optimizer, Phase, Plan, Stack, Term
+from advisor.values import Attention, Fit, Loss, Method, ModelSpec, Optimizer, Phase, Plan, Stack, Term
+from advisor.values.advice import TracedAdvice
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -286,3 +289,76 @@ def test_an_adapter_that_does_not_match_the_model_is_refused(tmp_path: Path) -> 
     path.write_text('{"peft_type": "LORA", "task_type": "CAUSAL_LM", "target_modules": ["no_such_layer"]}', encoding="utf-8")
     with pytest.raises(UnsupportedError, match="no_such_layer"):
         trace(tiny(), plan(), peft_config=read_peft_config(path))
+
+
+# The command line
+
+
+def printed(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    code = run(arguments)
+    output = capsys.readouterr()
+    return code, output.out, output.err
+
+
+SMALL = ("--model", "smollm2-135m", "--gpu", "24GB")
+
+
+def test_the_verdict_is_held_against_the_dry_run(capsys: pytest.CaptureFixture[str]) -> None:
+    code, screen, _ = printed(capsys, *SMALL, "--trace")
+    assert code == 0
+    assert "The verdict stands" in screen
+    code, text, _ = printed(capsys, *SMALL, "--trace", "--json")
+    found = TracedAdvice.model_validate_json(text)
+    assert (code, found.stands, found.fit) == (0, True, Fit.FITS)
+    assert found.advice.chosen is not None
+    assert found.memory == api.trace("smollm2-135m", found.advice.chosen.plan, "24GB")
+    assert found.memory.source == "trace"
+
+
+def test_nothing_is_run_where_nothing_fits(capsys: pytest.CaptureFixture[str]) -> None:
+    code, text, _ = printed(capsys, "--model", "llama-70b", "--gpu", "8GB", "--trace", "--json")
+    assert (code, json.loads(text)["memory"]) == (1, None)
+
+
+def test_the_closed_form_beside_the_dry_run(capsys: pytest.CaptureFixture[str]) -> None:
+    code, text, _ = printed(capsys, "estimate", *SMALL, "--method", "lora", "--versus-trace", "--json")
+    closed, traced = json.loads(text)
+    assert (code, closed["source"], traced["source"]) == (0, "estimate", "trace")
+    _, screen, _ = printed(capsys, "estimate", *SMALL, "--method", "lora", "--versus-trace")
+    (row,) = [line.split() for line in screen.splitlines() if line.startswith("allocated  ")][-1:]
+    assert row[1:3] == [f"{memory['peak_allocated_bytes'] / 2**30:.3f}" for memory in (closed, traced)]
+
+
+def test_an_adapter_of_a_file_by_the_command(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    vera = {"peft_type": "VERA", "r": 64, "target_modules": ["q_proj", "v_proj"], "task_type": "CAUSAL_LM"}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(vera), encoding="utf-8")
+    code, screen, error = printed(capsys, "trace", *SMALL, "--peft-config", str(tmp_path), "--explain")
+    assert (code, error) == (0, "")
+    assert "VERA" in screen
+    assert "model.layers.*." in screen
+    assert "layers.0" not in screen
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--peft-config", "nowhere"), "error: peft config: nowhere cannot be read"),
+        (("--peft-config", ".", "--rank", "4"), "error: --peft-config .: the file sets --rank"),
+        (("--peft-config", ".", "--method", "full"), "error: --peft-config .: full fine-tuning trains no adapter"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_adapters_that_the_command_refuses(arguments: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code, screen, error = printed(capsys, "trace", *SMALL, *arguments)
+    assert (code, screen) == (2, "")
+    assert error.startswith(message)
+    assert error.count("\n") == 1
+
+
+def test_the_card_counts() -> None:
+    """An H100's cuBLAS workspace is 32 MiB a handle, others' 8.125 MiB (torch 2.13 aten/src/ATen/cuda/CublasHandlePool.cpp)."""
+    workspaces = {
+        gpu: sum(term.bytes for term in api.trace("smollm2-135m", gpu=gpu, method="lora", seq_len=256).terms if term.term is Term.WORKSPACE)
+        for gpu in ("h100", "a100")
+    }
+    assert workspaces == {"h100": 2 * 32 * 2**20, "a100": 2 * 8_519_680}

@@ -72,6 +72,9 @@ def advise(
     ] = None,
     gpu: GpuName = None,
     calibrate: Annotated[bool, typer.Option("--calibrate", help="Then check the recommended rung on the hardware at hand.")] = False,
+    trace: Annotated[
+        bool, typer.Option("--trace", help="Then check the recommended rung by a dry run of the installed libraries.")
+    ] = False,
     no_calibration: NoCalibration = False,
     json: Json = False,
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
@@ -85,7 +88,7 @@ def advise(
     if version:
         return _version()
     if context.invoked_subcommand is not None:
-        switches = {"json": json or None, "calibrate": calibrate or None, "no_calibration": no_calibration or None}
+        switches = {"json": json or None, "calibrate": calibrate or None, "trace": trace or None, "no_calibration": no_calibration or None}
         given = {"model": model, "gpu": gpu, **switches, **options}
         _refuse_before(context.invoked_subcommand, given)
         return None
@@ -94,6 +97,12 @@ def advise(
     from advisor import api
     from advisor.render.advice import advice
 
+    if calibrate and trace:
+        raise InvalidInputError("--calibrate and --trace: give one of them")
+    if trace:
+        from advisor.cli.commands import traced_advice
+
+        return traced_advice(model, gpu, {**ignoring(no_calibration), **options}, json=json)
     if calibrate:
         from advisor.cli.calibrate_commands import checked_advice
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
 
 from advisor.cli.answer import Answer, as_json, look_of_stdout
 from advisor.cli.options import GpuName, Json, takes_plan_options
+from advisor.cli.progress import progress
 from advisor.errors import InvalidInputError
 
 
@@ -67,7 +66,7 @@ def calibrate(
         "memory_limit": memory_limit,
         "time_limit_s": time_limit,
     }
-    found = api.calibrate(model, None, gpu, progress=_progress(), **own, **options)
+    found = api.calibrate(model, None, gpu, progress=progress(lines_elsewhere=True), **own, **options)
     return Answer(as_json(found) if json else calibration_run(found, look_of_stdout()), found.exit_code)
 
 
@@ -76,7 +75,7 @@ def checked_advice(model: str, gpu: str | None, options: dict[str, Any], *, json
     from advisor import api
     from advisor.render.calibrate import checked
 
-    found = api.advise_and_check(model, gpu, _progress(), **options)
+    found = api.advise_and_check(model, gpu, progress(lines_elsewhere=True), **options)
     return Answer(as_json(found) if json else checked(found, look_of_stdout()), found.exit_code)
 
 
@@ -98,15 +97,3 @@ def _of_records(name: str, value: Any, json: bool) -> Answer:
     if name == "--export":
         return Answer(export.as_text(reading.calibration))
     return Answer(as_json(reading.calibration) if json else render.record(reading.calibration, look_of_stdout()))
-
-
-def _progress() -> Callable[[str], None]:
-    """Tells on stderr what the worker does: one line that changes on a terminal, a line for each elsewhere."""
-    stream = sys.stderr
-    terminal = stream.isatty()
-
-    def tell(text: str) -> None:
-        stream.write(f"\r\x1b[K{text}" if terminal and text else "\r\x1b[K" if terminal else f"{text}\n" if text else "")
-        stream.flush()
-
-    return tell

@@ -8,20 +8,31 @@ import typer
 
 from advisor.cli.answer import Answer, as_json, exit_code_of, look_of_stdout
 from advisor.cli.options import GpuName, Json, ModelName, NoCalibration, ignoring, parse_lengths, takes_plan_options
+from advisor.cli.progress import progress
 
 Words = Annotated[list[str] | None, typer.Argument(metavar="[WORDS]", help="Words that the name must hold.", show_default=False)]
 
 
 @takes_plan_options
 def estimate(
-    options: dict[str, Any], model: ModelName, gpu: GpuName = None, no_calibration: NoCalibration = False, json: Json = False
+    options: dict[str, Any],
+    model: ModelName,
+    gpu: GpuName = None,
+    versus_trace: Annotated[bool, typer.Option("--versus-trace", help="Lay the dry run of the same plan beside it.")] = False,
+    no_calibration: NoCalibration = False,
+    json: Json = False,
 ) -> Answer:
     """Price one plan: its memory by term and phase."""
     from advisor import api
-    from advisor.render.estimate import estimate
+    from advisor.render import estimate as render
 
-    priced = api.price(model, gpu, **ignoring(no_calibration), **options)
-    return Answer(as_json(priced.memory) if json else estimate(priced, look_of_stdout()), exit_code_of(priced.fit))
+    options = {**ignoring(no_calibration), **options}
+    priced = api.price(model, gpu, **options)
+    if not versus_trace:
+        return Answer(as_json(priced.memory) if json else render.estimate(priced, look_of_stdout()), exit_code_of(priced.fit))
+    traced, _ = api.dry_run(model, gpu, progress=progress(), **options)
+    both = [priced.memory, traced.memory]
+    return Answer(as_json(both) if json else render.versus(priced, traced.memory, look_of_stdout()), exit_code_of(priced.fit))
 
 
 @takes_plan_options
@@ -30,6 +41,12 @@ def trace(
     model: ModelName,
     gpu: GpuName = None,
     lengths: Annotated[str, typer.Option(metavar="TOKENS", help="Steps of these lengths in turn: 230,485,683.", show_default=False)] = "",
+    peft_config: Annotated[
+        str | None,
+        typer.Option(
+            "--peft-config", metavar="PATH", help="Any peft adapter: an adapter_config.json or its directory.", show_default=False
+        ),
+    ] = None,
     explain: Annotated[bool, typer.Option("--explain", help="Say which modules hold what at the peak.")] = False,
     no_calibration: NoCalibration = False,
     json: Json = False,
@@ -38,10 +55,21 @@ def trace(
     from advisor import api
     from advisor.render import estimate as render
 
-    priced, holders = api.dry_run(model, gpu, parse_lengths(lengths), **ignoring(no_calibration), **options)
+    options = {**ignoring(no_calibration), **options}
+    priced, holders = api.dry_run(model, gpu, parse_lengths(lengths), peft_config=peft_config, progress=progress(), **options)
     look = look_of_stdout()
     text = as_json(priced.memory) if json else render.explained(priced, holders, look) if explain else render.estimate(priced, look)
     return Answer(text, exit_code_of(priced.fit))
+
+
+def traced_advice(model: str, gpu: str | None, options: dict[str, Any], *, json: bool) -> Answer:
+    """`advise … --trace`: the answer, and what the dry run says of its verdict."""
+    from advisor import api
+    from advisor.render.traced import traced_advice as screen
+
+    found = api.advise_and_trace(model, gpu, progress(), **options)
+    exit_code = found.advice.exit_code if found.memory is None else exit_code_of(found.fit)
+    return Answer(as_json(found) if json else screen(found, look_of_stdout()), exit_code)
 
 
 def models(words: Words = None, json: Json = False) -> Answer:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from advisor.api import Priced
 from advisor.render import page, words
 from advisor.render.page import BLANK, Cell, Column, Line, Look, Span
+from advisor.render.traced import side_by_side
 from advisor.units import gib
 from advisor.values import MemoryBreakdown, PhaseBytes, Term
 
@@ -26,6 +27,11 @@ def estimate(priced: Priced, look: Look) -> str:
 def explained(priced: Priced, holders: Sequence[Holder], look: Look) -> str:
     """The same, and which modules hold what at the peak."""
     return page.draw([*_lines(priced, look), *_holders(holders, look)], look)
+
+
+def versus(priced: Priced, traced: MemoryBreakdown, look: Look) -> str:
+    """The same, with the dry run of the plan beside it, term by term."""
+    return page.draw([*_lines(priced, look), *page.heading("Beside the dry run"), *side_by_side(priced.memory, traced, look)], look)
 
 
 def _holders(holders: Sequence[Holder], look: Look) -> Iterator[Line]:

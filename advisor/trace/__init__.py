@@ -5,14 +5,19 @@ Importing this package loads no torch; calling it does.
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from advisor.errors import MissingExtraError
+from advisor.errors import InvalidInputError, MissingExtraError
 from advisor.values import ModelSpec, Plan
 
 if TYPE_CHECKING:
     from advisor.trace.dry_run import TimelineRow, Trace
 
+_SAID_BY_THE_FILE = ("rank", "alpha", "target_modules")
 INSTALL_LINE = "pip install 'finetune-advisor[torch]'"
 
 
@@ -26,12 +31,47 @@ def _need_libraries(plan: Plan) -> None:
         raise MissingExtraError(f"the dry run needs {', '.join(missing)}: {INSTALL_LINE}")
 
 
-def trace(model: ModelSpec, plan: Plan, **options: Any) -> Trace:
-    """Dry-run `plan` for `model` on meta tensors. Options are those of `dry_run.trace`."""
+def trace(model: ModelSpec, plan: Plan, *, progress: Callable[[str], None] = lambda _: None, **options: Any) -> Trace:
+    """Dry-run `plan` for `model` on meta tensors. Options are those of `dry_run.trace`; `progress` is told what is under way."""
     _need_libraries(plan)
-    from advisor.trace import dry_run
+    progress("dry run: loading torch, transformers and peft …")
+    try:
+        with _quiet():
+            from advisor.trace import dry_run
 
-    return dry_run.trace(model, plan, **options)
+            progress(f"dry run: the training step of {model.id}, on meta tensors …")
+            return dry_run.trace(model, plan, **options)
+    finally:
+        progress("")
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """On import bitsandbytes advises kernels for the CPU, on which nothing will run."""
+    log = logging.getLogger("bitsandbytes")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
+
+
+def read_peft_config(path: str | Path, plan: Plan, options: Mapping[str, object] | None = None) -> Any:
+    """The peft config of an `adapter_config.json`, or of the directory that holds it, to run in place of the plan's own adapter.
+
+    Raises InvalidInputError where the plan trains no adapter, or where `options` set what the file says.
+    """
+    said = [name for name in _SAID_BY_THE_FILE if (options or {}).get(name) is not None]
+    if said:
+        raise InvalidInputError(f"--peft-config {path}: the file sets --{said[0].replace('_', '-')}; leave that out")
+    if not plan.method.has_adapter:
+        raise InvalidInputError(f"--peft-config {path}: full fine-tuning trains no adapter; choose --method lora or qlora")
+    _need_libraries(plan)
+    with _quiet():
+        from advisor.trace import adapters
+
+        return adapters.read_peft_config(path)
 
 
 def timeline(traced: Trace, **options: Any) -> list[TimelineRow]:

@@ -6,17 +6,15 @@ import json
 from pathlib import Path
 from typing import Any
 
-from advisor.errors import InvalidInputError, MissingExtraError
+from advisor.errors import InvalidInputError
 
 FILE_NAME = "adapter_config.json"
 
 
 def read_peft_config(path: str | Path) -> Any:
     """The peft config of an `adapter_config.json`, or of the directory that holds it."""
-    try:
-        import peft
-    except ImportError as error:
-        raise MissingExtraError("a peft config needs peft: pip install 'finetune-advisor[torch]'") from error
+    import peft
+
     place = Path(path)
     place = place / FILE_NAME if place.is_dir() else place
     try:

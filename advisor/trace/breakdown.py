@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -43,9 +44,10 @@ def term_of(born: Birth, layer_path: str) -> Term:
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """Bytes that one module holds at the peak for one term."""
+    """Bytes that one module, of all layers together, holds at the peak for one term."""
 
     module: str
+    """Dotted path with `*` for the number of a layer or an expert; "(backward)" where its backward pass made the tensors."""
     term: Term
     bytes: int
     count: int
@@ -77,8 +79,16 @@ def holders(stream: Stream, layout: Layout, event: int, layer_path: str) -> tupl
     totals: dict[tuple[str, Term], list[int]] = defaultdict(lambda: [0, 0])
     for number in live_at(stream, event):
         born = stream.births[number - 1]
-        entry = totals[born.owner or born.place, term_of(born, layer_path)]
+        entry = totals[_name(born.owner or born.place), term_of(born, layer_path)]
         entry[0] += sizes[number - 1]
         entry[1] += 1
     found = [Holder(module, term, total, count) for (module, term), (total, count) in totals.items() if total]
     return tuple(sorted(found, key=lambda holder: -holder.bytes))
+
+
+def _name(path: str) -> str:
+    """As a reader of the model says it: without the wrapper that peft puts around it, layers of a kind together."""
+    module = path.removeprefix(BACKWARD_MARK)
+    module = module.removeprefix("base_model.model").removeprefix(".") or "model"
+    module = re.sub(r"\.\d+(?=\.|$)", ".*", module)
+    return f"{module} (backward)" if path.startswith(BACKWARD_MARK) else module

@@ -145,3 +145,17 @@ class Advice(Computed):
         """0 something fits · 1 nothing fits · 3 cannot tell."""
         fits = {rung.fit for rung in self.rungs}
         return 0 if Fit.FITS in fits else 3 if Fit.UNCERTAIN in fits else 1
+
+
+class TracedAdvice(Value):
+    """`advise --trace --json`: the answer, and the dry run of the rung that it recommends."""
+
+    advice: Advice
+    memory: MemoryBreakdown | None
+    """None where nothing fits, so that there is no rung to run."""
+    fit: Fit | None
+
+    @property
+    def stands(self) -> bool:
+        """Whether the dry run says of the rung what the closed form says."""
+        return self.advice.chosen is None or self.fit is self.advice.chosen.fit
