@@ -933,3 +933,23 @@ def test_the_next_step_reads_the_adapter_of_the_run_it_goes_on_from() -> None:
     assert adapter is not None
     assert adapter.rank == 16
     assert any("goes on from 2" in text for text in api.next_step().assumptions)
+
+
+def test_a_folder_that_is_recorded_again_is_the_same_run() -> None:
+    state = {
+        "global_step": 2,
+        "log_history": [{"loss": 2.5, "learning_rate": 2e-4, "step": 1}, {"loss": 2.25, "learning_rate": 1e-4, "step": 2}],
+    }
+    write("out/trainer_state.json", state)
+    write("out/adapter_config.json", {"peft_type": "LORA", "r": 8, "lora_alpha": 16, "target_modules": ["q_proj"]})
+    first = record("out", method="qlora")
+    again = record("./out", method="qlora", metric="exact_match", score=0.5, n=100)
+    assert (first.id, again.id, len(runs())) == (1, 1, 1)
+    assert again.final_score == Evaluation(metric="exact_match", score=0.5, n=100)
+    assert again.notes[-1].startswith("recorded more than once")
+    assert record("out", method="qlora").notes == again.notes
+    with pytest.raises(InvalidInputError, match="run 1: method is qlora there and lora here"):
+        record("out", method="lora")
+    state["log_history"][1]["loss"] = 2.2  # type: ignore[index]
+    write("out/trainer_state.json", state)
+    assert record("out", method="qlora").id == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,18 @@ from advisor.runs.items import read_items
 from advisor.runs.sources import runs_from
 from advisor.values.run import RunRecord
 
+_CURVE_POINTS = 2
+"""So many equal losses are no chance; a single one, rounded by hand, may be. Judgement."""
+_AGAIN = "recorded more than once: its training losses are the same to the last digit"
+
 
 def record(source: str | Path | None = None, *, run: int | None = None, ledger: str | Path | None = None, **fields: Any) -> RunRecord:
     """Stores one run in the ledger and returns it with its number.
 
     `source` is a JSON file, a trainer_state.json or a trainer's output folder; the fields of `advisor.RunRecord` and of one
     `advisor.Evaluation`, given by name, are right where it says otherwise: `record("out", method="qlora", score=0.482, n=1319)`.
-    `items` may be the path of a file. `run` is the number of a run that is there already and gets what was not known of it.
+    `items` may be the path of a file. `run` is the number of a run that is there already and gets what was not known of it; a source
+    with the training losses of a run that is there already is that run.
 
     Raises an AdvisorError, one clear line, for what it cannot use; then nothing has been stored.
     """
@@ -38,11 +44,24 @@ def record_all(
         raise InvalidInputError(f"{source} holds {len(found)} runs: fields beside it would be laid on all of them; give them in the file")
     told = tuple(preferring(given, entry, str(source)) for entry in found) or (given,)
     path = files.ledger_path(ledger)
+    if run is None and source is not None and len(told) == 1:
+        run = _already(told[0], files.load(path))
+        if run is not None:
+            told = (told[0].model_copy(update={"source": "", "notes": (*told[0].notes, _AGAIN)}),)
     if run is None:
         return files.add(path, told)
     if len(told) > 1:
         raise InvalidInputError(f"{source} holds {len(told)} runs, and --run names one")
     return (files.amend(path, run, lambda known: completed(known, told[0], f"run {run}")),)
+
+
+def _already(told: RunRecord, known: Iterable[RunRecord]) -> int | None:
+    """Number of the run with the very same training losses: the same training, recorded once more."""
+    if len(told.train_losses) < _CURVE_POINTS:
+        return None
+    return next(
+        (entry.id for entry in known if repr(entry.train_losses) == repr(told.train_losses)), None
+    )  # NaN equals itself in print only
 
 
 def _with_item_file(fields: dict[str, Any]) -> dict[str, Any]:
