@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from advisor.errors import InvalidInputError, MissingExtraError, UnknownNameError
+from advisor.json_files import exists, is_file, is_folder
 
 CONFIG = "config.json"
 _LARGEST_CONFIG_BYTES = 8_000_000
@@ -29,17 +30,17 @@ def looks_like_path(text: str) -> bool:
     if text.startswith((".", "~", "/", os.sep)) or text.endswith((".json", "/", os.sep)):
         return True
     path = Path(text)
-    return path.is_file() or (path / CONFIG).is_file()
+    return is_file(path) or is_file(path / CONFIG)
 
 
 def from_path(text: str) -> Found:
     """The config.json at a path, or in the directory at a path."""
     path = Path(text).expanduser()
-    if path.is_dir():
+    if is_folder(path):
         file = path / CONFIG
-        if not file.is_file():
+        if not is_file(file):
             raise InvalidInputError(_no_config(path))
-    elif path.exists():
+    elif exists(path):
         file = path
     else:
         raise InvalidInputError(f"{text}: no such file or directory; give a config.json or the directory that holds it")
@@ -48,7 +49,7 @@ def from_path(text: str) -> Found:
 
 
 def _no_config(path: Path) -> str:
-    if (path / "adapter_config.json").is_file():
+    if is_file(path / "adapter_config.json"):
         return f"{path} holds an adapter, not a model: give its base model (base_model_name_or_path in adapter_config.json)"
     if any(path.glob("*.gguf")):
         return f"{path} holds GGUF files and no {CONFIG}: training needs the original model's directory"

@@ -24,6 +24,7 @@ from advisor import profiles
 from advisor.architectures import check_model_type, spec_from_config
 from advisor.config_files import Found, from_hub, from_path, looks_like_path
 from advisor.errors import InvalidInputError, UnknownNameError, UnsupportedError
+from advisor.json_files import is_folder
 from advisor.names import contains, tokens, without_fillers
 from advisor.values import ModelSpec
 
@@ -83,7 +84,7 @@ def load_model(reference: str) -> ModelSpec:
         return _from_profile(text, match)
     if _is_repository(text):
         return _from_file(text, from_hub(text, _nearest(text)))
-    if Path(text).is_dir():
+    if is_folder(Path(text)):
         return _from_file(text, from_path(text))
     raise _unknown(text)
 

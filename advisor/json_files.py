@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -42,3 +43,25 @@ def parse_json(text: str, where: str) -> Any:
         raise InvalidInputError(f"{where} is not valid JSON: {error.msg} at {place}; is it complete?") from error
     except (RecursionError, ValueError) as error:  # nested too deeply, or a number of thousands of digits
         raise InvalidInputError(f"{where} holds JSON beyond what a parser takes ({type(error).__name__})") from error
+
+
+def is_file(path: Path) -> bool:
+    """Whether a file is there. A name that no file system takes, such as one of 500 characters, is none."""
+    return _is(path.is_file)
+
+
+def is_folder(path: Path) -> bool:
+    """Whether a folder is there, likewise."""
+    return _is(path.is_dir)
+
+
+def exists(path: Path) -> bool:
+    """Whether anything is there, likewise."""
+    return _is(path.exists)
+
+
+def _is(question: Callable[[], bool]) -> bool:
+    try:
+        return question()
+    except (OSError, ValueError):
+        return False

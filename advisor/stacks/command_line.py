@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from advisor.errors import InvalidInputError
+from advisor.json_files import is_file
 from advisor.stacks.files import LARGEST_BYTES, read_text
 from advisor.stacks.launch import read_accelerate
 from advisor.stacks.reading import Launch
@@ -99,7 +100,7 @@ def _arguments(tail: str, path: Path) -> tuple[dict[str, Any], str | None]:
 def _launch(text: str, path: Path) -> Launch:
     """Processes that the launcher starts, by its configuration where that is here, or cards that it may see."""
     config = _LAUNCH_CONFIG.search(text)
-    found = next((file for file in (path.parent / config[1], Path(config[1])) if file.is_file()), None) if config else None
+    found = next((file for file in (path.parent / config[1], Path(config[1])) if is_file(file)), None) if config else None
     if found is not None:
         return read_accelerate(found)
     known = {name: value.strip("\"'") for name, value in _ASSIGNED.findall(text)}

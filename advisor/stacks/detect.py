@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from advisor.errors import InvalidInputError
-from advisor.json_files import read_object
+from advisor.json_files import is_file, read_object
 from advisor.stacks.command_line import read_command, started_with
 from advisor.stacks.files import parse_settings, read_text
 from advisor.stacks.launch import is_accelerate
@@ -78,7 +78,7 @@ def open_file(path: Path, stack: Stack | None) -> Opened:
     """Reads the file and finds out whose it is; `stack` is the user's word for it."""
     if path.suffix in (".sh", ".bash"):
         command = read_command(path)
-        if command.config is not None and (path.parent / command.config).is_file():
+        if command.config is not None and is_file(path.parent / command.config):
             inner = open_file(path.parent / command.config, stack or command.stack)
             return inner._replace(values={**inner.values, **command.values}, launch=command.launch)
         return Opened(stack or command.stack, command.values, "", launch=command.launch)
@@ -94,7 +94,7 @@ def open_text(text: str, path: Path, stack: Stack | None) -> Opened:
     values: dict[str, Any] = file.values
     taken: tuple[str, ...] = ()
     whose = stack or detected(values, path)
-    if whose is Stack.HF and "peft" not in values and (path.parent / ADAPTER_CONFIG).is_file():
+    if whose is Stack.HF and "peft" not in values and is_file(path.parent / ADAPTER_CONFIG):
         values = {**values, "peft": read_object(path.parent / ADAPTER_CONFIG)}
         taken = (f"adapter: {path.parent / ADAPTER_CONFIG}, which lies beside the file",)
     return Opened(whose, values, file.text, file.duplicates, _started(file.text), taken)

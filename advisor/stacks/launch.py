@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from advisor.errors import InvalidInputError
+from advisor.json_files import is_file
 from advisor.stacks.fields import Fields
 from advisor.stacks.files import read_settings
 from advisor.stacks.reading import Launch
@@ -55,4 +56,4 @@ def beside(path: Path) -> Path | None:
 
 
 def _named_so(path: Path) -> bool:
-    return path.suffix in (".yaml", ".yml") and "accelerate" in path.stem.lower() and path.is_file()
+    return path.suffix in (".yaml", ".yml") and "accelerate" in path.stem.lower() and is_file(path)

@@ -13,6 +13,7 @@ from advisor.stacks.first_plan import ALPHA_PER_RANK, FIRST_RANK
 from advisor.values.card import GpuSpec
 from advisor.values.model import ModelSpec
 from advisor.values.plan import ALL_LINEAR, Plan
+from advisor.values.request import MAX_COUNT, MAX_GPUS
 from advisor.values.vocabulary import Attention, DType, Loss, Method, Optimizer, Quantization, Sharding
 
 
@@ -123,6 +124,10 @@ def assemble(around: Around, adapter: Adapter | None, weights: Weights, batch: B
     if adapter is None and weights.quantization is not None:
         raise InvalidInputError(f"a base in {weights.quantization.value} is trained through an adapter; the file has none")
     held = adapter or Adapter()
+    if not 0 < held.alpha <= MAX_COUNT:
+        raise InvalidInputError(f"alpha is {held.alpha:g}; it must be above 0 and at most {MAX_COUNT:,}")
+    if cards.n > MAX_GPUS:
+        raise InvalidInputError(f"{cards.n:,} GPUs; at most {MAX_GPUS:,} can be priced")
     try:
         return Plan(
             method=_method(adapter, quantized),

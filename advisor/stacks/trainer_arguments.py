@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from advisor.errors import AdvisorError, InvalidInputError
-from advisor.json_files import read_object
+from advisor.json_files import is_file, read_object
 from advisor.stacks.facts import FOUR_BIT
 from advisor.stacks.fields import Fields
 from advisor.stacks.first_plan import first_attention, first_seq_len
@@ -172,7 +172,7 @@ _STAGE_IN_NAME = re.compile(r"(?:zero|z|stage)[_-]?(\d)", re.IGNORECASE)
 def _deepspeed(stated: Any, folder: str, notes: Notes) -> tuple[int | None, bool]:
     """ZeRO stage and offloading of DeepSpeed settings: in place, in a file that can be read, or by the file's name."""
     if isinstance(stated, str):
-        found = next((path for path in (Path(folder) / stated, Path(stated)) if path.is_file()), None)
+        found = next((path for path in (Path(folder) / stated, Path(stated)) if is_file(path)), None)
         if found is None:
             number = _STAGE_IN_NAME.search(Path(stated).name)
             if number is None:
