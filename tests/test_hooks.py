@@ -267,7 +267,7 @@ FOUR_BIT = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_do
 
 def test_before_anything_is_loaded(tmp_path: Path) -> None:
     args = arguments(tmp_path, bf16=True)
-    report = preflight("meta-llama/Llama-3.1-8B", args, LORA, gpu="80GB", seq_len=2048)
+    report = preflight("meta-llama/Llama-3.1-8B", args, LORA, gpu="80GB", seq_len=2048, dtype="bfloat16")
     assert (report.plan.method, report.plan.autocast, report.fit) == (Method.LORA, True, Fit.FITS)
     four = preflight("llama-3.1-8b", args, LORA, gpu="24GB", seq_len=2048, quantization_config=FOUR_BIT, on_misfit="ignore")
     assert (four.plan.method, four.plan.double_quant) == (Method.QLORA, True)
