@@ -19,7 +19,7 @@ def _text(metavar: str, help: str) -> Any:
     return typer.Option(metavar=metavar, help=help, show_default=False)
 
 
-def check(  # typer reads the options from here
+def check(
     config: Annotated[str, typer.Argument(metavar="CONFIG", help="The trainer's own file, or the script that starts it.")],
     gpu: GpuName = None,
     gpus: Annotated[str | None, _text("N", "How many equal GPUs.")] = None,
