@@ -29,7 +29,7 @@ class Job(Value):
     """Asked for with --device cpu: accelerate then leaves a card alone."""
     layers: int | None = None
     """Run this depth alone, at the plan's own batch."""
-    timed_steps: int
+    timed_s: float
     parent_pid: int
     """The worker ends when this process is gone."""
     memory_limit_bytes: Bytes | None = None

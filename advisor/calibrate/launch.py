@@ -62,7 +62,7 @@ def run(job: Job, settings: Settings, progress: Progress) -> Outcome:
             broken = _follow(process, folder, settings.time_limit_s, progress)
         printed = (folder / "output.txt").read_text(encoding="utf-8", errors="replace")
         ranks = sorted(int(path.stem.rpartition("-")[2]) for path in folder.glob("events-*.jsonl"))
-        return outcome_of(tuple(read_events(folder, rank) for rank in ranks), broken or _silent_end(process.returncode, printed))
+        return outcome_of(tuple(read_events(folder, rank) for rank in ranks), broken, _silent_end(process.returncode, printed))
 
 
 def command(settings: Settings, folder: Path) -> list[str]:
@@ -199,14 +199,18 @@ def _signal_name(returncode: int | None, printed: str) -> str | None:
     return signal.Signals(-returncode).name if returncode is not None and returncode < 0 else None
 
 
-def outcome_of(logs: tuple[tuple[Event, ...], ...], silent: _End) -> Outcome:
-    """One outcome from what each process wrote: the first ending that is not a success, the largest memory of any."""
+def outcome_of(logs: tuple[tuple[Event, ...], ...], broken: _End | None, silent: _End) -> Outcome:
+    """One outcome from what each process wrote: the first ending that is not a success, the largest memory of any.
+
+    `broken` is how this process ended the worker, which then says only that it was asked to; `silent` is for one that says nothing.
+    """
     main = logs[0] if logs else ()
     said = [event for log in logs for event in log if event.ending is not None]
     bad = next((event for event in said if event.ending is not Ending.DONE), None)
     finished = bool(logs) and len(said) == len(logs)
     last = bad or (said[0] if finished else None)
-    end = _End(last.ending, last.message, last.hint) if last is not None and last.ending is not None else silent
+    told = _End(last.ending, last.message, last.hint) if last is not None and last.ending is not None else silent
+    end = broken if broken is not None and told.ending is not Ending.DONE else told
     ended_log = next((log for log in logs if bad in log), main) if bad is not None else main
     resident = [[event.rss_bytes for event in log if event.rss_bytes is not None] for log in logs]
     return Outcome(

@@ -20,9 +20,8 @@ from advisor.values.calibration import PhaseMeasurement, Point, Timing
 RECORDED_STEPS = 2
 """The first makes the optimizer's states, the second is like every other."""
 WARM_UP_STEPS = 1
-TIMED_S = 2.0
-"""Steps are timed until so long has passed, but at least as many as the job asks for, and at most MOST_TIMED_STEPS (judgement)."""
-MOST_TIMED_STEPS = 20
+LEAST_TIMED_STEPS, MOST_TIMED_STEPS = 3, 20
+"""A median needs three; more than twenty say no more (judgement)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +35,7 @@ class Bench:
     model: ModelSpec
     """The whole model: a cut is built from its config."""
     log: Log
-    timed_steps: int
+    timed_s: float
 
 
 @dataclass(slots=True)
@@ -112,8 +111,8 @@ def _time(bench: Bench, shape: str, trainee: training.Trainee, peaks: _BackendPe
     for _ in range(WARM_UP_STEPS):
         training.step(trainee, peaks.observe)
     found: list[training.StepSeconds] = []
-    until = time.perf_counter() + TIMED_S
-    while len(found) < bench.timed_steps or (time.perf_counter() < until and len(found) < MOST_TIMED_STEPS):
+    until = time.perf_counter() + bench.timed_s
+    while len(found) < LEAST_TIMED_STEPS or (time.perf_counter() < until and len(found) < MOST_TIMED_STEPS):
         found.append(training.step(trainee, peaks.observe))
     micro_batches = trainee.plan.grad_accum_steps
     micro = [(entry.forward + entry.backward) / micro_batches for entry in found]

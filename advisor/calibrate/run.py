@@ -70,7 +70,7 @@ def _job(model: ModelSpec, plan: Plan, settings: Settings) -> Job:
         preflight=settings.preflight,
         on_cpu=settings.device == "cpu",
         layers=settings.layers,
-        timed_steps=settings.timed_steps,
+        timed_s=settings.timed_s,
         parent_pid=os.getpid(),
         memory_limit_bytes=settings.memory_limit_bytes or _default_limit(settings.processes),
     )

@@ -27,7 +27,8 @@ class Settings(Value):
     """The whole model at the plan's own micro-batch, to prove that it fits."""
     layers: Positive | None = None
     """This depth alone, at the plan's own batch."""
-    timed_steps: Positive = 3
+    timed_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 2.0
+    """Steps of a shape are timed until so long has passed, though no fewer than three. Judgement: medians of two cores are steady then."""
     memory_limit_bytes: Positive | None = None
     """Of each process on the host; None for a share of what is free."""
     time_limit_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 600.0

@@ -99,7 +99,7 @@ def _run(job: Job, log: Log) -> None:
         raise AdvisorError(f"{hardware.card} has no bf16: give --precision fp16 or fp32")
     chosen = _shapes(job, plan, _free_bytes(accelerator, backend, job), gpu)
     log.write(Event(hardware=hardware, versions=compat.versions(), shapes=len(chosen), rss_bytes=limits.rss_bytes()))
-    bench = measure.Bench(accelerator, backend, gpu, job.model, log, job.timed_steps)
+    bench = measure.Bench(accelerator, backend, gpu, job.model, log, job.timed_s)
     points = []
     for cut in chosen:
         points.append(measure.measure(bench, cut))
