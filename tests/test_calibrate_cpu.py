@@ -29,6 +29,8 @@ from advisor.values.calibration import CalibrationRun, Ending, Point
 TESTS = Path(__file__).parent
 BATCH = {"batch_size": 2, "seq_len": 64, "grad_accum": 2}
 PHASE_BAR = 0.02
+LONG = pytest.mark.slow
+"""A worker takes two to five seconds to load its libraries: the default run has one of each kind."""
 DEEPER_BAR = 0.03
 """What the issue asks of a phase, and of a deeper model than the one that was run."""
 
@@ -68,7 +70,7 @@ def errors(point: Point) -> dict[str, float]:
     return {entry.phase.value: entry.predicted_bytes / entry.measured_bytes - 1 for entry in point.phases}
 
 
-@pytest.mark.parametrize("method", ["lora", "full", "dora", "qlora"])
+@pytest.mark.parametrize("method", ["lora", *(pytest.param(name, marks=LONG) for name in ("full", "dora", "qlora"))])
 def test_measured_is_as_predicted_in_every_phase(tiny: str, method: str, records: Path) -> None:
     found = calibrated(tiny, method=method)
     assert found.ending is Ending.DONE, found.message
@@ -104,6 +106,7 @@ def test_two_processes_over_gloo(tiny: str) -> None:
     assert all(abs(error) <= PHASE_BAR for point in found.points for error in errors(point).values())
 
 
+@LONG
 def test_two_at_once_keep_a_record_each(tiny: str, records: Path) -> None:
     command = [sys.executable, "-m", "advisor", "calibrate", "-m", tiny, "--device", "cpu", "--json", "--method", "lora"]
     command += ["--batch-size", "1", "--seq-len", "32"]
@@ -115,9 +118,10 @@ def test_two_at_once_keep_a_record_each(tiny: str, records: Path) -> None:
 
 
 PHASES = ["starting the libraries", "load", "forward", "backward", "optimizer_step", "timed steps", "dry run"]
+AT_ONCE = ("starting the libraries", "backward")
 
 
-@pytest.mark.parametrize("phase", PHASES)
+@pytest.mark.parametrize("phase", [phase if phase in AT_ONCE else pytest.param(phase, marks=LONG) for phase in PHASES])
 def test_a_killed_worker_says_where(tiny: str, phase: str, monkeypatch: pytest.MonkeyPatch, records: Path) -> None:
     found = _dying(tiny, f"{phase}:SIGKILL", monkeypatch)
     assert found.ending is Ending.KILLED
@@ -132,15 +136,15 @@ def test_a_killed_worker_says_where(tiny: str, phase: str, monkeypatch: pytest.M
     [
         ("backward:memory", Ending.MEMORY_LIMIT, 1, "--memory-limit"),
         ("backward:error", Ending.FAILED, 3, "ValueError: of a library, on two lines"),
-        ("backward:SIGTERM", Ending.INTERRUPTED, 130, "interrupted"),
-        ("backward:SIGSEGV", Ending.KILLED, 3, "SIGSEGV"),
-        ("backward:hang", Ending.TIME_LIMIT, 3, "--time-limit"),
+        pytest.param("backward:SIGTERM", Ending.INTERRUPTED, 130, "interrupted", marks=LONG),
+        pytest.param("backward:SIGSEGV", Ending.KILLED, 3, "SIGSEGV", marks=LONG),
+        pytest.param("backward:hang", Ending.TIME_LIMIT, 3, "--time-limit", marks=LONG),
     ],
 )
 def test_every_end_is_a_result(
     tiny: str, monkeypatch: pytest.MonkeyPatch, records: Path, way: str, ending: Ending, code: int, words: str
 ) -> None:
-    found = _dying(tiny, way, monkeypatch, time_limit_s=12.0 if ending is Ending.TIME_LIMIT else 300.0)
+    found = _dying(tiny, way, monkeypatch, time_limit_s=40.0 if ending is Ending.TIME_LIMIT else 300.0)
     assert (found.ending, found.exit_code) == (ending, code)
     assert found.ended_in.startswith("backward (")
     assert words in f"{found.message} {found.hint}"
