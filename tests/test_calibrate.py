@@ -47,7 +47,12 @@ def a_record(number: int = 0, **changes: object) -> Calibration:
     timing = Timing(forward_s=1, backward_s=2, optimizer_s=0.1, micro_low_s=2.9, micro_high_s=3.1, steps=3)
     point = Point(layers=2, plan=PLAN, resting_bytes=1000, phases=(peak,), predicted_reserved_bytes=1100, timing=timing)
     rates = StepRates(
-        s_per_flop=1e-14, s_per_byte=1e-12, s_per_pass=1e-4, s_per_optimizer_byte=1e-12, error_share=0.05, achieved_flop_per_s=1e14
+        s_per_block_flop=1e-14,
+        s_per_head_flop=1e-14,
+        s_per_pass=1e-4,
+        s_per_optimizer_byte=1e-12,
+        error_share=0.05,
+        achieved_flop_per_s=1e14,
     )
     fields = {
         "id": f"20261124T1200{number:02}-abcdef",

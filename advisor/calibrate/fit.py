@@ -22,14 +22,14 @@ def rates_of(model: ModelSpec, points: Sequence[Point]) -> StepRates | None:
     if not timed:
         return None
     seconds = [timing.micro_s for _, timing in timed]
-    parts = [[work.flops, work.stream_bytes, work.passes] for work, _ in timed]
+    parts = [[work.block_flops, work.head_flops, work.passes] for work, _ in timed]
     costs = non_negative(parts, seconds)
     error = max(abs(_dot(costs, row) / second - 1) for row, second in zip(parts, seconds, strict=True))
     optimizer = [timing.optimizer_s / work.optimizer_bytes for work, timing in timed if work.optimizer_bytes > 0]
     largest, slowest = max(timed, key=lambda pair: pair[0].flops)
     return StepRates(
-        s_per_flop=costs[0],
-        s_per_byte=costs[1],
+        s_per_block_flop=costs[0],
+        s_per_head_flop=costs[1],
         s_per_pass=costs[2],
         s_per_optimizer_byte=sum(optimizer) / len(optimizer) if optimizer else 0.0,
         error_share=error,

@@ -35,7 +35,7 @@ def token_flops(shape: Shape, model: ModelSpec, plan: Plan) -> float:
     """FLOPs per token. The head lies outside the checkpointed blocks and is not recomputed."""
     full = plan.method is Method.FULL
     passes = block_passes(plan)
-    flops = FLOPS_PER_WEIGHT * (shape.active_weights * passes + shape.head_weights * (3 if full else 2))
+    flops = FLOPS_PER_WEIGHT * shape.active_weights * passes + head_token_flops(shape, plan)
     recomputed = 1 if plan.gradient_checkpointing else 0
     backward = EAGER_ATTENTION_BACKWARD if plan.attention is Attention.EAGER else FUSED_ATTENTION_BACKWARD
     flops += _attention_flops(shape, model, plan) * (1 + recomputed + backward)
@@ -44,6 +44,11 @@ def token_flops(shape: Shape, model: ModelSpec, plan: Plan) -> float:
         adapter_weights = plan.rank * (shape.wrapped_inputs + shape.wrapped_outputs)
         flops += FLOPS_PER_WEIGHT * adapter_weights * (3 + recomputed)
     return flops
+
+
+def head_token_flops(shape: Shape, plan: Plan) -> float:
+    """The output head's part per token."""
+    return FLOPS_PER_WEIGHT * shape.head_weights * (3 if plan.method is Method.FULL else 2)
 
 
 def block_passes(plan: Plan) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from advisor.speed.flops import step_flops
+from advisor.speed.flops import head_token_flops, step_flops
 from advisor.speed.shape import shape_of
 from advisor.speed.traffic import step_traffic
 from advisor.values import ModelSpec, Plan
@@ -17,33 +17,37 @@ MARGIN_SHARE = 0.25
 class MicroWork(NamedTuple):
     """What one micro-batch asks of one card, and the optimizer's step once."""
 
-    flops: float
-    stream_bytes: float
-    """Elementwise operations and logits."""
+    block_flops: float
+    """Of the layers; their elementwise operations take time in proportion."""
+    head_flops: float
+    """Of the output head, and the loss with it: few products, much traffic, so at a rate of its own."""
     passes: float
     """What costs the same however many tokens there are: layers that are launched; with a quantised base or DoRA weights that are
     dequantised or normed instead."""
     optimizer_bytes: float
+
+    @property
+    def flops(self) -> float:
+        return self.block_flops + self.head_flops
 
 
 def micro_work(model: ModelSpec, plan: Plan) -> MicroWork:
     micro = plan.model_copy(update={"grad_accum_steps": 1})
     shape = shape_of(model, plan.target_modules)
     one, two = (step_traffic(shape, model, micro.model_copy(update={"micro_batch_size": size})) for size in (1, 2))
-    # The counts are linear in the rows: what is left without any is the optimizer's.
-    optimizer_bytes = 2 * one.stream_bytes - two.stream_bytes
     passes = float(shape.layers)
     if plan.method.is_quantized:
         passes = one.dequantised_weights
     elif plan.method.is_dora:
         passes = float(shape.wrapped_weights)
-    stream_bytes = plan.micro_batch_size * (one.stream_bytes - optimizer_bytes)
-    return MicroWork(step_flops(model, micro), stream_bytes, passes, optimizer_bytes)
+    head_flops = head_token_flops(shape, plan) * plan.micro_batch_size * plan.seq_len_tokens
+    # The traffic is linear in the rows: what is left without any is the optimizer's.
+    return MicroWork(step_flops(model, micro) - head_flops, head_flops, passes, 2 * one.stream_bytes - two.stream_bytes)
 
 
 def micro_seconds(work: MicroWork, rates: StepRates) -> float:
     """Forward and backward of one micro-batch."""
-    return work.flops * rates.s_per_flop + work.stream_bytes * rates.s_per_byte + work.passes * rates.s_per_pass
+    return work.block_flops * rates.s_per_block_flop + work.head_flops * rates.s_per_head_flop + work.passes * rates.s_per_pass
 
 
 def step_seconds(model: ModelSpec, plan: Plan, rates: StepRates) -> float:

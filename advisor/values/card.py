@@ -33,13 +33,13 @@ SecondsPer = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class StepRates(Value):
-    """Rates that were achieved: a micro-batch takes FLOPs × s_per_flop + bytes × s_per_byte + passes × s_per_pass.
+    """Rates that were achieved: seconds of a micro-batch are a sum over the layers, the head and passes.
 
     The counts are those of `advisor.speed.measured`. 0 where the shapes do not tell a part apart; the others then hold its time.
     """
 
-    s_per_flop: SecondsPer
-    s_per_byte: SecondsPer
+    s_per_block_flop: SecondsPer
+    s_per_head_flop: SecondsPer
     s_per_pass: SecondsPer
     s_per_optimizer_byte: SecondsPer
     error_share: Annotated[float, Field(ge=0, allow_inf_nan=False)]
