@@ -13,6 +13,8 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from advisor import Plan, advise, estimate
 from advisor.devices import load_gpu
 from advisor.hub import load_model
+from advisor.speed import step_time
+from advisor.values import Method, Quantization
 
 
 def test_estimate(benchmark: BenchmarkFixture) -> None:
@@ -23,6 +25,11 @@ def test_estimate(benchmark: BenchmarkFixture) -> None:
 def test_advise(benchmark: BenchmarkFixture) -> None:
     model, gpu = load_model("llama-70b"), load_gpu("80GB")
     benchmark(advise, model, gpu)
+
+
+def test_step_time(benchmark: BenchmarkFixture) -> None:
+    plan = Plan(method=Method.QDORA, quantization=Quantization.NF4)
+    benchmark(step_time, load_model("llama-3.1-8b"), plan, load_gpu("h100"), 10**7)
 
 
 def test_load_gpu(benchmark: BenchmarkFixture) -> None:
