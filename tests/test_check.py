@@ -80,6 +80,12 @@ FOUND = [
     ("unknown-key", "axolotl", {"lora_rr": 8}, "80GB"),
     ("unknown-key", "hf", {"peft": {"use_magic": True}}, "80GB"),
     ("unknown-key", "trl", {"keep_twice": 2}, "80GB"),
+    (
+        "unknown-key",
+        "axolotl",
+        {"adapter": "qlora", "load_in_4bit": True, "bnb_config_kwargs": {"llm_int8_skip_modules": ["lm_head"]}},
+        "80GB",
+    ),
     ("gpus-unknown", "axolotl", {"deepspeed": "deepspeed_configs/zero3.json"}, "80GB"),
     ("length-unbounded", "trl", {"max_length": None}, "80GB"),
     ("seq-beyond-positions", "axolotl", {"base_model": "meta-llama/Meta-Llama-3-8B", "sequence_len": 16384}, "80GB"),

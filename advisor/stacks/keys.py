@@ -19,6 +19,7 @@ _BASES: Mapping[Stack, tuple[Stack, ...]] = {
 """Frameworks whose arguments are TrainingArguments and more."""
 _OFF: tuple[Any, ...] = (False, 0, "", "no", "none", "null", "false", [], {})
 _MOST_CANDIDATES = 1
+_UNCOUNTED = "if it is spelt right, it may move memory that is not counted"
 
 
 @cache
@@ -41,6 +42,12 @@ def _known(stack: Stack | None) -> frozenset[str]:
     return frozenset(name for row in _rows(stack) for name in row["known"].split())
 
 
+@cache
+def _groups(stack: Stack | None) -> Mapping[str, frozenset[str]]:
+    """Settings that hold settings: which of the inner ones are read, or leave memory alone."""
+    return {group: frozenset(names.split()) for row in _rows(stack) for group, names in row.get("groups", {}).items()}
+
+
 def unread_remarks(stack: Stack | None, fields: Fields) -> Iterator[Remark]:
     """One remark for each setting that was left over and is not known to leave memory alone. No stack: the settings of a LoraConfig."""
     not_priced = _not_priced(stack)
@@ -51,6 +58,11 @@ def unread_remarks(stack: Stack | None, fields: Fields) -> Iterator[Remark]:
                 yield Remark("not-priced", name, f"{name}: {_short(value)} ({entry['why']})", way=Way(entry["way"]))
         elif name not in _known(stack):
             yield Remark("unknown-key", name, f"{name} is no setting that is known here: it is not priced", _nearest(name, stack))
+    for group, known in _groups(stack).items():
+        inner = fields.raw(group)
+        for name in sorted(set(map(str, inner)) - known) if isinstance(inner, Mapping) else ():
+            key = f"{group}.{name}"
+            yield Remark("unknown-key", key, f"{key} is no setting that is known here: it is not priced", _UNCOUNTED)
 
 
 def _is_off(value: Any) -> bool:
@@ -73,4 +85,4 @@ def _nearest(name: str, stack: Stack | None) -> str:
     import difflib
 
     near = difflib.get_close_matches(name, _known(stack), n=_MOST_CANDIDATES, cutoff=0.75)
-    return f"did you mean {near[0]}?" if near else "if it is spelt right, it may move memory that is not counted"
+    return f"did you mean {near[0]}?" if near else _UNCOUNTED
