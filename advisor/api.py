@@ -50,12 +50,10 @@ def trace(
     model: str | ModelSpec, plan: Plan | None = None, gpu: str | GpuSpec | None = None, *, use_calibrations: bool = True, **options: Any
 ) -> MemoryBreakdown:
     """The same memory, from the real step of the installed libraries on meta tensors. Needs the extra `torch`."""
-    from advisor.memory.calibrated import narrowed
     from advisor.trace import trace as dry_run
 
     spec, card = as_model(model), None if gpu is None else as_gpu(gpu, use_calibrations)
-    plan = plan or plan_for(spec, card, options)
-    return narrowed(dry_run(spec, plan, gpu=card).breakdown, spec, plan, card)
+    return dry_run(spec, plan or plan_for(spec, card, options), gpu=card).breakdown
 
 
 def calibrate(
@@ -177,14 +175,13 @@ def dry_run(
 
     `peft_config` is an adapter_config.json or its directory: that adapter is run in place of the plan's own.
     """
-    from advisor.memory.calibrated import narrowed
     from advisor.trace import read_peft_config, trace as run
 
     spec, card = as_model(model), None if gpu is None else as_gpu(gpu, use_calibrations)
     plan = plan_for(spec, card, options)
     adapter = None if peft_config is None else read_peft_config(peft_config, plan, options)
     traced = run(spec, plan, lengths=lengths, gpu=card, peft_config=adapter, progress=progress)
-    priced = _priced(spec, card, plan, narrowed(traced.breakdown, spec, plan, card), options)
+    priced = _priced(spec, card, plan, traced.breakdown, options)
     if adapter is not None:
         said = f"adapter: the {adapter.peft_type.value} of {peft_config}, in place of the rank, scale and modules of the plan"
         priced = priced._replace(assumptions=(*priced.assumptions, said))
@@ -201,7 +198,6 @@ def advise_and_trace(
 ) -> TracedAdvice:
     """`advise`, and then the dry run of the rung that it recommends, held against the same card."""
     from advisor.ladder import classify
-    from advisor.memory.calibrated import narrowed
     from advisor.trace import trace as run
     from advisor.values.advice import TracedAdvice
 
@@ -209,9 +205,8 @@ def advise_and_trace(
     answer = advise(spec, gpu, use_calibrations=use_calibrations, **options)
     if answer.chosen is None:
         return TracedAdvice(advice=answer, memory=None, fit=None)
-    plan, card = answer.chosen.plan, answer.gpu
-    memory = narrowed(run(spec, plan, gpu=card, progress=progress).breakdown, spec, plan, card)
-    return TracedAdvice(advice=answer, memory=memory, fit=classify(memory, card.usable_bytes))
+    memory = run(spec, answer.chosen.plan, gpu=answer.gpu, progress=progress).breakdown
+    return TracedAdvice(advice=answer, memory=memory, fit=classify(memory, answer.gpu.usable_bytes))
 
 
 def _priced(spec: ModelSpec, card: GpuSpec | None, plan: Plan, memory: MemoryBreakdown, options: Mapping[str, object]) -> Priced:

@@ -59,9 +59,8 @@ def _already(told: RunRecord, known: Iterable[RunRecord]) -> int | None:
     """Number of the run with the very same training losses: the same training, recorded once more."""
     if len(told.train_losses) < _CURVE_POINTS:
         return None
-    return next(
-        (entry.id for entry in known if repr(entry.train_losses) == repr(told.train_losses)), None
-    )  # NaN equals itself in print only
+    curve = repr(told.train_losses)  # NaN equals itself in print only
+    return next((entry.id for entry in known if repr(entry.train_losses) == curve), None)
 
 
 def _with_item_file(fields: dict[str, Any]) -> dict[str, Any]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import torch
 
 from advisor.errors import UnsupportedError
+from advisor.memory.calibrated import narrowed
 from advisor.memory.runtime import HANDLES, context_of, has_tier, interval_of, workspace_bytes
 from advisor.trace import breakdown, compat, meta_model, optimizers, step
 from advisor.trace.attention import pinned
@@ -147,7 +148,8 @@ def trace(spec: ModelSpec, plan: Plan, *, lengths: tuple[int, ...] = (), steps: 
     except _LIBRARY_ERRORS as error:
         reason = f"{type(error).__name__}: {meta_model.first_line(error)}"
         raise UnsupportedError(f"{spec.id}: the installed libraries cannot run this step ({reason})") from error
-    return summarise(stream, layer_path, plan, run.gpu)
+    traced = summarise(stream, layer_path, plan, run.gpu)
+    return replace(traced, breakdown=narrowed(traced.breakdown, spec, plan, run.gpu))
 
 
 def summarise(stream: Stream, layer_path: str, plan: Plan, gpu: GpuSpec | None = None) -> Trace:
