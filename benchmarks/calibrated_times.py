@@ -1,6 +1,6 @@
 """Times predicted after a calibration on cuts, against a real run of a second shape: python benchmarks/calibrated_times.py [METHOD…]
 
-The cuts are two and four layers at two lengths of the default plan; the second shape is the whole model at another length. The bar is
+The cuts are two and eight layers at two lengths of the default plan; the second shape is the whole model at another length. The bar is
 25 % (`advisor.speed.measured.MARGIN_SHARE`). Run it on a machine that does nothing else.
 """
 

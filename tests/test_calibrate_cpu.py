@@ -44,7 +44,7 @@ def tiny(tmp_path: Path) -> str:
         "model_type": "llama",
         "hidden_size": 256,
         "intermediate_size": 704,
-        "num_hidden_layers": 8,
+        "num_hidden_layers": 12,
         "num_attention_heads": 8,
         "num_key_value_heads": 4,
         "vocab_size": 4000,
@@ -87,7 +87,7 @@ def test_measured_is_as_predicted_in_every_phase(tiny: str, method: str, records
 def _deeper_error(tiny: str, method: str) -> float:
     """The whole model by what the cut left behind, against a run of the whole model: the largest error of a phase."""
     whole = calibrated(tiny, method=method, preflight=True, keep=False)
-    assert [point.layers for point in whole.points] == [8]
+    assert [point.layers for point in whole.points] == [12]
     card = api.as_gpu("cpu")
     assert card.calibrations, "the record of the cut is found again"
     plan = whole.points[0].plan
