@@ -14,7 +14,8 @@ from advisor.values import GpuSpec, ModelSpec, Plan
 FREE_SHARE = 0.8
 """Share of the free memory that the upper end of a cut's estimate may take. Judgement: the rest is for others and for our own errors."""
 DEPTHS = (2, 8)
-"""Periods of the layer pattern. Judgement: the first and the last layer differ from those between, and times carried to thirty layers from\nthese lay within 25 % where those from (2, 4) did not (benchmarks/calibrated_times.py)."""
+"""Periods of the layer pattern. Judgement: the first and the last layer differ from those between, and times carried to thirty layers
+from these lay within 25 % where those from (2, 4) did not (benchmarks/calibrated_times.py)."""
 LONG_PERIOD_DEPTHS = (1, 2)
 """The same for patterns of several layers, whose periods are long enough."""
 SHORTEST_TOKENS = 16
