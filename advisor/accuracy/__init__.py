@@ -12,15 +12,20 @@ from advisor.accuracy.report import (
     residuals_of,
     summarise,
 )
-from advisor.accuracy.rows import Measurement, Metric, Reading, Settings, Stage, measurements, plan_of
+from advisor.accuracy.rows import Loop, Measurement, Metric, Reading, Settings, Stage, measurements, plan_of, read_measurements
+from advisor.accuracy.tiers import CLOSED_FORM, DRY_RUN, MeasuredPlan, Traced, closed_form, dry_run, recorded_dry_run
 
 __all__ = [
+    "CLOSED_FORM",
     "COVERAGE",
+    "DRY_RUN",
     "AccuracyReport",
     "BoundaryCheck",
     "Comparison",
     "Estimator",
     "IntervalShares",
+    "Loop",
+    "MeasuredPlan",
     "Measurement",
     "Metric",
     "NotScored",
@@ -29,11 +34,16 @@ __all__ = [
     "Settings",
     "Stage",
     "Summary",
+    "Traced",
     "accuracy",
+    "closed_form",
     "conformal_bounds",
+    "dry_run",
     "interval_shares",
     "measurements",
     "plan_of",
+    "read_measurements",
+    "recorded_dry_run",
     "residuals_of",
     "summarise",
 ]

@@ -1,23 +1,23 @@
-"""`python -m advisor.accuracy`: write the residuals of the closed form anew, after a formula or a measurement has changed."""
+"""`python -m advisor.accuracy`: write the residuals of both tiers anew, after a formula, a dry run or a measurement has changed."""
 
 from __future__ import annotations
 
 import json
 import sys
 
-from advisor.accuracy import accuracy, interval_shares, residuals_of
-from advisor.accuracy.rows import Metric
-from advisor.memory import estimate_memory
+from advisor.accuracy import CLOSED_FORM, DRY_RUN, accuracy, closed_form, recorded_dry_run
+from advisor.errors import InvalidInputError
 from advisor.profiles import ROOT
 
 
 def main() -> None:
-    report = accuracy(estimate_memory)
-    # reserved memory alone: the context beside it is modelled apart, with a margin of its own
-    row = interval_shares(residuals_of(report, (Metric.RESERVED,)), "estimate").model_dump(mode="json")
-    target = ROOT / "measurements" / "residuals" / "estimate.json"
-    target.write_text(json.dumps([row], indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    sys.stdout.write(f"{target}: {row['n']} runs in {row['n_groups']} groups\n")
+    for tier, estimator in ((CLOSED_FORM, closed_form), (DRY_RUN, recorded_dry_run)):
+        shares = accuracy(estimator, tier).intervals
+        if shares is None:
+            raise InvalidInputError(f"{tier}: leaving a group out needs at least two groups of measured runs")
+        target = ROOT / "measurements" / "residuals" / f"{tier}.json"
+        target.write_text(json.dumps([shares.model_dump(mode="json")], indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        sys.stdout.write(f"{target}: {shares.n} runs in {shares.n_groups} groups\n")
 
 
 if __name__ == "__main__":

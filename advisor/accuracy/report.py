@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import NoReturn
 
 from pydantic import computed_field
 
-from advisor.accuracy.intervals import Residual, median
+from advisor.accuracy.intervals import IntervalShares, Residual, interval_shares, median
 from advisor.accuracy.rows import Measurement, Metric, Reading, measurements, plan_of
+from advisor.accuracy.tiers import DRY_RUN, MeasuredPlan
 from advisor.devices import load_gpu
 from advisor.errors import AdvisorError, UnsupportedError
 from advisor.ladder import classify
-from advisor.values import Fit, GpuSpec, MemoryBreakdown, ModelSpec, Plan, Value
+from advisor.values import Fit, GpuSpec, MemoryBreakdown, ModelSpec, Value
 from advisor.values.memory import Computed
 
-Estimator = Callable[[ModelSpec, Plan, GpuSpec], MemoryBreakdown]
+Estimator = Callable[[MeasuredPlan], MemoryBreakdown]
 Resolver = Callable[[str], ModelSpec]
 
 NEAREST_TO_PROCESS = (Metric.PROCESS, Metric.RESERVED, Metric.ALLOCATED)
@@ -41,6 +40,8 @@ class Comparison(Computed):
     """Of the predicted bytes, those that are made and freed within a step."""
     low_bytes: int
     high_bytes: int
+    versions: dict[str, str] = {}
+    """Library versions that the prediction speaks for."""
     apart: str = ""
     """Why it differs from the plan that was priced, where that is known."""
 
@@ -104,14 +105,18 @@ class NotScored(Value):
 
 
 class AccuracyReport(Computed):
-    """What `advise accuracy` prints."""
+    """What `advise accuracy` prints of one tier."""
 
+    tier: str
+    """estimate: the closed form. trace: the dry run."""
     comparisons: tuple[Comparison, ...]
     summaries: tuple[Summary, ...]
     summaries_with_apart: tuple[Summary, ...]
     """The same over all rows, those listed apart included."""
     boundaries: tuple[BoundaryCheck, ...]
     not_scored: tuple[NotScored, ...]
+    intervals: IntervalShares | None
+    """The intervals that follow from the residuals, and their cross-validation; None with fewer than two groups of runs."""
 
     @computed_field  # type: ignore[prop-decorator]
     @property
@@ -126,24 +131,12 @@ class AccuracyReport(Computed):
         return tuple(check.id for check in self.boundaries if check.refused)
 
 
-@dataclass(frozen=True, slots=True)
-class _Priced:
-    """A scored row with what is needed to price it at any length."""
-
-    row: Measurement
-    model: ModelSpec
-    gpu: GpuSpec | None
-
-    def price(self, estimator: Estimator, seq_len_tokens: int | None = None) -> tuple[Plan, MemoryBreakdown]:
-        plan = plan_of(self.row, seq_len_tokens)
-        return plan, estimator(self.model, plan, self.gpu or _unknown_card(self.row))
-
-
-def accuracy(estimator: Estimator, resolve: Resolver | None = None, rows: Iterable[Measurement] | None = None) -> AccuracyReport:
+def accuracy(
+    estimator: Estimator, tier: str, resolve: Resolver | None = None, rows: Iterable[Measurement] | None = None
+) -> AccuracyReport:
     """Price every scored row with `estimator` and lay the predictions beside the measurements.
 
     Rows that are not scored, and rows that the estimator or `resolve` (by default `hub.load_model`) refuses, are listed with the reason.
-    The intervals of a tier come from it: `interval_shares(residuals_of(accuracy(estimate_memory)), "estimate")`.
     """
     comparisons: list[Comparison] = []
     boundaries: list[BoundaryCheck] = []
@@ -153,17 +146,22 @@ def accuracy(estimator: Estimator, resolve: Resolver | None = None, rows: Iterab
             not_scored.append(NotScored(id=row.id, source=row.source, reason=row.reason))
             continue
         try:
-            priced = _Priced(row, _model(row, resolve), _gpu(row))
-            comparisons.extend(_compare(priced, estimator))
-            boundaries.extend(_check(priced, estimator))
+            model, gpu = _model(row, resolve), _gpu(row)
+            comparisons.extend(_compare(row, model, gpu, estimator, tier))
+            boundaries.append(_check(row, model, gpu, estimator))
         except AdvisorError as error:
             not_scored.append(NotScored(id=row.id, source=row.source, reason=str(error)))
+    together = [item for item in comparisons if not item.apart]
+    # reserved memory alone: the context beside it is modelled apart, with a margin of its own
+    residuals = residuals_of(together, (Metric.RESERVED,))
     return AccuracyReport(
+        tier=tier,
         comparisons=tuple(comparisons),
-        summaries=summarise([item for item in comparisons if not item.apart]),
+        summaries=summarise(together),
         summaries_with_apart=summarise(comparisons),
         boundaries=tuple(boundaries),
         not_scored=tuple(not_scored),
+        intervals=interval_shares(residuals, tier) if len({residual.group for residual in residuals}) > 1 else None,
     )
 
 
@@ -178,13 +176,13 @@ def summarise(comparisons: Sequence[Comparison]) -> tuple[Summary, ...]:
     return tuple(summaries)
 
 
-def residuals_of(report: AccuracyReport, metrics: Sequence[Metric] = NEAREST_TO_PROCESS) -> tuple[Residual, ...]:
+def residuals_of(comparisons: Iterable[Comparison], metrics: Sequence[Metric] = NEAREST_TO_PROCESS) -> tuple[Residual, ...]:
     """Measured less predicted as a share of what moves, one per run: of the first of `metrics` that the run has, at its longest sequence.
 
     By default the reading nearest to what a card must hold. Rows listed apart are left out.
     """
     best: dict[str, tuple[tuple[int, int], Comparison]] = {}
-    for item in report.comparisons:
+    for item in comparisons:
         if item.apart or item.metric not in metrics:
             continue
         nearness = (metrics.index(item.metric), -item.seq_len_tokens)
@@ -209,25 +207,21 @@ def _model(row: Measurement, resolve: Resolver | None) -> ModelSpec:
     return resolve(row.same_shape_as or row.model)
 
 
-def _gpu(row: Measurement) -> GpuSpec | None:
+def _gpu(row: Measurement) -> GpuSpec:
     """The row's card, with the memory that its own machine showed where that was printed."""
     if row.card is None:
-        return None
+        raise UnsupportedError(f"{row.id}: no profile for the card {row.gpu!r}")
     gpu = load_gpu(row.card)
     own = {"usable_bytes": row.usable_bytes, "usable_source": f"printed by the run: {row.source}"}
     return gpu.model_copy(update=own) if row.usable_bytes else gpu
 
 
-def _unknown_card(row: Measurement) -> NoReturn:
-    raise UnsupportedError(f"{row.id}: no profile for the card {row.gpu!r}")
-
-
-def _compare(priced: _Priced, estimator: Estimator) -> Iterator[Comparison]:
-    row = priced.row
+def _compare(row: Measurement, model: ModelSpec, gpu: GpuSpec, estimator: Estimator, tier: str) -> Iterator[Comparison]:
     for reading in row.readings:
         if not reading.scored or reading.metric is Metric.UNKNOWN:
             continue
-        plan, memory = priced.price(estimator, reading.seq_len_tokens)
+        plan = plan_of(row, reading.seq_len_tokens)
+        memory = estimator(MeasuredPlan(row, model, plan, gpu))
         predicted = _predicted(memory, reading)
         yield Comparison(
             id=row.id,
@@ -245,8 +239,15 @@ def _compare(priced: _Priced, estimator: Estimator) -> Iterator[Comparison]:
             moving_bytes=memory.moving_bytes,
             low_bytes=predicted - int(memory.moving_bytes * memory.interval.low_share),
             high_bytes=predicted + int(memory.moving_bytes * memory.interval.high_share),
-            apart=row.apart,
+            versions=memory.versions,
+            apart=_apart(row, tier, memory),
         )
+
+
+def _apart(row: Measurement, tier: str, memory: MemoryBreakdown) -> str:
+    """What the row says, unless older libraries alone were the reason and the dry run ran under those."""
+    own_versions = tier == DRY_RUN and memory.versions.get("transformers") == row.versions.get("transformers")
+    return "" if row.apart_by_versions and own_versions else row.apart
 
 
 def _predicted(memory: MemoryBreakdown, reading: Reading) -> int:
@@ -257,14 +258,11 @@ def _predicted(memory: MemoryBreakdown, reading: Reading) -> int:
     }[reading.metric]
 
 
-def _check(priced: _Priced, estimator: Estimator) -> Iterator[BoundaryCheck]:
+def _check(row: Measurement, model: ModelSpec, gpu: GpuSpec, estimator: Estimator) -> BoundaryCheck:
     """A boundary as it is stated; a run that was measured is a run that fitted."""
-    row, gpu = priced.row, priced.gpu
-    if gpu is None:
-        return
     lengths = [reading.seq_len_tokens for reading in row.readings if reading.seq_len_tokens]
-    _, memory = priced.price(estimator, max(lengths, default=None))
-    yield BoundaryCheck(
+    memory = estimator(MeasuredPlan(row, model, plan_of(row, max(lengths, default=None)), gpu))
+    return BoundaryCheck(
         id=row.id,
         group=row.group,
         measured_fits=row.kind == "run" or bool(row.fits),

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from enum import Enum
 from functools import cache
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from advisor import profiles
-from advisor.errors import UnsupportedError
+from advisor.errors import InvalidInputError, UnsupportedError
+from advisor.json_files import read_json
+from advisor.refusals import one_line
 from advisor.values import Attention, DType, Loss, Method, Optimizer, Plan, Quantization, Sharding, Stack, Value
 
 PositiveBytes = Annotated[int, Field(gt=0)]
@@ -45,6 +48,23 @@ class Reading(Value):
     """The length it belongs to, where a run mixes lengths."""
     scored: bool = True
     reason: str = ""
+
+
+class Loop(Value):
+    """What a run did that its plan does not say, and a dry run can do too."""
+
+    steps: int = 2
+    """Optimizer steps, the first included; later ones than the third change nothing."""
+    lengths_tokens: tuple[int, ...] = ()
+    """Lengths that the run mixed, shortest first: what its allocator had seen when the longest came."""
+    empty_cache_every_steps: int = 0
+    """Steps between `torch.cuda.empty_cache()` calls; 0 for never."""
+    zero_grad_first: bool = False
+    """Gradients live until the next step begins."""
+    torch_has_flash: bool = True
+    """torch was built with its flash kernel."""
+    keeps_outputs: bool = True
+    """A plain loop's outputs live until the next step has made its own; False where a step is a function of its own."""
 
 
 class Stage(Value):
@@ -110,8 +130,11 @@ class Measurement(Value):
     scored: bool
     reason: str = ""
     """Why it is not scored."""
+    loop: Loop = Loop()
     apart: str = ""
     """Priced, but listed apart: the known reason why it differs from the plan (older library versions, a cast that Plan cannot say)."""
+    apart_by_versions: bool = False
+    """The reason is older library versions alone: a dry run under those is not listed apart."""
     fits: bool | None = None
     settings: Settings = Settings()
     readings: tuple[Reading, ...] = ()
@@ -142,6 +165,24 @@ class Measurement(Value):
 def measurements() -> tuple[Measurement, ...]:
     """Every row of `profiles/measurements/`, files in name order."""
     return tuple(Measurement.model_validate(row) for row in profiles.read("measurements"))
+
+
+def read_measurements(path: str | Path) -> tuple[Measurement, ...]:
+    """Rows of a file in the format of `profiles/measurements/`.
+
+    Raises InvalidInputError where it cannot be read or is no list of rows; the line names the first row that is wrong, and its field.
+    """
+    rows = read_json(Path(path))
+    if not isinstance(rows, list) or not rows:
+        raise InvalidInputError(f"{path}: holds no list of measured runs; profiles/measurements/ shows the format")
+    return tuple(_row(path, number, row) for number, row in enumerate(rows, start=1))
+
+
+def _row(path: str | Path, number: int, row: object) -> Measurement:
+    try:
+        return Measurement.model_validate(row)
+    except ValidationError as error:
+        raise InvalidInputError(f"{path}: row {number}: {one_line(error)}") from None
 
 
 _ALWAYS = (

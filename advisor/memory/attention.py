@@ -24,6 +24,8 @@ class Kernel(NamedTuple):
     padding: bool
     kv_cache: bool
     """The outputs keep keys and values alive (`use_cache` without checkpointing)."""
+    has_flash: bool
+    """torch's SDPA can choose its flash kernel."""
     fuses_softmax: bool
     """CUDA's softmax reads fp16 and writes fp32 in one kernel; from bf16 it makes an fp32 copy first (aten/src/ATen/native/SoftMax.cpp,
     `softmax`, torch 2.13)."""
@@ -131,7 +133,8 @@ def _turn(tape: Tape, x: Tensor, size: Size) -> Tensor:
 
 def _runs_flash(kernel: Kernel, c: int) -> bool:
     """Whether the flash kernel runs: asked for, or chosen by torch for 16 bit without a mask (sdp_utils.cpp)."""
-    return kernel.attention is Attention.FLASH or (kernel.attention is Attention.SDPA and not kernel.padding and c < FP32_BYTES)
+    chosen = kernel.attention is Attention.SDPA and kernel.has_flash and not kernel.padding and c < FP32_BYTES
+    return chosen or kernel.attention is Attention.FLASH
 
 
 def _kernel(tape: Tape, heads: Heads, block: Block, c: int, kernel: Kernel) -> Tensor:
@@ -170,15 +173,17 @@ def _attend(tape: Tape, heads: Heads, size: Size, kept: tuple[Tensor, ...], back
 
 
 def _math(tape: Tape, heads: Heads, shape: AttentionShape, c: int) -> Tensor:
-    """torch's math kernel, to which SDPA falls for grouped queries in fp32: flash knows no fp32, mem-efficient no groups (before torch
+    """torch's math kernel, to which SDPA falls for grouped queries where flash does not run: mem-efficient knows no groups (before torch
     2.14), and without a mask transformers leaves the grouping to torch (integrations/sdpa_attention.py `use_gqa_in_sdpa`).
 
-    Scaled queries, expanded and scaled keys, scores, masked scores and their softmax (ATen/native/transformers/attention.cpp
-    `_scaled_dot_product_attention_math`).
+    It computes in fp32: 16-bit heads are copied first. Scaled queries, expanded and scaled keys, scores, masked scores and their softmax
+    (ATen/native/transformers/attention.cpp `_scaled_dot_product_attention_math`, torch 2.13).
     """
     q, k, v = heads
-    wide, out_size = Size(shape.heads * shape.head_dim * c), Size(shape.heads * shape.v_head_dim * c)
-    scores = Size(per_pair=shape.heads * c)
+    if c < FP32_BYTES:
+        q, k, v = (tape.op((x,), Size(x.size.per_token // c * FP32_BYTES)) for x in heads)
+    wide, out_size = Size(shape.heads * shape.head_dim * FP32_BYTES), Size(shape.heads * shape.v_head_dim * FP32_BYTES)
+    scores = Size(per_pair=shape.heads * FP32_BYTES)
     q = tape.op((q,), wide)
     k = tape.op((tape.op((k,), wide),), wide)
     v = tape.op((v,), out_size)
@@ -187,7 +192,7 @@ def _math(tape: Tape, heads: Heads, shape: AttentionShape, c: int) -> Tensor:
     probabilities = tape.op((weights,), scores, scratch=(Size(), scores))
     tape.ops[-1].kept = (probabilities,)
     out = tape.op((probabilities, v), out_size, keeps=(probabilities, v))
-    return tape.op((out,), out_size)
+    return tape.op((out,), Size(shape.heads * shape.v_head_dim * c))
 
 
 def _eager(tape: Tape, heads: Heads, block: Block, c: int, kernel: Kernel) -> Tensor:

@@ -12,7 +12,7 @@ from advisor.memory.gradients import gradient_bytes
 from advisor.memory.layers import Setting
 from advisor.memory.optimizer import state_bytes, step_temporary_bytes
 from advisor.memory.program import Loop, Program, Station, compile_program
-from advisor.memory.runtime import context_of, has_caching_allocator, interval_of, workspace_bytes
+from advisor.memory.runtime import context_of, has_caching_allocator, has_flash, interval_of, workspace_bytes
 from advisor.memory.sharding import bucket_bytes, first_exchange_bytes, gathered_bytes, share
 from advisor.memory.weights import adapter_bytes, load_extra_bytes, unquantized_bytes_per_param, weights_bytes
 from advisor.stacks.targets import targets
@@ -24,7 +24,7 @@ def estimate_memory(model: ModelSpec, plan: Plan, gpu: GpuSpec | None = None) ->
 
     Raises UnsupportedError for parts of a model that have no closed form.
     """
-    standing, program = _whatever_the_batch(model, _without_batch(plan), workspace_bytes(gpu))
+    standing, program = _whatever_the_batch(model, _without_batch(plan), workspace_bytes(gpu), has_flash(gpu))
     batch = Batch(plan.micro_batch_size * plan.seq_len_tokens, plan.micro_batch_size * plan.seq_len_tokens**2)
     memory = MemoryBreakdown(
         source="estimate",
@@ -69,7 +69,7 @@ def _without_batch(plan: Plan) -> Plan:
 
 
 @lru_cache(maxsize=512)
-def _whatever_the_batch(model: ModelSpec, plan: Plan, workspace: int) -> tuple[Standing, Program]:
+def _whatever_the_batch(model: ModelSpec, plan: Plan, workspace: int, has_flash: bool) -> tuple[Standing, Program]:
     """What does not depend on the batch, for a plan without one: kept, because searches try many batches."""
     weights = share(weights_bytes(model, plan), plan)
     gradients = share(gradient_bytes(model, plan), plan)
@@ -88,7 +88,7 @@ def _whatever_the_batch(model: ModelSpec, plan: Plan, workspace: int) -> tuple[S
             (Term.WORKSPACE, workspace),
         ),
     )
-    return standing, compile_program(model, setting_of(model, plan), kernel_of(plan), loop)
+    return standing, compile_program(model, setting_of(model, plan), kernel_of(plan, has_flash), loop)
 
 
 def _load(weights: int, extra: int, adapter: int, exchange: int) -> PhaseBytes:
@@ -167,9 +167,9 @@ def _adapted(model: ModelSpec, plan: Plan) -> frozenset[tuple[str, bool]]:
     return found
 
 
-def kernel_of(plan: Plan) -> Kernel:
+def kernel_of(plan: Plan, has_flash: bool = True) -> Kernel:
     computes_in = plan.autocast_dtype if plan.autocast else plan.base_dtype
-    return Kernel(plan.attention, plan.padding, plan.kv_cache_in_outputs, computes_in is DType.FP16)
+    return Kernel(plan.attention, plan.padding, plan.kv_cache_in_outputs, has_flash, computes_in is DType.FP16)
 
 
 def loop_of(plan: Plan) -> Loop:

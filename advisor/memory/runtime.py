@@ -29,6 +29,16 @@ def workspace_bytes(gpu: GpuSpec | None) -> int:
     return HANDLES * (CUBLAS_WORKSPACE_HOPPER_BYTES if hopper else CUBLAS_WORKSPACE_BYTES)
 
 
+FLASH_CAPABILITY = 8.0
+"""torch 2.13 aten/src/ATen/native/transformers/cuda/sdp_utils.cpp, check_sm_version: torch's own flash kernel needs sm80."""
+
+
+def has_flash(gpu: GpuSpec | None) -> bool:
+    """Whether torch's attention can choose its flash kernel on the card; an unknown card is taken to be a recent one."""
+    capability = gpu.compute_capability if gpu is not None and gpu.vendor == "NVIDIA" else None
+    return capability is None or float(capability) >= FLASH_CAPABILITY
+
+
 def has_caching_allocator(gpu: GpuSpec | None) -> bool:
     """On the CPU torch hands memory back to the system's allocator at once."""
     return gpu is None or gpu.vendor != "CPU"

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from advisor.errors import InvalidInputError
-from advisor.runs.refusals import one_line
+from advisor.refusals import one_line
 from advisor.values.plan import Plan
 from advisor.values.run import Evaluation, RunRecord, options_of
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from advisor.errors import InvalidInputError
-from advisor.runs.refusals import one_line
+from advisor.refusals import one_line
 from advisor.values.run import RunRecord
 
 FILE_NAME = "advise-runs.sqlite"

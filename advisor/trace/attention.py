@@ -37,20 +37,22 @@ def scaled_dot_product_attention(
     scale: float | None = None,
     enable_gqa: bool = False,
     *,
-    flash_allowed: bool = True,
+    has_flash: bool = True,
+    efficient_only: bool = False,
 ) -> Any:
-    """`torch.nn.functional.scaled_dot_product_attention` as a CUDA card of compute capability 8.0 or newer runs it.
+    """`torch.nn.functional.scaled_dot_product_attention` as a CUDA card runs it.
 
-    Flash for 16 bit without a mask; mem-efficient otherwise, which before torch 2.14 knows no grouped queries: fp32 queries of a grouped
-    model that the library did not expand go to the math kernel, whose matrices are tokens by tokens.
+    Flash for 16 bit without a mask, where there is a flash kernel; mem-efficient otherwise, which before torch 2.14 knows no grouped
+    queries: those that the library did not expand go to the math kernel, whose matrices are tokens by tokens. `efficient_only` is a loop
+    that pins mem-efficient and expands them itself.
     """
     head_dim, v_head_dim = query.shape[-1], value.shape[-1]
     same_dims = head_dim == v_head_dim and head_dim <= FLASH_MAX_HEAD_DIM
-    if flash_allowed and attn_mask is None and query.dtype in _HALF and same_dims and not (is_causal and query.shape[2] != key.shape[2]):
+    if has_flash and not efficient_only and attn_mask is None and query.dtype in _HALF and same_dims and not (is_causal and query.shape[2] != key.shape[2]):
         return _flash(query, key, value, dropout_p, is_causal, scale)
     needs_groups = enable_gqa and query.shape[1] != key.shape[1]
     aligned = head_dim % (16 // query.element_size()) == 0 and v_head_dim % (16 // query.element_size()) == 0
-    if aligned and not (needs_groups and flash_allowed and not compat.efficient_attention_knows_groups()):
+    if aligned and not (needs_groups and not efficient_only and not compat.efficient_attention_knows_groups()):
         if needs_groups:
             groups = query.shape[1] // key.shape[1]
             key, value = key.repeat_interleave(groups, -3), value.repeat_interleave(groups, -3)
@@ -88,12 +90,12 @@ def _bias(mask: Any, query: Any, key: Any) -> Any:
 
 
 @contextmanager
-def pinned(attention: Attention) -> Iterator[Any]:
+def pinned(attention: Attention, has_flash: bool) -> Iterator[Any]:
     """Within it, the two functions that CUDA computes otherwise than meta does are answered as CUDA would: attention, and softmax
-    from half to single precision. A function mode would not reach blocks that are recomputed inside backward, so they are replaced."""
+    from half to single precision. `has_flash` is whether torch has a flash kernel for the card. A function mode would not reach blocks that are recomputed inside backward, so they are replaced."""
     functional = torch.nn.functional
     real_attention, real_softmax = functional.scaled_dot_product_attention, functional.softmax
-    flash_allowed = attention is not Attention.MEM_EFFICIENT
+    efficient_only = attention is Attention.MEM_EFFICIENT
 
     def softmax(input: Any, dim: Any = None, _stacklevel: int = 3, dtype: Any = None) -> Any:
         # torch fuses the cast for fp16 to fp32 only (aten/src/ATen/native/SoftMax.cpp, `softmax`, torch 2.13)
@@ -104,7 +106,7 @@ def pinned(attention: Attention) -> Iterator[Any]:
     def attend(*args: Any, **kwargs: Any) -> Any:
         if torch.overrides.has_torch_function_variadic(*args):
             return torch.overrides.handle_torch_function(attend, args, *args, **kwargs)
-        return scaled_dot_product_attention(*args, **kwargs, flash_allowed=flash_allowed)
+        return scaled_dot_product_attention(*args, **kwargs, has_flash=has_flash, efficient_only=efficient_only)
 
     functional.scaled_dot_product_attention = attend
     functional.softmax = softmax

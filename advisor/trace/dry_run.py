@@ -13,7 +13,7 @@ import torch
 
 from advisor.errors import UnsupportedError
 from advisor.memory.calibrated import narrowed
-from advisor.memory.runtime import HANDLES, context_of, has_tier, interval_of, workspace_bytes
+from advisor.memory.runtime import HANDLES, context_of, has_flash, has_tier, interval_of, workspace_bytes
 from advisor.trace import breakdown, compat, meta_model, optimizers, step
 from advisor.trace.attention import pinned
 from advisor.trace.autocast import MetaAutocast, answering
@@ -63,6 +63,8 @@ class Settings:
     """Steps between `torch.cuda.empty_cache()` calls; 0 for never."""
     gpu: GpuSpec | None = None
     """Whose workspaces, context and measurements count."""
+    torch_has_flash: bool = True
+    """torch was built with its flash kernel. Windows builds are not (pytorch pull request 186343 turned it on there in 2026)."""
     zero_grad_first: bool = False
     """The loop calls `zero_grad` at the start of a step, so that gradients live between steps."""
     keep_outputs: bool = True
@@ -89,7 +91,7 @@ def _record_shape(spec: ModelSpec, plan: Plan, settings: Settings, shape: meta_m
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         built = meta_model.build(spec, plan, recorder, shape, settings.peft_config)
-        with pinned(plan.attention) as attention, _autocast(plan, recorder, attention) as casting:
+        with pinned(plan.attention, settings.torch_has_flash and has_flash(settings.gpu)) as attention, _autocast(plan, recorder, attention) as casting:
             _run_steps(built, plan, settings, recorder, casting)
     return recorder.close(), built.layer_path
 

@@ -1,0 +1,87 @@
+"""The two ways to predict a measured run: the closed form, and the dry run under that run's own library versions.
+
+A dry run speaks for the libraries that are installed, so that old runs are traced each under its own (`benchmarks/trace_measured.py`)
+and what came out is kept in `profiles/measurements/traced/`, one file per set of versions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+from advisor import profiles
+from advisor.accuracy.rows import Measurement
+from advisor.errors import UnsupportedError
+from advisor.memory import estimate_memory
+from advisor.memory.runtime import context_of, interval_of
+from advisor.trace import trace
+from advisor.values import GpuSpec, MemoryBreakdown, ModelSpec, PhaseBytes, Plan, Sharding, Value
+
+CLOSED_FORM = "estimate"
+DRY_RUN = "trace"
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredPlan:
+    """A measured run with everything that a prediction of it needs, at one length."""
+
+    row: Measurement
+    model: ModelSpec
+    plan: Plan
+    gpu: GpuSpec
+
+
+class Traced(Value):
+    """What a dry run of a measured run found, at one length."""
+
+    id: str
+    seq_len_tokens: int
+    versions: dict[str, str]
+    phases: tuple[PhaseBytes, ...]
+    reserved_slack_bytes: int
+
+
+def closed_form(ran: MeasuredPlan) -> MemoryBreakdown:
+    return estimate_memory(ran.model, ran.plan, ran.gpu)
+
+
+def dry_run(ran: MeasuredPlan) -> MemoryBreakdown:
+    """Under the installed libraries. A run that mixed lengths is traced up to the one that was read.
+
+    Raises UnsupportedError for a run on several cards.
+    """
+    if ran.plan.n_gpus > 1 or ran.plan.sharding is not Sharding.NONE:
+        raise UnsupportedError(f"{ran.row.id}: a dry run is of one card")
+    loop = ran.row.loop
+    return trace(
+        ran.model,
+        ran.plan,
+        gpu=ran.gpu,
+        steps=loop.steps,
+        lengths=tuple(length for length in loop.lengths_tokens if length <= ran.plan.seq_len_tokens),
+        empty_cache_every_steps=loop.empty_cache_every_steps,
+        zero_grad_first=loop.zero_grad_first,
+        keep_outputs=loop.keeps_outputs,
+        torch_has_flash=loop.torch_has_flash,
+    ).breakdown
+
+
+def recorded_dry_run(ran: MeasuredPlan) -> MemoryBreakdown:
+    """As `benchmarks/trace_measured.py` found it. Raises UnsupportedError for a run that it did not trace."""
+    found = _recorded().get((ran.row.id, ran.plan.seq_len_tokens))
+    if found is None:
+        raise UnsupportedError(f"{ran.row.id}: no dry run is recorded; benchmarks/trace_measured.py makes one")
+    return MemoryBreakdown(
+        source="trace",
+        versions=found.versions,
+        phases=found.phases,
+        reserved_slack_bytes=found.reserved_slack_bytes,
+        context_bytes=context_of(ran.gpu.compute_capability).context_bytes,
+        interval=interval_of(DRY_RUN, ran.plan, ran.gpu),
+    )
+
+
+@cache
+def _recorded() -> dict[tuple[str, int], Traced]:
+    rows = map(Traced.model_validate, profiles.read("measurements/traced"))
+    return {(row.id, row.seq_len_tokens): row for row in rows}
