@@ -56,11 +56,13 @@ class Loop(Value):
     steps: int = 2
     """Optimizer steps, the first included; later ones than the third change nothing."""
     lengths_tokens: tuple[int, ...] = ()
-    """Lengths that the run mixed, shortest first: what its allocator had seen when the longest came."""
+    """Lengths that the run mixed, shortest first: what its allocator had seen when the longest came. With one alone, `steps` of it."""
     empty_cache_every_steps: int = 0
     """Steps between `torch.cuda.empty_cache()` calls; 0 for never."""
     zero_grad_first: bool = False
     """Gradients live until the next step begins."""
+    clips: bool = False
+    """A plain loop clips its gradients by their norm."""
     torch_has_flash: bool = True
     """torch was built with its flash kernel."""
     keeps_outputs: bool = True

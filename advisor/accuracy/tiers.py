@@ -53,14 +53,16 @@ def dry_run(ran: MeasuredPlan) -> MemoryBreakdown:
     if ran.plan.n_gpus > 1 or ran.plan.sharding is not Sharding.NONE:
         raise UnsupportedError(f"{ran.row.id}: a dry run is of one card")
     loop = ran.row.loop
+    lengths = tuple(length for length in loop.lengths_tokens if length <= ran.plan.seq_len_tokens)
     return trace(
         ran.model,
         ran.plan,
         gpu=ran.gpu,
         steps=loop.steps,
-        lengths=tuple(length for length in loop.lengths_tokens if length <= ran.plan.seq_len_tokens),
+        lengths=lengths if len(lengths) > 1 else (),
         empty_cache_every_steps=loop.empty_cache_every_steps,
         zero_grad_first=loop.zero_grad_first,
+        clips=loop.clips,
         keep_outputs=loop.keeps_outputs,
         torch_has_flash=loop.torch_has_flash,
     ).breakdown

@@ -67,6 +67,8 @@ class Settings:
     """torch was built with its flash kernel. Windows builds are not (pytorch pull request 186343 turned it on there in 2026)."""
     zero_grad_first: bool = False
     """The loop calls `zero_grad` at the start of a step, so that gradients live between steps."""
+    clips: bool = False
+    """A plain loop clips its gradients by their norm, as the Trainer does by default."""
     keep_outputs: bool = True
     """A plain loop's outputs live until the next step has made its own; False where a step is a function of its own."""
 
@@ -115,7 +117,7 @@ def _run_steps(built: meta_model.MetaModel, plan: Plan, settings: Settings, reco
     recorder.places.watch(built.model)
     recorder.track_gradients(built.model)
     collect_garbage()
-    loop = step.Loop(built, plan, optimizer, recorder, casting, settings.zero_grad_first, settings.keep_outputs)
+    loop = step.Loop(built, plan, optimizer, recorder, casting, settings.zero_grad_first, settings.keep_outputs, settings.clips)
     with recorder:
         for number, length in enumerate(settings.lengths, start=1):
             recorder.mark(STEP)

@@ -44,6 +44,8 @@ class Loop:
     """Gradients are set to None at the start of the next step rather than at the end of this one."""
     keep_outputs: bool = True
     """The plain loop's `outputs` variable holds the last step's logits until the next forward is through. False: a step is a function."""
+    clips: bool = False
+    """A plain loop clips its gradients by their norm."""
     kept: Any = None
 
     def step(self, seq_len_tokens: int) -> None:
@@ -58,7 +60,7 @@ class Loop:
                 self.kept = None
             del inputs
         with self.recorder.during(Phase.OPTIMIZER_STEP):
-            if self.plan.stack is not Stack.PLAIN:
+            if self.clips or self.plan.stack is not Stack.PLAIN:
                 _clip([parameter.grad for parameter in self.built.model.parameters() if parameter.grad is not None])
             self.optimizer.step()
             optimizers.label_states(self.optimizer, self.recorder)
