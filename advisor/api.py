@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -38,7 +39,8 @@ def estimate(
 ) -> MemoryBreakdown:
     """Memory of one plan, by term and phase; bytes throughout.
 
-    The plan is given, or made from options as in `advise`. A GPU matters only for what its kernels and its context take.
+    The plan is given, or made from options as in `advise`. A GPU matters for what its kernels and its context take, and adds
+    the chance that it holds the plan.
     """
     from advisor.memory import estimate_memory
 
@@ -161,29 +163,43 @@ def price(model: str | ModelSpec, gpu: str | GpuSpec | None = None, *, use_calib
     return _priced(spec, card, plan, estimate_memory(spec, plan, card), options)
 
 
+class HowToTrace(NamedTuple):
+    """What a dry run can be told beside its plan."""
+
+    lengths: tuple[int, ...] = ()
+    """Tokens per row of each step, one step for each; two of the plan's length where it is empty."""
+    peft_config: str | Path | None = None
+    """An adapter_config.json or its directory: that adapter is run in place of the plan's own."""
+    alloc_conf: str = ""
+    """As in `PYTORCH_ALLOC_CONF`."""
+    reentrant: bool = False
+    """Checkpointing with `use_reentrant=True`."""
+
+
+_TWO_STEPS = HowToTrace()
+
+
 def dry_run(
     model: str | ModelSpec,
     gpu: str | GpuSpec | None = None,
-    lengths: tuple[int, ...] = (),
+    how: HowToTrace = _TWO_STEPS,
     *,
-    peft_config: str | Path | None = None,
     progress: Callable[[str], None] = lambda _: None,
     use_calibrations: bool = True,
     **options: Any,
 ) -> tuple[Priced, tuple[Holder, ...]]:
-    """As `price`, by the dry run: with what holds the memory at the peak, largest first. One step for each of `lengths`, in tokens.
-
-    `peft_config` is an adapter_config.json or its directory: that adapter is run in place of the plan's own.
-    """
+    """As `price`, by the dry run: with what holds the memory at the peak, largest first."""
     from advisor.trace import read_peft_config, trace as run
+    from advisor.trace.alloc_conf import read_alloc_conf
 
     spec, card = as_model(model), None if gpu is None else as_gpu(gpu, use_calibrations)
-    plan = plan_for(spec, card, options)
-    adapter = None if peft_config is None else read_peft_config(peft_config, plan, options)
-    traced = run(spec, plan, lengths=lengths, gpu=card, peft_config=adapter, progress=progress)
+    plan, allocator = plan_for(spec, card, options), read_alloc_conf(how.alloc_conf)
+    adapter = None if how.peft_config is None else read_peft_config(how.peft_config, plan, options)
+    settings = {"lengths": how.lengths, "gpu": card, "allocator": allocator, "reentrant": how.reentrant, "peft_config": adapter}
+    traced = run(spec, plan, progress=progress, **settings)
     priced = _priced(spec, card, plan, traced.breakdown, options)
     if adapter is not None:
-        said = f"adapter: the {adapter.peft_type.value} of {peft_config}, in place of the rank, scale and modules of the plan"
+        said = f"adapter: the {adapter.peft_type.value} of {how.peft_config}, in place of the rank, scale and modules of the plan"
         priced = priced._replace(assumptions=(*priced.assumptions, said))
     return priced, traced.holders()
 
@@ -218,12 +234,23 @@ def _priced(spec: ModelSpec, card: GpuSpec | None, plan: Plan, memory: MemoryBre
     return Priced(spec, card, plan, memory, fit, (*names, *echo_defaults(spec, card, as_request(options))))
 
 
-def accuracy() -> AccuracyReport:
-    """The closed form beside every measured run of `profiles/measurements/`: errors, intervals, and what it says of runs that failed."""
-    from advisor.accuracy import accuracy as compare
-    from advisor.memory import estimate_memory
+def accuracy(
+    rows: str | Path | None = None, *, trace: bool = False, progress: Callable[[str], None] = lambda _: None
+) -> tuple[AccuracyReport, ...]:
+    """Each tier beside every measured run: errors, intervals, and what it says of runs that failed. The closed form comes first.
 
-    return compare(estimate_memory)
+    The runs are those of `profiles/measurements/`, or of the file `rows` in the same format. The dry run is the recorded one, under the
+    versions that each run ran with (`benchmarks/trace_measured.py`); with `trace` it is made now, under the installed ones.
+    """
+    from advisor import accuracy as room
+
+    measured = None if rows is None else room.read_measurements(rows)
+    reports = [room.accuracy(room.closed_form, room.CLOSED_FORM, rows=measured)]
+    recorded = room.recorded_in(rows)
+    if trace or recorded:
+        dry_run = partial(room.dry_run, progress=progress) if trace else partial(room.recorded_dry_run, recorded)
+        reports.append(room.accuracy(dry_run, room.DRY_RUN, rows=measured))
+    return tuple(reports)
 
 
 def plan_for(model: ModelSpec, gpu: GpuSpec | None, options: Mapping[str, object]) -> Plan:

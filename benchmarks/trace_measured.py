@@ -24,7 +24,7 @@ from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 
-from advisor.accuracy import Measurement, MeasuredPlan, Metric, Traced, accuracy, dry_run, measurements, read_measurements
+from advisor.accuracy import MeasuredPlan, Measurement, Traced, accuracy, dry_run, measurements, read_measurements
 from advisor.accuracy.tiers import DRY_RUN
 from advisor.errors import AdvisorError
 from advisor.values import MemoryBreakdown
@@ -87,7 +87,10 @@ def environment(pins: Pins, folder: Path) -> Path:
     done = home / "complete"
     if not done.exists():
         venv.create(home, with_pip=True, clear=True)
-        fixed = [f"torch=={version('torch').partition('+')[0]}", *(f"{library}=={number}" for library, number in pins if ".dev" not in number)]
+        fixed = [
+            f"torch=={version('torch').partition('+')[0]}",
+            *(f"{library}=={number}" for library, number in pins if ".dev" not in number),
+        ]
         development = [(library, number) for library, number in pins if ".dev" in number]
         install(python, fixed, development)
         done.touch()
@@ -127,34 +130,24 @@ def trace_there(python: Path, ids: list[str], rows: Path | None) -> list[Traced]
 
 def trace_here(rows: list[Measurement]) -> list[Traced]:
     """Each row at each of its lengths, under the installed libraries."""
-    found: list[Traced] = []
-
-    def keep(ran: MeasuredPlan) -> MemoryBreakdown:
-        known = next((memory for key, memory in done.items() if key == (ran.row.id, ran.plan.seq_len_tokens)), None)
-        if known is None:
-            known = done[ran.row.id, ran.plan.seq_len_tokens] = dry_run(ran)
-            found.append(traced(ran, known))
-        return known
-
     done: dict[tuple[str, int], MemoryBreakdown] = {}
+
+    def once(ran: MeasuredPlan) -> MemoryBreakdown:
+        key = ran.row.id, ran.plan.seq_len_tokens
+        if key not in done:
+            done[key] = dry_run(ran)
+        return done[key]
+
     for row in rows:
-        report = accuracy(keep, DRY_RUN, rows=[row])
+        report = accuracy(once, DRY_RUN, rows=[row])
         for refused in report.not_scored:
             sys.stderr.write(f"{refused.id}: {refused.reason}\n")
         for item in report.comparisons:
-            if item.metric is not Metric.PROCESS:
-                sys.stderr.write(f"{item.id} {item.seq_len_tokens} {item.metric.value} {item.relative_error:+.2%}\n")
-    return found
-
-
-def traced(ran: MeasuredPlan, memory: MemoryBreakdown) -> Traced:
-    return Traced(
-        id=ran.row.id,
-        seq_len_tokens=ran.plan.seq_len_tokens,
-        versions=memory.versions,
-        phases=memory.phases,
-        reserved_slack_bytes=memory.reserved_slack_bytes,
-    )
+            sys.stderr.write(f"{item.id} {item.seq_len_tokens} {item.metric.value} {item.relative_error:+.2%}\n")
+    return [
+        Traced(id=row, seq_len_tokens=length, versions=found.versions, phases=found.phases, reserved_slack_bytes=found.reserved_slack_bytes)
+        for (row, length), found in done.items()
+    ]
 
 
 def read(path: Path) -> list[Traced]:

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from advisor.errors import InvalidInputError
+from advisor.trace.alloc_conf import read_alloc_conf
 from advisor.trace.allocator import Allocator, AllocatorConfig, Block, CardFullError, Event, Op, replay, round_size, segment_size
 from advisor.units import KIB, MIB
 
@@ -289,3 +290,40 @@ def _events(steps: str) -> list[Event]:
         else:
             events.append(Event(Op.FREE, word[1:]))
     return events
+
+
+# ------------------------------------------------------------------------------------------------ PYTORCH_ALLOC_CONF
+
+
+@pytest.mark.parametrize(
+    ("text", "config"),
+    [
+        ("", AllocatorConfig()),
+        ("expandable_segments:True", AllocatorConfig(expandable_segments=True)),
+        ("max_split_size_mb:512, expandable_segments:False", AllocatorConfig(max_split_size_bytes=512 * MIB)),
+        (
+            "garbage_collection_threshold:0.8,roundup_power2_divisions:8",
+            AllocatorConfig(garbage_collection_threshold=0.8, roundup_power2_divisions=8),
+        ),
+        ("backend:native,max_non_split_rounding_mb:40", AllocatorConfig(max_non_split_rounding_bytes=40 * MIB)),
+    ],
+)
+def test_alloc_conf_as_torch_writes_it(text, config):
+    assert read_alloc_conf(text) == config
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("expandable:True", "write name:value, the names being expandable_segments"),
+        ("expandable_segments", "write name:value"),
+        ("expandable_segments:yes", "'yes' is no value for expandable_segments"),
+        ("max_split_size_mb:half", "'half' is no value for max_split_size_mb"),
+        ("max_split_size_mb:1", "torch asks for at least 20.0 MiB"),
+        ("roundup_power2_divisions:3", "no power of two"),
+    ],
+)
+def test_a_wrong_alloc_conf_is_one_line(text, says):
+    with pytest.raises(InvalidInputError, match=says) as caught:
+        read_alloc_conf(text)
+    assert "\n" not in str(caught.value)

@@ -293,12 +293,19 @@ def test_models_holds_every_word(words: list[str], capsys: pytest.CaptureFixture
 
 
 def test_accuracy_prints_every_scored_run(capsys: pytest.CaptureFixture[str]) -> None:
-    report = api.accuracy()
+    reports = api.accuracy()
     assert run(["accuracy"]) == 0
     screen = capsys.readouterr().out
-    assert len(re.findall(r"\d × \d", screen)) == len(report.comparisons)
+    readings = {(item.id, item.metric, item.seq_len_tokens) for report in reports for item in report.comparisons}
+    assert len(re.findall(r"\d × \d", screen)) == len(readings)
     assert run(["accuracy", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["unsafe_fits"] == list(report.unsafe_fits)
+    found = json.loads(capsys.readouterr().out)
+    assert [(report["tier"], report["unsafe_fits"]) for report in found] == [(report.tier, list(report.unsafe_fits)) for report in reports]
+
+
+def test_accuracy_of_a_missing_file_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["accuracy", "--rows", "nowhere.json"]) == 2
+    assert capsys.readouterr().err == "error: nowhere.json cannot be read: No such file or directory\n"
 
 
 def test_gpus_json_are_specs(capsys: pytest.CaptureFixture[str]) -> None:

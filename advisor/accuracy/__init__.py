@@ -13,7 +13,7 @@ from advisor.accuracy.report import (
     summarise,
 )
 from advisor.accuracy.rows import Loop, Measurement, Metric, Reading, Settings, Stage, measurements, plan_of, read_measurements
-from advisor.accuracy.tiers import CLOSED_FORM, DRY_RUN, MeasuredPlan, Traced, closed_form, dry_run, recorded_dry_run
+from advisor.accuracy.tiers import CLOSED_FORM, DRY_RUN, MeasuredPlan, Traced, closed_form, dry_run, recorded_dry_run, recorded_in
 
 __all__ = [
     "CLOSED_FORM",
@@ -44,6 +44,7 @@ __all__ = [
     "plan_of",
     "read_measurements",
     "recorded_dry_run",
+    "recorded_in",
     "residuals_of",
     "summarise",
 ]

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import sys
+from functools import partial
 
-from advisor.accuracy import CLOSED_FORM, DRY_RUN, accuracy, closed_form, recorded_dry_run
+from advisor.accuracy import CLOSED_FORM, DRY_RUN, accuracy, closed_form, recorded_dry_run, recorded_in
 from advisor.errors import InvalidInputError
 from advisor.profiles import ROOT
 
 
 def main() -> None:
-    for tier, estimator in ((CLOSED_FORM, closed_form), (DRY_RUN, recorded_dry_run)):
+    for tier, estimator in ((CLOSED_FORM, closed_form), (DRY_RUN, partial(recorded_dry_run, recorded_in()))):
         shares = accuracy(estimator, tier).intervals
         if shares is None:
             raise InvalidInputError(f"{tier}: leaving a group out needs at least two groups of measured runs")

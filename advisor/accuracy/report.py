@@ -131,9 +131,7 @@ class AccuracyReport(Computed):
         return tuple(check.id for check in self.boundaries if check.refused)
 
 
-def accuracy(
-    estimator: Estimator, tier: str, resolve: Resolver | None = None, rows: Iterable[Measurement] | None = None
-) -> AccuracyReport:
+def accuracy(estimator: Estimator, tier: str, resolve: Resolver | None = None, rows: Iterable[Measurement] | None = None) -> AccuracyReport:
     """Price every scored row with `estimator` and lay the predictions beside the measurements.
 
     Rows that are not scored, and rows that the estimator or `resolve` (by default `hub.load_model`) refuses, are listed with the reason.

@@ -6,12 +6,14 @@ and what came out is kept in `profiles/measurements/traced/`, one file per set o
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache
+from pathlib import Path
 
 from advisor import profiles
 from advisor.accuracy.rows import Measurement
 from advisor.errors import UnsupportedError
+from advisor.json_files import read_json
 from advisor.memory import estimate_memory
 from advisor.memory.runtime import context_of, interval_of
 from advisor.trace import trace
@@ -45,7 +47,7 @@ def closed_form(ran: MeasuredPlan) -> MemoryBreakdown:
     return estimate_memory(ran.model, ran.plan, ran.gpu)
 
 
-def dry_run(ran: MeasuredPlan) -> MemoryBreakdown:
+def dry_run(ran: MeasuredPlan, progress: Callable[[str], None] = lambda _: None) -> MemoryBreakdown:
     """Under the installed libraries. A run that mixed lengths is traced up to the one that was read.
 
     Raises UnsupportedError for a run on several cards.
@@ -57,6 +59,7 @@ def dry_run(ran: MeasuredPlan) -> MemoryBreakdown:
     return trace(
         ran.model,
         ran.plan,
+        progress=progress,
         gpu=ran.gpu,
         steps=loop.steps,
         lengths=lengths if len(lengths) > 1 else (),
@@ -68,11 +71,21 @@ def dry_run(ran: MeasuredPlan) -> MemoryBreakdown:
     ).breakdown
 
 
-def recorded_dry_run(ran: MeasuredPlan) -> MemoryBreakdown:
-    """As `benchmarks/trace_measured.py` found it. Raises UnsupportedError for a run that it did not trace."""
-    found = _recorded().get((ran.row.id, ran.plan.seq_len_tokens))
+Recorded = Mapping[tuple[str, int], Traced]
+
+
+def recorded_in(rows: str | Path | None = None) -> Recorded:
+    """The dry runs that `benchmarks/trace_measured.py` left beside a file of rows, or beside those of `profiles/measurements/`."""
+    folder = profiles.ROOT / "measurements" / "traced" if rows is None else Path(rows).parent / "traced"
+    found = [Traced.model_validate(row) for path in sorted(folder.glob("*.json")) for row in read_json(path)]
+    return {(row.id, row.seq_len_tokens): row for row in found}
+
+
+def recorded_dry_run(recorded: Recorded, ran: MeasuredPlan) -> MemoryBreakdown:
+    """As it was found. Raises UnsupportedError for a run that was not traced."""
+    found = recorded.get((ran.row.id, ran.plan.seq_len_tokens))
     if found is None:
-        raise UnsupportedError(f"{ran.row.id}: no dry run is recorded; benchmarks/trace_measured.py makes one")
+        raise UnsupportedError(f"{ran.row.id}: no dry run is recorded")
     return MemoryBreakdown(
         source="trace",
         versions=found.versions,
@@ -81,9 +94,3 @@ def recorded_dry_run(ran: MeasuredPlan) -> MemoryBreakdown:
         context_bytes=context_of(ran.gpu.compute_capability).context_bytes,
         interval=interval_of(DRY_RUN, ran.plan, ran.gpu),
     )
-
-
-@cache
-def _recorded() -> dict[tuple[str, int], Traced]:
-    rows = map(Traced.model_validate, profiles.read("measurements/traced"))
-    return {(row.id, row.seq_len_tokens): row for row in rows}

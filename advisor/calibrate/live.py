@@ -6,7 +6,7 @@ from collections import defaultdict
 from typing import NamedTuple
 
 from advisor.trace.breakdown import live_at, term_of
-from advisor.trace.stream import STEP, Birth, Stream
+from advisor.trace.stream import Birth, Stream
 from advisor.values import Phase, Term, TermBytes
 
 INSIDE_MARK = "(inside)"
@@ -29,16 +29,13 @@ AS_RECORDED = Emulated(workspaces=False, insides=True)
 def peaks(stream: Stream, layer_path: str, emulated: Emulated) -> dict[Phase, tuple[TermBytes, ...]]:
     """What was alive at the highest moment of each phase, by term."""
     counted = [_counts(born, emulated) for born in stream.births]
-    first_step = next((index for index, text in stream.marks if text == STEP), len(stream.events))
     live, best = 0, dict.fromkeys(Phase, (-1, 0))
     for index, signed in enumerate(stream.events):
         number = abs(signed) - 1
         if counted[number]:
             live += stream.births[number].size_bytes if signed > 0 else -stream.births[number].size_bytes
-        # Between the steps' phases the recorder is back at the phase it began with; that is no loading.
-        phase = stream.phases[index]
-        if live > best[phase][0] and (phase is not Phase.LOAD or index < first_step):
-            best[phase] = (live, index)
+        if live > best[stream.phases[index]][0]:
+            best[stream.phases[index]] = (live, index)
     return {phase: _terms(stream, index, layer_path, counted) for phase, (size, index) in best.items() if size >= 0}
 
 

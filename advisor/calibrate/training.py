@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -133,10 +133,10 @@ class _Clock:
     def run(self, phase: Phase, work: Callable[[], Any]) -> Any:
         trainee = self.trainee
         trainee.at(phase)
-        during: AbstractContextManager[Any] = nullcontext() if trainee.recorder is None else trainee.recorder.during(phase)
+        if trainee.recorder is not None:
+            trainee.recorder.begin(phase)
         began = time.perf_counter()
-        with during:
-            result = work()
+        result = work()
         trainee.backend.synchronise()
         self.seconds[phase] += time.perf_counter() - began
         if self.observe is not None:

@@ -47,6 +47,11 @@ def trace(
             "--peft-config", metavar="PATH", help="Any peft adapter: an adapter_config.json or its directory.", show_default=False
         ),
     ] = None,
+    alloc_conf: Annotated[
+        str,
+        typer.Option("--alloc-conf", metavar="SETTINGS", help="As in PYTORCH_ALLOC_CONF: expandable_segments:True.", show_default=False),
+    ] = "",
+    reentrant: Annotated[bool, typer.Option("--reentrant", help="Checkpointing with use_reentrant=True.")] = False,
     explain: Annotated[bool, typer.Option("--explain", help="Say which modules hold what at the peak.")] = False,
     no_calibration: NoCalibration = False,
     json: Json = False,
@@ -56,7 +61,8 @@ def trace(
     from advisor.render import estimate as render
 
     options = {**ignoring(no_calibration), **options}
-    priced, holders = api.dry_run(model, gpu, parse_lengths(lengths), peft_config=peft_config, progress=progress(), **options)
+    how = api.HowToTrace(parse_lengths(lengths), peft_config, alloc_conf, reentrant)
+    priced, holders = api.dry_run(model, gpu, how, progress=progress(), **options)
     look = look_of_stdout()
     text = as_json(priced.memory) if json else render.explained(priced, holders, look) if explain else render.estimate(priced, look)
     return Answer(text, exit_code_of(priced.fit))
@@ -90,12 +96,20 @@ def gpus(words: Words = None, json: Json = False) -> Answer:
     return Answer(as_json(found) if json else gpus(found, look_of_stdout()))
 
 
-def accuracy(json: Json = False, markdown: Annotated[bool, typer.Option("--markdown", help="Print the README's table.")] = False) -> Answer:
-    """Lay the predictions beside every measured run there is a profile of."""
+def accuracy(
+    rows: Annotated[
+        str | None,
+        typer.Option("--rows", metavar="FILE", help="Other runs, in the format of profiles/measurements.", show_default=False),
+    ] = None,
+    trace: Annotated[bool, typer.Option("--trace", help="Make the dry runs anew, under the installed libraries.")] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the README's table.")] = False,
+    json: Json = False,
+) -> Answer:
+    """Lay the predictions of both tiers beside every measured run there is a profile of."""
     from advisor import api
     from advisor.render import accuracy as render
 
-    report = api.accuracy()
+    reports = api.accuracy(rows, trace=trace, progress=progress())
     if json:
-        return Answer(as_json(report))
-    return Answer(render.markdown(report) if markdown else render.accuracy(report, look_of_stdout()))
+        return Answer(as_json(reports))
+    return Answer(render.markdown(reports) if markdown else render.accuracy(reports, look_of_stdout()))

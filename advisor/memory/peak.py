@@ -8,6 +8,7 @@ from typing import NamedTuple
 from advisor.errors import UnsupportedError
 from advisor.memory.attention import Kernel
 from advisor.memory.calibrated import narrowed
+from advisor.memory.chance import with_chance
 from advisor.memory.gradients import gradient_bytes
 from advisor.memory.layers import Setting
 from advisor.memory.optimizer import state_bytes, step_temporary_bytes
@@ -26,19 +27,20 @@ def estimate_memory(model: ModelSpec, plan: Plan, gpu: GpuSpec | None = None) ->
     """
     standing, program = _whatever_the_batch(model, _without_batch(plan), workspace_bytes(gpu), has_flash(gpu))
     batch = Batch(plan.micro_batch_size * plan.seq_len_tokens, plan.micro_batch_size * plan.seq_len_tokens**2)
+    held = program.outlives_backward.at(batch.tokens, batch.pairs)
     memory = MemoryBreakdown(
         source="estimate",
         phases=(
             standing.load,
-            _dynamic(Phase.FORWARD, program.forward, standing, plan, batch),
-            _dynamic(Phase.BACKWARD, program.backward, standing, plan, batch),
-            _step(program, standing, batch),
+            _dynamic(Phase.FORWARD, program.forward, standing, plan, batch, held),
+            _dynamic(Phase.BACKWARD, program.backward, standing, plan, batch, 0),
+            _step(standing, held),
         ),
         reserved_slack_bytes=_slack_bytes(program, batch) if has_caching_allocator(gpu) else 0,
         context_bytes=context_of(gpu.compute_capability if gpu else None).context_bytes,
         interval=interval_of("estimate", plan, gpu),
     )
-    return narrowed(memory, model, plan, gpu)
+    return with_chance(narrowed(memory, model, plan, gpu), gpu)
 
 
 class Batch(NamedTuple):
@@ -97,17 +99,17 @@ def _load(weights: int, extra: int, adapter: int, exchange: int) -> PhaseBytes:
     return PhaseBytes(phase=Phase.LOAD, terms=_terms((Term.WEIGHTS, weights), *more))
 
 
-def _dynamic(phase: Phase, stations: tuple[Station, ...], standing: Standing, plan: Plan, batch: Batch) -> PhaseBytes:
+def _dynamic(phase: Phase, stations: tuple[Station, ...], standing: Standing, plan: Plan, batch: Batch, held: int) -> PhaseBytes:
+    """`held` is what the step before left alive."""
     top = max(stations, key=lambda station: station.live.at(batch.tokens, batch.pairs))
     kept, logits = top.kept.at(batch.tokens, batch.pairs), top.logits.at(batch.tokens, batch.pairs)
     temporaries = top.live.at(batch.tokens, batch.pairs) - kept - logits - top.gradient_bytes
     gradients = standing.bucket_bytes + standing.carried_bytes + share(top.gradient_bytes, plan)
-    moving = _terms((Term.GRADIENTS, gradients), (Term.ACTIVATIONS, kept), (Term.LOGITS, logits), (Term.TEMPORARIES, temporaries))
+    moving = _terms((Term.GRADIENTS, gradients), (Term.ACTIVATIONS, kept), (Term.LOGITS, logits + held), (Term.TEMPORARIES, temporaries))
     return PhaseBytes(phase=phase, terms=standing.resident + moving)
 
 
-def _step(program: Program, standing: Standing, batch: Batch) -> PhaseBytes:
-    held = program.outlives_backward.at(batch.tokens, batch.pairs)
+def _step(standing: Standing, held: int) -> PhaseBytes:
     moving = _terms(
         (Term.GRADIENTS, standing.bucket_bytes + standing.gradient_bytes),
         (Term.LOGITS, held),

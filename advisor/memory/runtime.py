@@ -81,6 +81,21 @@ def _measured_cards(tier: str) -> frozenset[str]:
     return frozenset(residual["group"].split(" · ")[1] for residual in _residuals(tier)["residuals"])
 
 
+class ResidualShares(NamedTuple):
+    """Errors of a tier on measured runs, smallest first, and the shares of the interval that they make."""
+
+    errors: tuple[float, ...]
+    low_share: float
+    high_share: float
+
+
+@cache
+def residual_shares(tier: str) -> ResidualShares:
+    """Of the tier, or of the closed form where measured runs have not been predicted with it."""
+    row = _residuals(tier if has_tier(tier) else "estimate")
+    return ResidualShares(tuple(sorted(r["share"] for r in row["residuals"])), row["seen"]["low_share"], row["seen"]["high_share"])
+
+
 @cache
 def _residuals(tier: str) -> dict[str, Any]:
     row = next((row for row in read("measurements/residuals") if row["tier"] == tier), None)

@@ -1,24 +1,24 @@
-"""Predicted against measured: the errors in sum, then every run."""
+"""Predicted against measured: the errors of each tier in sum, then every run with both predictions beside it."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from advisor.accuracy import AccuracyReport, BoundaryCheck, Comparison, Summary
+from advisor.accuracy import CLOSED_FORM, AccuracyReport, BoundaryCheck, Comparison, Summary
 from advisor.render import page, words
 from advisor.render.page import BLANK, Cell, Column, Line, Look, Span
 from advisor.units import gib
 from advisor.values import Fit
 
 _SUMMARY = (
+    Column("tier"),
     Column("grade"),
     Column("memory"),
     Column("readings", ">"),
     Column("median\nerror", ">"),
     Column("worst\nbelow", ">"),
     Column("worst\nabove", ">"),
-    Column("below\nmeasured", ">"),
     Column("inside\ninterval", ">"),
 )
 _RUN = (
@@ -27,61 +27,93 @@ _RUN = (
     Column("batch\n× tokens", ">"),
     Column("memory"),
     Column("measured\nGiB", ">"),
-    Column("predicted\nGiB", ">"),
-    Column("error"),
 )
-_NARROW_NAME = 18
+_NARROW_NAME = 15
+_SMALL = 0.001
+"""Below it an error is shown with one digit more."""
+_MARKS = "! measured outside the interval, ~ listed apart: the run differs from the plan for a known reason, below"
 
 
-def accuracy(report: AccuracyReport, look: Look) -> str:
-    """`report` as a screen of text."""
-    return page.draw(_lines(report, look), look)
+def accuracy(reports: Sequence[AccuracyReport], look: Look) -> str:
+    """The tiers' reports as a screen of text."""
+    return page.draw(_lines(reports, look), look)
 
 
-def markdown(report: AccuracyReport) -> str:
+def markdown(reports: Sequence[AccuracyReport]) -> str:
     """The summary as a Markdown table, for the README."""
-    lines = ["| grade | memory | readings | median error | worst below | worst above | inside interval |", "|---|---|--:|--:|--:|--:|--:|"]
-    for row in report.summaries:
-        cells = [row.grade, row.metric.value, str(row.n), words.percent(row.median_absolute_error), words.signed_percent(row.worst_under)]
-        cells += [words.signed_percent(row.worst_over), words.percent(row.coverage, 0)]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join([*lines, "", _boundary_sentence(report.boundaries), ""])
+    lines = ["| tier | grade | memory | readings | median error | worst below | worst above | inside interval |"]
+    lines.append("|---|---|---|--:|--:|--:|--:|--:|")
+    lines += [f"| {' | '.join(cells)} |" for report in reports for cells in map(_summary_cells, _named(report))]
+    return "\n".join([*lines, "", *(f"- {sentence}" for report in reports for sentence in _sentences(report)), ""])
 
 
-def _lines(report: AccuracyReport, look: Look) -> Iterator[Line]:
-    yield from page.heading("Errors of the closed form on measured runs (like with like)")
-    yield from page.table(_SUMMARY, map(_summary, report.summaries), look)
-    if report.summaries_with_apart != report.summaries:
-        yield from page.heading("The same, with the runs listed apart")
-        yield from page.table(_SUMMARY, map(_summary, report.summaries_with_apart), look)
-    yield from page.heading("Does it fit?")
-    yield from page.paragraph(_boundary_sentence(report.boundaries), look)
-    yield from page.paragraph("Below, ! marks a measurement outside the interval.", look, "dim")
-    together = [item for item in report.comparisons if not item.apart]
-    for group in dict.fromkeys(item.group for item in together):
+def _tier(report: AccuracyReport) -> str:
+    return "closed form" if report.tier == CLOSED_FORM else "dry run"
+
+
+def _named(report: AccuracyReport) -> list[tuple[str, Summary]]:
+    return [(_tier(report), row) for row in report.summaries]
+
+
+def _summary_cells(named: tuple[str, Summary]) -> tuple[str, ...]:
+    tier, row = named
+    median = words.percent(row.median_absolute_error, 2 if row.median_absolute_error < _SMALL else 1)
+    errors = (median, words.signed_percent(row.worst_under), words.signed_percent(row.worst_over))
+    return tier, row.grade, row.metric.value, str(row.n), *errors, words.percent(row.coverage, 0)
+
+
+def _lines(reports: Sequence[AccuracyReport], look: Look) -> Iterator[Line]:
+    yield from page.heading("Errors on measured runs (like with like)")
+    yield from page.table(_SUMMARY, [_summary_cells(named) for report in reports for named in _named(report)], look)
+    yield BLANK
+    yield from page.bullets([sentence for report in reports for sentence in _sentences(report)], look)
+    yield BLANK
+    yield from page.paragraph(_MARKS, look, "dim")
+    columns = (*_RUN, *(Column(f"{_tier(report).replace(' ', chr(10))}") for report in reports))
+    by_reading = [{_key(item): item for item in report.comparisons} for report in reports]
+    readings = {key: item for tier in by_reading for key, item in tier.items()}
+    for group in dict.fromkeys(item.group for item in readings.values()):
+        rows = [_run(item, [tier.get(key) for tier in by_reading], look) for key, item in readings.items() if item.group == group]
         yield from page.heading(group)
-        yield from page.table(_RUN, [_run(item, look) for item in together if item.group == group], look)
-    yield from _apart([item for item in report.comparisons if item.apart], look)
-    yield from _not_scored(report, look)
+        yield from page.table(columns, rows, look)
+    for report in reports:
+        yield from _apart(report, look)
+    yield from _not_scored(reports, look)
 
 
-def _summary(row: Summary) -> tuple[Cell, ...]:
-    errors = (words.percent(row.median_absolute_error), words.signed_percent(row.worst_under), words.signed_percent(row.worst_over))
-    return row.grade, row.metric.value, str(row.n), *errors, words.percent(row.share_under, 0), words.percent(row.coverage, 0)
+def _key(item: Comparison) -> tuple[str, str, int]:
+    return item.id, item.metric.value, item.seq_len_tokens
 
 
-def _run(item: Comparison, look: Look) -> tuple[Cell, ...]:
+def _run(item: Comparison, predictions: Sequence[Comparison | None], look: Look) -> tuple[Cell, ...]:
     name = item.model.rpartition("/")[2]
-    error = words.signed_percent(item.relative_error).rjust(len("−99.9 %"))
     return (
         name if look.wide or len(name) <= _NARROW_NAME else name[: _NARROW_NAME - 1] + "…",
         item.method,
         f"{item.micro_batch_size} × {item.seq_len_tokens:,}",
         item.metric.value,
         gib(item.measured_bytes, 2),
-        gib(item.predicted_bytes, 2),
-        error if item.inside else Span(f"{error} !", "yellow"),
+        *map(_error, predictions),
     )
+
+
+def _error(item: Comparison | None) -> Cell:
+    if item is None:
+        return "-"
+    error = words.signed_percent(item.relative_error).rjust(len("−99.9 %"))
+    if item.apart:
+        return Span(f"{error} ~", "dim")
+    return error if item.inside else Span(f"{error} !", "yellow")
+
+
+def _sentences(report: AccuracyReport) -> Iterator[str]:
+    yield f"{_tier(report)}: {_boundary_sentence(report.boundaries)}"
+    if report.intervals is not None:
+        shares = report.intervals
+        yield (
+            f"{_tier(report)}: intervals made without a run held it in {words.percent(shares.coverage_leave_one_out, 0)} of "
+            f"{shares.n} runs; made without a whole source and card, in {words.percent(shares.coverage_leave_group_out, 0)}."
+        )
 
 
 def _boundary_sentence(checks: Sequence[BoundaryCheck]) -> str:
@@ -98,16 +130,21 @@ def _count(checks: Sequence[BoundaryCheck], fit: Fit) -> int:
     return sum(check.predicted is fit for check in checks)
 
 
-def _apart(items: Sequence[Comparison], look: Look) -> Iterator[Line]:
-    for reason in dict.fromkeys(item.apart for item in items):
-        yield from page.heading("Listed apart")
-        yield from page.paragraph(reason, look)
-        yield BLANK
-        yield from page.table(_RUN, [_run(item, look) for item in items if item.apart == reason], look)
+def _apart(report: AccuracyReport, look: Look) -> Iterator[Line]:
+    items = [item for item in report.comparisons if item.apart]
+    if items:
+        yield from page.heading(f"Listed apart, {_tier(report)}")
+        reasons = Counter({item.id: item.apart for item in items}.values())
+        yield from page.table((Column("runs", ">"), Column("because")), [(str(count), reason) for reason, count in reasons.items()], look)
 
 
-def _not_scored(report: AccuracyReport, look: Look) -> Iterator[Line]:
-    if report.not_scored:
-        yield from page.heading(f"{len(report.not_scored)} published runs are not scored")
-        counts = Counter(row.reason for row in report.not_scored).most_common()
-        yield from page.table((Column("runs", ">"), Column("because")), [(str(count), reason) for reason, count in counts], look)
+def _not_scored(reports: Sequence[AccuracyReport], look: Look) -> Iterator[Line]:
+    """Those of the first tier, and of each other tier what it refuses besides."""
+    told: set[str] = set()
+    for report in reports:
+        rows = [row for row in report.not_scored if row.id not in told]
+        told |= {row.id for row in rows}
+        if rows:
+            yield from page.heading(f"{len(rows)} published runs are not scored{'' if report is reports[0] else f', {_tier(report)}'}")
+            counts = Counter(row.reason.removeprefix(f"{row.id}: ") for row in rows).most_common()
+            yield from page.table((Column("runs", ">"), Column("because")), [(str(count), reason) for reason, count in counts], look)

@@ -50,7 +50,8 @@ def _lines(priced: Priced, look: Look) -> Iterator[Line]:
     if priced.fit is not None and gpu is not None:
         yield BLANK
         style = f"bold {words.FIT_STYLES[priced.fit]}"
-        yield from page.paragraph(f"Fits {words.size(gpu.usable_bytes)}: {words.FIT_WORDS[priced.fit]}", look, style)
+        likely = f" (at least {words.percent(memory.fit_probability, 0)} likely)" if memory.fit_probability else ""
+        yield from page.paragraph(f"Fits {words.size(gpu.usable_bytes)}: {words.FIT_WORDS[priced.fit]}{likely}", look, style)
     yield BLANK
     yield from page.entries(_provenance(memory), look, "dim")
     yield from page.bullets(memory.notes, look)

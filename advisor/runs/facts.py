@@ -9,8 +9,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from advisor.errors import AdvisorError, InvalidInputError
-from advisor.runs.ledger import ledger_path, load
 from advisor.refusals import one_line
+from advisor.runs.ledger import ledger_path, load
 from advisor.values.card import GpuSpec
 from advisor.values.evidence import AdapterFacts, EvaluationFacts, Facts, OtherScore, RunFacts
 from advisor.values.model import ModelSpec

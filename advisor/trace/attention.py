@@ -48,7 +48,14 @@ def scaled_dot_product_attention(
     """
     head_dim, v_head_dim = query.shape[-1], value.shape[-1]
     same_dims = head_dim == v_head_dim and head_dim <= FLASH_MAX_HEAD_DIM
-    if has_flash and not efficient_only and attn_mask is None and query.dtype in _HALF and same_dims and not (is_causal and query.shape[2] != key.shape[2]):
+    if (
+        has_flash
+        and not efficient_only
+        and attn_mask is None
+        and query.dtype in _HALF
+        and same_dims
+        and not (is_causal and query.shape[2] != key.shape[2])
+    ):
         return _flash(query, key, value, dropout_p, is_causal, scale)
     needs_groups = enable_gqa and query.shape[1] != key.shape[1]
     aligned = head_dim % (16 // query.element_size()) == 0 and v_head_dim % (16 // query.element_size()) == 0
@@ -92,7 +99,10 @@ def _bias(mask: Any, query: Any, key: Any) -> Any:
 @contextmanager
 def pinned(attention: Attention, has_flash: bool) -> Iterator[Any]:
     """Within it, the two functions that CUDA computes otherwise than meta does are answered as CUDA would: attention, and softmax
-    from half to single precision. `has_flash` is whether torch has a flash kernel for the card. A function mode would not reach blocks that are recomputed inside backward, so they are replaced."""
+    from half to single precision. A function mode would not reach blocks that are recomputed inside backward, so they are replaced.
+
+    `has_flash` is whether torch has a flash kernel for the card.
+    """
     functional = torch.nn.functional
     real_attention, real_softmax = functional.scaled_dot_product_attention, functional.softmax
     efficient_only = attention is Attention.MEM_EFFICIENT

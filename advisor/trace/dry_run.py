@@ -13,8 +13,10 @@ import torch
 
 from advisor.errors import UnsupportedError
 from advisor.memory.calibrated import narrowed
+from advisor.memory.chance import with_chance
 from advisor.memory.runtime import HANDLES, context_of, has_flash, has_tier, interval_of, workspace_bytes
 from advisor.trace import breakdown, compat, meta_model, optimizers, step
+from advisor.trace.allocator import DEFAULT_CONFIG, AllocatorConfig
 from advisor.trace.attention import pinned
 from advisor.trace.autocast import MetaAutocast, answering
 from advisor.trace.breakdown import Holder
@@ -61,10 +63,14 @@ class Settings:
     """A peft config to use instead of the plan's LoRA fields."""
     empty_cache_every_steps: int = 0
     """Steps between `torch.cuda.empty_cache()` calls; 0 for never."""
+    allocator: AllocatorConfig = DEFAULT_CONFIG
+    """What `PYTORCH_ALLOC_CONF` says."""
     gpu: GpuSpec | None = None
     """Whose workspaces, context and measurements count."""
     torch_has_flash: bool = True
     """torch was built with its flash kernel. Windows builds are not (pytorch pull request 186343 turned it on there in 2026)."""
+    reentrant: bool = False
+    """Checkpointing by `use_reentrant=True`, the default of transformers before 5.0."""
     zero_grad_first: bool = False
     """The loop calls `zero_grad` at the start of a step, so that gradients live between steps."""
     clips: bool = False
@@ -92,10 +98,12 @@ def _record_shape(spec: ModelSpec, plan: Plan, settings: Settings, shape: meta_m
     recorder.workspace_bytes = workspace_bytes(settings.gpu) // HANDLES
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        built = meta_model.build(spec, plan, recorder, shape, settings.peft_config)
-        with pinned(plan.attention, settings.torch_has_flash and has_flash(settings.gpu)) as attention, _autocast(plan, recorder, attention) as casting:
-            _run_steps(built, plan, settings, recorder, casting)
-    return recorder.close(), built.layer_path
+        built = meta_model.build(spec, plan, recorder, replace(shape, reentrant=settings.reentrant), settings.peft_config)
+        with (
+            pinned(plan.attention, settings.torch_has_flash and has_flash(settings.gpu)) as attention,
+            _autocast(plan, recorder, attention) as casting,
+        ):
+            return _run_steps(built, plan, settings, recorder, casting), built.layer_path
 
 
 def record_on_cpu(spec: ModelSpec, plan: Plan, settings: Settings) -> tuple[Stream, str]:
@@ -106,13 +114,12 @@ def record_on_cpu(spec: ModelSpec, plan: Plan, settings: Settings) -> tuple[Stre
     recorder = Recorder("cpu")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        built = meta_model.build(spec, plan, recorder, meta_model.Shape(device="cpu"), settings.peft_config)
+        built = meta_model.build(spec, plan, recorder, meta_model.Shape(device="cpu", reentrant=settings.reentrant), settings.peft_config)
         casting = partial(torch.autocast, "cpu", dtype=DTYPES[plan.autocast_dtype]) if plan.autocast else nullcontext
-        _run_steps(built, plan, settings, recorder, casting)
-    return recorder.close(), built.layer_path
+        return _run_steps(built, plan, settings, recorder, casting), built.layer_path
 
 
-def _run_steps(built: meta_model.MetaModel, plan: Plan, settings: Settings, recorder: Recorder, casting: Any) -> None:
+def _run_steps(built: meta_model.MetaModel, plan: Plan, settings: Settings, recorder: Recorder, casting: Any) -> Stream:
     optimizer = optimizers.build(built.model, plan)
     recorder.places.watch(built.model)
     recorder.track_gradients(built.model)
@@ -124,6 +131,7 @@ def _run_steps(built: meta_model.MetaModel, plan: Plan, settings: Settings, reco
             loop.step(length)
             if settings.empty_cache_every_steps and number % settings.empty_cache_every_steps == 0:
                 recorder.mark(EMPTY_CACHE)
+    return recorder.close()
 
 
 @contextmanager
@@ -152,12 +160,14 @@ def trace(spec: ModelSpec, plan: Plan, *, lengths: tuple[int, ...] = (), steps: 
     except _LIBRARY_ERRORS as error:
         reason = f"{type(error).__name__}: {meta_model.first_line(error)}"
         raise UnsupportedError(f"{spec.id}: the installed libraries cannot run this step ({reason})") from error
-    traced = summarise(stream, layer_path, plan, run.gpu)
-    return replace(traced, breakdown=narrowed(traced.breakdown, spec, plan, run.gpu))
+    traced = summarise(stream, layer_path, plan, run.gpu, run.allocator)
+    return replace(traced, breakdown=with_chance(narrowed(traced.breakdown, spec, plan, run.gpu), run.gpu))
 
 
-def summarise(stream: Stream, layer_path: str, plan: Plan, gpu: GpuSpec | None = None) -> Trace:
-    layout = lay_out(stream)
+def summarise(
+    stream: Stream, layer_path: str, plan: Plan, gpu: GpuSpec | None = None, allocator: AllocatorConfig = DEFAULT_CONFIG
+) -> Trace:
+    layout = lay_out(stream, allocator)
     memory = MemoryBreakdown(
         source="trace",
         versions=compat.versions(),

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import gc
 import weakref
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -97,6 +96,8 @@ class Recorder(TorchDispatchMode):
 
     def label(self, tensor: torch.Tensor, kind: str, owner: str = "") -> None:
         """Say what a storage is for; it is counted first if it is new."""
+        if self._closed:
+            return
         storage = tensor.untyped_storage()
         self.birth(storage, "given", kind, owner)
         born = self.stream.births[self._live[storage._cdata][0] - 1]
@@ -108,16 +109,12 @@ class Recorder(TorchDispatchMode):
     def mark(self, text: str) -> None:
         self.stream.marks.append((len(self.stream.events), text))
 
-    @contextmanager
-    def during(self, phase: Phase) -> Iterator[None]:
-        before, self.phase = self.phase, phase
-        try:
-            yield
-        finally:
-            self.phase = before
+    def begin(self, phase: Phase) -> None:
+        """What is born and dies from here on belongs to that phase."""
+        self.phase = phase
 
     def close(self) -> Stream:
-        """Stop counting; deaths after this are ignored."""
+        """Stop counting; what is born or dies after this is ignored, though hooks on the model may still tell of it."""
         self._closed = True
         self.places.unwatch()
         return self.stream

@@ -53,19 +53,19 @@ class Loop:
         if self.zero_grad_first:
             self.optimizer.zero_grad()
         for _ in range(min(self.plan.grad_accum_steps, DISTINCT_MICRO_STEPS)):
-            with self.recorder.during(Phase.FORWARD):
-                inputs = batch(self.built, self.plan, seq_len_tokens, self.recorder.device_type)
+            self.recorder.begin(Phase.FORWARD)
+            inputs = batch(self.built, self.plan, seq_len_tokens, self.recorder.device_type)
             _MICRO_STEPS.get(self.plan.stack, _hf)(self, inputs)
             if not self.keep_outputs:
                 self.kept = None
             del inputs
-        with self.recorder.during(Phase.OPTIMIZER_STEP):
-            if self.clips or self.plan.stack is not Stack.PLAIN:
-                _clip([parameter.grad for parameter in self.built.model.parameters() if parameter.grad is not None])
-            self.optimizer.step()
-            optimizers.label_states(self.optimizer, self.recorder)
-            if not self.zero_grad_first:
-                self.optimizer.zero_grad()
+        self.recorder.begin(Phase.OPTIMIZER_STEP)
+        if self.clips or self.plan.stack is not Stack.PLAIN:
+            _clip([parameter.grad for parameter in self.built.model.parameters() if parameter.grad is not None])
+        self.optimizer.step()
+        optimizers.label_states(self.optimizer, self.recorder)
+        if not self.zero_grad_first:
+            self.optimizer.zero_grad()
 
 
 @torch.no_grad()
@@ -83,22 +83,20 @@ def _clip(gradients: list[Any]) -> None:
 
 def _plain(loop: Loop, inputs: dict[str, Any]) -> None:
     """`outputs = model(...); outputs.loss.backward()`: the logits live through backward, and until the next step's are there."""
-    with loop.recorder.during(Phase.FORWARD):
-        with loop.autocast():
-            if loop.plan.loss is not Loss.FULL:
-                inputs = {**inputs, "num_items_in_batch": 1}
-            outputs = loop.built.model(**inputs)
-        loop.kept = outputs
-    with loop.recorder.during(Phase.BACKWARD):
-        outputs.loss.backward()
+    with loop.autocast():
+        if loop.plan.loss is not Loss.FULL:
+            inputs = {**inputs, "num_items_in_batch": 1}
+        outputs = loop.built.model(**inputs)
+    loop.kept = outputs
+    loop.recorder.begin(Phase.BACKWARD)
+    outputs.loss.backward()
 
 
 def _hf(loop: Loop, inputs: dict[str, Any]) -> None:
     """transformers 5.23 trainer.py, `training_step`: `compute_loss` returns the loss alone, so the outputs die before backward."""
-    with loop.recorder.during(Phase.FORWARD):
-        loss = _hf_compute_loss(loop, inputs)
-    with loop.recorder.during(Phase.BACKWARD):
-        loss.backward()
+    loss = _hf_compute_loss(loop, inputs)
+    loop.recorder.begin(Phase.BACKWARD)
+    loss.backward()
 
 
 def _hf_compute_loss(loop: Loop, inputs: dict[str, Any]) -> Any:

@@ -69,6 +69,8 @@ class MemoryBreakdown(Computed):
     context_bytes: Bytes
     """CUDA context of the process, outside the allocator."""
     interval: Interval
+    fit_probability: Annotated[float, Field(ge=0, le=1)] | None = None
+    """At least this likely the card holds it, by the errors on measured runs; None without a card."""
     notes: tuple[str, ...] = ()
 
     @cached_property
