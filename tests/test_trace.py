@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,12 @@ def tiny(model_type: str = "llama", layers: int = 6, **more: object) -> ModelSpe
     return like.model_copy(update={"id": f"tiny-{model_type}", "model_type": model_type, "config_json": json.dumps(config)})
 
 
+def since(library: str, release: str) -> pytest.MarkDecorator:
+    """What older versions lack, or do otherwise than the row says."""
+    old = tuple(map(int, version(library).split(".")[:2])) < tuple(map(int, release.split(".")))
+    return pytest.mark.skipif(old, reason=f"{library} before {release}")
+
+
 def plan(**settings: object) -> Plan:
     method = Method(settings.get("method", "lora"))
     quantization = {"quantization": "nf4"} if method.is_quantized else {}
@@ -59,8 +66,9 @@ def plan(**settings: object) -> Plan:
 # -- against cards ----------------------------------------------------------------------------------------------------------------
 
 
-# RTX 4080, torch 2.6 (DaoyuanLi2816/can-i-finetune-this, as in profiles/measurements/rtx4080_can_i_finetune_this.json): bytes printed
-# to four decimals of a GiB. The plain loop keeps its outputs.
+# RTX 4080, transformers 5.8.1, torch 2.6 for Windows, which has no flash kernel (DaoyuanLi2816/can-i-finetune-this, as in
+# profiles/measurements/rtx4080_can_i_finetune_this.json): bytes printed to four decimals of a GiB. The plain loop keeps its outputs.
+@since("transformers", "5.0")
 @pytest.mark.parametrize(
     ("model", "settings", "steps", "allocated_bytes", "reserved_bytes"),
     [
@@ -79,9 +87,9 @@ def test_peaks_measured_on_a_card(model: str, settings: dict[str, object], steps
         "kbit_prepare": settings.get("method") == "qlora",
         **settings,
     }
-    found = trace(load_model(model), plan(**asked), steps=steps).breakdown
+    found = trace(load_model(model), plan(**asked), steps=steps, torch_has_flash=False).breakdown
     assert found.peak_allocated_bytes == pytest.approx(allocated_bytes, rel=0.005)
-    assert found.peak_reserved_bytes == pytest.approx(reserved_bytes, rel=0.04)
+    assert found.peak_reserved_bytes == pytest.approx(reserved_bytes, rel=0.01)
     assert found.peak_phase is Phase.BACKWARD
 
 
@@ -95,7 +103,7 @@ def test_peaks_measured_on_a_card(model: str, settings: dict[str, object], steps
         {"method": "full"},
         {"method": "dora"},
         {"method": "qlora"},
-        {"method": "qdora"},
+        pytest.param({"method": "qdora"}, marks=since("bitsandbytes", "0.47")),
         {"method": "qlora", "kbit_prepare": True},
         {"method": "lora", "gradient_checkpointing": False, "stack": "plain"},
         {"method": "full", "gradient_checkpointing": False, "autocast": True, "base_dtype": "fp32"},
@@ -106,7 +114,7 @@ def test_peaks_measured_on_a_card(model: str, settings: dict[str, object], steps
         {"method": "lora", "reentrant": True},
         {"method": "lora", "stack": "plain", "zero_grad_first": True, "clips": True, "keep_outputs": False},
     ],
-    ids=lambda settings: "-".join(str(value) for value in settings.values()),
+    ids=lambda settings: "-".join(f"{name}={value}" for name, value in settings.items()),
 )
 def test_the_dry_run_equals_real_training(settings: dict[str, object]) -> None:
     loop = {name: value for name, value in settings.items() if name not in Plan.model_fields}
@@ -133,11 +141,11 @@ FULL, PLAIN = {"method": "full"}, {"gradient_checkpointing": False, "stack": "pl
     [
         ("meta-llama/Llama-3.2-1B", {"method": "qdora"}),
         ("meta-llama/Llama-3.2-1B", FULL),
-        ("google/gemma-2-2b", PLAIN),
+        pytest.param("google/gemma-2-2b", PLAIN, marks=since("transformers", "4.50")),
         ("microsoft/Phi-3-mini-4k-instruct", FULL),
         ("allenai/OLMo-2-0425-1B", PLAIN),
         ("gpt2", {"method": "qlora"}),
-        ("allenai/OLMoE-1B-7B-0924", {}),
+        pytest.param("allenai/OLMoE-1B-7B-0924", {}, marks=since("transformers", "5.0")),
     ],
 )
 def test_repeated_layers_equal_the_whole_model(model: str, settings: dict[str, object]) -> None:
@@ -240,10 +248,10 @@ def test_what_cannot_be_traced_is_refused_in_one_line(model_type: str) -> None:
 @pytest.mark.parametrize(
     "model",
     [
-        "mistralai/Mixtral-8x7B-v0.1",
-        "deepseek-ai/DeepSeek-V2-Lite",
-        "Qwen/Qwen3-30B-A3B",
-        "openai/gpt-oss-20b",
+        pytest.param("mistralai/Mixtral-8x7B-v0.1", marks=since("transformers", "5.0")),
+        pytest.param("deepseek-ai/DeepSeek-V2-Lite", marks=since("transformers", "5.0")),
+        pytest.param("Qwen/Qwen3-30B-A3B", marks=since("transformers", "5.0")),
+        pytest.param("openai/gpt-oss-20b", marks=since("transformers", "5.0")),
         "bigscience/bloom-560m",
         "tiiuae/falcon-7b",
         "google-bert/bert-base-uncased",
@@ -264,7 +272,7 @@ def test_architectures_trace(model: str) -> None:
     [
         {"peft_type": "IA3", "target_modules": ["k_proj", "v_proj", "down_proj"], "feedforward_modules": ["down_proj"]},
         {"peft_type": "VERA", "r": 8, "target_modules": ["q_proj", "o_proj"]},
-        {"peft_type": "OFT", "oft_block_size": 16, "target_modules": ["q_proj"]},
+        pytest.param({"peft_type": "OFT", "oft_block_size": 16, "target_modules": ["q_proj"]}, marks=since("peft", "0.16")),
         {"peft_type": "LOHA", "r": 4, "target_modules": ["q_proj"]},
         {"peft_type": "PROMPT_TUNING", "num_virtual_tokens": 4},
         {"peft_type": "LORA", "r": 4, "use_rslora": True, "target_modules": "all-linear"},

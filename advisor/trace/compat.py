@@ -64,6 +64,13 @@ def layer_count(config: Any) -> int:
     return int(next(text.__dict__[name] for name in _LAYER_COUNT_NAMES if name in text.__dict__))
 
 
+def takes_loss_kwargs(model: Any) -> bool:
+    """Whether the Trainer hands the loss its number of items (trainer.py, `model_accepts_loss_kwargs`). Older models take arbitrary
+    arguments only to complain of them."""
+    parameters = inspect.signature(model.forward).parameters.values()
+    return any(parameter.kind is parameter.VAR_KEYWORD and parameter.name != "deprecated_arguments" for parameter in parameters)
+
+
 def accepts(function: Any, name: str) -> bool:
     return name in inspect.signature(function).parameters
 

@@ -82,6 +82,8 @@ def build(spec: ModelSpec, plan: Plan, recorder: Recorder, shape: Shape = WHOLE,
     model = _wrap(base, plan, peft_config or lora_config(spec, plan), shape.device) if plan.method.has_adapter else base
     if plan.gradient_checkpointing:
         base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": shape.reentrant})
+        if shape.reentrant and plan.method.has_adapter:
+            base.enable_input_require_grads()  # else no gradient reaches a layer; the Trainer and peft see to it
     model.train()
     _register_adapter(model, plan, recorder)
     return MetaModel(model=model, base=base, layer_path=layer_path(model), is_classifier=spec.kind == "encoder")

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from advisor.trace import optimizers
+from advisor.trace import compat, optimizers
 from advisor.trace.fused_head import FusedOutput
 from advisor.trace.meta_model import MetaModel
 from advisor.trace.recorder import Recorder
@@ -100,7 +100,7 @@ def _hf(loop: Loop, inputs: dict[str, Any]) -> None:
 
 
 def _hf_compute_loss(loop: Loop, inputs: dict[str, Any]) -> Any:
-    if not loop.built.is_classifier:
+    if not loop.built.is_classifier and compat.takes_loss_kwargs(loop.built.base):
         inputs = {**inputs, "num_items_in_batch": torch.ones((), dtype=torch.int64, device=loop.recorder.device_type)}
     with loop.autocast():
         outputs = loop.built.model(**inputs)
