@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import time
+from collections.abc import Iterator
 from datetime import datetime, timezone
 from importlib.util import find_spec
 
@@ -20,10 +21,12 @@ from advisor.ladder import classify
 from advisor.memory import estimate_memory
 from advisor.speed import step_time
 from advisor.values import Fit, GpuSpec, ModelSpec, Plan
-from advisor.values.calibration import Calibration, CalibrationRun, Ending, Hardware
+from advisor.values.calibration import Calibration, CalibrationRun, Ending, Hardware, Point
 
 MEMORY_SHARE = 0.9
 """Of the machine's free memory that the worker may take, where no limit is given (judgement)."""
+UNSTEADY = 1.5
+"""Slowest over fastest step of a shape, beyond which its times are doubted (judgement: up to 1.15 on an idle machine of two cores)."""
 
 
 def calibrate(model: ModelSpec, plan: Plan, gpu: GpuSpec | None, settings: Settings, progress: Progress) -> CalibrationRun:
@@ -140,8 +143,16 @@ def _record(model: ModelSpec, plan: Plan, outcome: Outcome, settings: Settings) 
         context_bytes=outcome.libraries_rss_bytes if on_cpu else outcome.context_bytes,
         peak_rss_bytes=outcome.peak_rss_bytes,
         libraries_rss_bytes=outcome.libraries_rss_bytes,
-        notes=outcome.notes,
+        notes=(*outcome.notes, *_unsteady(outcome.points)),
     )
+
+
+def _unsteady(points: tuple[Point, ...]) -> Iterator[str]:
+    """A word where steps of one shape took so differently long that something else must have run."""
+    timings = [point.timing for point in points if point.timing is not None and point.timing.micro_low_s > 0]
+    worst = max((timing.micro_high_s / timing.micro_low_s for timing in timings), default=1.0)
+    if worst > UNSTEADY:
+        yield f"the slowest step of a shape took {worst:.1f} times as long as the fastest: calibrate again when nothing else runs here"
 
 
 def _priced_anew(model: ModelSpec, plan: Plan, held: GpuSpec | None, record: Calibration) -> dict[str, object]:
