@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from advisor.errors import InvalidInputError
+from advisor.errors import AdvisorError, InvalidInputError
 from advisor.values import Advice, Fit, GpuSpec, MemoryBreakdown, ModelSpec, Plan
 
 if TYPE_CHECKING:
@@ -83,7 +83,8 @@ def calibrate(
 def advise_and_check(
     model: str | ModelSpec, gpu: str | GpuSpec | None, progress: Callable[[str], None], *, use_calibrations: bool = True, **options: Any
 ) -> CheckedAdvice:
-    """`advise`, and then `calibrate` of the rung that it recommends, held against the same card."""
+    """`advise`, and then `calibrate` of the rung that it recommends, held against the same card. What keeps the check from running is
+    told beside the answer."""
     from advisor import ladder
     from advisor.calibrate.run import calibrate as run
     from advisor.calibrate.settings import split
@@ -92,8 +93,12 @@ def advise_and_check(
     settings, rest = split(options)
     spec, card = as_model(model), as_gpu(gpu, use_calibrations)
     answer = ladder.advise(spec, card, as_request(rest))
-    check = None if answer.chosen is None else run(spec, answer.chosen.plan, card, settings, progress)
-    return CheckedAdvice(advice=answer, check=check)
+    if answer.chosen is None:
+        return CheckedAdvice(advice=answer, check=None, problem="nothing fits, so that there is nothing to run")
+    try:
+        return CheckedAdvice(advice=answer, check=run(spec, answer.chosen.plan, card, settings, progress))
+    except AdvisorError as error:
+        return CheckedAdvice(advice=answer, check=None, problem=str(error))
 
 
 def next_step(facts: Facts | Mapping[str, Any] | str | Path | None = None, *, ledger: str | Path | None = None, **more: Any) -> NextStep:

@@ -13,6 +13,7 @@ from advisor.units import format_size
 from advisor.values import GpuSpec
 
 CPU = "cpu"
+CPU_VENDOR = "CPU"
 
 
 def this_cpu() -> GpuSpec:
@@ -24,7 +25,7 @@ def this_cpu() -> GpuSpec:
     name = cpu_name()
     return GpuSpec(
         name=name,
-        vendor="CPU",
+        vendor=CPU_VENDOR,
         usable_bytes=free_bytes,
         usable_source="free memory now, as the system reports it",
         unified_memory=True,

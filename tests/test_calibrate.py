@@ -14,16 +14,18 @@ from advisor import api
 from advisor.accuracy.rows import Measurement
 from advisor.calibrate import export, store
 from advisor.calibrate.fit import non_negative
+from advisor.calibrate.run import _priced_anew, _unsteady
 from advisor.cli.run import run
 from advisor.errors import InvalidInputError, UnknownNameError
 from advisor.memory import estimate_memory
 from advisor.speed import step_time
-from advisor.values import GpuSpec, Phase, Plan, Term, TermBytes
+from advisor.values import GpuSpec, MemoryBreakdown, Phase, Plan, Term, TermBytes
 from advisor.values.calibration import Calibration, Hardware, PhaseMeasurement, Point, Timing
 from advisor.values.card import StepRates
 
 CARD = "H100 SXM"
 MODEL = "llama-3.2-1b"
+MODEL_ID = api.as_model(MODEL).id
 PLAN = Plan(seq_len_tokens=512)
 
 
@@ -61,7 +63,7 @@ def a_record(number: int = 0, **changes: object) -> Calibration:
         "mode": "cut",
         "hardware": Hardware(backend="cuda", card="NVIDIA H100 80GB HBM3", profile=card().name),
         "versions": {},
-        "model": MODEL,
+        "model": MODEL_ID,
         "model_type": "llama",
         "model_layers": 16,
         "plan": PLAN,
@@ -91,6 +93,9 @@ def test_an_estimate_on_that_card_uses_it_and_says_so() -> None:
     time = step_time(model, PLAN, card())
     assert time is not None
     assert "achieved on this card" in time.seconds_per_step.source
+    larger = step_time(api.as_model("llama-3.2-3b"), PLAN, card())
+    assert larger is not None
+    assert "achieved on this card" not in larger.seconds_per_step.source
 
 
 @pytest.mark.parametrize(
@@ -157,6 +162,44 @@ def test_the_commands_of_the_records(capsys: pytest.CaptureFixture[str]) -> None
     assert card().calibrations == ()
     with pytest.raises(UnknownNameError, match="there are no calibrations"):
         store.find(name)
+
+
+def test_what_another_card_says() -> None:
+    """Rounding and kernels of another card speak for this one; tensors on a processor leave the verdict as it was."""
+    model, held = api.as_model(MODEL), api.as_gpu("rtx 3060")
+    found = _priced_anew(model, PLAN, held, a_record())
+    memory = found["calibrated"]
+    assert isinstance(memory, MemoryBreakdown)
+    assert memory.interval.source.startswith("calibrated on NVIDIA H100 80GB HBM3 on 2026")
+    assert memory.context_bytes == estimate_memory(model, PLAN, held).context_bytes
+    assert _priced_anew(model, PLAN, held, a_record(hardware=Hardware(backend="cpu", card="a processor", profile="a processor"))) == {}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["--model", MODEL, "--gpu", "80GB"], 3, "Not checked: a calibration needs torch"),
+        (["--model", "llama-70b", "--gpu", "4GiB"], 1, "Not checked: nothing fits"),
+    ],
+)
+def test_without_a_check_the_verdict_is_printed(
+    arguments: list[str], code: int, words: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.modules["advisor.calibrate.run"], "find_spec", lambda name: None)
+    assert run([*arguments, "--calibrate"]) == code
+    shown = capsys.readouterr()
+    assert "Verdict\n" in shown.out
+    assert words in shown.out
+    assert run([*arguments, "--calibrate", "--json"]) == code
+    assert words.removeprefix("Not checked: ") in json.loads(capsys.readouterr().out)["problem"]
+
+
+@pytest.mark.parametrize(("slowest_s", "said"), [(3.3, 0), (30.0, 1)])
+def test_unsteady_times_are_doubted_aloud(slowest_s: float, said: int) -> None:
+    point = a_record().points[0]
+    assert point.timing is not None
+    unsteady = point.model_copy(update={"timing": point.timing.model_copy(update={"micro_high_s": slowest_s})})
+    assert len(tuple(_unsteady((point, unsteady)))) == said
 
 
 def test_a_row_of_a_preflight_is_scored() -> None:

@@ -21,8 +21,11 @@ pytest.importorskip("accelerate")
 
 from advisor import api
 from advisor.calibrate import store
+from advisor.cli.run import run
 from advisor.hub import load_model
 from advisor.memory import estimate_memory
+from advisor.render.calibrate import checked
+from advisor.render.page import Look
 from advisor.values import ModelSpec
 from advisor.values.calibration import CalibrationRun, Ending, Point
 
@@ -162,10 +165,32 @@ def test_a_memory_limit_ends_the_child_alone(tiny: str) -> None:
     assert (found.ending, found.exit_code) == (Ending.MEMORY_LIMIT, 1)
 
 
-def test_ctrl_c_leaves_nothing_behind(tiny: str, records: Path) -> None:
+def test_the_verdict_is_checked(tiny: str, records: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    told: list[str] = []
+    found = api.advise_and_check(tiny, "cpu", told.append, timed_s=0.05, **BATCH)
+    assert found.check is not None
+    assert found.advice.chosen is not None
+    assert found.check.ending is Ending.DONE, found.check.message
+    assert found.check.plan == found.advice.chosen.plan
+    assert (found.check.verdict_stands, found.exit_code) == (True, 0)
+    screen = checked(found, Look(width=80, colour=False, unicode=True))
+    words = ("Verdict\n", "Checked on this hardware", "The verdict stands: fits", "Kept as ", "calibrated on this card")
+    assert [word for word in words if word not in screen] == []
+    assert len(told) == len(set(told))
+    assert len(list(records.iterdir())) == 1
+    # The next answer for this card takes its interval and its times from the record.
+    assert run(["--model", tiny, "--gpu", "cpu", "--seq-len", "64", "--json"]) == 0
+    advice = json.loads(capsys.readouterr().out)
+    rung = next(rung for rung in advice["rungs"] if rung["plan"]["method"] == "lora")
+    assert rung["memory"]["interval"]["source"].startswith("calibrated on this card")
+    assert "achieved on this card" in rung["step_time"]["seconds_per_step"]["source"]
+
+
+@pytest.mark.parametrize("command", [["calibrate", "--device", "cpu"], pytest.param(["--gpu", "cpu", "--calibrate"], marks=LONG)])
+def test_ctrl_c_leaves_nothing_behind(tiny: str, records: Path, command: list[str]) -> None:
     listened = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from advisor.cli import main; main()"
-    command = [sys.executable, "-c", listened, "calibrate", "-m", tiny, "--device", "cpu", "--seq-len", "32"]
-    parent = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    arguments = [sys.executable, "-c", listened, *command, "-m", tiny, "--seq-len", "32"]
+    parent = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert parent.stderr is not None
     for line in parent.stderr:
         if "load" in line:
@@ -175,6 +200,7 @@ def test_ctrl_c_leaves_nothing_behind(tiny: str, records: Path) -> None:
     shown, complaint = parent.communicate(timeout=60)
     assert parent.returncode == 130
     assert "Interrupted in " in shown
+    assert ("Verdict\n" in shown) == ("--calibrate" in command)
     assert "Traceback" not in shown + complaint
     assert not records.exists()
     assert children

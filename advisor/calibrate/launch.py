@@ -74,7 +74,7 @@ def command(settings: Settings, folder: Path) -> list[str]:
                 f"--accelerate-config {settings.accelerate_config}: there is no such file; `accelerate config` writes one"
             )
         launcher += ["--config_file", str(settings.accelerate_config)]
-    elif settings.device == "cpu" or settings.processes > 1 or not _default_config().is_file():
+    elif settings.device == "cpu" or settings.processes > 1 or not default_config().is_file():
         launcher += ["--num_processes", str(settings.processes), "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
         # torch's launcher, which accelerate starts for several cards alone; on the CPU the environment says so below.
         launcher += ["--multi_gpu"] if settings.processes > 1 else []
@@ -83,7 +83,7 @@ def command(settings: Settings, folder: Path) -> list[str]:
     return [*launcher, "--main_process_port", "0", "--module", settings.worker, str(folder)]
 
 
-def _default_config() -> Path:
+def default_config() -> Path:
     """accelerate 1.15 commands/config/config_args.py, `default_config_file`."""
     home = os.environ.get("HF_HOME") or os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "huggingface")
     return Path(home) / "accelerate" / "default_config.yaml"
@@ -116,8 +116,9 @@ def _follow(process: subprocess.Popen[bytes], folder: Path, time_limit_s: float,
     try:
         while process.poll() is None:
             events = read_events(folder, 0)
-            for event in events[told:]:
-                _tell(event, events, progress)
+            for number, event in enumerate(events[told:], told):
+                if event not in events[:number]:
+                    _tell(event, events, progress)
             told = len(events)
             if any(event.ending not in (None, Ending.DONE) for event in events):
                 # One process of several is out; the others may wait for it for ever.

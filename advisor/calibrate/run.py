@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import time
+from collections.abc import Iterator
 from datetime import datetime, timezone
 from importlib.util import find_spec
 
@@ -12,18 +13,20 @@ from advisor import __version__
 from advisor.calibrate import store
 from advisor.calibrate.fit import rates_of
 from advisor.calibrate.job import Job
-from advisor.calibrate.launch import Outcome, Progress, run
+from advisor.calibrate.launch import Outcome, Progress, default_config, run
 from advisor.calibrate.settings import Settings
 from advisor.errors import AdvisorError, InvalidInputError, MissingExtraError
-from advisor.host import available_bytes, this_cpu
+from advisor.host import CPU_VENDOR, available_bytes, this_cpu
 from advisor.ladder import classify
 from advisor.memory import estimate_memory
 from advisor.speed import step_time
 from advisor.values import Fit, GpuSpec, ModelSpec, Plan
-from advisor.values.calibration import Calibration, CalibrationRun, Ending, Hardware
+from advisor.values.calibration import Calibration, CalibrationRun, Ending, Hardware, Point
 
 MEMORY_SHARE = 0.9
 """Of the machine's free memory that the worker may take, where no limit is given (judgement)."""
+UNSTEADY = 1.5
+"""Slowest over fastest step of a shape, beyond which its times are doubted (judgement: up to 1.15 on an idle machine of two cores)."""
 
 
 def calibrate(model: ModelSpec, plan: Plan, gpu: GpuSpec | None, settings: Settings, progress: Progress) -> CalibrationRun:
@@ -32,30 +35,46 @@ def calibrate(model: ModelSpec, plan: Plan, gpu: GpuSpec | None, settings: Setti
     Whatever becomes of the child process is a result. Raises MissingExtraError where the libraries are missing.
     """
     _need_libraries(plan)
+    settings = _as_planned(settings, plan, gpu)
     began = time.monotonic()
     outcome = run(_job(model, plan, settings), settings, progress)
     progress("")
     seconds = time.monotonic() - began
     held = gpu or _found_card(outcome.hardware)
-    plan = outcome.points[-1].plan.model_copy(update=_own_batch(plan)) if outcome.points else plan
+    ran = outcome.points[-1].plan.model_copy(update=_own_batch(plan)) if outcome.points else plan
+    # Of a plan for one GPU accelerate's configuration says how many there are.
+    fewer = 1 < plan.n_gpus != ran.n_gpus
+    plan = plan if fewer else ran
     predicted = estimate_memory(model, plan, held)
     found = CalibrationRun(
         ending=outcome.ending,
         ended_in=outcome.ended_in,
-        message=outcome.message,
+        message=outcome.message or (f"with {ran.n_gpus} of the plan's {plan.n_gpus} processes" if fewer else ""),
         hint=outcome.hint,
         points=outcome.points,
         seconds=seconds,
         plan=plan,
         predicted=predicted,
+        gpu="" if held is None else held.name,
         usable_bytes=None if held is None else held.usable_bytes,
         fit_before=None if held is None else classify(predicted, held.usable_bytes),
     )
     if outcome.ending is not Ending.DONE or outcome.hardware is None:
         return found
-    record = _record(model, plan, outcome, settings)
-    stored_at = str(store.save(record)) if settings.keep else ""
-    return found.model_copy(update={"calibration": record, "stored_at": stored_at, **_priced_anew(model, plan, held, record)})
+    record = _record(model, ran, outcome, settings)
+    found = found.model_copy(update={"calibration": record, **_priced_anew(model, plan, held, record)})
+    try:
+        return found.model_copy(update={"stored_at": str(store.save(record)) if settings.keep else ""})
+    except AdvisorError as error:
+        return found.model_copy(update={"message": f"no record was written: {error}"})
+
+
+def _as_planned(settings: Settings, plan: Plan, gpu: GpuSpec | None) -> Settings:
+    """Where nobody says otherwise: the processor for a plan on it, and a process for each GPU of the plan."""
+    if gpu is not None and gpu.vendor == CPU_VENDOR:
+        settings = settings.model_copy(update={"device": "cpu"})
+    configured = settings.processes > 1 or settings.accelerate_config is not None or default_config().is_file()
+    return settings if configured else settings.model_copy(update={"processes": plan.n_gpus})
 
 
 def _own_batch(plan: Plan) -> dict[str, object]:
@@ -124,20 +143,32 @@ def _record(model: ModelSpec, plan: Plan, outcome: Outcome, settings: Settings) 
         context_bytes=outcome.libraries_rss_bytes if on_cpu else outcome.context_bytes,
         peak_rss_bytes=outcome.peak_rss_bytes,
         libraries_rss_bytes=outcome.libraries_rss_bytes,
-        notes=outcome.notes,
+        notes=(*outcome.notes, *_unsteady(outcome.points)),
     )
+
+
+def _unsteady(points: tuple[Point, ...]) -> Iterator[str]:
+    """A word where steps of one shape took so differently long that something else must have run."""
+    timings = [point.timing for point in points if point.timing is not None and point.timing.micro_low_s > 0]
+    worst = max((timing.micro_high_s / timing.micro_low_s for timing in timings), default=1.0)
+    if worst > UNSTEADY:
+        yield f"the slowest step of a shape took {worst:.1f} times as long as the fastest: calibrate again when nothing else runs here"
 
 
 def _priced_anew(model: ModelSpec, plan: Plan, held: GpuSpec | None, record: Calibration) -> dict[str, object]:
     """The whole plan once more, on the card that it is held against, with this record alone."""
     if held is None:
         return {}
-    card = held.model_copy(update={"calibrations": (record.of_card,)})
-    if not ran_on(record.hardware, held):
-        # The context and the rates are another machine's; how far the formulas were off is not.
-        card = held.model_copy(update={"calibrations": (record.of_card.model_copy(update={"context_bytes": None, "rates": None}),)})
+    here = ran_on(record.hardware, held)
+    if not here and record.hardware.counts_live_storages:
+        return {}  # tensors alone say nothing of that card's allocator
+    told = record.of_card
+    if not here:
+        # The context and the rates are another card's; how far the formulas were off is not.
+        told = told.model_copy(update={"context_bytes": None, "rates": None, "elsewhere": record.hardware.card})
+    card = held.model_copy(update={"calibrations": (told,)})
     memory = estimate_memory(model, plan, card)
-    proven = record.mode == "preflight" and ran_on(record.hardware, held)
+    proven = record.mode == "preflight" and here
     return {
         "calibrated": memory,
         "step_time": step_time(model, plan, card),

@@ -61,11 +61,13 @@ def _end_at_limit(log: Log, held_bytes: int, limit_bytes: int) -> None:
 
 
 def _ending_of(error: Exception, job: Job) -> Event:
+    from accelerate import PartialState
+
     from advisor.calibrate.training import is_out_of_memory
 
     text = " ".join(str(error).split())[:FIRST_LINE_CHARACTERS]
     if is_out_of_memory(error):
-        if job.on_cpu and job.memory_limit_bytes is not None:
+        if PartialState().device.type == "cpu" and job.memory_limit_bytes is not None:
             message = f"the process may take {format_size(job.memory_limit_bytes)}, and more was asked for"
             return Event(ending=Ending.MEMORY_LIMIT, message=message, hint="give more with --memory-limit, or run a smaller batch")
         return Event(ending=Ending.OUT_OF_MEMORY, message=text, hint="run a smaller batch or a shorter sequence")
@@ -97,7 +99,7 @@ def _run(job: Job, log: Log) -> None:
     )
     if not training.dtype_supported(plan, backend):
         raise AdvisorError(f"{hardware.card} has no bf16: give --precision fp16 or fp32")
-    chosen = _shapes(job, plan, _free_bytes(accelerator, backend, job), gpu)
+    chosen = _shapes(job, plan, _free_bytes(accelerator, backend, job), gpu, backend.name == "cpu")
     log.write(Event(hardware=hardware, versions=compat.versions(), shapes=len(chosen), rss_bytes=limits.rss_bytes()))
     bench = measure.Bench(accelerator, backend, gpu, job.model, log, job.timed_s)
     points = []
@@ -153,12 +155,12 @@ def _free_bytes(accelerator: Any, backend: Any, job: Job) -> int:
     return int(seen.min())
 
 
-def _shapes(job: Job, plan: Plan, free_bytes: int, gpu: GpuSpec | None) -> tuple[cuts.Cut, ...]:
+def _shapes(job: Job, plan: Plan, free_bytes: int, gpu: GpuSpec | None, on_cpu: bool) -> tuple[cuts.Cut, ...]:
     if job.preflight:
         return cuts.whole(job.model, plan)
     if job.layers is not None:
         return (cuts.Cut(job.layers, cuts.first_layers(job.model, job.layers), plan),)
-    return cuts.choose(job.model, plan, free_bytes, gpu, job.on_cpu)
+    return cuts.choose(job.model, plan, free_bytes, gpu, on_cpu)
 
 
 def _profile(card: str) -> GpuSpec | None:

@@ -51,13 +51,14 @@ def _resting_margin(memory: MemoryBreakdown, residuals: list[Residual]) -> int:
 def _interval(moving: list[Residual], margin_bytes: int, like: tuple[CardCalibration, ...]) -> Interval:
     low, high = min((entry.low_share for entry in moving), default=0.0), max((entry.high_share for entry in moving), default=0.0)
     first = like[0]
+    where = first.elsewhere or "this card"
     shapes = sum(entry.shapes for entry in like)
     return Interval(
         low_share=min(max(-low, 0.0) + OTHER_SHAPES_SHARE, 1.0),
         high_share=max(high, 0.0) + OTHER_SHAPES_SHARE,
         context_bytes=margin_bytes,
         source=(
-            f"calibrated on this card on {first.created_at[:10]}: {shapes} shapes of {first.model} ran, and what moves lay "
+            f"calibrated on {where} on {first.created_at[:10]}: {shapes} shapes of {first.model} ran, and what moves lay "
             f"{low:+.1%} to {high:+.1%} from the prediction; {OTHER_SHAPES_SHARE:.0%} is added for other shapes"
         ),
     )

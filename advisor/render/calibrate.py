@@ -36,10 +36,8 @@ def calibration_run(found: CalibrationRun, look: Look) -> str:
 
 def checked(found: CheckedAdvice, look: Look) -> str:
     """The answer's own screen, and the check under it."""
-    screen = advice(found.advice, look)
-    return (
-        screen if found.check is None else screen + page.draw([*page.heading("Checked on this hardware"), *_run(found.check, look)], look)
-    )
+    check = page.paragraph(f"Not checked: {found.problem}", look, "bold yellow") if found.check is None else _run(found.check, look)
+    return advice(found.advice, look) + page.draw([*page.heading("Checked on this hardware"), *check], look)
 
 
 def record(calibration: Calibration, look: Look) -> str:
@@ -80,6 +78,10 @@ def _run(found: CalibrationRun, look: Look) -> Iterator[Line]:
         yield from _rates(found.calibration, look)
         yield from _follows(found, look)
         yield from _notes(found.calibration, look)
+    if found.calibration is not None and found.stored_at:
+        kept = f"Kept as {found.calibration.id}: later answers for {found.calibration.hardware.card} use it, --no-calibration ignores it."
+        yield BLANK
+        yield from page.paragraph(kept, look, "dim")
 
 
 def _ending(found: CalibrationRun) -> str:
@@ -181,6 +183,7 @@ def _times(point: Point) -> tuple[Cell, ...]:
 
 def _follows(found: CalibrationRun, look: Look) -> Iterator[Line]:
     if found.calibrated is None:
+        yield from _elsewhere(found, look)
         return
     yield from page.heading("What follows for the whole plan")
     rows = []
@@ -198,6 +201,20 @@ def _follows(found: CalibrationRun, look: Look) -> Iterator[Line]:
         style = f"bold {words.FIT_STYLES[found.fit_after]}"
         yield BLANK
         yield from page.paragraph(f"{stands}: fits {words.size(found.usable_bytes)}: {words.FIT_WORDS[found.fit_after]}", look, style)
+
+
+def _elsewhere(found: CalibrationRun, look: Look) -> Iterator[Line]:
+    """What a run that cannot speak for the card leaves: the formulas' error, and the verdict as it was."""
+    if found.calibration is None or found.fit_before is None or found.usable_bytes is None:
+        return
+    worst = max(abs(_error(entry)) for point in found.points for entry in point.phases)
+    said = (
+        f"It ran on {found.calibration.hardware.card}, and the verdict is about {found.gpu}. The tensors lay within "
+        f"{words.percent(worst)} of the prediction; the context, the allocator and the times of the {found.gpu} were not measured. "
+        f"As predicted before: fits {words.size(found.usable_bytes)}: {words.FIT_WORDS[found.fit_before]}"
+    )
+    yield BLANK
+    yield from page.paragraph(said, look, f"bold {words.FIT_STYLES[found.fit_before]}")
 
 
 def _notes(calibration: Calibration, look: Look) -> Iterator[Line]:

@@ -33,8 +33,12 @@ def step_time(model: ModelSpec, plan: Plan, gpu: GpuSpec, dataset_tokens: int | 
 
 
 def _measured(model: ModelSpec, plan: Plan, gpu: GpuSpec) -> Range | None:
-    """Seconds at the rates that a calibration on this card achieved with such a plan, the newest first."""
-    known = next((entry for entry in gpu.calibrations_of(model.model_type, plan.kind) if entry.rates is not None), None)
+    """Seconds at the rates that a calibration on this card achieved with this model and such a plan, the newest first.
+
+    Another model's layers are of another size, and a small matrix product is far from the speed of a large one.
+    """
+    like = gpu.calibrations_of(model.model_type, plan.kind)
+    known = next((entry for entry in like if entry.model == model.id and entry.rates is not None), None)
     if known is None or known.rates is None:
         return None
     seconds, margin = step_seconds(model, plan, known.rates), 1 + max(MARGIN_SHARE, known.rates.error_share)

@@ -35,7 +35,7 @@ def term_of(born: Birth, layer_path: str) -> Term:
     body = layer_path.rpartition(".")[0]
     if born.phase is Phase.OPTIMIZER_STEP or born.phase is Phase.LOAD:
         return Term.TEMPORARIES
-    if not (module == body or module.startswith(body + ".")) and (module or not in_backward):
+    if not (module == body or module.startswith(body + ".")):
         return Term.LOGITS
     if not in_backward and (born.died_phase is None or born.died_in.startswith(BACKWARD_MARK) or born.died_phase is not Phase.FORWARD):
         return Term.ACTIVATIONS

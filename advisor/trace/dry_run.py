@@ -14,7 +14,7 @@ import torch
 from advisor.errors import UnsupportedError
 from advisor.memory.calibrated import narrowed
 from advisor.memory.chance import with_chance
-from advisor.memory.runtime import HANDLES, context_of, has_flash, has_tier, interval_of, workspace_bytes
+from advisor.memory.runtime import HANDLES, context_of, has_caching_allocator, has_flash, has_tier, interval_of, workspace_bytes
 from advisor.trace import breakdown, compat, meta_model, optimizers, step
 from advisor.trace.allocator import DEFAULT_CONFIG, AllocatorConfig
 from advisor.trace.attention import pinned
@@ -170,11 +170,12 @@ def summarise(
     stream: Stream, layer_path: str, plan: Plan, gpu: GpuSpec | None = None, allocator: AllocatorConfig = DEFAULT_CONFIG
 ) -> Trace:
     layout = lay_out(stream, allocator)
+    slack_bytes = max(0, layout.peak_reserved_bytes - layout.top.allocated_bytes) if has_caching_allocator(gpu) else 0
     memory = MemoryBreakdown(
         source="trace",
         versions=compat.versions(),
         phases=tuple(breakdown.phase_bytes(stream, layout, layout.peaks[phase], layer_path) for phase in Phase if phase in layout.peaks),
-        reserved_slack_bytes=max(0, layout.peak_reserved_bytes - layout.top.allocated_bytes),
+        reserved_slack_bytes=slack_bytes,
         context_bytes=context_of(gpu.compute_capability if gpu else None).context_bytes,
         interval=interval_of(TIER if has_tier(TIER) else "estimate", plan, gpu),
     )

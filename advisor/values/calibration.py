@@ -167,10 +167,8 @@ class Calibration(Computed):
     @computed_field  # type: ignore[prop-decorator]
     @property
     def residuals(self) -> tuple[Residual, ...]:
-        """How far measured lay from the closed form over the points: each resting term, and what moves as one.
-
-        What moves is not split: the two sides name a buffer of the head now a logit and now a temporary.
-        """
+        """How far measured lay from the closed form over the points: each resting term, and what moves as one (the two sides do not name
+        every small buffer alike)."""
         return tuple(_residuals(self.points, traced=False))
 
     @computed_field  # type: ignore[prop-decorator]
@@ -261,6 +259,8 @@ class CalibrationRun(Computed):
     """The whole plan again, its interval from what was measured."""
     step_time: StepTime | None = None
     """One optimizer step of the whole plan at the achieved rates."""
+    gpu: str = ""
+    """Card that the plan is held against; empty where none was named and none was found."""
     usable_bytes: Bytes | None = None
     """What the plan is held against; None where no card was named and none was found."""
     fit_before: Fit | None = None
@@ -269,7 +269,7 @@ class CalibrationRun(Computed):
     @computed_field  # type: ignore[prop-decorator]
     @property
     def verdict_stands(self) -> bool | None:
-        """None where there is nothing to hold it against."""
+        """None where there is nothing to hold it against, or where the run says nothing of that card."""
         return None if self.fit_before is None or self.fit_after is None else self.fit_before is self.fit_after
 
     @computed_field  # type: ignore[prop-decorator]
@@ -282,7 +282,7 @@ class CalibrationRun(Computed):
             return 1
         if self.ending is not Ending.DONE:
             return 3
-        return {None: 0, Fit.FITS: 0, Fit.DOES_NOT_FIT: 1, Fit.UNCERTAIN: 3}[self.fit_after]
+        return {None: 0, Fit.FITS: 0, Fit.DOES_NOT_FIT: 1, Fit.UNCERTAIN: 3}[self.fit_after or self.fit_before]
 
 
 class CheckedAdvice(Value):
@@ -290,9 +290,10 @@ class CheckedAdvice(Value):
 
     advice: Advice
     check: CalibrationRun | None
-    """None where nothing fits, so that there is nothing to run."""
+    problem: str = ""
+    """Why there is no check: nothing fits, or nothing can be run here."""
 
     @property
     def exit_code(self) -> int:
-        """The check's, where there was one."""
-        return self.advice.exit_code if self.check is None else self.check.exit_code
+        """The check's; without one 1 where nothing fits, else 3."""
+        return (self.advice.exit_code or 3) if self.check is None else self.check.exit_code

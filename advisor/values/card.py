@@ -58,6 +58,8 @@ class CardCalibration(Value):
     plan_kind: str
     """`Plan.kind` of what was run: residuals speak for plans of that kind."""
     shapes: Positive
+    elsewhere: str = ""
+    """Another card that it ran on; empty for this one."""
     versions: dict[str, str]
     residuals: tuple[Residual, ...]
     traced_residuals: tuple[Residual, ...]
