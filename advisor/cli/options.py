@@ -54,6 +54,7 @@ TEXT_OPTIONS: dict[str, tuple[str, str]] = {
 }
 SWITCHES: dict[str, str] = {
     "checkpointing": "Recompute activations in the backward pass.",
+    "padding": "Batches hold padding, so that attention gets a mask.",
     "double_quant": "Quantise the quantisation constants too.",
     "kbit_prepare": "Call peft's prepare_model_for_kbit_training.",
 }

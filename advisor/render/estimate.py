@@ -10,7 +10,7 @@ from advisor.render import page, words
 from advisor.render.page import BLANK, Cell, Column, Line, Look, Span
 from advisor.render.traced import side_by_side
 from advisor.units import gib
-from advisor.values import MemoryBreakdown, PhaseBytes, Term
+from advisor.values import Fit, MemoryBreakdown, PhaseBytes, Term
 
 if TYPE_CHECKING:
     from advisor.trace.breakdown import Holder
@@ -50,7 +50,8 @@ def _lines(priced: Priced, look: Look) -> Iterator[Line]:
     if priced.fit is not None and gpu is not None:
         yield BLANK
         style = f"bold {words.FIT_STYLES[priced.fit]}"
-        likely = f" (at least {words.percent(memory.fit_probability, 0)} likely)" if memory.fit_probability else ""
+        known = memory.fit_probability if priced.fit is not Fit.DOES_NOT_FIT else None
+        likely = f" (at least {words.percent(known, 0)} likely)" if known else ""
         yield from page.paragraph(f"Fits {words.size(gpu.usable_bytes)}: {words.FIT_WORDS[priced.fit]}{likely}", look, style)
     yield BLANK
     yield from page.entries(_provenance(memory), look, "dim")

@@ -68,7 +68,8 @@ def plan(plan: Plan) -> str:
     base = f"{plan.base_dtype.value}{f' under {plan.autocast_dtype.value} autocast' if plan.autocast else ''}"
     if plan.quantization is not None:
         base = f"{plan.quantization.value}{' double-quantised' if plan.double_quant else ''} base, rest {base}"
-    batch = f"{plan.micro_batch_size} × {plan.seq_len_tokens:,} tokens, {plan.grad_accum_steps} accumulated"
+    tokens = f"{plan.seq_len_tokens:,} tokens{' with padding' if plan.padding else ''}"
+    batch = f"{plan.micro_batch_size} × {tokens}, {plan.grad_accum_steps} accumulated"
     checkpointing = f"checkpointing {'on' if plan.gradient_checkpointing else 'off'}"
     cards = f"{plan.n_gpus} cards ({plan.sharding.value}); " if plan.n_gpus > 1 else ""
     return (

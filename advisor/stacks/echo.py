@@ -64,7 +64,7 @@ def _batch(model: ModelSpec, request: Request) -> Iterator[str]:
     if request.grad_accum is None:
         yield f"accumulation {accumulation} ({micro_batch * accumulation * n_gpus} sequences per step)"
     if request.seq_len is None:
-        yield f"sequences of {first_seq_len(model):,} tokens without padding"
+        yield f"sequences of {first_seq_len(model):,} tokens{'' if request.padding else ' without padding'}"
 
 
 def _checkpointing(request: Request, stack: StackDefaults) -> Iterator[str]:

@@ -74,6 +74,7 @@ def default_plan(method: Method, model: ModelSpec, gpu: GpuSpec | None, request:
                 request.checkpointing, (stack.quantized_checkpointing if quantization else stack.checkpointing).value
             ),
             attention=request.attention or first_attention(model),
+            padding=_given(request.padding, False),
             kv_cache_in_outputs=stack.kv_cache_in_outputs.value,
             loss=request.loss or stack.loss.value,
             stack=stack.stack,

@@ -55,6 +55,7 @@ class Request(Value):
     double_quant: bool | None = None
     kbit_prepare: bool | None = None
     checkpointing: bool | None = None
+    padding: bool | None = None
     attention: Attention | None = None
     loss: Loss | None = None
     stack: Stack | None = None
