@@ -8,9 +8,10 @@ import pytest
 from pydantic import ValidationError
 
 from advisor import profiles
-from advisor.accuracy import Measurement, Metric, measurements, plan_of
+from advisor.accuracy import MeasuredPlan, Measurement, Metric, closed_form, measurements, plan_of, recorded_dry_run, recorded_in
 from advisor.devices import load_gpu
 from advisor.errors import UnsupportedError
+from advisor.hub import load_model
 from advisor.units import MIB
 from advisor.values import Attention, DType, Loss, Method, Optimizer, Plan, Quantization, Stack
 
@@ -131,7 +132,7 @@ def test_every_row_has_a_source_and_a_reason_or_a_plan(row):
     if row.scored:
         lengths = {reading.seq_len_tokens for reading in row.readings} or {None}
         plans = [plan_of(row, length) for length in lengths]
-        assert all(plan.n_gpus == 1 and plan.method.value == row.settings.method for plan in plans)
+        assert all(plan.n_gpus == 1 and (row.peft_config or plan.method.value == row.settings.method) for plan in plans)
         assert row.card is not None
 
 
@@ -140,7 +141,7 @@ def test_what_is_scored():
     counts = Counter((row.source.removeprefix("github.com/"), row.kind, row.grade) for row in SCORED)
     assert counts == {
         ("DaoyuanLi2816/can-i-finetune-this", "run", "A"): 4,
-        ("huggingface/peft", "run", "A"): 10,
+        ("huggingface/peft", "run", "A"): 12,
         ("Anassbzdd/fitcheck", "run", "A"): 26,
         ("Anassbzdd/fitcheck", "run", "B"): 3,
         ("foundation-model-stack/fms-acceleration", "run", "A"): 8,
@@ -185,8 +186,17 @@ def test_a_row_that_leaves_something_out_names_it():
     silent = row.model_copy(update={"settings": row.settings.model_copy(update={"attention": None, "alpha": None})})
     with pytest.raises(UnsupportedError, match="attention, alpha not stated"):
         plan_of(silent)
-    with pytest.raises(UnsupportedError, match="not one of the priced methods"):
-        plan_of(BY_ID["peft-metamathqa-ia3--llama-3.2-3B-default-2026-01-10"], 683)
+    unknown = row.model_copy(update={"settings": row.settings.model_copy(update={"method": "lomo"})})
+    with pytest.raises(UnsupportedError, match="lomo is not one of the priced methods"):
+        plan_of(unknown)
+
+
+def test_an_adapter_that_no_plan_says_is_for_the_dry_run_alone():
+    row = BY_ID["peft-metamathqa-ia3--llama-3.2-3B-default-2026-01-10"]
+    ran = MeasuredPlan(row, load_model(row.model), plan_of(row, 683), load_gpu(row.card))
+    with pytest.raises(UnsupportedError, match="IA3 is not one of the priced methods"):
+        closed_form(ran)
+    assert recorded_dry_run(recorded_in(), ran).peak_reserved_bytes == pytest.approx(row.readings[0].bytes, rel=0.05)
 
 
 @pytest.mark.parametrize(

@@ -132,6 +132,8 @@ class Measurement(Value):
     scored: bool
     reason: str = ""
     """Why it is not scored."""
+    peft_config: dict[str, Any] = {}
+    """The adapter of a method that is not priced, as its adapter_config.json says it: the dry run alone can run it."""
     loop: Loop = Loop()
     apart: str = ""
     """Priced, but listed apart: the known reason why it differs from the plan (older library versions, a cast that Plan cannot say)."""
@@ -214,7 +216,7 @@ def plan_of(row: Measurement, seq_len_tokens: int | None = None) -> Plan:
     stated = row.settings
     length = seq_len_tokens or stated.seq_len_tokens
     method = _method(row)
-    needed = _ALWAYS + (_ADAPTER if method.has_adapter else ()) + (_QUANTIZED if method.is_quantized else ())
+    needed = _ALWAYS + (_ADAPTER if method.has_adapter and not row.peft_config else ()) + (_QUANTIZED if method.is_quantized else ())
     missing = [name for name in needed if getattr(stated, name) is None]
     missing += ["seq_len_tokens"] if length is None else []
     missing += ["autocast_dtype"] if stated.autocast and stated.autocast_dtype is None else []
@@ -229,6 +231,8 @@ def plan_of(row: Measurement, seq_len_tokens: int | None = None) -> Plan:
 
 
 def _method(row: Measurement) -> Method:
+    if row.peft_config:
+        return Method.QLORA if row.settings.quantization else Method.LORA  # what else there is to its plan
     try:
         return Method(row.settings.method)
     except ValueError:

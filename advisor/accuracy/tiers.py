@@ -16,7 +16,7 @@ from advisor.errors import UnsupportedError
 from advisor.json_files import read_json
 from advisor.memory import estimate_memory
 from advisor.memory.runtime import context_of, interval_of
-from advisor.trace import trace
+from advisor.trace import peft_config_of, trace
 from advisor.values import GpuSpec, MemoryBreakdown, ModelSpec, PhaseBytes, Plan, Sharding, Value
 
 CLOSED_FORM = "estimate"
@@ -44,6 +44,9 @@ class Traced(Value):
 
 
 def closed_form(ran: MeasuredPlan) -> MemoryBreakdown:
+    """Raises UnsupportedError for an adapter that no plan says."""
+    if ran.row.peft_config:
+        raise UnsupportedError(f"{ran.row.id}: {ran.row.peft_config['peft_type']} is not one of the priced methods")
     return estimate_memory(ran.model, ran.plan, ran.gpu)
 
 
@@ -60,6 +63,7 @@ def dry_run(ran: MeasuredPlan, progress: Callable[[str], None] = lambda _: None)
         ran.model,
         ran.plan,
         progress=progress,
+        peft_config=peft_config_of(ran.row.peft_config, ran.row.id) if ran.row.peft_config else None,
         gpu=ran.gpu,
         steps=loop.steps,
         lengths=lengths if len(lengths) > 1 else (),

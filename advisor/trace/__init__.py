@@ -74,6 +74,14 @@ def read_peft_config(path: str | Path, plan: Plan, options: Mapping[str, object]
         return adapters.read_peft_config(path)
 
 
+def peft_config_of(content: Mapping[str, object], where: str) -> Any:
+    """The peft config that an `adapter_config.json` with that content stands for; `where` names it in the error."""
+    with _quiet():
+        from advisor.trace import adapters
+
+        return adapters.peft_config_of(content, where)
+
+
 def timeline(traced: Trace, **options: Any) -> list[TimelineRow]:
     """Events of a trace one by one. Options are those of `dry_run.timeline`."""
     from advisor.trace import dry_run

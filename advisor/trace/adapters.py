@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,6 @@ FILE_NAME = "adapter_config.json"
 
 def read_peft_config(path: str | Path) -> Any:
     """The peft config of an `adapter_config.json`, or of the directory that holds it."""
-    import peft
-
     place = Path(path)
     place = place / FILE_NAME if place.is_dir() else place
     try:
@@ -23,8 +22,14 @@ def read_peft_config(path: str | Path) -> Any:
         raise InvalidInputError(f"peft config: {place} cannot be read as JSON ({error})") from error
     if not isinstance(content, dict) or "peft_type" not in content:
         raise InvalidInputError(f"peft config: {place} has no peft_type")
-    content["inference_mode"] = False
+    return peft_config_of(content, str(place))
+
+
+def peft_config_of(content: Mapping[str, Any], where: str) -> Any:
+    """The peft config that an `adapter_config.json` with that content stands for; `where` names it in the error."""
+    import peft
+
     try:
-        return peft.PeftConfig.from_peft_type(**content)
+        return peft.PeftConfig.from_peft_type(**{**content, "inference_mode": False})
     except (KeyError, TypeError, ValueError) as error:
-        raise InvalidInputError(f"peft config: peft {peft.__version__} does not take {place} ({error})") from error
+        raise InvalidInputError(f"peft config: peft {peft.__version__} does not take {where} ({error})") from error
