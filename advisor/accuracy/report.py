@@ -226,7 +226,7 @@ def _compare(row: Measurement, model: ModelSpec, gpu: GpuSpec, estimator: Estima
             group=row.group,
             grade=row.grade,
             model=row.model,
-            method=plan.method.value,
+            method=row.peft_config.get("peft_type", plan.method.value).lower(),
             gpu=row.gpu,
             metric=reading.metric,
             what=reading.what,

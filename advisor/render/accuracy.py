@@ -55,6 +55,10 @@ def _named(report: AccuracyReport) -> list[tuple[str, Summary]]:
     return [(_tier(report), row) for row in report.summaries]
 
 
+def _named_with_apart(report: AccuracyReport) -> list[tuple[str, Summary]]:
+    return [(_tier(report), row) for row in report.summaries_with_apart if row not in report.summaries]
+
+
 def _summary_cells(named: tuple[str, Summary]) -> tuple[str, ...]:
     tier, row = named
     median = words.percent(row.median_absolute_error, 2 if row.median_absolute_error < _SMALL else 1)
@@ -65,6 +69,10 @@ def _summary_cells(named: tuple[str, Summary]) -> tuple[str, ...]:
 def _lines(reports: Sequence[AccuracyReport], look: Look) -> Iterator[Line]:
     yield from page.heading("Errors on measured runs (like with like)")
     yield from page.table(_SUMMARY, [_summary_cells(named) for report in reports for named in _named(report)], look)
+    changed = [named for report in reports for named in _named_with_apart(report)]
+    if changed:
+        yield from page.heading("What changes with the runs that are listed apart")
+        yield from page.table(_SUMMARY, map(_summary_cells, changed), look)
     yield BLANK
     yield from page.bullets([sentence for report in reports for sentence in _sentences(report)], look)
     yield BLANK
