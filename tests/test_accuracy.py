@@ -282,7 +282,7 @@ def test_a_dry_run_takes_the_loop_from_the_row(monkeypatch):
     monkeypatch.setattr(
         "advisor.accuracy.tiers.trace", lambda model, plan, **options: asked.append(options) or SimpleNamespace(breakdown=0)
     )
-    loop = {"lengths_tokens": (100, 200, 300), "empty_cache_every_steps": 1, "keeps_outputs": False, "clips": True}
+    loop = {"lengths_tokens": (100, 200, 300), "empty_cache_every_steps": 1, "keep_outputs": False, "clips": True}
     row = run("a", ("reserved", GB, 200), loop=loop)
     dry_run(MeasuredPlan(row, resolve("m"), plan_of(row, 200), load_gpu("T4")))
     (options,) = asked

@@ -51,7 +51,7 @@ class Reading(Value):
 
 
 class Loop(Value):
-    """What a run did that its plan does not say, and a dry run can do too."""
+    """What a run did that its plan does not say, and a dry run can do too, in the words of its settings (`advisor.trace.dry_run`)."""
 
     steps: int = 2
     """Optimizer steps, the first included; later ones than the third change nothing."""
@@ -65,7 +65,7 @@ class Loop(Value):
     """A plain loop clips its gradients by their norm."""
     torch_has_flash: bool = True
     """torch was built with its flash kernel."""
-    keeps_outputs: bool = True
+    keep_outputs: bool = True
     """A plain loop's outputs live until the next step has made its own; False where a step is a function of its own."""
 
 

@@ -65,13 +65,8 @@ def dry_run(ran: MeasuredPlan, progress: Callable[[str], None] = lambda _: None)
         progress=progress,
         peft_config=peft_config_of(ran.row.peft_config, ran.row.id) if ran.row.peft_config else None,
         gpu=ran.gpu,
-        steps=loop.steps,
         lengths=lengths if len(lengths) > 1 else (),
-        empty_cache_every_steps=loop.empty_cache_every_steps,
-        zero_grad_first=loop.zero_grad_first,
-        clips=loop.clips,
-        keep_outputs=loop.keeps_outputs,
-        torch_has_flash=loop.torch_has_flash,
+        **loop.model_dump(exclude={"lengths_tokens"}),
     ).breakdown
 
 
