@@ -115,7 +115,8 @@ def _error(item: Comparison | None) -> Cell:
 
 
 def _sentences(report: AccuracyReport) -> Iterator[str]:
-    yield f"{_tier(report)}: {_boundary_sentence(report.boundaries)}"
+    if report.boundaries:
+        yield f"{_tier(report)}: {' '.join(_boundary_sentences(report.boundaries))}"
     if report.intervals is not None:
         shares = report.intervals
         yield (
@@ -124,14 +125,15 @@ def _sentences(report: AccuracyReport) -> Iterator[str]:
         )
 
 
-def _boundary_sentence(checks: Sequence[BoundaryCheck]) -> str:
+def _boundary_sentences(checks: Sequence[BoundaryCheck]) -> Iterator[str]:
     completed = [check for check in checks if check.measured_fits]
     failed = [check for check in checks if not check.measured_fits]
-    return (
-        f"{len(completed)} runs completed: {_count(completed, Fit.FITS)} were called a fit, {_count(completed, Fit.UNCERTAIN)} unsure, "
-        f"{_count(completed, Fit.DOES_NOT_FIT)} too large. {len(failed)} ran out of memory: {_count(failed, Fit.DOES_NOT_FIT)} were called "
-        f"too large, {_count(failed, Fit.UNCERTAIN)} unsure, {_count(failed, Fit.FITS)} a fit."
-    )
+    if completed:
+        fit, unsure, too_large = (_count(completed, fit) for fit in (Fit.FITS, Fit.UNCERTAIN, Fit.DOES_NOT_FIT))
+        yield f"{len(completed)} runs completed: {fit} were called a fit, {unsure} unsure, {too_large} too large."
+    if failed:
+        too_large, unsure, fit = (_count(failed, fit) for fit in (Fit.DOES_NOT_FIT, Fit.UNCERTAIN, Fit.FITS))
+        yield f"{len(failed)} ran out of memory: {too_large} were called too large, {unsure} unsure, {fit} a fit."
 
 
 def _count(checks: Sequence[BoundaryCheck], fit: Fit) -> int:
