@@ -167,7 +167,7 @@ def test_a_memory_limit_ends_the_child_alone(tiny: str) -> None:
 
 def test_the_verdict_is_checked(tiny: str, records: Path, capsys: pytest.CaptureFixture[str]) -> None:
     told: list[str] = []
-    found = api.advise_and_check(tiny, "cpu", told.append, timed_s=0.05, **BATCH)
+    found = api.advise_and_check(tiny, "cpu", told.append, timed_s=0.05, layers=2, **BATCH)
     assert found.check is not None
     assert found.advice.chosen is not None
     assert found.check.ending is Ending.DONE, found.check.message
