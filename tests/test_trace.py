@@ -15,8 +15,10 @@ pytest.importorskip("bitsandbytes")
 
 from advisor import api
 from advisor.cli.run import run
+from advisor.devices import load_gpu
 from advisor.errors import InvalidInputError, UnsupportedError
 from advisor.hub import load_model
+from advisor.memory import estimate_memory
 from advisor.trace import timeline, trace
 from advisor.trace.adapters import read_peft_config
 from advisor.trace.cut import find_cut
@@ -374,3 +376,17 @@ def test_the_card_counts() -> None:
         for gpu in ("h100", "a100")
     }
     assert workspaces == {"h100": 2 * 32 * 2**20, "a100": 2 * 8_519_680}
+
+
+@pytest.mark.parametrize("attention", [Attention.SDPA, Attention.MEM_EFFICIENT])
+def test_without_a_flash_kernel_grouped_heads_fall_to_the_math_kernel(attention: Attention) -> None:
+    """A T4 has none (compute capability 7.5), an L4 has; both tiers know."""
+    model = load_model("meta-llama/Llama-3.2-1B")
+    asked = plan(base_dtype="fp16", attention=attention, gradient_checkpointing=False, seq_len_tokens=512, micro_batch_size=1)
+    turing, ada = load_gpu("T4"), load_gpu("L4")
+    priced = [estimate_memory(model, asked, card).peak_allocated_bytes for card in (turing, ada)]
+    traced = [trace(model, asked, gpu=card).breakdown.peak_allocated_bytes for card in (turing, ada)]
+    assert priced == pytest.approx(traced, rel=0.01)
+    scores_bytes = 32 * 512 * 512 * 4
+    grown = traced[0] - traced[1]
+    assert grown > 16 * scores_bytes if attention is Attention.SDPA else grown == 0  # each of the layers keeps its own

@@ -23,7 +23,7 @@ Rule = Callable[[Checked], Iterable[Finding]]
 
 _OF_THE_LADDER = (
     rules_memory.kbit_upcast,
-    rules_memory.attention_in_fp32,
+    rules_memory.attention_by_math,
     rules_memory.experts_in_16_bit,
     rules_memory.interval_wide,
     rules_memory.estimate_notes,

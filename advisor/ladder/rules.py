@@ -15,7 +15,7 @@ RULES: tuple[Rule, ...] = (
     rules_memory.fits_tightly,
     rules_memory.rank_no_cure,
     rules_memory.kbit_upcast,
-    rules_memory.attention_in_fp32,
+    rules_memory.attention_by_math,
     rules_memory.quantized_not_smaller,
     rules_memory.experts_in_16_bit,
     rules_memory.full_on_one_card,

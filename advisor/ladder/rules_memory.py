@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from advisor.ladder.fit import price
 from advisor.ladder.knowledge import threshold
 from advisor.ladder.situation import Situation
+from advisor.memory.runtime import has_flash
 from advisor.stacks import stacked_targets
 from advisor.units import format_count, format_size
 from advisor.values import Attention, Finding, Fit, Level, Method
@@ -92,19 +93,26 @@ def kbit_upcast(s: Situation) -> Iterator[Finding]:
     )
 
 
-def attention_in_fp32(s: Situation) -> Iterator[Finding]:
-    """Lifted embeddings make queries fp32, for which SDPA has no fused kernel when they are grouped (torch before 2.14)."""
+def attention_by_math(s: Situation) -> Iterator[Finding]:
+    """Grouped queries for which SDPA has no fused kernel: on cards without flash, or made fp32 by lifted embeddings (torch before 2.14)."""
     plan, heads = s.focus.plan, s.case.model.blocks[0].attention
-    lifted = plan.kbit_prepare and plan.quantization is not None and not plan.autocast and not plan.padding
-    if not lifted or plan.attention is not Attention.SDPA or heads.kv_heads == heads.heads or not heads.sdpa:
+    if plan.attention is not Attention.SDPA or plan.padding or heads.kv_heads == heads.heads or not heads.sdpa:
+        return
+    if not has_flash(s.case.gpu):
+        cause = "this card has no flash kernel (that takes compute capability 8.0): grouped heads"
+        hint = "from torch 2.14 on the mem-efficient kernel takes grouped heads"
+    elif plan.kbit_prepare and plan.quantization is not None and not plan.autocast:
+        cause = "fp32 queries of grouped heads"
+        hint = "--attention flash computes in 16 bit (needs flash-attn); --no-kbit-prepare keeps the hidden states in 16 bit"
+    else:
         return
     scores_bytes = plan.micro_batch_size * heads.heads * plan.seq_len_tokens**2 * FP32_BYTES
     yield Finding(
-        id="fp32-attention",
+        id="math-attention",
         level=Level.WARNING,
-        message=f"fp32 queries of grouped heads fall to torch's math kernel: each of its score matrices takes {format_size(scores_bytes)}, "
+        message=f"{cause} fall to torch's math kernel: each of its score matrices takes {format_size(scores_bytes)}, "
         "four times that at twice the sequence",
-        hint="--attention flash computes in 16 bit (needs flash-attn); --no-kbit-prepare keeps the hidden states in 16 bit",
+        hint=hint,
         numbers={"score_matrix_bytes": scores_bytes},
     )
 
