@@ -43,7 +43,9 @@ class Comparison(Computed):
     versions: dict[str, str] = {}
     """Library versions that the prediction speaks for."""
     apart: str = ""
-    """Why it differs from the plan that was priced, where that is known."""
+    """Why it differs from the prediction, where that is known."""
+    of_the_plan: bool = True
+    """The run is of the plan that was priced: a scatter that is no error of the prediction still belongs into its interval."""
 
     @computed_field  # type: ignore[prop-decorator]
     @property
@@ -151,7 +153,7 @@ def accuracy(estimator: Estimator, tier: str, resolve: Resolver | None = None, r
             not_scored.append(NotScored(id=row.id, source=row.source, reason=str(error)))
     together = [item for item in comparisons if not item.apart]
     # reserved memory alone: the context beside it is modelled apart, with a margin of its own
-    residuals = residuals_of(together, (Metric.RESERVED,))
+    residuals = residuals_of(comparisons, (Metric.RESERVED,))
     return AccuracyReport(
         tier=tier,
         comparisons=tuple(comparisons),
@@ -177,11 +179,11 @@ def summarise(comparisons: Sequence[Comparison]) -> tuple[Summary, ...]:
 def residuals_of(comparisons: Iterable[Comparison], metrics: Sequence[Metric] = NEAREST_TO_PROCESS) -> tuple[Residual, ...]:
     """Measured less predicted as a share of what moves, one per run: of the first of `metrics` that the run has, at its longest sequence.
 
-    By default the reading nearest to what a card must hold. Rows listed apart are left out.
+    By default the reading nearest to what a card must hold. Runs of another plan are left out.
     """
     best: dict[str, tuple[tuple[int, int], Comparison]] = {}
     for item in comparisons:
-        if item.apart or item.metric not in metrics:
+        if not item.of_the_plan or item.metric not in metrics:
             continue
         nearness = (metrics.index(item.metric), -item.seq_len_tokens)
         if item.id not in best or nearness < best[item.id][0]:
@@ -238,7 +240,8 @@ def _compare(row: Measurement, model: ModelSpec, gpu: GpuSpec, estimator: Estima
             low_bytes=predicted - int(memory.moving_bytes * memory.interval.low_share),
             high_bytes=predicted + int(memory.moving_bytes * memory.interval.high_share),
             versions=memory.versions,
-            apart=_apart(row, tier, memory),
+            apart=_apart(row, tier, memory) or (reading.dry_run_apart if tier == DRY_RUN else ""),
+            of_the_plan=not _apart(row, tier, memory),
         )
 
 

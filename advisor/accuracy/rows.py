@@ -48,6 +48,9 @@ class Reading(Value):
     """The length it belongs to, where a run mixes lengths."""
     scored: bool = True
     reason: str = ""
+    dry_run_apart: str = ""
+    """Listed apart where the dry run is judged: why a replay cannot tell this number. For the closed form, which replays nothing, such
+    scatter is part of its error."""
 
 
 class Loop(Value):
