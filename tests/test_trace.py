@@ -378,6 +378,7 @@ def test_the_card_counts() -> None:
     assert workspaces == {"h100": 2 * 32 * 2**20, "a100": 2 * 8_519_680}
 
 
+@since("transformers", "4.57")  # older ones expand grouped heads themselves (integrations/sdpa_attention.py)
 @pytest.mark.parametrize("attention", [Attention.SDPA, Attention.MEM_EFFICIENT])
 def test_without_a_flash_kernel_grouped_heads_fall_to_the_math_kernel(attention: Attention) -> None:
     """A T4 has none (compute capability 7.5), an L4 has; both tiers know."""
