@@ -52,10 +52,9 @@ def main() -> None:
     for name in arguments.names or CASES:
         command, imports, aim = CASES[name]
         with tempfile.TemporaryDirectory() as folder:
-            both = ["-m", "advisor", *command], ["-c", imports]
-            pairs = [(seconds(both[0], folder), seconds(both[1], folder)) for _ in range(arguments.runs + 1)][
-                1:
-            ]  # the first fills the caches
+            seconds(["-m", "advisor", *command], folder)  # fills the caches
+            turns = range(arguments.runs)
+            pairs = [(seconds(["-m", "advisor", *command], folder), seconds(["-c", imports], folder)) for _ in turns]
         commands, bare = zip(*pairs, strict=True)
         ratios = sorted(whole / part for whole, part in pairs)
         print(f"advise {' '.join(command)}")

@@ -155,9 +155,11 @@ def read(path: Path) -> list[Traced]:
 
 
 def write(path: Path, rows: list[Traced]) -> None:
-    """One line a row, so that a change is seen as one."""
+    """One line a row, so that a change is seen as one; the file is whole or as it was."""
     lines = ",\n".join(f" {json.dumps(row.model_dump(mode='json'))}" for row in rows)
-    path.write_text(f"[\n{lines}\n]\n")
+    unfinished = path.with_suffix(".unfinished")
+    unfinished.write_text(f"[\n{lines}\n]\n")
+    unfinished.replace(path)
 
 
 if __name__ == "__main__":

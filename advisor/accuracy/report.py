@@ -222,6 +222,7 @@ def _compare(row: Measurement, model: ModelSpec, gpu: GpuSpec, estimator: Estima
             continue
         plan = plan_of(row, reading.seq_len_tokens)
         memory = estimator(MeasuredPlan(row, model, plan, gpu))
+        other_plan = _apart(row, tier, memory)
         predicted = _predicted(memory, reading)
         yield Comparison(
             id=row.id,
@@ -240,8 +241,8 @@ def _compare(row: Measurement, model: ModelSpec, gpu: GpuSpec, estimator: Estima
             low_bytes=predicted - int(memory.moving_bytes * memory.interval.low_share),
             high_bytes=predicted + int(memory.moving_bytes * memory.interval.high_share),
             versions=memory.versions,
-            apart=_apart(row, tier, memory) or (reading.dry_run_apart if tier == DRY_RUN else ""),
-            of_the_plan=not _apart(row, tier, memory),
+            apart=other_plan or (reading.dry_run_apart if tier == DRY_RUN else ""),
+            of_the_plan=not other_plan,
         )
 
 

@@ -57,7 +57,7 @@ class Loop(Value):
     """What a run did that its plan does not say, and a dry run can do too, in the words of its settings (`advisor.trace.dry_run`)."""
 
     steps: int = 2
-    """Optimizer steps, the first included; later ones than the third change nothing."""
+    """Optimizer steps, the first included."""
     lengths_tokens: tuple[int, ...] = ()
     """Lengths that the run mixed, shortest first: what its allocator had seen when the longest came. With one alone, `steps` of it."""
     empty_cache_every_steps: int = 0

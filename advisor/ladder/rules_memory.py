@@ -100,7 +100,7 @@ def attention_by_math(s: Situation) -> Iterator[Finding]:
         return
     if not has_flash(s.case.gpu):
         cause = "this card has no flash kernel (that takes compute capability 8.0): grouped heads"
-        hint = "from torch 2.14 on the mem-efficient kernel takes grouped heads"
+        hint = "torch 2.14 or newer takes grouped heads in its mem-efficient kernel"
     elif plan.kbit_prepare and plan.quantization is not None and not plan.autocast:
         cause = "fp32 queries of grouped heads"
         hint = "--attention flash computes in 16 bit (needs flash-attn); --no-kbit-prepare keeps the hidden states in 16 bit"

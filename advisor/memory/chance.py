@@ -23,14 +23,14 @@ def fit_probability(memory: MemoryBreakdown, usable_bytes: int) -> float:
     """
     shares = residual_shares(memory.source)
     room_bytes = usable_bytes - memory.expected_bytes
+    side = "high_share" if room_bytes > 0 else "low_share"
+    measured_share, own_share = getattr(shares, side), getattr(memory.interval, side)
     beyond_bytes = max(abs(room_bytes) - memory.interval.context_bytes, 0)
-    errors_at_end, own_at_end = (
-        (shares.high_share, memory.interval.high_share) if room_bytes > 0 else (shares.low_share, memory.interval.low_share)
-    )
     if beyond_bytes == 0:
         error = 0.0
-    elif own_at_end == 0 or memory.moving_bytes == 0:
+    elif own_share == 0 or memory.moving_bytes == 0:
         error = float("inf")
     else:
-        error = beyond_bytes / memory.moving_bytes / own_at_end * errors_at_end
-    return round(bisect_right(shares.errors, error if room_bytes > 0 else -error) / (len(shares.errors) + 1), 3)
+        error = beyond_bytes / memory.moving_bytes / own_share * measured_share
+    fitted = bisect_right(shares.errors, error if room_bytes > 0 else -error)
+    return round(fitted / (len(shares.errors) + 1), 3)

@@ -77,7 +77,7 @@ def _lines(reports: Sequence[AccuracyReport], look: Look) -> Iterator[Line]:
     yield from page.bullets([sentence for report in reports for sentence in _sentences(report)], look)
     yield BLANK
     yield from page.paragraph(_MARKS, look, "dim")
-    columns = (*_RUN, *(Column(f"{_tier(report).replace(' ', chr(10))}") for report in reports))
+    columns = (*_RUN, *(Column(_tier(report).replace(" ", "\n")) for report in reports))
     by_reading = [{_key(item): item for item in report.comparisons} for report in reports]
     readings = {key: item for tier in by_reading for key, item in tier.items()}
     for group in dict.fromkeys(item.group for item in readings.values()):

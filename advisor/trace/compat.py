@@ -64,6 +64,13 @@ def layer_count(config: Any) -> int:
     return int(next(text.__dict__[name] for name in _LAYER_COUNT_NAMES if name in text.__dict__))
 
 
+def known_reason(error: Exception) -> str:
+    """Why a step cannot be run without values, where the library's own words do not say it."""
+    if "nonzero" not in str(error):
+        return ""
+    return "it chooses rows by their values, which a dry run does not have; so do the experts of transformers before 5.0"
+
+
 def takes_loss_kwargs(model: Any) -> bool:
     """Whether the Trainer hands the loss its number of items (trainer.py, `model_accepts_loss_kwargs`). Older models take arbitrary
     arguments only to complain of them."""

@@ -158,9 +158,7 @@ def trace(spec: ModelSpec, plan: Plan, *, lengths: tuple[int, ...] = (), steps: 
         with libraries_untouched(plan.quantization is not None):
             stream, layer_path = record(spec, plan, run)
     except _LIBRARY_ERRORS as error:
-        reason = f"{type(error).__name__}: {meta_model.first_line(error)}"
-        if "nonzero" in reason:
-            reason = "it chooses rows by their values, which a dry run does not have; so do the experts of transformers before 5.0"
+        reason = compat.known_reason(error) or f"{type(error).__name__}: {meta_model.first_line(error)}"
         raise UnsupportedError(f"{spec.id}: the installed libraries cannot run this step ({reason})") from error
     traced = summarise(stream, layer_path, plan, run.gpu, run.allocator)
     return replace(traced, breakdown=with_chance(narrowed(traced.breakdown, spec, plan, run.gpu), run.gpu))
