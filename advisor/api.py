@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from advisor.errors import AdvisorError, InvalidInputError
+from advisor.errors import AdvisorError, InvalidInputError, UnsupportedError
 from advisor.values import Advice, Fit, GpuSpec, MemoryBreakdown, ModelSpec, Plan
 
 if TYPE_CHECKING:
@@ -217,11 +217,13 @@ def advise_and_trace(
     use_calibrations: bool = True,
     **options: Any,
 ) -> TracedAdvice:
-    """`advise`, and then the dry run of the rung that it recommends, held against the same card."""
+    """`advise`, and then the dry run of the rung that it recommends. Raises UnsupportedError for several cards."""
     from advisor.ladder import classify
     from advisor.trace import trace as run
     from advisor.values.advice import TracedAdvice
 
+    if (as_request(options).gpus or 1) > 1:
+        raise UnsupportedError("--trace: a dry run plays one card; ask without it, or without --gpus")
     spec = as_model(model)
     answer = advise(spec, gpu, use_calibrations=use_calibrations, **options)
     if answer.chosen is None:

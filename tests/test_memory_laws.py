@@ -102,7 +102,7 @@ def test_peak_is_the_largest_phase_and_the_sum_of_its_terms(model, plan):
 
 @given(models(), plans(), st.integers(2, 8))
 def test_sharding_never_raises_weights_or_states(model, plan, cards):
-    sharded = estimate_memory(model, plan.model_copy(update={"n_gpus": cards, "sharding": Sharding.FSDP}))
+    sharded = estimate_memory(model, plan.model_copy(update={"n_gpus": cards, "sharding": Sharding.FSDP2}))
     whole = estimate_memory(model, plan)
 
     def of(breakdown, term):
