@@ -47,6 +47,7 @@ class Fields:
 
 SHAPE = ("micro_batch_size", "seq_len_tokens", "grad_accum_steps")
 ADAPTER = ("method", "rank", "target_modules", "adapter_dtype")
+LABELS = ("labels",)
 WEIGHTS = ("base_dtype", "autocast", "autocast_dtype", "quantization", "double_quant", "kbit_prepare")
 LOOP = ("optimizer", "gradient_checkpointing", "attention", "padding", "kv_cache_in_outputs", "stack")
 CARDS = ("n_gpus", "sharding")
@@ -69,31 +70,36 @@ def _loop_of_another(plan: Plan) -> str:
 
 
 _HEADS = (None, Head.LM)
+
+
+def _losses_of_embeddings(plan: Plan) -> str:
+    """The objectives of embeddings (contrastive, distillation) hold pairs of sequences at once."""
+    return "knows no loss of an embedding; say the head that is trained: lm, mlm, classification or tokens" if plan.head is Head.EMBEDDING else ""
+
+
 _LOSSES = (Loss.FULL, Loss.CHUNKED, Loss.FUSED)
 
 FIELDS: Mapping[Tier, Fields] = {
     Tier.ESTIMATE: Fields(
-        reads=frozenset((*SHAPE, *ADAPTER, *WEIGHTS, *LOOP, *CARDS)),
+        reads=frozenset((*SHAPE, *ADAPTER, *WEIGHTS, *LOOP, *CARDS, *LABELS)),
         neutral=SCALE,
         limits={
             "use_reentrant": _unless("use_reentrant", "does not price reentrant checkpointing", False),
             "lora_dropout": _unless("lora_dropout", "does not price dropout of the adapter", 0.0),
-            "head": _unless("head", "prices the head of a language model only", *_HEADS),
-            "labels": _unless("labels", "prices the head of a language model only", 2),
+            "head": _losses_of_embeddings,
             "loss": _unless("loss", "does not price this loss", *_LOSSES),
             "eval_micro_batch_size": _unless("eval_micro_batch_size", "does not price evaluation", None),
             "masters": _unless("masters", "does not price fp32 masters", Plan().masters),
         },
     ),
     Tier.TRACE: Fields(
-        reads=frozenset((*SHAPE, *ADAPTER, *WEIGHTS, *LOOP)) - {"stack"},
+        reads=frozenset((*SHAPE, *ADAPTER, *WEIGHTS, *LOOP, *LABELS)) - {"stack"},
         neutral={**SCALE, "sharding": "one card shares nothing", "masters": "kept by sharding engines only"},
         limits={
             "n_gpus": _several_cards,
             "use_reentrant": _unless("use_reentrant", "is told of reentrant checkpointing by --reentrant", False),
             "lora_dropout": _unless("lora_dropout", "does not run dropout of the adapter", 0.0),
-            "head": _unless("head", "runs the model's first head only", *_HEADS),
-            "labels": _unless("labels", "runs the model's first head only", 2),
+            "head": _losses_of_embeddings,
             "loss": _unless("loss", "does not run this loss", *_LOSSES),
             "eval_micro_batch_size": _unless("eval_micro_batch_size", "does not run evaluation", None),
         },

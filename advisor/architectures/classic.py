@@ -35,6 +35,7 @@ class Frame(NamedTuple):
     tied: bool = True
     head_bias: bool = False
     embedding_scaled: bool = False
+    final_norm: bool = True
 
 
 def finish(frame: Frame) -> Shape:
@@ -78,6 +79,8 @@ def finish(frame: Frame) -> Shape:
         tied=frame.tied,
         head_bias=frame.head_bias,
         embedding_scaled=frame.embedding_scaled,
+        final_norm=frame.final_norm,
+        head_width=frame.embedding_width or None,
     )
 
 
@@ -105,5 +108,6 @@ def square(names: tuple[str, ...], hidden: int, bias: bool) -> tuple[Linear, ...
     return tuple(linear("attention", name, hidden, hidden, bias) for name in names)
 
 
-def plain_mlp(names: tuple[str, str], hidden: int, width: int, bias: bool) -> tuple[Linear, Linear]:
-    return linear("mlp", names[0], hidden, width, bias), linear("mlp", names[1], width, hidden, bias)
+def plain_mlp(names: tuple[str, str], hidden: int, width: int, bias: bool, *, is_subclass: bool = False) -> tuple[Linear, Linear]:
+    up, down = names
+    return linear("mlp", up, hidden, width, bias, is_subclass=is_subclass), linear("mlp", down, width, hidden, bias, is_subclass=is_subclass)

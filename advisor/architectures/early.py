@@ -33,6 +33,7 @@ def opt(config: Config) -> Shape:
             embedding_width=embedding,
             other_params=projections + (tensors * base.hidden if final_norm else 0),
             tied=tied(config, True),
+            final_norm=final_norm,
         )
     )
 
@@ -106,7 +107,8 @@ def mpt(config: Config) -> Shape:
 
 
 def falcon(config: Config) -> Shape:
-    """One key and value head (7B), groups of them (40B, 180B), or as many as query heads (RW)."""
+    """One key and value head (7B), groups of them (40B, 180B), or as many as query heads (RW). Its matrices are
+    of a class of its own, `FalconLinear`."""
     base = trunk(config)
     query = equal_heads(config, base.hidden)
     new = config.flag("new_decoder_architecture", default=False)
@@ -120,8 +122,8 @@ def falcon(config: Config) -> Shape:
     bias = config.flag("bias", default=False)
     width = config.count("ffn_hidden_size", default=4 * base.hidden)
     attention = (
-        linear("attention", "query_key_value", base.hidden, base.hidden + 2 * head.key_value_width, bias),
-        linear("attention", "dense", base.hidden, base.hidden, bias),
+        linear("attention", "query_key_value", base.hidden, base.hidden + 2 * head.key_value_width, bias, is_subclass=True),
+        linear("attention", "dense", base.hidden, base.hidden, bias, is_subclass=True),
     )
     two_norms = not parallel or config.count("num_ln_in_parallel_attn", default=2 if new else 1) == 2
     return finish(
@@ -130,7 +132,7 @@ def falcon(config: Config) -> Shape:
             base,
             head,
             attention,
-            plain_mlp(("dense_h_to_4h", "dense_4h_to_h"), base.hidden, width, bias),
+            plain_mlp(("dense_h_to_4h", "dense_4h_to_h"), base.hidden, width, bias, is_subclass=True),
             config.text("activation", default="gelu"),
             fused_qkv=True,
             rotary=0.0 if config.flag("alibi", default=False) else 1.0,

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from advisor.errors import UnsupportedError
+from advisor.architectures.heads import head_shape
 from advisor.memory.layers import FP32_BYTES, Setting, cast, linear, norm, output_bytes
+from advisor.memory.task_head import task_head
 from advisor.memory.tape import ZERO, Size, Tape, Tensor
-from advisor.values import Linear, Loss, ModelSpec
+from advisor.values import Head, Linear, Loss, ModelSpec
 
 TILE_TOKENS = 4096
 TILE_VOCABULARY = 32768
@@ -15,23 +16,26 @@ TILE_VOCABULARY = 32768
 `TOKEN_CHUNK_SIZE`, trainer/utils.py `_CHUNKED_LOGPROB_CHUNK_SIZE`)."""
 
 
-class Head(NamedTuple):
+class HeadTape(NamedTuple):
     tape: Tape
     entry: Tensor
     logits: Size
     """What `outputs.logits` holds; whether it outlives the forward is the loop's affair."""
 
 
-def head_tape(model: ModelSpec, setting: Setting, loss: Loss) -> Head:
-    """Final norm, output head and loss of a decoder that predicts tokens; the setting is that of what stands outside the blocks."""
-    if model.output != "tokens":
-        raise UnsupportedError(f"{model.id} predicts no tokens ({model.output}); the closed form covers causal language models")
+def head_tape(model: ModelSpec, setting: Setting, loss: Loss) -> HeadTape:
+    """Final norm, output head and loss; the setting is that of what stands outside the blocks."""
     tape = Tape()
     entry = Tensor(Size(model.hidden_size * setting.stream_bytes), needs_grad=True)
-    normed = norm(tape, entry, model.blocks[-1], model.hidden_size, setting)
+    normed = norm(tape, entry, model.blocks[-1], model.hidden_size, setting) if model.final_norm else entry
+    shape = head_shape(model)
+    if shape is not None and shape.head is not Head.LM:
+        logits = task_head(tape, normed, model, shape, setting)
+        tape.hold(normed)
+        return HeadTape(tape, entry, logits)
     logits = _full(tape, normed, model, setting) if loss is Loss.FULL else _tiled(tape, normed, model, setting)
     tape.hold(normed)  # `outputs.last_hidden_state` lives as long as the model's forward
-    return Head(tape, entry, logits)
+    return HeadTape(tape, entry, logits)
 
 
 def _full(tape: Tape, normed: Tensor, model: ModelSpec, setting: Setting) -> Size:

@@ -68,8 +68,13 @@ def output_bytes(setting: Setting, x_bytes: int, quantized: bool) -> int:
     return setting.compute_bytes if setting.autocast and not quantized else x_bytes
 
 
+def quantizes(setting: Setting, layer: Linear) -> bool:
+    """Whether a layer of bitsandbytes stands in its place."""
+    return setting.quantization is not None and layer.can_be_quantized
+
+
 def _base(tape: Tape, x: Tensor, layer: Linear, setting: Setting, x_bytes: int) -> Tensor:
-    if setting.quantization is None or not layer.is_module:
+    if not quantizes(setting, layer):
         return _dense(tape, x, layer, setting, x_bytes)
     if setting.quantization is Quantization.INT8:
         return _int8(tape, x, layer, setting, x_bytes)
@@ -118,13 +123,14 @@ def _int8(tape: Tape, x: Tensor, layer: Linear, setting: Setting, x_bytes: int) 
 
 def _adapted(tape: Tape, x: Tensor, layer: Linear, setting: Setting, x_bytes: int) -> Tensor:
     """LoRA or DoRA around a base layer (peft/tuners/lora/layer.py `Linear.forward`, lora/bnb.py `Linear4bit.forward`)."""
-    y_bytes = output_bytes(setting, x_bytes, setting.quantization is not None)
+    quantized = quantizes(setting, layer)
+    y_bytes = output_bytes(setting, x_bytes, quantized)
     result = _base(tape, x, layer, setting, x_bytes)
-    if setting.quantization is not None:
+    if quantized:
         result = tape.op((result,), Size(layer.out_features * y_bytes))  # "defensively clone", lora/bnb.py
     # peft casts the input to the adapter's type; under autocast bitsandbytes' layer skips that (lora/bnb.py requires_conversion)
     inner_bytes = setting.adapter_bytes
-    if not (setting.autocast and setting.quantization is not None):
+    if not (setting.autocast and quantized):
         x = cast(tape, x, layer.in_features, x_bytes, inner_bytes)
         x_bytes = inner_bytes
     if setting.autocast:
@@ -141,7 +147,7 @@ def _adapted(tape: Tape, x: Tensor, layer: Linear, setting: Setting, x_bytes: in
     wide = Size(layer.out_features * inner_bytes)
     update = tape.op((low,), wide, keeps=(low,), parameter_gradient_bytes=layer.out_features * setting.rank * setting.adapter_bytes)
     update = tape.op((update,), wide)  # times scaling
-    if setting.quantization is not None:
+    if quantized:
         update = cast(tape, update, layer.out_features, inner_bytes, y_bytes)
         return tape.op((result, update), Size(layer.out_features * y_bytes), aliases=(True, True))
     return _add_and_round(tape, result, update, layer.out_features, (y_bytes, inner_bytes))
@@ -164,7 +170,7 @@ def _dora(tape: Tape, result: Tensor, low: Tensor, layer: Linear, setting: Setti
     inner_bytes, y_bytes = widths
     matrix = layer.in_features * layer.out_features * setting.adapter_bytes
     identity = layer.in_features * (layer.in_features + setting.rank) * setting.adapter_bytes
-    needs_copy = setting.quantization is not None or setting.weight_bytes != setting.adapter_bytes
+    needs_copy = quantizes(setting, layer) or setting.weight_bytes != setting.adapter_bytes
     held = tape.op((), Size(constant=identity + matrix * (2 if needs_copy else 1)), scratch=(Size(constant=2 * matrix), Size()))
     out = layer.out_features
     wide = Size(out * inner_bytes)

@@ -71,14 +71,14 @@ class _Recorded(NamedTuple):
 
 
 @lru_cache(maxsize=256)
-def _recorded(block: Block, hidden: int, setting: Setting, kernel: Kernel) -> _Recorded:
-    tape, entry = block_tape(block, hidden, setting, kernel)
+def _recorded(block: Block, hidden: int, setting: Setting, kernel: Kernel, entry_needs_grad: bool) -> _Recorded:
+    tape, entry = block_tape(block, hidden, setting, kernel, entry_needs_grad=entry_needs_grad)
     return _Recorded(tape, entry, backward(tape, ZERO, Size(hidden * setting.stream_bytes)))
 
 
 @lru_cache(maxsize=256)
-def _layer(block: Block, hidden: int, setting: Setting, kernel: Kernel, checkpointing: bool) -> _Layer:
-    tape, entry, back = _recorded(block, hidden, setting, kernel)
+def _layer(block: Block, hidden: int, setting: Setting, kernel: Kernel, checkpointing: bool, entry_needs_grad: bool = True) -> _Layer:
+    tape, entry, back = _recorded(block, hidden, setting, kernel, entry_needs_grad)
     keeping = forward(tape, entry, keep=True, entry_held=checkpointing)
     quiet = forward(tape, entry, keep=False, entry_held=True) if checkpointing else keeping
     return _Layer(entry.size, quiet, keeping, back.over(keeping.kept))
@@ -122,10 +122,9 @@ class _Step(NamedTuple):
 @lru_cache(maxsize=256)
 def compile_program(model: ModelSpec, setting: Setting, kernel: Kernel, loop: Loop) -> Program:
     """Candidate peaks of forward and backward. Raises UnsupportedError for parts without a closed form."""
-    kinds = (_layer(_one(block), model.hidden_size, setting, kernel, loop.checkpointing) for block in model.blocks)
     head = _head(model, setting.outside_blocks(), loop.loss)
     step = _Step(
-        runs=tuple(zip(kinds, (block.count for block in model.blocks), strict=True)),
+        runs=_runs(model, setting, kernel, loop),
         head=head,
         held=head.logits if loop.logits_outlive_forward else ZERO,
         embedding_gradient_bytes=_embedding_gradient_bytes(model, setting),
@@ -142,6 +141,20 @@ def compile_program(model: ModelSpec, setting: Setting, kernel: Kernel, loop: Lo
         outlives_backward=outlives,
         head_transients=tuple({moment.live for moment in (*head.forward.peaks, *head.backward.peaks)}),
         block_transients=tuple({size for layer, _ in step.runs for size in _block_transients(layer, loop)}),
+    )
+
+
+def _runs(model: ModelSpec, setting: Setting, kernel: Kernel, loop: Loop) -> tuple[tuple[_Layer, int], ...]:
+    """Kinds of layers and how many in a row. Where the base is frozen the first layer's input needs no gradient, so that its norm keeps
+    nothing; with checkpointing peft makes it need one (`enable_input_require_grads`, peft 0.21 peft_model.py)."""
+    runs = [(block, block.count, True) for block in model.blocks]
+    if not setting.trains_base and not loop.checkpointing:
+        first, count, _ = runs[0]
+        runs[:1] = [(first, 1, False), (first, count - 1, True)]
+    return tuple(
+        (_layer(_one(block), model.hidden_size, setting, kernel, loop.checkpointing, needs_grad), count)
+        for block, count, needs_grad in runs
+        if count
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from advisor.architectures.heads import headed
 from advisor.memory.params import adapter_params
 from advisor.values import Block, Linear, ModelSpec, Plan, Quantization
 
@@ -39,7 +40,7 @@ def block_weights_bytes(block: Block, plan: Plan) -> int:
     if plan.quantization is None:
         return size
     for layer in block.linears:
-        if layer.is_module:
+        if layer.can_be_quantized:
             packed = quantized_linear_bytes(layer, plan.quantization, plan.double_quant)
             size += (packed - layer.in_features * layer.out_features * per_param) * layer.copies
     return size
@@ -48,6 +49,7 @@ def block_weights_bytes(block: Block, plan: Plan) -> int:
 def weights_bytes(model: ModelSpec, plan: Plan) -> int:
     """Base weights at rest. bitsandbytes replaces `nn.Linear` modules except the head; bare 3-D parameters keep their type
     (bitsandbytes issue 1849)."""
+    model = headed(model, plan)
     outside = model.embedding_params + model.head_params + model.other_params
     return outside * unquantized_bytes_per_param(plan) + sum(block_weights_bytes(block, plan) * block.count for block in model.blocks)
 
@@ -67,5 +69,5 @@ def load_extra_bytes(model: ModelSpec, plan: Plan) -> int:
         return 0
     if plan.kbit_prepare:
         return max(model.embedding_params, model.head_params) * plan.base_dtype.size_bytes
-    largest = max((x.in_features * x.out_features for b in model.blocks for x in b.linears if x.is_module), default=0)
+    largest = max((x.in_features * x.out_features for b in model.blocks for x in b.linears if x.can_be_quantized), default=0)
     return largest * plan.base_dtype.size_bytes

@@ -25,6 +25,8 @@ FIRST_MICRO_BATCH = 1
 FIRST_EFFECTIVE_BATCH = 16
 # Judgement: holds nearly every example of the common instruction sets; the length that memory tables of the field are quoted at.
 FIRST_SEQ_LEN_TOKENS = 2048
+# transformers 5.23 configuration_utils.py: `num_labels` where a config names no classes.
+FIRST_LABELS = 2
 
 
 class _Numbers(NamedTuple):
@@ -76,6 +78,8 @@ def default_plan(method: Method, model: ModelSpec, gpu: GpuSpec | None, request:
             attention=request.attention or first_attention(model),
             padding=_given(request.padding, False),
             kv_cache_in_outputs=stack.kv_cache_in_outputs.value,
+            head=None if request.head is model.first_head else request.head,
+            labels=request.labels or model.labels or FIRST_LABELS,
             loss=request.loss or stack.loss.value,
             stack=stack.stack,
             n_gpus=n_gpus,
