@@ -52,7 +52,8 @@ SAID = {
 """What released configs of a type say and its class default leaves out, although the model needs it."""
 _LAYER_COUNTS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 _EXPERT_COUNTS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
-_TOKENS = ("pad_token_id", "bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id", "mask_token_id")
+_TOKENS = ("pad_token_id", "bos_token_id", "eos_token_id")
+_MORE_TOKENS = ("cls_token_id", "sep_token_id", "mask_token_id")
 
 
 @cache
@@ -82,7 +83,7 @@ def _small(values: dict[str, Any], spec: ModelSpec) -> dict[str, Any]:
     small = {key: value[:kept] if isinstance(value, list) and len(value) == spec.layers else value for key, value in values.items()}
     small |= {key: kept for key in _LAYER_COUNTS if key in values}
     small |= {key: min(values[key], EXPERTS) for key in _EXPERT_COUNTS if values.get(key)}
-    small |= {key: number for number, key in enumerate(_TOKENS) if values.get(key) is not None}
+    small |= {key: number for number, key in enumerate(_TOKENS)} | {key: 3 for key in _MORE_TOKENS if key in values}
     if "attention_types" in values:
         small["attention_types"] = [[["global", "local"], kept // 2]]
     return small | {"vocab_size": VOCABULARY}

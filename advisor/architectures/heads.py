@@ -104,7 +104,7 @@ def _under(model: ModelSpec, head: Head, labels: int) -> ModelSpec:
     if shape is None:
         known = ", ".join(found.head.value for found in model.heads if found.head is not Head.EMBEDDING)
         raise UnsupportedError(f"--head {head.value}: no such head is known for {model.model_type} models as {model.id}; there are {known}")
-    return model.model_copy(
+    under = model.model_copy(
         update={
             "architecture": shape.architecture,
             "head": head,
@@ -115,3 +115,5 @@ def _under(model: ModelSpec, head: Head, labels: int) -> ModelSpec:
             "labels": labels if scores_labels else None,
         }
     )
+    under.__dict__.pop("params", None)  # pydantic copies what `cached_property` has kept, too
+    return under

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from advisor.architectures import LABEL_MODULES, headed
 from advisor.ladder.learning_rate import show, sweep
 from advisor.ladder.plain_loop import OPTIMIZERS, loop_lines
 from advisor.ladder.snippet_parts import call, text, torch_dtype
 from advisor.stacks.write import yaml_config
-from advisor.values import ALL_LINEAR, Attention, DType, Loss, Method, ModelSpec, Plan, Quantization, Sharding, Stack, Task
+from advisor.values import ALL_LINEAR, Attention, DType, Head, Loss, Method, ModelSpec, Plan, Quantization, Sharding, Stack, Task
 
 NO_REENTRANT = {"use_reentrant": False}
 """Checkpointing without re-entrant autograd, as torch advises; frozen inputs then need no hook."""
@@ -19,7 +20,14 @@ _ATTENTION = {
     Attention.FLASH: "flash_attention_2",
     Attention.EAGER: "eager",
 }
-_HEADS = (("ForMaskedLM", "AutoModelForMaskedLM", None), ("ForSequenceClassification", "AutoModelForSequenceClassification", "SEQ_CLS"))
+_HEADS = {
+    Head.LM: ("AutoModelForCausalLM", "CAUSAL_LM"),
+    Head.MLM: ("AutoModelForMaskedLM", None),
+    Head.CLASSIFICATION: ("AutoModelForSequenceClassification", "SEQ_CLS"),
+    Head.TOKENS: ("AutoModelForTokenClassification", "TOKEN_CLS"),
+    Head.EMBEDDING: ("AutoModel", "FEATURE_EXTRACTION"),
+}
+"""transformers' auto class, and peft's task type where it has one."""
 
 
 def snippet(model: ModelSpec, plan: Plan, task: Task | None = None) -> str:
@@ -28,6 +36,7 @@ def snippet(model: ModelSpec, plan: Plan, task: Task | None = None) -> str:
         return yaml_config(plan, model.id, show(sweep(model, plan.method, task).mid))
     if plan.stack in (Stack.MS_SWIFT, Stack.TORCHTUNE):
         return f"# configurations of {plan.stack.value} are read (advise check), not written\n"
+    model = headed(model, plan)
     sections = (
         _imports(model, plan),
         _model(model, plan),
@@ -43,7 +52,7 @@ def _imports(model: ModelSpec, plan: Plan) -> Iterator[str]:
         peft.append("get_peft_model")
     if plan.kbit_prepare:
         peft.append("prepare_model_for_kbit_training")
-    transformers = [_auto_class(model)[0]]
+    transformers = [_HEADS[model.head][0]]
     if plan.quantization is not None:
         transformers.append("BitsAndBytesConfig")
     if plan.stack is Stack.HF:
@@ -61,16 +70,21 @@ def _imports(model: ModelSpec, plan: Plan) -> Iterator[str]:
 
 
 def _model(model: ModelSpec, plan: Plan) -> Iterator[str]:
-    auto, _ = _auto_class(model)
+    auto, _ = _HEADS[model.head]
     yield f"seq_len = {plan.seq_len_tokens}  # cut or pack every example to this many tokens"
     settings = {"dtype": torch_dtype(plan.base_dtype), "attn_implementation": text(_ATTENTION[plan.attention])}
+    if model.labels is not None:
+        settings["num_labels"] = text(model.labels)
     if plan.quantization is not None:
-        yield f"quantization = {call('BitsAndBytesConfig', _quantization(plan))}"
+        kept = {"llm_int8_skip_modules": text([*LABEL_MODULES])} if model.labels is not None else {}
+        yield f"quantization = {call('BitsAndBytesConfig', _quantization(plan) | kept)}"
         settings["quantization_config"] = "quantization"
         if not plan.sharding.shards_weights:
             settings["device_map"] = text({"": 0}) if plan.n_gpus == 1 else '{"": int(os.environ["LOCAL_RANK"])}'
     yield f"model = {call(f'{auto}.from_pretrained', settings, text(model.id))}"
     yield "model.config.use_cache = False"
+    if model.labels is not None and model.kind == "decoder":
+        yield "model.config.pad_token_id = tokenizer.pad_token_id  # the score is read at the last token before the padding"
     if plan.kbit_prepare:
         checkpointing = {"use_gradient_checkpointing": text(plan.gradient_checkpointing)}
         if plan.gradient_checkpointing:
@@ -108,7 +122,9 @@ def _adapter(model: ModelSpec, plan: Plan) -> Iterator[str]:
         "use_rslora": text(plan.use_rslora),
         "bias": text("none"),
     }
-    _, task = _auto_class(model)
+    if everything and model.labels is not None:
+        settings["exclude_modules"] = text([*LABEL_MODULES])
+    _, task = _HEADS[model.head]
     if task:
         settings["task_type"] = text(task)
     yield f"adapter = {call('LoraConfig', settings)}"
@@ -157,11 +173,3 @@ def _arguments(plan: Plan, learning_rate: str) -> dict[str, str]:
     if plan.sharding.shards_weights:
         settings["fsdp"] = "True"
     return settings
-
-
-def _auto_class(model: ModelSpec) -> tuple[str, str | None]:
-    """transformers' auto class, and peft's task type where it has one."""
-    for suffix, auto, task in _HEADS:
-        if model.architecture.endswith(suffix):
-            return auto, task
-    return ("AutoModelForCausalLM", "CAUSAL_LM") if model.kind == "decoder" else ("AutoModel", "FEATURE_EXTRACTION")

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from advisor.stacks.facts import StackDefaults
-from advisor.stacks.first_plan import ALPHA_PER_RANK, FIRST_RANK, batch, first_attention, first_seq_len
+from advisor.stacks.first_plan import ALPHA_PER_RANK, FIRST_LABELS, FIRST_RANK, batch, first_attention, first_seq_len
 from advisor.stacks.known import defaults_of
 from advisor.values.card import GpuSpec
 from advisor.values.model import ModelSpec
 from advisor.values.request import Request
-from advisor.values.vocabulary import Attention, Method, Stack
+from advisor.values.vocabulary import Attention, Head, Method, Stack
 
 
 def echo_defaults(model: ModelSpec, gpu: GpuSpec | None, request: Request) -> tuple[str, ...]:
@@ -19,6 +19,7 @@ def echo_defaults(model: ModelSpec, gpu: GpuSpec | None, request: Request) -> tu
     subjects = (
         ("training loop", _loop(model, gpu, request, stack)),
         ("adapter", _adapter(request)),
+        ("head", _head(model, request)),
         ("batch", _batch(model, request)),
         ("gradient checkpointing", _checkpointing(request, stack)),
         ("several GPUs", _several(request)),
@@ -54,6 +55,19 @@ def _adapter(request: Request) -> Iterator[str]:
         yield "on all linear layers of the blocks"
     if request.quantization is None and (request.method is None or request.method.is_quantized):
         yield "4-bit bases in nf4 with double quantisation"
+
+
+def _head(model: ModelSpec, request: Request) -> Iterator[str]:
+    """Only for a classifier: that a decoder scores words goes without saying."""
+    head = request.head or model.first_head
+    if head not in (Head.CLASSIFICATION, Head.TOKENS):
+        return
+    if request.head is None:
+        yield f"{head.value}, say --head mlm to train on masked words" if model.kind == "encoder" else head.value
+    if request.labels is None:
+        yield f"{model.labels or FIRST_LABELS} labels"
+    if request.method is None or request.method.is_quantized:
+        yield "kept out of quantisation (llm_int8_skip_modules)"
 
 
 def _batch(model: ModelSpec, request: Request) -> Iterator[str]:

@@ -148,7 +148,7 @@ def _autocast(plan: Plan, recorder: Recorder, attention: Any) -> Iterator[Any]:
         yield mode.forward
 
 
-_LIBRARY_ERRORS = (RuntimeError, AttributeError, NotImplementedError, TypeError, ValueError, IndexError, KeyError)
+_LIBRARY_ERRORS = (RuntimeError, AssertionError, AttributeError, NotImplementedError, TypeError, ValueError, IndexError, KeyError)
 """What library code raises when a model, a config or an adapter does not work together."""
 
 
