@@ -54,6 +54,7 @@ def sparse_part(config: Config, traits: Dense, experts: Experts, hidden: int) ->
             bias=experts.router_bias,
             is_module=experts.router_is_module,
             is_subclass=experts.router_is_module,
+            can_be_wrapped=not experts.router_is_module,
             part="mlp",
         ),
         _expert("gate_up_proj", hidden, 2 * width, count, experts.expert_bias),

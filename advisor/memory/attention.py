@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from advisor.errors import UnsupportedError
-from advisor.memory.layers import FP32_BYTES, Setting, cast, linear, output_bytes, rms_norm, rms_norm_gemma
+from advisor.memory.layers import FP32_BYTES, Setting, cast, layer_norm, linear, output_bytes, rms_norm, rms_norm_gemma
 from advisor.memory.tape import Size, Tape, Tensor
 from advisor.values import Attention, AttentionShape, Block, Linear
 
@@ -80,13 +80,18 @@ def _standard(tape: Tape, x: Tensor, block: Block, linears: tuple[Linear, ...], 
     else:
         q, k, v = (linear(tape, x, layer, setting, e) for layer in linears[:3])
     if shape.qk_norm != "none":
-        rule = rms_norm_gemma if block.norm == "rms_gemma" else rms_norm
-        q = rule(tape, q, shape.heads * shape.head_dim, setting, c)
-        k = rule(tape, k, shape.kv_heads * shape.head_dim, setting, c)
+        q = _normed(tape, q, block, shape.heads, setting, c)
+        k = _normed(tape, k, block, shape.kv_heads, setting, c)
     if shape.rotary_fraction > 0:
         q = _rotate(tape, q, shape.heads * shape.head_dim * c, shape.rotary_fraction)
         k = _rotate(tape, k, shape.kv_heads * shape.head_dim * c, shape.rotary_fraction)
     return q, k, v
+
+
+def _normed(tape: Tape, x: Tensor, block: Block, heads: int, setting: Setting, c: int) -> Tensor:
+    """Queries or keys normed by the family's norm, head by head or all at once."""
+    rule = {"rms": rms_norm, "rms_gemma": rms_norm_gemma, "layer": layer_norm}[block.norm]
+    return rule(tape, x, heads * block.attention.head_dim, setting, c, heads if block.attention.qk_norm == "head" else 1)
 
 
 def _latent(tape: Tape, x: Tensor, block: Block, linears: tuple[Linear, ...], setting: Setting) -> Heads:

@@ -11,6 +11,7 @@ from advisor.memory.layers import FP32_BYTES, Setting, cast, linear, output_byte
 from advisor.memory.tape import Size, Tape, Tensor
 from advisor.values import Block, Linear
 
+BYTES_PER_16_BIT = 2
 INDEX_BYTES = 8
 """torch's int64 indices."""
 
@@ -29,7 +30,7 @@ def _dense(tape: Tape, x: Tensor, block: Block, linears: tuple[Linear, ...], set
     down = linears[-1]
     width = Size(down.in_features * c)
     if mlp.kind == "plain":
-        inner = activation(tape, linear(tape, x, linears[0], setting, e), width, mlp.activation)
+        inner = activation(tape, linear(tape, x, linears[0], setting, e), width, mlp.activation, trained=setting.trains_base)
     elif mlp.fused_gate_up:
         both = linear(tape, x, linears[0], setting, e)
         inner = _gate(tape, both, both, width, mlp.activation)
@@ -122,7 +123,7 @@ def _shared(tape: Tape, x: Tensor, routed: Tensor, block: Block, linears: tuple[
     return tape.op((routed, y), size, aliases=(True, True))
 
 
-def activation(tape: Tape, x: Tensor, size: Size, name: str) -> Tensor:
+def activation(tape: Tape, x: Tensor, size: Size, name: str, *, trained: bool = False) -> Tensor:
     """An activation function: most keep their input; ReLU keeps its result; `gelu_new` is written out in eight operations."""
     if name in ("relu", "relu2"):
         y = tape.op((x,), size)
@@ -136,4 +137,20 @@ def activation(tape: Tape, x: Tensor, size: Size, name: str) -> Tensor:
         tape.ops[-1].kept = (tanh,)
         shifted = tape.op((tanh,), size, aliases=(True,))
         return tape.op((half, shifted), size, keeps=(half, shifted))
+    if name == "xielu":
+        return _xielu(tape, x, size, trained)
     return tape.op((x,), size, keeps=(x,))
+
+
+def _xielu(tape: Tape, x: Tensor, size: Size, trained: bool) -> Tensor:
+    """Written out in Python, as its CUDA package is rarely there: `alpha_p * x * x + beta * x` above zero,
+    `(expm1(min(x, eps)) - x) * alpha_n + beta * x` below (transformers 5.23 activations.py `XIELUActivation`)."""
+    scaled = tape.op((x,), size, keeps=(x,) if trained else ())
+    above = tape.op((tape.op((scaled, x), size, keeps=(scaled, x)), tape.op((x,), size)), size, aliases=(True, True))
+    grown = tape.op((tape.op((x,), size, keeps=(x,)),), size)
+    tape.ops[-1].kept = (grown,)  # expm1 keeps its result
+    less = tape.op((grown, x), size, aliases=(True, False))
+    weighted = tape.op((less,), size, keeps=(less,) if trained else ())
+    below = tape.op((weighted, tape.op((x,), size)), size, aliases=(True, True))
+    chosen = Tensor(Size(size.per_token // BYTES_PER_16_BIT), False)  # one byte per element: where x is above zero
+    return tape.op((above, below), size, keeps=(chosen,))

@@ -17,7 +17,7 @@ from advisor.memory.program import Loop, Program, Station, compile_program
 from advisor.memory.runtime import context_of, has_caching_allocator, has_flash, interval_of, workspace_bytes
 from advisor.memory.sharding import bucket_bytes, first_exchange_bytes, gathered_bytes, share
 from advisor.memory.weights import adapter_bytes, load_extra_bytes, unquantized_bytes_per_param, weights_bytes
-from advisor.stacks.targets import targets
+from advisor.stacks.targets import refuse_unwrappable, targets
 from advisor.tiers import Tier, refuse_unread
 from advisor.values import DType, GpuSpec, MemoryBreakdown, Method, ModelSpec, Phase, PhaseBytes, Plan, Stack, Term, TermBytes
 
@@ -163,6 +163,7 @@ def _adapted(model: ModelSpec, plan: Plan) -> frozenset[tuple[str, bool]]:
     """
     if not plan.method.has_adapter:
         return frozenset()
+    refuse_unwrappable(model, plan.target_modules)
     found = frozenset((layer.name, layer.is_module) for _, layer, _ in targets(model, plan.target_modules))
     stacked = sorted(name for name, is_module in found if not is_module)
     if stacked and plan.method.is_dora:

@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from advisor.stacks.facts import StackDefaults
 from advisor.stacks.first_plan import ALPHA_PER_RANK, FIRST_LABELS, FIRST_RANK, batch, first_attention, first_seq_len
 from advisor.stacks.known import defaults_of
+from advisor.stacks.targets import first_targets
 from advisor.values.card import GpuSpec
 from advisor.values.model import ModelSpec
+from advisor.values.plan import ALL_LINEAR
 from advisor.values.request import Request
 from advisor.values.vocabulary import Attention, Head, Method, Stack
 
@@ -18,7 +20,7 @@ def echo_defaults(model: ModelSpec, gpu: GpuSpec | None, request: Request) -> tu
     stack = defaults_of(request.stack or Stack.HF)
     subjects = (
         ("training loop", _loop(model, gpu, request, stack)),
-        ("adapter", _adapter(request)),
+        ("adapter", _adapter(model, request)),
         ("head", _head(model, request)),
         ("batch", _batch(model, request)),
         ("gradient checkpointing", _checkpointing(request, stack)),
@@ -44,7 +46,7 @@ def _loop(model: ModelSpec, gpu: GpuSpec | None, request: Request, stack: StackD
         yield f"{attention.value} attention{' (transformers has no SDPA for this model)' if attention is Attention.EAGER else ''}"
 
 
-def _adapter(request: Request) -> Iterator[str]:
+def _adapter(model: ModelSpec, request: Request) -> Iterator[str]:
     if request.method is Method.FULL:
         return
     if request.rank is None:
@@ -52,7 +54,8 @@ def _adapter(request: Request) -> Iterator[str]:
     if request.alpha is None:
         yield f"alpha {ALPHA_PER_RANK * (request.rank or FIRST_RANK)} (twice the rank)"
     if request.target_modules is None:
-        yield "on all linear layers of the blocks"
+        named = first_targets(model)
+        yield "on all linear layers of the blocks" if named == (ALL_LINEAR,) else f"on {', '.join(named)}, all that peft can wrap"
     if request.quantization is None and (request.method is None or request.method.is_quantized):
         yield "4-bit bases in nf4 with double quantisation"
 

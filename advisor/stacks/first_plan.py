@@ -9,10 +9,10 @@ from pydantic import ValidationError
 from advisor.errors import InvalidInputError
 from advisor.stacks.facts import FOUR_BIT, StackDefaults
 from advisor.stacks.known import defaults_of
-from advisor.stacks.targets import check_rank, check_targets, without_stacked
+from advisor.stacks.targets import check_rank, check_targets, first_targets, without_stacked
 from advisor.values.card import GpuSpec
 from advisor.values.model import ModelSpec
-from advisor.values.plan import ALL_LINEAR, Plan
+from advisor.values.plan import Plan
 from advisor.values.request import Precision, Request
 from advisor.values.vocabulary import Attention, DType, Method, Quantization, Sharding, Stack
 
@@ -43,7 +43,7 @@ def default_plan(method: Method, model: ModelSpec, gpu: GpuSpec | None, request:
     Raises InvalidInputError, one line that names the option, where the model or the method cannot take what was asked.
     """
     stack = defaults_of(request.stack or Stack.HF)
-    targets = request.target_modules or (ALL_LINEAR,)
+    targets = request.target_modules or first_targets(model)
     rank = request.rank or FIRST_RANK
     if method.has_adapter:
         check_targets(model, targets)

@@ -11,6 +11,7 @@ import torch
 
 from advisor.architectures import LABEL_MODULES, headed
 from advisor.errors import UnsupportedError
+from advisor.stacks.targets import refuse_unwrappable
 from advisor.trace import compat, flash, fused_head, load
 from advisor.trace.cut import Cut, find_cut, signatures_of
 from advisor.trace.load import DTYPES
@@ -79,6 +80,8 @@ WHOLE = Shape()
 def build(spec: ModelSpec, plan: Plan, recorder: Recorder, shape: Shape = WHOLE, peft_config: Any = None) -> MetaModel:
     """Build, quantise, prepare and wrap as `plan` says, telling the recorder what is loaded."""
     spec = headed(spec, plan)
+    if plan.method.has_adapter and peft_config is None:
+        refuse_unwrappable(spec, plan.target_modules)
     config = config_of(spec, shape.layers)
     config.use_cache = plan.kv_cache_in_outputs
     base = base_model(spec, config, plan, shape.device)

@@ -22,6 +22,8 @@ class Linear(Value):
     is_subclass: bool = False
     """The module is of a subclass of `nn.Linear` (Falcon's matrices, Phi-3.5-MoE's router): peft wraps it, but bitsandbytes leaves it,
     as transformers 5.23 converts `type(module) is nn.Linear` and Conv1D alone (integrations/bitsandbytes.py)."""
+    can_be_wrapped: bool = True
+    """False for a module that peft takes for a linear layer and fails on, as it returns several tensors (the router of Phi-3.5-MoE)."""
     part: Literal["attention", "mlp", "other"] = "other"
     """Which half of the layer it belongs to: GPT-2 has a c_proj in each, BERT three matrices called dense."""
 
