@@ -53,6 +53,7 @@ CHANGES: dict[str, tuple[dict[str, object], object]] = {
     "head": (LORA, "classification"),
     "labels": ({**FULL, "head": "classification"}, 100_000),  # a weight matrix of hidden x labels
     "loss": (LORA, "fused"),
+    "shift": (LORA, "logits"),
     "eval_micro_batch_size": (LORA, 8),
     "stack": (LORA, "plain"),
     "n_gpus": ({**FULL, "n_gpus": 2, "sharding": "fsdp2"}, 4),
@@ -99,7 +100,7 @@ def test_a_field_moves_the_answer_or_leaves_it_or_is_refused(tier: Tier, name: s
     ("settings", "words"),
     [
         ({**FULL, "n_gpus": 4, "sharding": "fsdp2"}, "plays one card"),
-        ({**LORA, "eval_micro_batch_size": 8}, "does not run evaluation"),
+        ({**LORA, "shift": "logits"}, "loss of the installed transformers"),
     ],
 )
 def test_the_dry_run_refuses_what_it_does_not_run(settings: dict[str, object], words: str) -> None:
