@@ -14,7 +14,8 @@ from advisor.speed import step_time
 from advisor.tiers import FIELDS, Tier, refuse_unread, said_beside
 from advisor.values import Plan
 
-MODEL = hub.load_model("llama-3.2-1b")
+MODEL = hub.load_model("pythia-1b")
+"""Its rotary embedding turns a part of each head, so that a cache of keys is a copy."""
 CARD = load_gpu("a100 80gb sxm")
 TWO_RATES = CARD.model_copy(update={"fp16_flop_per_s": 2 * (CARD.bf16_flop_per_s or 0)})
 """A card that multiplies one 16-bit type faster than the other."""
@@ -31,7 +32,7 @@ CHANGES: dict[str, tuple[dict[str, object], object]] = {
     "method": (LORA, "dora"),
     "rank": (LORA, 64),
     "alpha": (LORA, 128.0),
-    "target_modules": (LORA, ("q_proj",)),
+    "target_modules": (LORA, ("query_key_value",)),
     "use_rslora": (LORA, True),
     "lora_dropout": (KEEPING, 0.1),
     "adapter_dtype": (LORA, "bf16"),
@@ -49,7 +50,7 @@ CHANGES: dict[str, tuple[dict[str, object], object]] = {
     "use_reentrant": ({**QLORA, "n_gpus": 4, "sharding": "fsdp1"}, True),
     "attention": (KEEPING, "eager"),
     "padding": (KEEPING, True),
-    "kv_cache_in_outputs": ({**KEEPING, "attention": "eager"}, True),
+    "kv_cache_in_outputs": ({**KEEPING, "padding": True}, True),
     "head": (LORA, "classification"),
     "labels": ({**FULL, "head": "classification"}, 100_000),  # a weight matrix of hidden x labels
     "loss": (LORA, "fused"),
