@@ -17,7 +17,7 @@ from advisor import profiles
 from advisor.errors import InvalidInputError, UnsupportedError
 from advisor.json_files import read_json
 from advisor.refusals import one_line
-from advisor.values import Attention, DType, Head, Loss, Masters, Method, Optimizer, Plan, Quantization, Sharding, Stack, Value
+from advisor.values import Attention, DType, Head, Loss, Masters, Method, Optimizer, Plan, Quantization, Sharding, Shift, Stack, Value
 
 PositiveBytes = Annotated[int, Field(gt=0)]
 
@@ -113,6 +113,7 @@ class Settings(Value):
     head: Head | None = None
     labels: int | None = None
     eval_micro_batch_size: int | None = None
+    shift: Shift | None = None
 
 
 class Measurement(Value):
@@ -213,7 +214,7 @@ _ALWAYS = (
     "stack",
     "sharding",
 )
-_RARE = ("masters", "use_reentrant", "lora_dropout", "head", "labels", "eval_micro_batch_size")
+_RARE = ("masters", "use_reentrant", "lora_dropout", "head", "labels", "eval_micro_batch_size", "shift")
 """Taken at the plan's own default where a source says nothing of them."""
 _ADAPTER = ("rank", "alpha", "target_modules", "use_rslora", "adapter_dtype")
 _QUANTIZED = ("quantization", "double_quant", "kbit_prepare")
