@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from advisor.errors import UnsupportedError
-from advisor.values import Head, Loss, Plan, Stack
+from advisor.values import Head, Plan, Shift, Stack
 
 
 class Tier(str, Enum):
@@ -46,10 +46,9 @@ class Fields:
 
 
 SHAPE = ("micro_batch_size", "seq_len_tokens", "grad_accum_steps")
-ADAPTER = ("method", "rank", "target_modules", "adapter_dtype")
-LABELS = ("labels",)
+ADAPTER = ("method", "rank", "target_modules", "lora_dropout", "adapter_dtype")
 WEIGHTS = ("base_dtype", "autocast", "autocast_dtype", "quantization", "double_quant", "kbit_prepare")
-LOOP = ("optimizer", "gradient_checkpointing", "attention", "padding", "kv_cache_in_outputs", "stack")
+LOOP = ("optimizer", "gradient_checkpointing", "attention", "padding", "kv_cache_in_outputs", "loss", "stack")
 CARDS = ("n_gpus", "sharding")
 SCALE = dict.fromkeys(("alpha", "use_rslora"), "a factor on the adapter's output: no tensor of its own")
 
@@ -74,34 +73,31 @@ _HEADS = (None, Head.LM)
 
 def _losses_of_embeddings(plan: Plan) -> str:
     """The objectives of embeddings (contrastive, distillation) hold pairs of sequences at once."""
-    return "knows no loss of an embedding; say the head that is trained: lm, mlm, classification or tokens" if plan.head is Head.EMBEDDING else ""
+    return (
+        "knows no loss of an embedding; say the head that is trained: lm, mlm, classification or tokens"
+        if plan.head is Head.EMBEDDING
+        else ""
+    )
 
-
-_LOSSES = (Loss.FULL, Loss.CHUNKED, Loss.FUSED)
 
 FIELDS: Mapping[Tier, Fields] = {
     Tier.ESTIMATE: Fields(
-        reads=frozenset((*SHAPE, *ADAPTER, *WEIGHTS, *LOOP, *CARDS, *LABELS)),
+        reads=frozenset((*SHAPE, *ADAPTER, *WEIGHTS, *LOOP, *CARDS, "labels", "shift", "eval_micro_batch_size")),
         neutral=SCALE,
         limits={
             "use_reentrant": _unless("use_reentrant", "does not price reentrant checkpointing", False),
-            "lora_dropout": _unless("lora_dropout", "does not price dropout of the adapter", 0.0),
             "head": _losses_of_embeddings,
-            "loss": _unless("loss", "does not price this loss", *_LOSSES),
-            "eval_micro_batch_size": _unless("eval_micro_batch_size", "does not price evaluation", None),
             "masters": _unless("masters", "does not price fp32 masters", Plan().masters),
         },
     ),
     Tier.TRACE: Fields(
-        reads=frozenset((*SHAPE, *ADAPTER, *WEIGHTS, *LOOP, *LABELS)) - {"stack"},
+        reads=frozenset((*SHAPE, *ADAPTER, *WEIGHTS, *LOOP, "labels", "eval_micro_batch_size")) - {"stack"},
         neutral={**SCALE, "sharding": "one card shares nothing", "masters": "kept by sharding engines only"},
         limits={
             "n_gpus": _several_cards,
             "use_reentrant": _unless("use_reentrant", "is told of reentrant checkpointing by --reentrant", False),
-            "lora_dropout": _unless("lora_dropout", "does not run dropout of the adapter", 0.0),
             "head": _losses_of_embeddings,
-            "loss": _unless("loss", "does not run this loss", *_LOSSES),
-            "eval_micro_batch_size": _unless("eval_micro_batch_size", "does not run evaluation", None),
+            "shift": _unless("shift", "runs the loss of the installed transformers", Shift.LABELS),
         },
         said={"stack": _loop_of_another},
     ),
@@ -110,10 +106,9 @@ FIELDS: Mapping[Tier, Fields] = {
         neutral={},
         limits={
             "use_reentrant": _unless("use_reentrant", "does not run reentrant checkpointing", False),
-            "lora_dropout": _unless("lora_dropout", "does not run dropout of the adapter", 0.0),
             "head": _unless("head", "runs a language model only", *_HEADS),
             "labels": _unless("labels", "runs a language model only", 2),
-            "loss": _unless("loss", "does not run this loss", *_LOSSES),
+            "shift": _unless("shift", "runs the loss of the installed transformers", Shift.LABELS),
             "eval_micro_batch_size": _unless("eval_micro_batch_size", "does not run evaluation", None),
             "masters": _unless("masters", "does not run with fp32 masters of a sharding engine", Plan().masters),
         },
@@ -121,7 +116,7 @@ FIELDS: Mapping[Tier, Fields] = {
     ),
     Tier.SPEED: Fields(
         reads=frozenset((*SHAPE, *ADAPTER, *WEIGHTS, *LOOP, *CARDS))
-        - {"stack", "kv_cache_in_outputs", "padding", "quantization", "double_quant"},
+        - {"stack", "kv_cache_in_outputs", "padding", "quantization", "double_quant", "lora_dropout"},
         neutral={
             **SCALE,
             "quantization": "all kinds are expanded at one published rate",
@@ -131,13 +126,13 @@ FIELDS: Mapping[Tier, Fields] = {
             "padding": "tokens are those that the card computes, padding among them",
             "use_reentrant": "the same operations are recomputed",
             "lora_dropout": "one elementwise operation a module, inside the range",
+            "shift": "one copy of the logits, inside the range",
             "eval_micro_batch_size": "the time is that of a training step",
             "masters": "the optimizer's traffic is inside the range",
         },
         limits={
             "head": _unless("head", "counts the head of a language model only", *_HEADS),
             "labels": _unless("labels", "counts the head of a language model only", 2),
-            "loss": _unless("loss", "has no time for this loss", *_LOSSES),
         },
     ),
 }

@@ -78,7 +78,7 @@ def assert_adapter(plan: Plan, config: Any) -> None:
         plan.method.is_dora,
         plan.use_rslora,
     )
-    assert config.lora_dropout == 0
+    assert config.lora_dropout == plan.lora_dropout
     assert config.task_type == "CAUSAL_LM"
 
 

@@ -276,6 +276,7 @@ def test_what_was_given_is_not_echoed() -> None:
             "attention": "eager",
             "rank": 8,
             "alpha": 8,
+            "lora_dropout": 0.1,
             "target_modules": "q_proj",
             "quantization": "nf4",
             "batch_size": 1,

@@ -110,4 +110,6 @@ def square(names: tuple[str, ...], hidden: int, bias: bool) -> tuple[Linear, ...
 
 def plain_mlp(names: tuple[str, str], hidden: int, width: int, bias: bool, *, is_subclass: bool = False) -> tuple[Linear, Linear]:
     up, down = names
-    return linear("mlp", up, hidden, width, bias, is_subclass=is_subclass), linear("mlp", down, width, hidden, bias, is_subclass=is_subclass)
+    return linear("mlp", up, hidden, width, bias, is_subclass=is_subclass), linear(
+        "mlp", down, width, hidden, bias, is_subclass=is_subclass
+    )

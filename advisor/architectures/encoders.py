@@ -12,6 +12,7 @@ from advisor.architectures.config import Config
 from advisor.architectures.parts import FULL, SLIDING, Heads, Shape, Trunk, check_rotary, layer_types, linear, runs, trunk
 from advisor.values import AttentionShape, Block, Head, HeadShape, Linear, MlpShape
 
+
 class _Encoder(NamedTuple):
     """What the builders below fill in."""
 

@@ -57,9 +57,7 @@ def _decoder_heads(model_type: str, shape: Shape) -> list[HeadShape]:
     if model_type not in _NO_TOKENS:
         name = f"{prefix}ForTokenClassification"
         found.append(
-            HeadShape(
-                head=Head.TOKENS, architecture=name, other_params=body, params_per_output=width + 1, bias=True, dropout=True
-            )
+            HeadShape(head=Head.TOKENS, architecture=name, other_params=body, params_per_output=width + 1, bias=True, dropout=True)
         )
     return found
 

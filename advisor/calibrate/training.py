@@ -13,8 +13,9 @@ import torch
 
 from advisor.calibrate.backends import Backend
 from advisor.errors import UnsupportedError
+from advisor.memory.head import WHOLE_LOGITS
 from advisor.trace import meta_model, optimizers
-from advisor.trace.fused_head import FusedOutput
+from advisor.trace.fused_head import ChunkedOutput, FusedOutput
 from advisor.trace.load import DTYPES
 from advisor.trace.recorder import Recorder, collect_garbage
 from advisor.trace.step import HF_MAX_GRAD_NORM
@@ -74,7 +75,9 @@ def notes(plan: Plan, backend: Backend) -> tuple[str, ...]:
     found = []
     if plan.attention is Attention.FLASH and not _has_flash(backend):
         found.append("flash attention ran as torch's SDPA: flash-attn is not installed here")
-    if plan.loss is not Loss.FULL:
+    if plan.loss is Loss.IN_PLACE:
+        found.append("the kernel that writes the gradient over the logits ran without its arithmetic: it needs Triton")
+    if plan.loss not in WHOLE_LOGITS:
         found.append("the loss in tiles runs with TRL's buffers and products, without the rest of its arithmetic")
     if plan.optimizer is Optimizer.ADAMW and backend.name == "cpu":
         found.append("AdamW ran in its foreach form, as on a card")
@@ -167,12 +170,12 @@ def _forward(trainee: Trainee) -> Any:
     if not trainee.built.is_classifier:
         inputs["num_items_in_batch"] = torch.ones((), dtype=torch.int64, device=trainee.backend.device)
     outputs = trainee.model(**inputs)
-    return outputs.loss if isinstance(outputs, FusedOutput) else outputs["loss"]
+    return outputs.loss if isinstance(outputs, (ChunkedOutput, FusedOutput)) else outputs["loss"]
 
 
 def _call_plainly(trainee: Trainee, inputs: dict[str, Any]) -> Any:
     plan = trainee.plan
-    if plan.loss is not Loss.FULL:
+    if plan.loss not in WHOLE_LOGITS:
         inputs["num_items_in_batch"] = 1
     if not plan.autocast:
         return trainee.model(**inputs)

@@ -12,7 +12,7 @@ from advisor.hub import load_model
 from advisor.ladder.request import options_as
 from advisor.stacks.detect import Opened, open_file
 from advisor.stacks.launch import beside, read_accelerate
-from advisor.stacks.reading import Around, Launch, Reading
+from advisor.stacks.reading import Around, Launch, Reading, Remark, Way
 from advisor.stacks.rooms import model_named, read_opened
 from advisor.stacks.versions import Profile, profile_of
 from advisor.values import GpuSpec, ModelSpec, Stack, Value
@@ -77,6 +77,9 @@ def read_found(opened: Opened, path: Path, gpu: GpuSpec | None, options: CheckOp
     launch, taken = _launch(path, opened, options)
     around = Around(model, gpu, profile.defaults, launch, options.seq_len, str(path.parent))
     reading = read_opened(opened, around, where, is_script)
+    if profile.unread:
+        old = Remark("release-unread", profile.defaults.package, f"{profile.line}: {profile.unread}", "price a later release", Way.EITHER)
+        reading = reading._replace(remarks=(*reading.remarks, old))
     return Read(model, reading._replace(taken=(*note, *taken, *reading.taken)), profile)
 
 

@@ -16,7 +16,7 @@ from advisor.ladder.situation import Situation
 from advisor.stacks import smallest_wrapped
 from advisor.stacks.rooms import changed_settings, setting_for, spelled
 from advisor.units import format_size
-from advisor.values import DType, Finding, Fit, Level, Loss, Method, Plan, Quantization, Verdict
+from advisor.values import DType, Finding, Fit, Level, Loss, Masters, Method, Phase, Plan, Quantization, Verdict
 from advisor.values.run import options_of
 
 Rule = Callable[[Checked], Iterable[Finding]]
@@ -72,6 +72,11 @@ def _cure(c: Checked) -> str:
     if c.case is None or not c.closed_form:
         return ""
     first = c.plan
+    if first.eval_micro_batch_size is not None:
+        first = first.model_copy(update={"eval_micro_batch_size": 1})
+        memory = price(c.case, first).memory
+        if first != c.plan and memory.high_bytes + c.beside_bytes <= c.case.gpu.usable_bytes:
+            return f"fits where evaluation takes one sequence at a time ({format_size(memory.expected_bytes + c.beside_bytes)})"
     better = make_fit(c.case, first, frozenset())
     if better.fit is Fit.FITS and better.memory.high_bytes + c.beside_bytes <= c.case.gpu.usable_bytes:
         settings = changed_settings(first, better.plan) or tuple(change.what for change in better.changes)
@@ -165,14 +170,15 @@ def whole_logits(c: Checked) -> Iterator[Finding]:
 
 def dora_dropout(c: Checked) -> Iterator[Finding]:
     """peft's fast path for DoRA runs only without dropout (fact D5)."""
-    if not c.plan.method.is_dora or not c.reading.dropout:
+    if not c.plan.method.is_dora or not c.plan.lora_dropout or not c.closed_form:
         return
+    saved = c.saving(lora_dropout=0.0)
     yield Finding(
         id="dora-dropout",
         level=Level.WARNING,
-        message=f"DoRA with dropout {c.reading.dropout:g}: peft's fast path runs only without, and its price is not that of this plan",
+        message=f"DoRA with dropout {c.plan.lora_dropout:g}: peft multiplies every base weight twice; without, {format_size(saved)} less",
         hint="set the adapter's dropout to 0",
-        numbers={"lora_dropout": c.reading.dropout},
+        numbers={"lora_dropout": c.plan.lora_dropout, "saved_bytes": saved},
         evidence=("D5",),
     )
 
@@ -192,24 +198,31 @@ def modules_to_save(c: Checked) -> Iterator[Finding]:
 
 
 def evaluation_larger(c: Checked) -> Iterator[Finding]:
-    """Evaluation makes the logits of its whole batch, and the Trainer's default batch is 8."""
-    size = c.reading.eval_batch_size
-    if size is None:
+    """Evaluation is the highest phase: its batch is the Trainer's 8 unless the file says another."""
+    size = c.plan.eval_micro_batch_size
+    peaks = {phase.phase: phase.allocated_bytes for phase in c.memory.phases}
+    evaluated = peaks.pop(Phase.EVALUATION, 0)
+    trained = max(peaks.values(), default=0)
+    if size is None or evaluated <= trained:
         return
-    computed = (c.plan.autocast_dtype if c.plan.autocast else c.plan.base_dtype).size_bytes
-    logits = size * c.plan.seq_len_tokens * c.model.vocab_size * (computed + DType.FP32.size_bytes)
-    resting = c.memory.phases[0].allocated_bytes
-    needed = resting + logits + c.memory.context_bytes
-    if needed <= c.memory.expected_bytes:
-        return
+    smaller = f"evaluate with batches of {min(size - 1, c.plan.micro_batch_size)}" if size > 1 else setting_for(c.plan.stack, "fused-loss")
     yield Finding(
         id="evaluation-larger",
-        level=Level.WARNING,
-        message=f"evaluation needs more than training: batches of {size} make {format_size(logits)} of logits, "
-        f"{format_size(needed)} in all",
-        hint=f"evaluate with batches of {c.plan.micro_batch_size}",
-        numbers={"eval_batch_size": size, "logits_bytes": logits, "needed_bytes": needed},
+        level=Level.INFO if c.fit in (Fit.FITS, None) else Level.WARNING,
+        message=f"evaluation decides: batches of {size} take {format_size(evaluated)} allocated, training {format_size(trained)}",
+        hint=f"{smaller}; metrics beside the loss (compute_metrics) would keep the logits of every batch on top",
+        numbers={"eval_batch_size": size, "evaluation_bytes": evaluated, "training_bytes": trained},
     )
+
+
+def saved_whole(c: Checked) -> Iterator[Finding]:
+    """Shards are gathered unit by unit, and put together on the host (accelerate 1.15 utils/dataclasses.py: FULL_STATE_DICT with
+    offload_to_cpu; DeepSpeed runtime/engine.py `_zero3_consolidated_16bit_state_dict`)."""
+    if c.plan.method is not Method.FULL or not c.plan.sharding.shards_weights:
+        return
+    size = c.model.params * (DType.FP32 if c.plan.masters is Masters.LIFTED else DType.BF16).size_bytes
+    message = f"a whole checkpoint is put together in the first process's host memory: {format_size(size)} beside training"
+    yield Finding(id="saved-whole", level=Level.INFO, message=message, hint="sharded checkpoints need none", numbers={"bytes": size})
 
 
 def quantized_needlessly(c: Checked) -> Iterator[Finding]:
@@ -265,6 +278,7 @@ RULES: tuple[Rule, ...] = (
     dora_dropout,
     modules_to_save,
     evaluation_larger,
+    saved_whole,
     quantized_needlessly,
     of_the_ladder,
     remarks,

@@ -38,6 +38,7 @@ TEXT_OPTIONS: dict[str, tuple[str, str]] = {
     "method": (_choices(Method), "Consider this method only."),
     "rank": ("N", "Rank of the adapter."),
     "alpha": ("X", "Scale of the adapter; twice the rank if left out."),
+    "lora_dropout": ("SHARE", "Dropout of the adapter's inputs, from 0 to below 1."),
     "target_modules": ("NAMES", "Modules to adapt, as peft matches them: q_proj,v_proj or all-linear."),
     "batch_size": ("N", "Sequences per GPU and forward pass."),
     "seq_len": ("TOKENS", "Length of a sequence."),

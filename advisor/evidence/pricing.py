@@ -65,6 +65,7 @@ def plan_of(view: View, run: NextRun, model: ModelSpec) -> Plan:
         method=run.method,
         rank=run.rank,
         alpha=run.alpha,
+        lora_dropout=run.dropout,
         target_modules=_targets(run, model),
         batch_size=micro,
         grad_accum=max(1, batch // (micro * view.facts.n_gpus)) if batch else None,

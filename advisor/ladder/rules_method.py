@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from advisor.ladder.knowledge import threshold
 from advisor.ladder.situation import Situation
 from advisor.stacks import stacked_targets
-from advisor.values import Finding, Fit, Level, Method, Task
+from advisor.units import format_size
+from advisor.values import DType, Finding, Fit, Level, Method, Task
 
 ARITHMETIC = (Task.MATH, Task.CODE)
 
@@ -101,11 +102,16 @@ def quantized_merge(s: Situation) -> Iterator[Finding]:
     """Merging in place rounds to 4 bit again (peft 0.21 tuners/lora/bnb.py warns about it)."""
     if s.chosen is None or not s.chosen.plan.method.is_quantized:
         return
+    size = s.case.model.params * DType.BF16.size_bytes
+    room = s.case.gpu.usable_bytes - s.chosen.memory.phases[0].allocated_bytes
+    where = "" if size <= room else ", which the card does not hold beside the loaded base"
     yield Finding(
         id="qlora-merge",
-        level=Level.INFO,
-        message="merge into a 16-bit copy of the dequantised base: merging in place rounds back to 4 bit and changes the scores",
+        level=Level.INFO if size <= room else Level.WARNING,
+        message=f"merge into a 16-bit copy of the dequantised base ({format_size(size)}{where}): merging in place rounds back to 4 bit "
+        "and changes the scores",
         hint="keep the quantisation settings with the adapter: it was trained against exactly that base",
+        numbers={"merged_bytes": size},
     )
 
 

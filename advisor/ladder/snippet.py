@@ -116,7 +116,7 @@ def _adapter(model: ModelSpec, plan: Plan) -> Iterator[str]:
     settings = {
         "r": text(plan.rank),
         "lora_alpha": f"{plan.alpha:g}",
-        "lora_dropout": "0.0",
+        "lora_dropout": f"{plan.lora_dropout:g}",
         "target_modules": text(ALL_LINEAR if everything else list(plan.target_modules)),
         "use_dora": text(plan.method.is_dora),
         "use_rslora": text(plan.use_rslora),

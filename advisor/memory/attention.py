@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from advisor.errors import UnsupportedError
-from advisor.memory.layers import FP32_BYTES, Setting, cast, layer_norm, linear, output_bytes, rms_norm, rms_norm_gemma
+from advisor.memory.layers import FP32_BYTES, Setting, cast, layer_norm, linear, output_bytes, quantizes, rms_norm, rms_norm_gemma
 from advisor.memory.tape import Size, Tape, Tensor
 from advisor.values import Attention, AttentionShape, Block, Linear
 
@@ -34,8 +34,8 @@ class Kernel(NamedTuple):
 def attention(tape: Tape, x: Tensor, block: Block, setting: Setting, kernel: Kernel) -> Tensor:
     """From normed hidden states to the attention's contribution to the residual stream."""
     shape, e = block.attention, setting.stream_bytes
-    c = output_bytes(setting, e, setting.quantization is not None)
     linears = tuple(layer for layer in block.linears if layer.part == "attention")
+    c = output_bytes(setting, e, quantizes(setting, linears[0]))
     if shape.kind == "standard":
         heads = _standard(tape, x, block, linears, setting)
     elif shape.kind == "latent":
@@ -46,14 +46,16 @@ def attention(tape: Tape, x: Tensor, block: Block, setting: Setting, kernel: Ker
         q, k, v = heads
         # DynamicCache concatenates with an empty tensor, which copies (transformers cache_utils.py `DynamicLayer.update`)
         k = tape.op((k,), Size(shape.kv_heads * shape.head_dim * c), aliases=(True,))
+        tape.ops[-1].kept = (k,)  # by the outputs, which a plain loop holds through backward
         v = tape.op((v,), Size(shape.kv_heads * shape.v_head_dim * c), aliases=(True,))
+        tape.ops[-1].kept = (v,)
         heads = (q, k, v)
     inner = _kernel_bytes(setting, kernel, c)
     heads = _in_kernel_type(tape, heads, block, c, inner)
     out = _kernel(tape, heads, block, inner, kernel)
     projection = linears[-1]
     y = linear(tape, out, projection, setting, inner)
-    c = output_bytes(setting, inner, setting.quantization is not None)
+    c = output_bytes(setting, inner, quantizes(setting, projection))
     tape.hold(x)
     return cast(tape, y, projection.out_features, c, e)
 
@@ -74,7 +76,7 @@ def _in_kernel_type(tape: Tape, heads: Heads, block: Block, c: int, inner: int) 
 
 def _standard(tape: Tape, x: Tensor, block: Block, linears: tuple[Linear, ...], setting: Setting) -> Heads:
     shape, e = block.attention, setting.stream_bytes
-    c = output_bytes(setting, e, setting.quantization is not None)
+    c = output_bytes(setting, e, quantizes(setting, linears[0]))
     if shape.fused_qkv or len(linears) < 4:
         q = k = v = linear(tape, x, linears[0], setting, e)  # chunks are views of one storage
     else:
@@ -100,7 +102,7 @@ def _latent(tape: Tape, x: Tensor, block: Block, linears: tuple[Linear, ...], se
     Keys are assembled in a new tensor; queries are concatenated from a rotated and an unrotated part.
     """
     shape, e = block.attention, setting.stream_bytes
-    c = output_bytes(setting, e, setting.quantization is not None)
+    c = output_bytes(setting, e, quantizes(setting, linears[0]))
     named = {layer.name: layer for layer in linears}
     if "q_a_proj" in named:
         low = linear(tape, x, named["q_a_proj"], setting, e)

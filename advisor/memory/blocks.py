@@ -23,7 +23,7 @@ def block_tape(block: Block, hidden: int, setting: Setting, kernel: Kernel, *, e
         y = norm(tape, x, block, hidden, setting) if before else x
         y = attention(tape, y, block, setting, kernel) if half == "attention" else feed_forward(tape, y, block, setting)
         if block.residual_dropout == "both" or (block.residual_dropout == "mlp" and half == "feed_forward"):
-            y = dropout(tape, y, hidden, setting)
+            y = dropout(tape, y, hidden, setting.stream_bytes)
         if after:
             y = norm(tape, y, block, hidden, setting)
         x = _add(tape, x, y, hidden, setting)

@@ -35,6 +35,8 @@ class Setting(NamedTuple):
     autocast: bool
     adapted: frozenset[tuple[str, bool]]
     """Matrices that carry an adapter: leaf name, and whether it is a module."""
+    adapter_dropout: bool = False
+    """Inputs of adapters are dropped at random (peft `lora_dropout` above 0, in training)."""
 
     def outside_blocks(self) -> Setting:
         """The same for embeddings, head and final norm, which carry no adapter and are never quantised."""
@@ -54,9 +56,7 @@ def cast(tape: Tape, x: Tensor, features: int, from_bytes: int, to_bytes: int) -
 def linear(tape: Tape, x: Tensor, layer: Linear, setting: Setting, x_bytes: int) -> Tensor:
     """A linear layer with whatever is wrapped around it. The result has `x_bytes` per element, except under autocast."""
     if layer.is_module and setting.wraps(layer):
-        y = _adapted(tape, x, layer, setting, x_bytes)
-        tape.hold(x)  # an argument lives until its call returns
-        return y
+        return _adapted(tape, x, layer, setting, x_bytes)
     return _base(tape, x, layer, setting, x_bytes)
 
 
@@ -124,18 +124,29 @@ def _int8(tape: Tape, x: Tensor, layer: Linear, setting: Setting, x_bytes: int) 
 def _adapted(tape: Tape, x: Tensor, layer: Linear, setting: Setting, x_bytes: int) -> Tensor:
     """LoRA or DoRA around a base layer (peft/tuners/lora/layer.py `Linear.forward`, lora/bnb.py `Linear4bit.forward`)."""
     quantized = quantizes(setting, layer)
-    y_bytes = output_bytes(setting, x_bytes, quantized)
+    argument, y_bytes = x, output_bytes(setting, x_bytes, quantized)
     result = _base(tape, x, layer, setting, x_bytes)
     if quantized:
         result = tape.op((result,), Size(layer.out_features * y_bytes))  # "defensively clone", lora/bnb.py
     # peft casts the input to the adapter's type; under autocast bitsandbytes' layer skips that (lora/bnb.py requires_conversion)
-    inner_bytes = setting.adapter_bytes
     if not (setting.autocast and quantized):
-        x = cast(tape, x, layer.in_features, x_bytes, inner_bytes)
-        x_bytes = inner_bytes
+        x = cast(tape, x, layer.in_features, x_bytes, setting.adapter_bytes)
+        x_bytes = setting.adapter_bytes
+    y = _updated(tape, result, x, layer, setting, (x_bytes, y_bytes))
+    for tensor in (argument, x):
+        tape.hold(tensor)  # an argument lives until its call returns
+    return y
+
+
+def _updated(tape: Tape, result: Tensor, x: Tensor, layer: Linear, setting: Setting, widths: tuple[int, int]) -> Tensor:
+    """The base's result plus the adapter's, whose input is dropped, and cast where there is autocast. `widths` are bytes per element
+    of the adapter's input and of the result."""
+    inner_bytes, y_bytes = widths
+    if setting.adapter_dropout:
+        x = dropout(tape, x, layer.in_features, inner_bytes)
     if setting.autocast:
+        x = cast(tape, x, layer.in_features, inner_bytes, setting.compute_bytes)
         inner_bytes = setting.compute_bytes
-        x = cast(tape, x, layer.in_features, x_bytes, inner_bytes)
     low = tape.op(
         (x,),
         Size(setting.rank * inner_bytes),
@@ -143,7 +154,7 @@ def _adapted(tape: Tape, x: Tensor, layer: Linear, setting: Setting, x_bytes: in
         parameter_gradient_bytes=layer.in_features * setting.rank * setting.adapter_bytes,
     )
     if setting.dora:
-        return _dora(tape, result, low, layer, setting, (inner_bytes, y_bytes))
+        return _dora(tape, (x, result, low), layer, setting, (inner_bytes, y_bytes))
     wide = Size(layer.out_features * inner_bytes)
     update = tape.op((low,), wide, keeps=(low,), parameter_gradient_bytes=layer.out_features * setting.rank * setting.adapter_bytes)
     update = tape.op((update,), wide)  # times scaling
@@ -161,12 +172,13 @@ def _add_and_round(tape: Tape, result: Tensor, update: Tensor, features: int, wi
     return cast(tape, total, features, sum_bytes, result_bytes)
 
 
-def _dora(tape: Tape, result: Tensor, low: Tensor, layer: Linear, setting: Setting, widths: tuple[int, int]) -> Tensor:
+def _dora(tape: Tape, parts: tuple[Tensor, Tensor, Tensor], layer: Linear, setting: Setting, widths: tuple[int, int]) -> Tensor:
     """DoRA's forward (peft/tuners/lora/dora.py `DoraLinearLayer.forward`; the norm is detached, DoRA paper section 4.3).
 
     Each call multiplies an identity matrix through the adapter to get B·A, and adds it to a copy of the weight in the adapter's
-    type: matrices of in x in and in x out, whatever the batch.
+    type: matrices of in x in and in x out, whatever the batch. `parts` are the adapter's input, the base's result, and A's.
     """
+    x, result, low = parts
     inner_bytes, y_bytes = widths
     matrix = layer.in_features * layer.out_features * setting.adapter_bytes
     identity = layer.in_features * (layer.in_features + setting.rank) * setting.adapter_bytes
@@ -179,13 +191,24 @@ def _dora(tape: Tape, result: Tensor, low: Tensor, layer: Linear, setting: Setti
     # (m/|w| - 1) * base: keeps base; m/|w| * update: keeps update; each then sums a product for the magnitude's gradient
     scaled_bytes = max(y_bytes, setting.adapter_bytes)
     scaled = Size(out * scaled_bytes)
-    base = tape.op((result,), Size(out * y_bytes), aliases=(True,)) if layer.bias else result  # minus the bias: a new tensor
+    if setting.adapter_dropout:
+        base = _product_of_dropped(tape, x, layer, setting, inner_bytes)
+    else:
+        base = tape.op((result,), Size(out * y_bytes), aliases=(True,)) if layer.bias else result  # minus the bias: a new tensor
     base_part = tape.op((base,), scaled, keeps=(base,), scratch=(Size(), scaled), parameter_gradient_bytes=magnitude)
     update_part = tape.op((update,), scaled, keeps=(update,), scratch=(Size(), scaled))
     update_part = tape.op((update_part,), scaled)  # times scaling
     extra = tape.op((base_part, update_part), scaled, aliases=(True, True))
     tape.hold(held)
     return _add_and_round(tape, result, extra, out, (y_bytes, scaled_bytes))
+
+
+def _product_of_dropped(tape: Tape, x: Tensor, layer: Linear, setting: Setting, inner_bytes: int) -> Tensor:
+    """With dropout DoRA multiplies the base's weight by the dropped input anew, and keeps its copy of the weight for backward
+    (peft 0.21 tuners/lora/variants.py `DoraLinearVariant.forward`, tuners/lora/dora.py `base_result is None`)."""
+    is_copied = quantizes(setting, layer) or setting.weight_bytes != inner_bytes or setting.adapter_bytes != inner_bytes
+    weight = Tensor(Size(constant=layer.in_features * layer.out_features * inner_bytes if is_copied else 0), False)
+    return tape.op((x,), Size(layer.out_features * inner_bytes), keeps=(weight,))
 
 
 def rms_norm(tape: Tape, x: Tensor, features: int, setting: Setting, x_bytes: int, rows: int = 1) -> Tensor:
@@ -271,6 +294,6 @@ def norm(tape: Tape, x: Tensor, block: Block, features: int, setting: Setting) -
     return layer_norm(tape, x, features, setting, setting.stream_bytes)
 
 
-def dropout(tape: Tape, x: Tensor, features: int, setting: Setting) -> Tensor:
-    """`native_dropout` keeps a mask of one byte per element (derivatives.yaml)."""
-    return tape.op((x,), Size(features * setting.stream_bytes), keeps=(Tensor(Size(features), False),))
+def dropout(tape: Tape, x: Tensor, features: int, x_bytes: int) -> Tensor:
+    """`native_dropout` keeps a mask of one byte per element (derivatives.yaml); its result is a tensor of its own."""
+    return tape.op((x,), Size(features * x_bytes), keeps=(Tensor(Size(features), False),))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -10,7 +11,9 @@ from advisor.errors import UnsupportedError
 from advisor.memory.attention import Kernel
 from advisor.memory.calibrated import narrowed
 from advisor.memory.chance import with_chance
+from advisor.memory.evaluation import compile_evaluation, evaluated
 from advisor.memory.gradients import gradient_bytes
+from advisor.memory.head import Ending
 from advisor.memory.layers import Setting
 from advisor.memory.optimizer import state_bytes, step_temporary_bytes
 from advisor.memory.program import Loop, Program, Station, compile_program
@@ -39,6 +42,7 @@ def estimate_memory(model: ModelSpec, plan: Plan, gpu: GpuSpec | None = None) ->
             _dynamic(Phase.FORWARD, program.forward, standing, plan, batch, held),
             _dynamic(Phase.BACKWARD, program.backward, standing, plan, batch, 0),
             _step(standing, held),
+            *_evaluation(model, plan, standing, has_flash(gpu), held),
         ),
         reserved_slack_bytes=_slack_bytes(program, batch) if has_caching_allocator(gpu) else 0,
         context_bytes=context_of(gpu.compute_capability if gpu else None).context_bytes,
@@ -71,7 +75,8 @@ class Standing(NamedTuple):
 def _without_batch(plan: Plan) -> Plan:
     """The plan with the smallest batch that is of its kind."""
     accumulates = 2 if plan.grad_accum_steps > 1 else 1
-    return plan.model_copy(update={"micro_batch_size": 1, "seq_len_tokens": 1, "grad_accum_steps": accumulates})
+    smallest = {"micro_batch_size": 1, "seq_len_tokens": 1, "grad_accum_steps": accumulates, "eval_micro_batch_size": None}
+    return plan.model_copy(update=smallest)
 
 
 @lru_cache(maxsize=512)
@@ -122,6 +127,23 @@ def _step(standing: Standing, held: int) -> PhaseBytes:
     return PhaseBytes(phase=Phase.OPTIMIZER_STEP, terms=standing.resident + moving)
 
 
+def _evaluation(model: ModelSpec, plan: Plan, standing: Standing, has_flash: bool, held: int) -> Iterator[PhaseBytes]:
+    """Weights, adapter, states, and a forward pass that keeps nothing for backward; gradients are set to None before it."""
+    if plan.eval_micro_batch_size is None:
+        return
+    stations = compile_evaluation(model, setting_of(model, plan), kernel_of(plan, has_flash), evaluated(ending_of(plan), plan.stack))
+    tokens = plan.eval_micro_batch_size * plan.seq_len_tokens
+    batch = Batch(tokens, tokens * plan.seq_len_tokens)
+    top = max(stations, key=lambda station: station.live.at(batch.tokens, batch.pairs))
+    logits = top.logits.at(batch.tokens, batch.pairs)
+    moving = _terms(
+        (Term.GRADIENTS, standing.bucket_bytes),
+        (Term.LOGITS, logits + held),
+        (Term.TEMPORARIES, top.live.at(batch.tokens, batch.pairs) - logits),
+    )
+    yield PhaseBytes(phase=Phase.EVALUATION, terms=standing.resident + moving)
+
+
 def _slack_bytes(program: Program, batch: Batch) -> int:
     """What the caching allocator holds idle at the peak.
 
@@ -141,8 +163,10 @@ def _terms(*terms: tuple[Term, int]) -> tuple[TermBytes, ...]:
 def setting_of(model: ModelSpec, plan: Plan) -> Setting:
     """The part of a plan that the tapes depend on."""
     weight_bytes = unquantized_bytes_per_param(plan)
+    # under autocast peft does not cast what DoRA adds to a quantised layer back: fp32 flows on (peft 0.21 lora/bnb.py requires_conversion)
+    is_widened = plan.autocast and plan.method.is_dora and plan.quantization is not None
     return Setting(
-        stream_bytes=weight_bytes,
+        stream_bytes=DType.FP32.size_bytes if is_widened else weight_bytes,
         compute_bytes=plan.autocast_dtype.size_bytes if plan.autocast else plan.base_dtype.size_bytes,
         weight_bytes=weight_bytes,
         adapter_bytes=plan.adapter_dtype.size_bytes,
@@ -153,13 +177,15 @@ def setting_of(model: ModelSpec, plan: Plan) -> Setting:
         dora=plan.method.is_dora,
         autocast=plan.autocast,
         adapted=_adapted(model, plan),
+        adapter_dropout=plan.lora_dropout > 0 and plan.method.has_adapter,
     )
 
 
 def _adapted(model: ModelSpec, plan: Plan) -> frozenset[tuple[str, bool]]:
     """Which matrices carry an adapter: leaf name, and whether it is a module (a stack of experts is not).
 
-    Raises UnsupportedError for DoRA on stacked experts, which peft refuses too (peft 0.21 lora/layer.py `ParamWrapper`).
+    Raises UnsupportedError for DoRA and for dropout on stacked experts, which peft refuses too (peft 0.21 lora/layer.py
+    `ParamWrapper`).
     """
     if not plan.method.has_adapter:
         return frozenset()
@@ -171,6 +197,10 @@ def _adapted(model: ModelSpec, plan: Plan) -> frozenset[tuple[str, bool]]:
             f"peft has no DoRA for the stacked experts of {model.id} ({', '.join(stacked)}); "
             "name attention alone: --target-modules q_proj,k_proj,v_proj,o_proj"
         )
+    if stacked and plan.lora_dropout:
+        raise UnsupportedError(
+            f"peft adapts the stacked experts of {model.id} without dropout only ({', '.join(stacked)}): --lora-dropout 0"
+        )
     return found
 
 
@@ -180,4 +210,9 @@ def kernel_of(plan: Plan, has_flash: bool = True) -> Kernel:
 
 
 def loop_of(plan: Plan) -> Loop:
-    return Loop(plan.gradient_checkpointing, plan.grad_accum_steps > 1, plan.stack is Stack.PLAIN, plan.loss)
+    return Loop(plan.gradient_checkpointing, plan.grad_accum_steps > 1, plan.stack is Stack.PLAIN, ending_of(plan))
+
+
+def ending_of(plan: Plan) -> Ending:
+    """How the forward of a training step ends. A plain loop has no accelerate around its model."""
+    return Ending(plan.loss, plan.shift, plan.autocast and plan.stack is not Stack.PLAIN)

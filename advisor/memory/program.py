@@ -12,10 +12,10 @@ from typing import NamedTuple
 
 from advisor.memory.attention import Kernel
 from advisor.memory.blocks import block_tape
-from advisor.memory.head import head_tape
+from advisor.memory.head import Ending, head_tape
 from advisor.memory.layers import Setting
 from advisor.memory.tape import ZERO, Size, Tape, Tensor, Walk, backward, forward, highest
-from advisor.values import Block, Loss, ModelSpec
+from advisor.values import Block, ModelSpec
 
 
 class Loop(NamedTuple):
@@ -25,7 +25,7 @@ class Loop(NamedTuple):
     accumulates: bool
     """Gradients of earlier micro-batches are there through backward."""
     logits_outlive_forward: bool
-    loss: Loss
+    ending: Ending
 
 
 class Station(NamedTuple):
@@ -94,8 +94,8 @@ class _Head(NamedTuple):
 
 
 @lru_cache(maxsize=256)
-def _head(model: ModelSpec, setting: Setting, loss: Loss) -> _Head:
-    tape, entry, logits = head_tape(model, setting, loss)
+def _head(model: ModelSpec, setting: Setting, ending: Ending) -> _Head:
+    tape, entry, logits = head_tape(model, setting, ending)
     walk = forward(tape, entry, keep=True, entry_held=False)
     return _Head(entry.size, logits, walk, backward(tape, walk.kept, ZERO))
 
@@ -122,7 +122,7 @@ class _Step(NamedTuple):
 @lru_cache(maxsize=256)
 def compile_program(model: ModelSpec, setting: Setting, kernel: Kernel, loop: Loop) -> Program:
     """Candidate peaks of forward and backward. Raises UnsupportedError for parts without a closed form."""
-    head = _head(model, setting.outside_blocks(), loop.loss)
+    head = _head(model, setting.outside_blocks(), loop.ending)
     step = _Step(
         runs=_runs(model, setting, kernel, loop),
         head=head,

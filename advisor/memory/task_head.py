@@ -21,7 +21,7 @@ def task_head(tape: Tape, x: Tensor, model: ModelSpec, shape: HeadShape, setting
     if shape.dense is not None:
         x = _dense(tape, x, shape, model, setting)
     if shape.dropout:
-        x = dropout(tape, x, model.hidden_size, setting)
+        x = dropout(tape, x, model.hidden_size, setting.stream_bytes)
     outputs = model.vocab_size if shape.head is Head.MLM else model.labels or 1
     layer = Linear(name="classifier", in_features=model.hidden_size, out_features=outputs, bias=shape.bias)
     logits = linear(tape, x, layer, _trained(setting, shape), setting.stream_bytes)

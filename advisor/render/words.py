@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from advisor.units import GIB, format_count, format_size, gib
-from advisor.values import Fit, Head, Phase, Plan, Range, Term
+from advisor.values import Fit, Head, Phase, Plan, Range, Shift, Term
 
 FIT_WORDS = {Fit.FITS: "yes", Fit.UNCERTAIN: "unsure", Fit.DOES_NOT_FIT: "no"}
 FIT_STYLES = {Fit.FITS: "green", Fit.UNCERTAIN: "yellow", Fit.DOES_NOT_FIT: "red"}
@@ -64,17 +64,20 @@ def plan(plan: Plan) -> str:
     """The whole set-up in one line."""
     method = plan.method.label
     if plan.method.has_adapter:
-        method += f" rank {plan.rank}, alpha {number(plan.alpha)}, on {', '.join(plan.target_modules)}"
+        dropout = f", dropout {number(plan.lora_dropout)}" if plan.lora_dropout else ""
+        method += f" rank {plan.rank}, alpha {number(plan.alpha)}{dropout}, on {', '.join(plan.target_modules)}"
     base = f"{plan.base_dtype.value}{f' under {plan.autocast_dtype.value} autocast' if plan.autocast else ''}"
     if plan.quantization is not None:
         base = f"{plan.quantization.value}{' double-quantised' if plan.double_quant else ''} base, rest {base}"
     tokens = f"{plan.seq_len_tokens:,} tokens{' with padding' if plan.padding else ''}"
     batch = f"{plan.micro_batch_size} × {tokens}, {plan.grad_accum_steps} accumulated"
     checkpointing = f"checkpointing {'on' if plan.gradient_checkpointing else 'off'}"
+    loss = f"{plan.loss.value} loss{f', shifted {plan.shift.value}' if plan.shift is not Shift.LABELS else ''}; "
+    evaluation = f"evaluation of {plan.eval_micro_batch_size} sequences; " if plan.eval_micro_batch_size else ""
     cards = f"{plan.n_gpus} cards ({plan.sharding.value}); " if plan.n_gpus > 1 else ""
     return (
         f"{method}; {base}; {plan.optimizer.value}; {batch}; {checkpointing}; "
-        f"{plan.attention.value} attention; {_head(plan)}{plan.loss.value} loss; {cards}{plan.stack.value} stack"
+        f"{plan.attention.value} attention; {_head(plan)}{loss}{evaluation}{cards}{plan.stack.value} stack"
     )
 
 

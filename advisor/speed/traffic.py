@@ -29,8 +29,12 @@ BACKWARD_IN_FORWARDS = 1.5
 """Judgement: norms and activations move about twice their forward's bytes in backward, rotations and scalings as many, additions fewer."""
 LOGIT_BYTES = 32
 """ForCausalLMLoss, forward and backward: cast up (2, 4), log-softmax (4, 4), its backward (4, 4, 4), cast down (4, 2)."""
+IN_PLACE_LOGIT_BYTES = 28
+"""The kernel in the place of log-softmax: cast up (2, 4), logits read twice and written (4, 4, 4), scaled (4, 4), cast down (4, 2); less
+than that where a chunk is computed at a time and nothing is cast."""
 FUSED_LOGIT_BYTES = 8
 """A chunk is written, read, overwritten by its gradient and read again in 16 bit (Liger fused linear cross entropy)."""
+_LOGIT_BYTES = {Loss.FUSED: FUSED_LOGIT_BYTES, Loss.IN_PLACE: IN_PLACE_LOGIT_BYTES}
 EAGER_SCORE_BYTES = 26
 """eager_attention_forward in 16 bit: product (2), scale (2, 2), mask (2, 2), softmax into fp32 (2, 4), cast down (4, 2), dropout (2, 2)."""
 ADAPTER_INPUT_BYTES = {DType.FP32: 10, DType.BF16: 2, DType.FP16: 2}
@@ -110,7 +114,7 @@ def _token_bytes(shape: Shape, plan: Plan) -> float:
     if plan.attention is Attention.EAGER:
         forward += EAGER_SCORE_BYTES * plan.seq_len_tokens * sum(run.layers * run.shape.heads for run in shape.attention)
     forwards = 1 + BACKWARD_IN_FORWARDS + plan.gradient_checkpointing
-    return forward * forwards + shape.vocab * (FUSED_LOGIT_BYTES if plan.loss is Loss.FUSED else LOGIT_BYTES)
+    return forward * forwards + shape.vocab * _LOGIT_BYTES.get(plan.loss, LOGIT_BYTES)
 
 
 def _optimizer_bytes(shape: Shape, model: ModelSpec, plan: Plan) -> float:

@@ -27,7 +27,7 @@ AXOLOTL = StackDefaults(
     version="0.19",
     optimizer=Default(Optimizer.ADAMW_FUSED, "axolotl 0.19 utils/schemas/training.py: optimizer='adamw_torch_fused'"),
     loss=Default(Loss.FULL, "axolotl 0.19: the loss of transformers, unless a plugin replaces it"),
-    losses=(Loss.FULL, Loss.FUSED),
+    losses=(Loss.FULL, Loss.IN_PLACE, Loss.CHUNKED_OUTPUT, Loss.FUSED),
     adapter_dtype=Default(DType.FP32, PEFT_ADAPTER_FP32),
     quantized_adapter_dtype=Default(DType.FP32, PEFT_ADAPTER_FP32),
     kbit_prepare=Default(
@@ -90,22 +90,19 @@ def read(fields: Fields, around: Around) -> Reading:
         fields.raw(name)
     weights = _weights(fields, around)
     micro = fields.count("micro_batch_size") or 1
-    batch = Batch(
-        micro, common.sequence(fields.count("sequence_len") or SEQUENCE_LEN, around, notes, "sequence_len"), _accumulation(fields, micro)
-    )
-    adapter, dropout, saved = _adapter(fields, weights)
+    length = common.sequence(fields.count("sequence_len") or SEQUENCE_LEN, around, notes, "sequence_len")
+    batch = Batch(micro, length, _accumulation(fields, micro), _evaluation(fields, micro))
+    adapter, saved = _adapter(fields, weights, around)
     cards = _cards(fields, around, notes)
     checkpointing = _checkpointing(fields, notes)
     attention = _attention(fields, around, notes)
     if adapter is None and not cards.sharding.shards_weights and weights.dtype is not DType.FP32 and attention in _KEEPS_FP32:
         notes.unpriced(f"{attention.value} attention", "axolotl trains embeddings and head in fp32 with it; priced in 16 bit", Way.UP)
-    loop = Loop(common.optimizer(fields, around, notes, "optimizer"), checkpointing, attention, _loss(fields))
+    loop = Loop(common.optimizer(fields, around, notes, "optimizer"), checkpointing, attention, _loss(fields, notes))
     return Reading(
         plan=assemble(around, adapter, weights, batch, loop, cards),
         remarks=tuple(notes.remarks),
-        dropout=dropout,
         modules_to_save=saved,
-        eval_batch_size=_evaluation(fields, micro),
         learning_rate=fields.number("learning_rate"),
         taken=tuple(notes.taken),
     )
@@ -140,15 +137,15 @@ def _accumulation(fields: Fields, micro: int) -> int:
     return stated or (max(1, whole // micro) if whole else 1)
 
 
-def _adapter(fields: Fields, weights: Weights) -> tuple[Adapter | None, float, tuple[str, ...]]:
+def _adapter(fields: Fields, weights: Weights, around: Around) -> tuple[Adapter | None, tuple[str, ...]]:
     kind = fields.text("adapter")
     rank, alpha = fields.count("lora_r"), fields.integer("lora_alpha")
     named, linear = fields.names("lora_target_modules"), fields.flag("lora_target_linear")
     dora, rslora = bool(fields.flag("peft_use_dora")), bool(fields.flag("peft_use_rslora"))
     lifted = fields.flag("peft_autocast_adapter_dtype")
-    dropout, saved = fields.number("lora_dropout") or 0.0, fields.names("lora_modules_to_save") or ()
+    dropout, saved = common.dropout(fields, around), fields.names("lora_modules_to_save") or ()
     if kind is None:
-        return None, 0.0, ()
+        return None, ()
     if kind not in _ADAPTERS:
         raise UnsupportedError(f"{fields.where}: adapter: {kind} is no LoRA; lora, qlora and full fine-tuning can be priced")
     if rank is None or alpha is None:
@@ -158,7 +155,7 @@ def _adapter(fields: Fields, weights: Weights) -> tuple[Adapter | None, float, t
     if kind == "qlora" and weights.quantization not in FOUR_BIT:
         raise InvalidInputError(f"{fields.where}: adapter: qlora needs load_in_4bit: true")
     dtype = weights.dtype if lifted is False else DType.FP32
-    return Adapter(rank, alpha, (ALL_LINEAR,) if linear else named or (), dora, rslora, dtype), dropout, saved
+    return Adapter(rank, alpha, (ALL_LINEAR,) if linear else named or (), dora, rslora, dtype, dropout), saved
 
 
 def _checkpointing(fields: Fields, notes: Notes) -> bool:
@@ -179,12 +176,17 @@ def _attention(fields: Fields, around: Around, notes: Notes) -> Attention:
     return flags[0] if flags and not fields.has("attn_implementation") else common.attention(fields, around, notes)
 
 
-def _loss(fields: Fields) -> Loss:
+def _loss(fields: Fields, notes: Notes) -> Loss:
+    """integrations/liger and integrations/cut_cross_entropy; loaders/patch_manager.py for the others."""
     plugins = " ".join(fields.names("plugins") or ())
     cut = fields.flag("cut_cross_entropy")
+    in_place = [bool(fields.flag(name)) for name in ("liger_cross_entropy", "flash_attn_cross_entropy")]
     if fields.flag("liger_fused_linear_cross_entropy") or cut or ("CutCrossEntropyPlugin" in plugins and cut is not False):
         return Loss.FUSED
-    return Loss.FULL
+    if fields.flag("chunked_cross_entropy"):
+        notes.unpriced("chunked_cross_entropy", "is compiled, and keeps no more than is priced", Way.DOWN)
+        return Loss.CHUNKED_OUTPUT
+    return Loss.IN_PLACE if any(in_place) else Loss.FULL
 
 
 def _cards(fields: Fields, around: Around, notes: Notes) -> Cards:
@@ -210,6 +212,10 @@ def write(plan: Plan, model: str, learning_rate: str, defaults: StackDefaults) -
     yield from _write_precision(plan)
     if plan.loss is Loss.FUSED:
         yield from ("plugins:", f"  - {PLUGIN_LIGER}", setting("liger_fused_linear_cross_entropy", True))
+    elif plan.loss is Loss.IN_PLACE:
+        yield from ("plugins:", f"  - {PLUGIN_LIGER}", setting("liger_cross_entropy", True))
+    elif plan.loss is Loss.CHUNKED_OUTPUT:
+        yield setting("chunked_cross_entropy", True)
     yield ""
     yield setting("sequence_len", plan.seq_len_tokens)
     yield setting("micro_batch_size", plan.micro_batch_size)
@@ -234,7 +240,7 @@ def _write_adapter(plan: Plan) -> Iterator[Line]:
         yield f"  bnb_4bit_use_double_quant: {str(plan.double_quant).lower()}"
     yield setting("lora_r", plan.rank)
     yield setting("lora_alpha", number(plan.alpha))
-    yield setting("lora_dropout", 0.0)
+    yield setting("lora_dropout", number(plan.lora_dropout))
     if plan.target_modules == (ALL_LINEAR,):
         yield setting("lora_target_linear", True)
     else:

@@ -20,7 +20,7 @@ def echo_defaults(model: ModelSpec, gpu: GpuSpec | None, request: Request) -> tu
     stack = defaults_of(request.stack or Stack.HF)
     subjects = (
         ("training loop", _loop(model, gpu, request, stack)),
-        ("adapter", _adapter(model, request)),
+        ("adapter", _adapter(model, request, stack)),
         ("head", _head(model, request)),
         ("batch", _batch(model, request)),
         ("gradient checkpointing", _checkpointing(request, stack)),
@@ -46,13 +46,15 @@ def _loop(model: ModelSpec, gpu: GpuSpec | None, request: Request, stack: StackD
         yield f"{attention.value} attention{' (transformers has no SDPA for this model)' if attention is Attention.EAGER else ''}"
 
 
-def _adapter(model: ModelSpec, request: Request) -> Iterator[str]:
+def _adapter(model: ModelSpec, request: Request, stack: StackDefaults) -> Iterator[str]:
     if request.method is Method.FULL:
         return
     if request.rank is None:
         yield f"rank {FIRST_RANK}"
     if request.alpha is None:
         yield f"alpha {ALPHA_PER_RANK * (request.rank or FIRST_RANK)} (twice the rank)"
+    if request.lora_dropout is None and stack.lora_dropout.value:
+        yield f"dropout {stack.lora_dropout.value:g} (none for DoRA)"
     if request.target_modules is None:
         named = first_targets(model)
         yield "on all linear layers of the blocks" if named == (ALL_LINEAR,) else f"on {', '.join(named)}, all that peft can wrap"

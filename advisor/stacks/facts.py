@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Generic, NamedTuple, TypeVar
 
-from advisor.values.vocabulary import DType, Loss, Optimizer, Quantization, Stack
+from advisor.values.vocabulary import DType, Loss, Optimizer, Quantization, Shift, Stack
 
 FOUR_BIT = (Quantization.NF4, Quantization.FP4)
 """Kinds of which the quantisation constants can be quantised too."""
@@ -50,6 +50,8 @@ class StackDefaults(NamedTuple):
     kv_cache_in_outputs: Default[bool]
     weights_dtype: Default[DType | None]
     """Type that weights are loaded in where a config does not say it; None: as they were saved."""
+    lora_dropout: Default[float] = Default(0.0, "peft 0.21 tuners/lora/config.py: lora_dropout=0.0")
+    shift: Default[Shift] = Default(Shift.LABELS, "transformers 5.23 loss/loss_utils.py ForCausalLMLoss: pads the labels")
 
     def version_at_least(self, release: tuple[int, ...]) -> bool:
         return tuple(map(int, self.version.split("."))) >= release if self.version else True

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from advisor.errors import InvalidInputError
 from advisor.stacks.facts import FOUR_BIT, StackDefaults
 from advisor.stacks.known import defaults_of
-from advisor.stacks.targets import check_rank, check_targets, first_targets, without_stacked
+from advisor.stacks.targets import check_rank, check_targets, first_targets, stacked_targets, without_stacked
 from advisor.values.card import GpuSpec
 from advisor.values.model import ModelSpec
 from advisor.values.plan import Plan
@@ -61,6 +61,7 @@ def default_plan(method: Method, model: ModelSpec, gpu: GpuSpec | None, request:
             rank=rank,
             alpha=request.alpha or ALPHA_PER_RANK * rank,
             target_modules=targets,
+            lora_dropout=_dropout(method, model, targets, request, stack),
             adapter_dtype=_adapter_dtype(stack, quantization, numbers),
             base_dtype=numbers.base_dtype,
             autocast=numbers.autocast,
@@ -81,6 +82,7 @@ def default_plan(method: Method, model: ModelSpec, gpu: GpuSpec | None, request:
             head=None if request.head is model.first_head else request.head,
             labels=request.labels or model.labels or FIRST_LABELS,
             loss=request.loss or stack.loss.value,
+            shift=stack.shift.value,
             stack=stack.stack,
             n_gpus=n_gpus,
             sharding=Sharding.DDP if n_gpus > 1 else Sharding.NONE,
@@ -91,6 +93,15 @@ def default_plan(method: Method, model: ModelSpec, gpu: GpuSpec | None, request:
 
 def _given(option: bool | None, default: bool) -> bool:
     return default if option is None else option
+
+
+def _dropout(method: Method, model: ModelSpec, targets: tuple[str, ...], request: Request, stack: StackDefaults) -> float:
+    """The stack's own; none where nothing is adapted, where peft refuses it, and for DoRA, whose fast path runs without only (fact D5)."""
+    if not method.has_adapter:
+        return 0.0
+    if request.lora_dropout is not None:
+        return request.lora_dropout
+    return 0.0 if method.is_dora or stacked_targets(model, targets) else stack.lora_dropout.value
 
 
 def _quantization(method: Method, request: Request) -> Quantization | None:

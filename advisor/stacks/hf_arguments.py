@@ -18,8 +18,8 @@ from advisor.values.plan import ALL_LINEAR
 from advisor.values.vocabulary import DType, Loss, Quantization, Stack
 
 LENGTHS = ("max_length", "max_seq_length", "block_size", "model_max_length", "seq_len")
-PEFT_RANK, PEFT_ALPHA = 8, 8.0
-"""peft 0.21 tuners/lora/config.py: r=8, lora_alpha=8."""
+PEFT_RANK, PEFT_ALPHA, PEFT_DROPOUT = 8, 8.0, 0.0
+"""peft 0.21 tuners/lora/config.py: r=8, lora_alpha=8, lora_dropout=0.0."""
 TRL_LENGTH = 1024
 
 SPELLINGS = {
@@ -52,7 +52,8 @@ def read(fields: Fields, around: Around) -> Reading:
     adapter = None if adapter is None else adapter._replace(dtype=_adapter_dtype(fields, around, weights))
     micro = fields.count("per_device_train_batch_size", "micro_batch_size") or _default_batch(around)
     notes.remarks.extend(unread_remarks(None, lora))
-    batch = Batch(micro, _sequence(fields, around, notes), fields.count("gradient_accumulation_steps") or 1)
+    accumulation = fields.count("gradient_accumulation_steps") or 1
+    batch = Batch(micro, _sequence(fields, around, notes), accumulation, common.evaluation(fields))
     checkpointing = common.checkpointing(fields, around, notes) or _by_helper(fields, around, weights)
     loop = Loop(
         common.optimizer(fields, around, notes), checkpointing, common.attention(fields, around, notes), _loss(fields, around, notes)
@@ -60,9 +61,7 @@ def read(fields: Fields, around: Around) -> Reading:
     return Reading(
         plan=assemble(around, adapter, weights, batch, loop, common.cards(fields, around, notes)),
         remarks=tuple(notes.remarks),
-        dropout=lora.number("lora_dropout") or 0.0,
         modules_to_save=lora.names("modules_to_save") or (),
-        eval_batch_size=common.evaluation(fields),
         learning_rate=fields.number("learning_rate"),
         taken=tuple(notes.taken),
     )
@@ -79,9 +78,8 @@ def _adapter(lora: Fields, around: Around) -> Adapter:
         raise UnsupportedError(f"{lora.where}: target_modules is a pattern ({stated[:40]}); name the modules, or all-linear")
     targets = names or default_targets(around.model, "target_modules")
     rank, alpha = lora.count("r") or PEFT_RANK, lora.number("lora_alpha") or PEFT_ALPHA
-    return Adapter(
-        rank, alpha, (ALL_LINEAR,) if ALL_LINEAR in targets else targets, bool(lora.flag("use_dora")), bool(lora.flag("use_rslora"))
-    )
+    dora, rslora, dropout = bool(lora.flag("use_dora")), bool(lora.flag("use_rslora")), lora.number("lora_dropout") or PEFT_DROPOUT
+    return Adapter(rank, alpha, (ALL_LINEAR,) if ALL_LINEAR in targets else targets, dora, rslora, dropout=dropout)
 
 
 def _weights(fields: Fields, around: Around, notes: Notes) -> Weights:
@@ -138,4 +136,4 @@ def _by_helper(fields: Fields, around: Around, weights: Weights) -> bool:
 def _loss(fields: Fields, around: Around, notes: Notes) -> Loss:
     if around.defaults.stack is Stack.TRL:
         return loss_of(fields, around, notes)
-    return Loss.FUSED if fields.flag("use_liger_kernel") else around.defaults.loss.value
+    return common.liger(fields) or around.defaults.loss.value

@@ -79,7 +79,7 @@ def read(fields: Fields, around: Around) -> Reading:
     weights = _weights(fields, around, kind == "full", notes)
     cutoff = common.sequence(fields.count("cutoff_len") or CUTOFF_LEN, around, notes, "cutoff_len")
     micro = fields.count("per_device_train_batch_size") or MICRO_BATCH
-    batch = Batch(micro, cutoff, fields.count("gradient_accumulation_steps") or 1)
+    batch = Batch(micro, cutoff, fields.count("gradient_accumulation_steps") or 1, _evaluation(fields))
     liger = fields.flag("enable_liger_kernel")
     loop = Loop(
         optimizer=common.optimizer(fields, around, notes),
@@ -87,13 +87,11 @@ def read(fields: Fields, around: Around) -> Reading:
         attention=_attention(fields, around, notes),
         loss=Loss.FUSED if liger else around.defaults.loss.value,
     )
-    adapter = _adapter(fields)
+    adapter = _adapter(fields, around)
     return Reading(
         plan=assemble(around, adapter if kind == "lora" else None, weights, batch, loop, common.cards(fields, around, notes)),
         remarks=tuple(notes.remarks),
-        dropout=fields.number("lora_dropout") or 0.0,
         modules_to_save=fields.names("additional_target") or (),
-        eval_batch_size=common.evaluation(fields),
         learning_rate=fields.number("learning_rate"),
         taken=tuple(notes.taken),
     )
@@ -123,12 +121,19 @@ def _inferred(around: Around) -> DType:
     return DType.BF16 if around.bf16 and saved_dtype(around.model) in (DType.BF16, None) else DType.FP16
 
 
-def _adapter(fields: Fields) -> Adapter:
+def _evaluation(fields: Fields) -> int | None:
+    """As the Trainer evaluates, and once after training on `do_eval` (train/sft/workflow.py)."""
+    size = fields.count("per_device_eval_batch_size") or MICRO_BATCH
+    return common.evaluation(fields) or (size if fields.flag("do_eval") else None)
+
+
+def _adapter(fields: Fields, around: Around) -> Adapter:
     rank = fields.count("lora_rank") or RANK
     alpha = fields.integer("lora_alpha") or 2 * rank
     targets = fields.names("lora_target") or ("all",)
     dora, rslora = bool(fields.flag("use_dora")), bool(fields.flag("use_rslora"))
-    return Adapter(rank, alpha, (ALL_LINEAR,) if targets == ("all",) else targets, dora, rslora)
+    dropout = common.dropout(fields, around)
+    return Adapter(rank, alpha, (ALL_LINEAR,) if targets == ("all",) else targets, dora, rslora, dropout=dropout)
 
 
 def _checkpointing(fields: Fields, around: Around, notes: Notes) -> bool:
@@ -183,7 +188,7 @@ def _write_adapter(plan: Plan) -> Iterator[Line]:
             yield setting("double_quantization", plan.double_quant)
     yield setting("lora_rank", plan.rank)
     yield setting("lora_alpha", number(plan.alpha))
-    yield setting("lora_dropout", 0.0)
+    yield setting("lora_dropout", number(plan.lora_dropout))
     yield setting("lora_target", "all" if plan.target_modules == (ALL_LINEAR,) else ",".join(plan.target_modules))
     if plan.method.is_dora:
         yield setting("use_dora", True)

@@ -34,10 +34,11 @@ MS_SWIFT = StackDefaults(
     logits_alive_in_backward=HF.logits_alive_in_backward,
     kv_cache_in_outputs=HF.kv_cache_in_outputs,
     weights_dtype=Default(None, "ms-swift 4.6 model/utils.py get_default_torch_dtype: the type that config.json states"),
+    lora_dropout=Default(0.05, "ms-swift 4.6 arguments/tuner_args.py: lora_dropout=0.05"),
 )
 
-RANK, ALPHA, DROPOUT, EFFECTIVE_BATCH = 8, 32.0, 0.05, 16
-"""arguments/tuner_args.py: lora_rank, lora_alpha, lora_dropout; trainers/arguments.py: accumulation that makes 16 sequences."""
+RANK, ALPHA, EFFECTIVE_BATCH = 8, 32.0, 16
+"""arguments/tuner_args.py: lora_rank, lora_alpha; trainers/arguments.py: accumulation that makes 16 sequences."""
 
 SPELLINGS = {
     **common.SPELLINGS,
@@ -65,22 +66,21 @@ def read(fields: Fields, around: Around) -> Reading:
     if kind not in ("lora", "full"):
         raise UnsupportedError(f"{fields.where}: tuner_type: {kind} cannot be priced; lora and full can")
     weights = _weights(fields, around, notes)
-    adapter = _adapter(fields)
+    adapter = _adapter(fields, around)
     micro = fields.count("per_device_train_batch_size", "batch_size") or 1
     cards = _cards(fields, around, notes)
     accumulation = fields.count("gradient_accumulation_steps") or max(1, -(-EFFECTIVE_BATCH // (micro * cards.n)))
     seq = common.sequence(fields.count("max_length"), around, notes, "max_length")
     optimizer = common.optimizer(fields, around, notes)
     checkpointing = common.checkpointing(fields, around, notes)
-    loss = Loss.FUSED if fields.flag("use_liger_kernel") else around.defaults.loss.value
+    loss = common.liger(fields) or around.defaults.loss.value
     loop = Loop(optimizer, checkpointing, common.attention(fields, around, notes, "attn_impl"), loss)
-    dropout, saved = fields.number("lora_dropout"), fields.names("modules_to_save") or ()
+    saved = fields.names("modules_to_save") or ()
+    batch = Batch(micro, seq, accumulation, _evaluation(fields))
     return Reading(
-        plan=assemble(around, adapter if kind == "lora" else None, weights, Batch(micro, seq, accumulation), loop, cards),
+        plan=assemble(around, adapter if kind == "lora" else None, weights, batch, loop, cards),
         remarks=tuple(notes.remarks),
-        dropout=0.0 if kind == "full" else DROPOUT if dropout is None else dropout,
         modules_to_save=saved if kind == "lora" else (),
-        eval_batch_size=_evaluation(fields),
         learning_rate=fields.number("learning_rate"),
         taken=tuple(notes.taken),
     )
@@ -103,13 +103,14 @@ def _weights(fields: Fields, around: Around, notes: Notes) -> Weights:
     return Weights(dtype, amp, Quantization.INT8 if bits > 4 else common.four_bit(fields, kind), double is not False)
 
 
-def _adapter(fields: Fields) -> Adapter:
+def _adapter(fields: Fields, around: Around) -> Adapter:
     rank, alpha = fields.count("lora_rank") or RANK, fields.number("lora_alpha") or ALPHA
     targets = fields.names("target_modules", "lora_target_modules") or (ALL_LINEAR,)
     stated = fields.text("lora_dtype")
     dtype = (dtype_named(stated) if stated else None) or DType.FP32
     dora, rslora = bool(fields.flag("use_dora")), bool(fields.flag("use_rslora"))
-    return Adapter(rank, alpha, (ALL_LINEAR,) if ALL_LINEAR in targets else targets, dora, rslora, dtype)
+    dropout = common.dropout(fields, around)
+    return Adapter(rank, alpha, (ALL_LINEAR,) if ALL_LINEAR in targets else targets, dora, rslora, dtype, dropout)
 
 
 def _cards(fields: Fields, around: Around, notes: Notes) -> Cards:

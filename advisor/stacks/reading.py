@@ -73,6 +73,7 @@ class Adapter(NamedTuple):
     dora: bool = False
     rslora: bool = False
     dtype: DType = DType.FP32
+    dropout: float = 0.0
 
 
 class Weights(NamedTuple):
@@ -89,6 +90,8 @@ class Batch(NamedTuple):
     micro: int
     seq: int
     accumulation: int
+    evaluation: int | None = None
+    """Sequences per card in evaluation; None where nothing is evaluated during training."""
 
 
 class Loop(NamedTuple):
@@ -108,11 +111,8 @@ class Reading(NamedTuple):
 
     plan: Plan
     remarks: tuple[Remark, ...] = ()
-    dropout: float = 0.0
     modules_to_save: tuple[str, ...] = ()
     """Modules that are trained whole beside the adapter."""
-    eval_batch_size: int | None = None
-    """Sequences per card in evaluation; None where nothing is evaluated during training."""
     learning_rate: float | None = None
     taken: tuple[str, ...] = ()
     """What was left out and what it was taken to be, one line each."""
@@ -126,6 +126,8 @@ def assemble(around: Around, adapter: Adapter | None, weights: Weights, batch: B
     held = adapter or Adapter()
     if not 0 < held.alpha <= MAX_COUNT:
         raise InvalidInputError(f"alpha is {held.alpha:g}; it must be above 0 and at most {MAX_COUNT:,}")
+    if not 0 <= held.dropout < 1:
+        raise InvalidInputError(f"lora_dropout is {held.dropout:g}; it must be 0 or more, and below 1")
     if cards.n > MAX_GPUS:
         raise InvalidInputError(f"{cards.n:,} GPUs; at most {MAX_GPUS:,} can be priced")
     try:
@@ -135,6 +137,7 @@ def assemble(around: Around, adapter: Adapter | None, weights: Weights, batch: B
             alpha=held.alpha,
             target_modules=held.targets,
             use_rslora=held.rslora,
+            lora_dropout=held.dropout,
             adapter_dtype=held.dtype,
             base_dtype=weights.dtype,
             autocast=weights.autocast is not None,
@@ -150,6 +153,8 @@ def assemble(around: Around, adapter: Adapter | None, weights: Weights, batch: B
             attention=loop.attention,
             kv_cache_in_outputs=defaults.kv_cache_in_outputs.value,
             loss=loop.loss,
+            shift=defaults.shift.value,
+            eval_micro_batch_size=batch.evaluation,
             stack=defaults.stack,
             n_gpus=cards.n,
             sharding=cards.sharding,
@@ -176,6 +181,7 @@ def canonical(plan: Plan) -> Plan:
     if full:
         bare = Adapter()
         update |= {"rank": bare.rank, "alpha": bare.alpha, "target_modules": bare.targets, "use_rslora": False, "adapter_dtype": bare.dtype}
+        update |= {"lora_dropout": bare.dropout}
     if not plan.autocast:
         update["autocast_dtype"] = DType.FP16 if plan.base_dtype is DType.FP16 else DType.BF16
     return plan.model_copy(update=update)

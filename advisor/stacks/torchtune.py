@@ -21,8 +21,8 @@ TORCHTUNE = StackDefaults(
     package="torchtune",
     version="0.6.1",
     optimizer=Default(Optimizer.ADAMW_FUSED, "torchtune 0.6.1 recipes/configs: torch.optim.AdamW with fused: True"),
-    loss=Default(Loss.FULL, "torchtune 0.6.1 modules/loss/ce_chunked_output_loss.py: all logits in 16 bit, fp32 copies chunk by chunk"),
-    losses=(Loss.FULL, Loss.CHUNKED),
+    loss=Default(Loss.CHUNKED_OUTPUT, "torchtune 0.6.1 recipes/configs: loss torchtune.modules.loss.CEWithChunkedOutputLoss"),
+    losses=(Loss.FULL, Loss.CHUNKED_OUTPUT),
     adapter_dtype=Default(DType.BF16, ONE_TYPE),
     quantized_adapter_dtype=Default(DType.BF16, ONE_TYPE),
     kbit_prepare=Default(False, "torchtune 0.6.1: 4-bit weights are torchao's NF4, and nothing is lifted"),
@@ -88,13 +88,13 @@ def read(fields: Fields, around: Around) -> Reading:
         notes.taken.append("torchao's NF4 is priced as bitsandbytes' with double quantisation: 4 bit and 8-bit constants, in blocks of 64")
     length = fields.group("tokenizer").count("max_seq_len") or fields.group("dataset").count("max_seq_len")
     seq = common.sequence(length, around, notes, "tokenizer.max_seq_len")
-    batch = Batch(fields.count("batch_size") or _missing(fields, "batch_size"), seq, fields.count("gradient_accumulation_steps") or 1)
+    micro = fields.count("batch_size") or _missing(fields, "batch_size")
+    batch = Batch(micro, seq, fields.count("gradient_accumulation_steps") or 1, _evaluation(fields, micro))
     checkpointing = bool(fields.flag("enable_activation_checkpointing"))
     loop = Loop(_optimizer(fields, notes), checkpointing, Attention.SDPA, _loss(fields, notes))
     return Reading(
         plan=assemble(around, adapter, weights, batch, loop, _cards(fields, around, notes)),
         remarks=tuple(notes.remarks),
-        dropout=model.number("lora_dropout") or 0.0,
         learning_rate=fields.group("optimizer").number("lr"),
         taken=tuple(notes.taken),
     )
@@ -124,7 +124,8 @@ def _adapter(model: Fields, spec: ModelSpec, dtype: DType, notes: Notes) -> Adap
         notes.unpriced("apply_lora_to_output", "an adapter on the output head is not priced", Way.UP)
     targets = tuple(dict.fromkeys(_in_transformers(spec, name) for name in (*names, *(_MLP_MODULES if mlp else ()))))
     rank, alpha = model.count("lora_rank") or RANK, model.number("lora_alpha") or ALPHA
-    return Adapter(rank, alpha, targets, bool(model.flag("use_dora")), False, dtype)
+    dropout = model.number("lora_dropout") or 0.0  # models/llama3/_model_builders.py: lora_dropout=0.0
+    return Adapter(rank, alpha, targets, bool(model.flag("use_dora")), False, dtype, dropout)
 
 
 def _in_transformers(spec: ModelSpec, name: str) -> str:
@@ -147,12 +148,19 @@ def _optimizer(fields: Fields, notes: Notes) -> Optimizer:
     return found or Optimizer.ADAMW
 
 
+def _evaluation(fields: Fields, micro: int) -> int | None:
+    """Recipes that validate every so many steps, where there is data for it."""
+    size, every = fields.count("batch_size_val"), fields.integer("run_val_every_n_steps")
+    return (size or micro) if every and fields.raw("dataset_val") is not None else None
+
+
 def _loss(fields: Fields, notes: Notes) -> Loss:
     component = fields.group("loss").text("_component_") or ""
     if component.endswith("LinearCrossEntropyLoss"):
-        return Loss.CHUNKED
-    if component.endswith("CEWithChunkedOutputLoss"):
-        notes.unpriced("CEWithChunkedOutputLoss", "makes fp32 copies of the logits in chunks; priced with all of them at once", Way.DOWN)
+        notes.unpriced("LinearCrossEntropyLoss", "makes logits by chunks too; priced with those of all tokens", Way.DOWN)
+        return Loss.CHUNKED_OUTPUT
+    if component.endswith("CEWithChunkedOutputLoss") or not component:
+        return Loss.CHUNKED_OUTPUT
     if any(word in component for word in ("dpo", "DPO", "rlhf", "KD", "SimPO")):
         notes.unpriced(f"loss: {component}", "is priced as supervised fine-tuning of one sequence", Way.UP)
     return Loss.FULL

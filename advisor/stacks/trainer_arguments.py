@@ -16,7 +16,7 @@ from advisor.stacks.fields import Fields
 from advisor.stacks.first_plan import first_attention, first_seq_len
 from advisor.stacks.reading import Around, Cards, Remark, Way
 from advisor.stacks.words import ATTENTIONS, NEAREST, OPTIMIZERS, dtype_named
-from advisor.values.vocabulary import Attention, DType, Optimizer, Quantization, Sharding
+from advisor.values.vocabulary import Attention, DType, Loss, Optimizer, Quantization, Sharding
 
 MICRO_BATCH = 8
 """`per_device_train_batch_size` and `per_device_eval_batch_size` where they are left out."""
@@ -124,6 +124,25 @@ def checkpointing(fields: Fields, around: Around, notes: Notes) -> bool:
         notes.unpriced("every_n_layers", "checkpoints fewer layers than are priced", Way.UP)
     inner = fields.group("fsdp_config") if not isinstance(fields.raw("fsdp_config"), str) else Fields({}, fields.where)
     return bool(default if stated is None else stated) or bool(inner.flag("activation_checkpointing"))
+
+
+def dropout(fields: Fields, around: Around) -> float:
+    """Dropout of the adapter's inputs; the framework's own where it is left out."""
+    stated = fields.number("lora_dropout")
+    return around.defaults.lora_dropout.value if stated is None else stated
+
+
+def liger(fields: Fields) -> Loss | None:
+    """The loss that `use_liger_kernel` puts in the place of the framework's: the fused one, unless its settings say otherwise
+    (transformers 5.23 integrations/liger.py hands them on; liger_kernel 0.8.5 transformers/monkey_patch.py: cross_entropy=False,
+    fused_linear_cross_entropy=True)."""
+    on, settings = fields.flag("use_liger_kernel"), fields.group("liger_kernel_config")
+    fused, in_place = settings.flag("fused_linear_cross_entropy"), settings.flag("cross_entropy")
+    if not on:
+        return None
+    if fused is not False:
+        return Loss.FUSED
+    return Loss.IN_PLACE if in_place else None
 
 
 def evaluation(fields: Fields) -> int | None:

@@ -45,10 +45,11 @@ TRL = StackDefaults(
     ),
     kv_cache_in_outputs=Default(False, "trl 1.16 trainer/sft_trainer.py compute_loss: use_cache=False"),
     weights_dtype=Default(DType.FP32, "trl 1.16 trainer/model_config.py: dtype='float32' of the command line"),
+    lora_dropout=Default(0.05, "trl 1.16 trainer/model_config.py: lora_dropout=0.05"),
 )
 
-RANK, ALPHA, DROPOUT, MAX_LENGTH = 16, 32, 0.05, 1024
-"""trainer/model_config.py: lora_r, lora_alpha, lora_dropout; trainer/sft_config.py: max_length."""
+RANK, ALPHA, MAX_LENGTH = 16, 32, 1024
+"""trainer/model_config.py: lora_r, lora_alpha; trainer/sft_config.py: max_length."""
 
 _DTYPE_NAMES = {DType.BF16: "bfloat16", DType.FP16: "float16", DType.FP32: "float32"}
 _ATTENTION_NAMES = {Attention.SDPA: "sdpa", Attention.FLASH: "flash_attention_2", Attention.EAGER: "eager"}
@@ -81,20 +82,19 @@ def read(fields: Fields, around: Around) -> Reading:
     elif adapter is not None and weights.dtype is not DType.FP32:
         adapter = adapter._replace(dtype=around.defaults.adapter_dtype.value)
     micro = fields.count("per_device_train_batch_size") or MICRO_BATCH
-    batch = Batch(micro, _length(fields, around, notes), fields.count("gradient_accumulation_steps") or 1)
+    accumulation = fields.count("gradient_accumulation_steps") or 1
+    batch = Batch(micro, _length(fields, around, notes), accumulation, common.evaluation(fields))
     checkpointing = common.checkpointing(fields, around, notes)
     if fields.flag("activation_offloading"):
         notes.unpriced("activation_offloading", "moves kept activations to the host", Way.DOWN)
     loop = Loop(
         common.optimizer(fields, around, notes), checkpointing, common.attention(fields, around, notes), loss_of(fields, around, notes)
     )
-    dropout, saved = fields.number("lora_dropout"), fields.names("lora_modules_to_save") or ()
+    saved = fields.names("lora_modules_to_save") or ()
     return Reading(
         plan=assemble(around, adapter, weights, batch, loop, common.cards(fields, around, notes)),
         remarks=tuple(notes.remarks),
-        dropout=0.0 if adapter is None else DROPOUT if dropout is None else dropout,
         modules_to_save=saved if adapter is not None else (),
-        eval_batch_size=common.evaluation(fields),
         learning_rate=fields.number("learning_rate"),
         taken=tuple(notes.taken),
     )
@@ -126,9 +126,10 @@ def _adapter(fields: Fields, around: Around) -> Adapter | None:
     rank, alpha = fields.count("lora_r") or RANK, fields.integer("lora_alpha") or ALPHA
     targets = fields.names("lora_target_modules")
     dora, rslora = bool(fields.flag("use_dora")), bool(fields.flag("use_rslora"))
+    dropout = common.dropout(fields, around)
     if not fields.flag("use_peft"):
         return None
-    return Adapter(rank, alpha, targets or default_targets(around.model, "lora_target_modules"), dora, rslora)
+    return Adapter(rank, alpha, targets or default_targets(around.model, "lora_target_modules"), dora, rslora, dropout=dropout)
 
 
 def default_targets(model: ModelSpec, key: str) -> tuple[str, ...]:
@@ -142,13 +143,15 @@ def default_targets(model: ModelSpec, key: str) -> tuple[str, ...]:
 def loss_of(fields: Fields, around: Around, notes: Notes) -> Loss:
     """nll is what the release computes it by; Liger replaces it; what needs all logits counts as full."""
     kind, default = (fields.text("loss_type") or "").lower(), around.defaults.loss.value
-    if fields.flag("use_liger_kernel"):
+    liger = common.liger(fields)
+    if liger is Loss.FUSED:
         return Loss.FUSED
     if kind == "chunked_nll":
         return Loss.CHUNKED
     if kind in ("", "nll"):
         chunks_by_nll = around.defaults.version_at_least(NLL_CHUNKS)
-        return default if not kind or chunks_by_nll else Loss.FULL
+        found = default if not kind or chunks_by_nll else Loss.FULL
+        return liger or found if found is Loss.FULL else found
     if kind != "dft":
         notes.unpriced(f"loss_type: {kind}", "is priced as a loss over all logits", Way.EITHER)
     return Loss.FULL
@@ -187,7 +190,7 @@ def _write_adapter(plan: Plan) -> Iterator[Line]:
     yield setting("use_peft", True)
     yield setting("lora_r", plan.rank)
     yield setting("lora_alpha", number(plan.alpha))
-    yield setting("lora_dropout", 0.0)
+    yield setting("lora_dropout", number(plan.lora_dropout))
     yield setting("lora_target_modules", ALL_LINEAR if plan.target_modules == (ALL_LINEAR,) else plan.target_modules)
     if plan.method.is_dora:
         yield setting("use_dora", True)

@@ -16,11 +16,12 @@ from advisor.errors import InvalidInputError
 from advisor.profiles import read
 from advisor.stacks.facts import Default, StackDefaults
 from advisor.stacks.known import defaults_of
-from advisor.values.vocabulary import DType, Loss, Optimizer, Stack
+from advisor.values.vocabulary import DType, Loss, Optimizer, Shift, Stack
 
 _VALUES: Mapping[str, Callable[[Any], Any]] = {
     "optimizer": Optimizer,
     "loss": Loss,
+    "shift": Shift,
     "adapter_dtype": DType,
     "quantized_adapter_dtype": DType,
     "weights_dtype": lambda value: None if value is None else DType(value),
@@ -40,6 +41,8 @@ class Profile(NamedTuple):
     line: str
     differs: tuple[str, ...] = ()
     """Sources of what that release does otherwise than the one that was read."""
+    unread: str = ""
+    """Why the rows do not speak for the release: it is older than any that was read."""
 
 
 def profile_of(stack: Stack, version: str | None = None, installed: Mapping[str, str] | None = None) -> Profile:
@@ -60,7 +63,12 @@ def profile_of(stack: Stack, version: str | None = None, installed: Mapping[str,
     how = "as asked for" if version else "installed"
     ahead = f"; the defaults were read in {newest.version}" if release[:2] > release_of(newest.version)[:2] else ""
     defaults = newest._replace(version=_short(found), **update)
-    return Profile(defaults, f"{newest.package} {found} ({how}{ahead})", tuple(row["source"] for row in rows))
+    unread = next((row["source"] for row in read("stacks") if row["kind"] == "oldest" and _is_before(row, stack, release)), "")
+    return Profile(defaults, f"{newest.package} {found} ({how}{ahead})", tuple(row["source"] for row in rows), unread)
+
+
+def _is_before(row: Mapping[str, Any], stack: Stack, release: tuple[int, ...]) -> bool:
+    return bool(row["stack"] == stack.value and release < release_of(row["release"]))
 
 
 def release_of(version: str) -> tuple[int, ...]:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 import torch.overrides
 
-from advisor.trace import compat
+from advisor.trace import compat, kernels
 from advisor.values import Attention
 
 FLASH_MAX_HEAD_DIM = 256
@@ -98,20 +98,20 @@ def _bias(mask: Any, query: Any, key: Any) -> Any:
 
 @contextmanager
 def pinned(attention: Attention, has_flash: bool) -> Iterator[Any]:
-    """Within it, the two functions that CUDA computes otherwise than meta does are answered as CUDA would: attention, and softmax
+    """Within it, the functions that CUDA computes otherwise than meta does are answered as CUDA would: attention, dropout, and softmax
     from half to single precision. A function mode would not reach blocks that are recomputed inside backward, so they are replaced.
 
     `has_flash` is whether torch has a flash kernel for the card.
     """
     functional = torch.nn.functional
-    real_attention, real_softmax = functional.scaled_dot_product_attention, functional.softmax
+    real = functional.scaled_dot_product_attention, functional.softmax, functional.dropout
     efficient_only = attention is Attention.MEM_EFFICIENT
 
     def softmax(input: Any, dim: Any = None, _stacklevel: int = 3, dtype: Any = None) -> Any:
         # torch fuses the cast for fp16 to fp32 only (aten/src/ATen/native/SoftMax.cpp, `softmax`, torch 2.13)
         if dtype is torch.float32 and input.dtype is torch.float16:
             return _aten._softmax(input, dim, True)
-        return real_softmax(input, dim, _stacklevel, dtype)
+        return real[1](input, dim, _stacklevel, dtype)
 
     def attend(*args: Any, **kwargs: Any) -> Any:
         if torch.overrides.has_torch_function_variadic(*args):
@@ -120,7 +120,8 @@ def pinned(attention: Attention, has_flash: bool) -> Iterator[Any]:
 
     functional.scaled_dot_product_attention = attend
     functional.softmax = softmax
+    functional.dropout = kernels.dropout
     try:
         yield attend
     finally:
-        functional.scaled_dot_product_attention, functional.softmax = real_attention, real_softmax
+        functional.scaled_dot_product_attention, functional.softmax, functional.dropout = real

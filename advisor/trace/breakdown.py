@@ -37,6 +37,8 @@ def term_of(born: Birth, layer_path: str) -> Term:
         return Term.TEMPORARIES
     if not (module == body or module.startswith(body + ".")):
         return Term.LOGITS
+    if born.phase is Phase.EVALUATION:  # nothing is kept for a backward
+        return Term.TEMPORARIES
     if not in_backward and (born.died_phase is None or born.died_in.startswith(BACKWARD_MARK) or born.died_phase is not Phase.FORWARD):
         return Term.ACTIVATIONS
     return Term.TEMPORARIES

@@ -132,6 +132,8 @@ def _run_steps(built: meta_model.MetaModel, plan: Plan, settings: Settings, reco
             loop.step(length)
             if settings.empty_cache_every_steps and number % settings.empty_cache_every_steps == 0:
                 recorder.mark(EMPTY_CACHE)
+        if plan.eval_micro_batch_size is not None:
+            loop.evaluate(plan.eval_micro_batch_size, max(settings.lengths))
     return recorder.close()
 
 

@@ -1,16 +1,25 @@
-"""A loss that never holds all logits: the head's product in tiles, made again in backward (TRL from 1.7 on).
+"""Losses other than transformers' own, put in the place of the model's forward.
 
-Written after TRL 1.16 kernels/chunked_logprob.py and trainer/utils.py `add_fused_lm_head`: the same buffers in the same order, without
-the arithmetic.
-Liger's and cut cross-entropy's kernels work alike and are traced as this one.
+In tiles: the head's product never holds all logits and is made again in backward. Written after TRL 1.16 kernels/chunked_logprob.py and
+trainer/utils.py `add_fused_lm_head`: the same buffers in the same order, without the arithmetic. Liger's and cut cross-entropy's kernels
+work alike and are traced as this one.
+In place: transformers' loss with a kernel that writes the gradient over the logits, as Liger's is (liger_kernel 0.8.5
+ops/cross_entropy.py). The kernel is Triton, and runs on a card alone; what it saves and returns is done here.
+In chunks of the output: torchtune 0.6.1 modules/transformer.py `chunked_output` and modules/loss/ce_chunked_output_loss.py, which are
+torch code and run here as they are written.
 """
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+
+from advisor.memory.head import OUTPUT_CHUNKS
+from advisor.values import Loss
 
 TILE_TOKENS = 4096
 """TOKEN_CHUNK_SIZE (kernels/chunked_logprob.py)."""
@@ -24,8 +33,18 @@ OUTPUTS = 3
 
 @dataclass(slots=True)
 class FusedOutput:
+    """What a forward in tiles returns: there are no logits."""
+
     loss: Any
     per_token: Any
+
+
+@dataclass(slots=True)
+class ChunkedOutput:
+    """What a forward in chunks of the output returns."""
+
+    loss: Any
+    logits: tuple[Any, ...]
 
 
 class _TiledLogProb(torch.autograd.Function):
@@ -61,9 +80,79 @@ def _tiles(hidden: Any, weight: Any, dtype: Any) -> None:
             torch.mm(chunk, piece.t(), out=tile[: chunk.shape[0], : piece.shape[0]])
 
 
-def install(base: Any) -> None:
-    """Give the transformers model a forward that returns the loss without logits."""
+class _OverwritingCrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, logits: Any, labels: Any) -> Any:
+        ctx.save_for_backward(logits.detach())
+        return torch.zeros(logits.shape[0], dtype=logits.dtype, device=logits.device).sum()
 
+    @staticmethod
+    def backward(ctx: Any, gradient: Any) -> Any:
+        (overwritten,) = ctx.saved_tensors
+        return overwritten, None
+
+
+def _cross_entropy_in_place(logits: Any, labels: Any, *args: Any, **kwargs: Any) -> Any:
+    return _OverwritingCrossEntropy.apply(logits, labels)
+
+
+def install(base: Any, loss: Loss) -> None:
+    """Give the transformers model the forward that computes `loss`; nothing is changed for `Loss.FULL`."""
+    makers: dict[Loss, Callable[[Any], Any]] = {
+        Loss.IN_PLACE: _in_place,
+        Loss.CHUNKED_OUTPUT: _in_chunks,
+        Loss.CHUNKED: _in_tiles,
+        Loss.FUSED: _in_tiles,
+    }
+    if loss in makers:
+        base.forward = makers[loss](base)
+
+
+def _in_place(base: Any) -> Any:
+    """The model's own forward, whose loss calls the kernel for `nn.functional.cross_entropy` (liger_kernel 0.8.5
+    transformers/monkey_patch.py, `cross_entropy=True`)."""
+    functional, own = torch.nn.functional, base.forward
+
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        real = functional.cross_entropy
+        functional.cross_entropy = _cross_entropy_in_place  # type: ignore[assignment]
+        try:
+            return own(*args, **kwargs)
+        finally:
+            functional.cross_entropy = real
+
+    forward.__signature__ = inspect.signature(own)  # type: ignore[attr-defined]
+    return forward
+
+
+def _in_chunks(base: Any) -> Any:
+    def forward(*args: Any, labels: Any = None, num_items_in_batch: Any = None, **kwargs: Any) -> ChunkedOutput:
+        kwargs["use_cache"] = False
+        states = base.base_model(*args, **kwargs).last_hidden_state
+        head = base.get_output_embeddings()
+        logits = tuple(head(chunk) for chunk in states.chunk(OUTPUT_CHUNKS, dim=1))
+        del states
+        labels = torch.hstack((labels[..., 1:], torch.full_like(labels[..., :1], IGNORED)))
+        return ChunkedOutput(_chunked_cross_entropy(logits, labels), logits)
+
+    return forward
+
+
+IGNORED = -100
+"""Label of a token that does not count."""
+
+
+def _chunked_cross_entropy(logits: tuple[Any, ...], labels: Any) -> Any:
+    count = (labels != IGNORED).sum()
+    targets = [chunk.reshape(-1) for chunk in labels.chunk(OUTPUT_CHUNKS, dim=1)]
+    flat = [chunk.reshape(-1, chunk.size(-1)) for chunk in logits]
+    total: Any = 0.0
+    for chunk, target in zip(flat, targets, strict=True):
+        total = total + torch.nn.functional.cross_entropy(chunk.float(), target, ignore_index=IGNORED, reduction="sum")
+    return total / count
+
+
+def _in_tiles(base: Any) -> Any:
     def forward(*args: Any, labels: Any = None, num_items_in_batch: Any = None, **kwargs: Any) -> FusedOutput:
         kwargs["use_cache"] = False
         states = base.base_model(*args, **kwargs).last_hidden_state[:, :-1]
@@ -78,4 +167,4 @@ def install(base: Any) -> None:
         per_token = log_probs.new_zeros(mask.shape).masked_scatter(mask, log_probs)
         return FusedOutput(-per_token.sum() / num_items_in_batch, per_token)
 
-    base.forward = forward
+    return forward

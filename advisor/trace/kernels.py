@@ -1,4 +1,5 @@
-"""Memory that CUDA kernels take inside themselves, where no dispatcher sees it: a cited table.
+"""What CUDA kernels do otherwise than meta's: memory that they take inside themselves, where no dispatcher sees it, as a cited table;
+and dropout, which CUDA computes in one kernel.
 
 Each entry gives the bytes of buffers that live only while the operator runs. `inside_before` are those allocated before the operator's
 outputs, `inside_after` those after them; all are released when it returns.
@@ -100,6 +101,17 @@ _BITSANDBYTES: dict[str, Callable[[Any, Any], Sizes]] = {
     "int8_mixed_scaled_mm": _int8_matmul,
 }
 """By name, because these operators exist only once bitsandbytes is imported."""
+
+
+def dropout(input: Any, p: float = 0.5, training: bool = True, inplace: bool = False) -> Any:
+    """`torch.nn.functional.dropout` as a CUDA card runs it: `native_dropout`, whose backward keeps a mask of one byte per element.
+
+    Other devices multiply by noise in the input's own type, and keep it (aten/src/ATen/native/Dropout.cpp `dropout`,
+    `is_fused_kernel_acceptable`, torch 2.13).
+    """
+    if not training or not 0 < p < 1 or inplace:
+        return torch.dropout_(input, p, training) if inplace else torch.dropout(input, p, training)
+    return torch.native_dropout(input, p, training)[0]
 
 
 def inside_before(func: Any, args: Any, kwargs: Any) -> Sizes:

@@ -16,7 +16,7 @@ from advisor.trace import compat, flash, fused_head, load
 from advisor.trace.cut import Cut, find_cut, signatures_of
 from advisor.trace.load import DTYPES
 from advisor.trace.recorder import Recorder
-from advisor.values import ALL_LINEAR, Attention, DType, Head, Loss, ModelSpec, Plan
+from advisor.values import ALL_LINEAR, Attention, DType, Head, ModelSpec, Plan
 
 
 @dataclass(slots=True)
@@ -85,8 +85,8 @@ def build(spec: ModelSpec, plan: Plan, recorder: Recorder, shape: Shape = WHOLE,
     config = config_of(spec, shape.layers)
     config.use_cache = plan.kv_cache_in_outputs
     base = base_model(spec, config, plan, shape.device)
-    if plan.loss is not Loss.FULL and spec.head is Head.LM:
-        fused_head.install(base)
+    if spec.head is Head.LM:
+        fused_head.install(base, plan.loss)
     load.load(base, plan, recorder, shape.whole_model_bytes)
     if plan.kbit_prepare:
         load.prepare_kbit(base, recorder)
@@ -185,7 +185,7 @@ def lora_config(spec: ModelSpec, plan: Plan) -> Any:
         target_modules=targets,
         use_rslora=plan.use_rslora,
         use_dora=plan.method.is_dora,
-        lora_dropout=0.0,
+        lora_dropout=plan.lora_dropout,
         bias="none",
         task_type=_TASKS.get(spec.head),
     )

@@ -148,7 +148,7 @@ class Recorder(TorchDispatchMode):
 
     def _owner(self, value: Any) -> str:
         """Outside of modules and nodes (loading, optimizer step), what is made from a parameter's tensors belongs to that parameter."""
-        if self.phase in (Phase.FORWARD, Phase.BACKWARD) or not isinstance(value, torch.Tensor):
+        if self.phase in (Phase.FORWARD, Phase.BACKWARD, Phase.EVALUATION) or not isinstance(value, torch.Tensor):
             return ""
         held = self._live.get(value.untyped_storage()._cdata)
         return self.stream.births[held[0] - 1].owner if held else ""

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from advisor.memory.evaluation import evaluated
+from advisor.memory.head import WHOLE_LOGITS
+from advisor.memory.peak import ending_of
 from advisor.trace import compat, optimizers
-from advisor.trace.fused_head import FusedOutput
+from advisor.trace.fused_head import ChunkedOutput, FusedOutput
 from advisor.trace.meta_model import MetaModel
 from advisor.trace.recorder import Recorder
-from advisor.values import Loss, Phase, Plan, Stack
+from advisor.values import Phase, Plan, Stack
 
 Optimizer = optimizers.StateOnly | optimizers.TorchOptimizer
 
@@ -23,9 +26,9 @@ HF_MAX_GRAD_NORM = 1.0
 """`TrainingArguments.max_grad_norm` (transformers 5.23): the Trainer clips unless it is 0."""
 
 
-def batch(built: MetaModel, plan: Plan, seq_len_tokens: int, device: str = "meta") -> dict[str, Any]:
+def batch(built: MetaModel, rows: int, seq_len_tokens: int, device: str = "meta") -> dict[str, Any]:
     """What a collator hands over: ids, labels, and the mask that every tokenizer makes."""
-    shape = (plan.micro_batch_size, seq_len_tokens)
+    shape = (rows, seq_len_tokens)
     make = torch.empty if device == "meta" else torch.ones
     names = {"input_ids": shape, "attention_mask": shape, "labels": shape[:1] if built.is_classifier else shape}
     return {name: make(size, dtype=torch.int64, device=device) for name, size in names.items()}
@@ -54,7 +57,7 @@ class Loop:
             self.optimizer.zero_grad()
         for _ in range(min(self.plan.grad_accum_steps, DISTINCT_MICRO_STEPS)):
             self.recorder.begin(Phase.FORWARD)
-            inputs = batch(self.built, self.plan, seq_len_tokens, self.recorder.device_type)
+            inputs = batch(self.built, self.plan.micro_batch_size, seq_len_tokens, self.recorder.device_type)
             _MICRO_STEPS.get(self.plan.stack, _hf)(self, inputs)
             if not self.keep_outputs:
                 self.kept = None
@@ -66,6 +69,33 @@ class Loop:
         optimizers.label_states(self.optimizer, self.recorder)
         if not self.zero_grad_first:
             self.optimizer.zero_grad()
+
+    @torch.no_grad()
+    def evaluate(self, rows: int, seq_len_tokens: int) -> None:
+        """One step of an evaluation for its loss alone (transformers 5.23 trainer.py, `prediction_step`)."""
+        self.recorder.begin(Phase.EVALUATION)
+        self.built.model.eval()
+        inputs = batch(self.built, rows, seq_len_tokens, self.recorder.device_type)
+        with _evaluated_forward(self.built.base, self.plan):
+            if self.plan.stack is Stack.PLAIN:
+                self.kept = _call_plainly(self, inputs)
+            else:
+                _hf_compute_loss(self, inputs)
+        self.built.model.train()
+
+
+@contextmanager
+def _evaluated_forward(base: Any, plan: Plan) -> Iterator[None]:
+    """The model's own forward, where the stack's loss is another in evaluation than in training."""
+    ending = ending_of(plan)
+    if evaluated(ending, plan.stack) == ending:
+        yield
+        return
+    installed = base.__dict__.pop("forward")
+    try:
+        yield
+    finally:
+        base.forward = installed
 
 
 @torch.no_grad()
@@ -83,13 +113,16 @@ def _clip(gradients: list[Any]) -> None:
 
 def _plain(loop: Loop, inputs: dict[str, Any]) -> None:
     """`outputs = model(...); outputs.loss.backward()`: the logits live through backward, and until the next step's are there."""
-    with loop.autocast():
-        if loop.plan.loss is not Loss.FULL:
-            inputs = {**inputs, "num_items_in_batch": 1}
-        outputs = loop.built.model(**inputs)
-    loop.kept = outputs
+    loop.kept = outputs = _call_plainly(loop, inputs)
     loop.recorder.begin(Phase.BACKWARD)
     outputs.loss.backward()
+
+
+def _call_plainly(loop: Loop, inputs: dict[str, Any]) -> Any:
+    with loop.autocast():
+        if loop.plan.loss not in WHOLE_LOGITS:
+            inputs = {**inputs, "num_items_in_batch": 1}
+        return loop.built.model(**inputs)
 
 
 def _hf(loop: Loop, inputs: dict[str, Any]) -> None:
@@ -108,8 +141,11 @@ def _hf_compute_loss(loop: Loop, inputs: dict[str, Any]) -> Any:
         return outputs.loss
     if loop.plan.autocast:
         # accelerate 1.15 utils/operations.py, convert_outputs_to_fp32
-        outputs.logits, outputs.loss = outputs.logits.float(), outputs.loss.float()
-    return outputs["loss"]
+        logits = outputs.logits
+        outputs.logits = tuple(chunk.float() for chunk in logits) if isinstance(logits, tuple) else logits.float()
+        outputs.loss = outputs.loss.float()
+        del logits
+    return outputs.loss if isinstance(outputs, ChunkedOutput) else outputs["loss"]
 
 
 def _trl(loop: Loop, inputs: dict[str, Any]) -> None:

@@ -79,6 +79,12 @@ class MlpShape(Value):
     experts: int = 0
     experts_per_token: int = 0
     shared_intermediate_size: int = 0
+    routes_in_fp32: bool = False
+    """The router multiplies fp32 copies of its input and weight (DeepSeek and its kin)."""
+    weighs_in_fp32: bool = False
+    """The experts' results are multiplied by weights that are still fp32, so that the products are fp32, too."""
+    clamped: bool = False
+    """Gate and up are clamped, and the gate is weighted by a sigmoid of its own (gpt-oss)."""
     every_expert_computes: bool = False
     """Each token passes through all experts, whose results are then weighted (Llama 4), instead of only those it is routed to."""
 

@@ -15,6 +15,7 @@ from advisor.values.vocabulary import (
     Positive,
     Quantization,
     Sharding,
+    Shift,
     Stack,
     Value,
 )
@@ -64,6 +65,7 @@ class Plan(Value):
     labels: Positive = 2
     """Classes of a classification head (transformers `PretrainedConfig.num_labels`)."""
     loss: Loss = Loss.FULL
+    shift: Shift = Shift.LABELS
     eval_micro_batch_size: Positive | None = None
     """Sequences per card in evaluation, at the length of training; None where nothing is evaluated during training."""
     stack: Stack = Stack.HF
@@ -115,6 +117,7 @@ class Plan(Value):
             f"{self.head.value} head" if self.head else "",
             "dropout" if self.lora_dropout and self.method.has_adapter else "",
             f"{self.loss.value} loss",
+            "" if self.shift is Shift.LABELS else f"shifted {self.shift.value}",
             "evaluation" if self.eval_micro_batch_size else "",
             self.stack.value,
             f"{self.n_gpus} x {self.sharding.value}" if self.n_gpus > 1 else "",

@@ -42,6 +42,7 @@ class Request(Value):
     method: Method | None = None
     rank: Count | None = None
     alpha: Annotated[float, Field(gt=0, le=MAX_COUNT, allow_inf_nan=False)] | None = None
+    lora_dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
     target_modules: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     """Leaf names as in the model, or ("all-linear",). A text is split at its commas."""
     batch_size: Count | None = None

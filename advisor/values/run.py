@@ -196,6 +196,7 @@ def options_of(plan: Plan) -> Request:
         method=plan.method,
         rank=plan.rank if adapter else None,
         alpha=plan.alpha if adapter else None,
+        lora_dropout=plan.lora_dropout if adapter else None,
         target_modules=plan.target_modules if adapter else None,
         batch_size=plan.micro_batch_size,
         seq_len=plan.seq_len_tokens,

@@ -91,15 +91,26 @@ class Loss(str, Enum):
     """How logits become a loss."""
 
     FULL = "full"
-    """All logits at once, with an fp32 copy (transformers loss/loss_utils.py `ForCausalLMLoss`)."""
+    """All logits at once, an fp32 copy and its log-softmax (transformers loss/loss_utils.py `ForCausalLMLoss`)."""
     IN_PLACE = "in_place"
-    """All logits at once in their own type; the gradient overwrites them (Liger's and Unsloth's cross-entropy kernels)."""
+    """All logits at once and an fp32 copy, which the gradient overwrites (Liger's, flash-attn's, FOAK's cross-entropy kernels)."""
     CHUNKED_OUTPUT = "chunked_output"
-    """All logits at once in their own type, an fp32 copy of one chunk at a time (torchtune `CEWithChunkedOutputLoss`)."""
+    """All logits at once in their own type, the fp32 copy of one chunk at a time (torchtune `CEWithChunkedOutputLoss`)."""
     CHUNKED = "chunked"
     """Logits of a chunk of tokens at a time (TRL >= 1.7)."""
     FUSED = "fused"
     """Fused into the head (Liger's fused linear cross-entropy, cut cross-entropy)."""
+
+
+class Shift(str, Enum):
+    """What the loss of a language model moves by one token, so that each token predicts the next."""
+
+    LABELS = "labels"
+    """The labels (transformers >= 4.49 loss/loss_utils.py)."""
+    LOGITS = "logits"
+    """A copy of the fp32 logits, beside those in 16 bit (transformers 4.46 to 4.48 loss/loss_utils.py)."""
+    LOGITS_ALONE = "logits_alone"
+    """A copy of the fp32 logits, which replace those in 16 bit (transformers before 4.46, each model's own forward)."""
 
 
 class Head(str, Enum):
