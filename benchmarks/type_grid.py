@@ -50,6 +50,8 @@ SAID = {
     "dots1": {"n_routed_experts": 128, "num_experts_per_tok": 6, "n_shared_experts": 2},
 }
 """What released configs of a type say and its class default leaves out, although the model needs it."""
+FIRST = (0, 4, 6, 5, 11, 12, 9, 1, 10)
+"""Rows that find most faults: they are traced of every type before the others."""
 _LAYER_COUNTS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 _EXPERT_COUNTS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
 _TOKENS = ("pad_token_id", "bos_token_id", "eos_token_id")
@@ -157,7 +159,8 @@ def write(again: tuple[str, ...], types: tuple[str, ...]) -> None:
     for name, spec in specs.items():
         held = kept.setdefault(name, {"config": json.loads(spec.config_json), "rows": []})
         held["rows"] = [row for row in held["rows"] if row["plan"] in wanted[name]]
-    for number in range(max(len(rows) for rows in wanted.values())):
+    numbers = range(max(len(rows) for rows in wanted.values()))
+    for number in (*FIRST, *(each for each in numbers if each not in FIRST)):
         for name, spec in specs.items():
             rows = kept[name]["rows"]
             if number >= len(wanted[name]) or wanted[name][number] in [row["plan"] for row in rows]:

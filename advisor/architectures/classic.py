@@ -22,6 +22,8 @@ class Frame(NamedTuple):
     rotary: float = 0.0
     sdpa: bool = True
     flash: bool = True
+    scores_in_fp32: bool = False
+    copies_values: bool = False
     qk_norm_params: int = 0
     norms: int = 2
     norm_tensors: int = 2
@@ -53,6 +55,8 @@ def finish(frame: Frame) -> Shape:
             fused_qkv=frame.fused_qkv,
             sdpa=frame.sdpa,
             flash=frame.flash,
+            scores_in_fp32=frame.scores_in_fp32,
+            copies_values=frame.copies_values,
         )
         mlp = MlpShape(kind="plain", intermediate_size=frame.mlp[0].out_features, activation=frame.activation)
         return Block(

@@ -135,6 +135,7 @@ def falcon(config: Config) -> Shape:
             plain_mlp(("dense_h_to_4h", "dense_4h_to_h"), base.hidden, width, bias, is_subclass=True),
             config.text("activation", default="gelu"),
             fused_qkv=True,
+            copies_values=True,
             rotary=0.0 if config.flag("alibi", default=False) else 1.0,
             norms=2 if two_norms else 1,
             placement="parallel" if parallel else "pre",

@@ -16,11 +16,14 @@ from advisor.values import Head, HeadShape, ModelSpec, Plan
 _DEFAULT_LABELS = 2
 """PreTrainedConfig.num_labels where the config has no id2label (configuration_utils.py)."""
 _NO_CLASSIFIER = frozenset(
-    "granite cohere cohere2 ernie4_5 internlm3 apertus cwm vaultgemma jais2 olmoe flex_olmo glm4_moe glm4_moe_lite solar_open minimax_m2 "
-    "ernie4_5_moe llama4_text granitemoe granitemoeshared youtu dots1 codegen xglm".split()
+    (
+        *("granite", "cohere", "cohere2", "ernie4_5", "internlm3", "apertus", "cwm", "vaultgemma", "jais2", "olmoe", "flex_olmo"),
+        *("glm4_moe", "glm4_moe_lite", "solar_open", "minimax_m2", "ernie4_5_moe", "llama4_text", "granitemoe", "granitemoeshared"),
+        *("youtu", "dots1", "codegen", "xglm"),
+    )
 )
 _NO_TOKENS = (_NO_CLASSIFIER - {"apertus"}) | frozenset(
-    "olmo olmo2 olmo3 gemma3_text phimoe deepseek_v2 minicpm3 hunyuan_v1_dense gptj opt".split()
+    ["olmo", "olmo2", "olmo3", "gemma3_text", "phimoe", "deepseek_v2", "minicpm3", "hunyuan_v1_dense", "gptj", "opt"]
 )
 """Decoders that the mappings leave out."""
 _PREFIXES = {"gemma3_text": "Gemma3Text"}

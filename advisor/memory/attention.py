@@ -26,9 +26,17 @@ class Kernel(NamedTuple):
     """The outputs keep keys and values alive (`use_cache` without checkpointing)."""
     has_flash: bool
     """torch's SDPA can choose its flash kernel."""
+    seq_len_tokens: int
+    """Decides which layers with a window get a mask: those whose window the sequences reach."""
     fuses_softmax: bool
     """CUDA's softmax reads fp16 and writes fp32 in one kernel; from bf16 it makes an fp32 copy first (aten/src/ATen/native/SoftMax.cpp,
     `softmax`, torch 2.13)."""
+
+
+    def masks(self, shape: AttentionShape) -> bool:
+        """Whether attention gets a mask: of padding, or of a window that the sequences reach (transformers 5.23 masking_utils.py
+        `_ignore_causal_mask_sdpa`, `kv_length < local_attention_size`)."""
+        return self.padding or (shape.window_tokens is not None and self.seq_len_tokens >= shape.window_tokens)
 
 
 def attention(tape: Tape, x: Tensor, block: Block, setting: Setting, kernel: Kernel) -> Tensor:
@@ -79,6 +87,8 @@ def _standard(tape: Tape, x: Tensor, block: Block, linears: tuple[Linear, ...], 
     c = output_bytes(setting, e, quantizes(setting, linears[0]))
     if shape.fused_qkv or len(linears) < 4:
         q = k = v = linear(tape, x, linears[0], setting, e)  # chunks are views of one storage
+        if shape.copies_values:
+            v = tape.op((v,), Size(shape.kv_heads * shape.v_head_dim * c))
     else:
         q, k, v = (linear(tape, x, layer, setting, e) for layer in linears[:3])
     if shape.qk_norm != "none":
@@ -138,9 +148,9 @@ def _turn(tape: Tape, x: Tensor, size: Size) -> Tensor:
     return tape.op((straight, turned), size, aliases=(True, True))
 
 
-def _runs_flash(kernel: Kernel, c: int) -> bool:
+def _runs_flash(kernel: Kernel, shape: AttentionShape, c: int) -> bool:
     """Whether the flash kernel runs: asked for, or chosen by torch for 16 bit without a mask (sdp_utils.cpp)."""
-    chosen = kernel.attention is Attention.SDPA and kernel.has_flash and not kernel.padding and c < FP32_BYTES
+    chosen = kernel.attention is Attention.SDPA and kernel.has_flash and not kernel.masks(shape) and c < FP32_BYTES
     return chosen or kernel.attention is Attention.FLASH
 
 
@@ -153,7 +163,7 @@ def _kernel(tape: Tape, heads: Heads, block: Block, c: int, kernel: Kernel) -> T
     out_size = Size(shape.heads * shape.v_head_dim * c)
     grouped = shape.kv_heads != shape.heads
     row_sums = Tensor(Size(shape.heads * FP32_BYTES), False)
-    if _runs_flash(kernel, c):
+    if _runs_flash(kernel, shape, c):
         if shape.v_head_dim != shape.head_dim:
             v = tape.op((v,), wide)  # values padded to the width of the keys
             out_size = wide
@@ -161,13 +171,13 @@ def _kernel(tape: Tape, heads: Heads, block: Block, c: int, kernel: Kernel) -> T
         # dk and dv at full head count before they are summed over groups
         scratch = Size(shape.heads * (shape.head_dim + 1) * FP32_BYTES + (2 * wide.per_token if grouped else 0))
         return _attend(tape, (q, k, v), out_size, (q, k, v, row_sums), scratch)
-    if grouped and kernel.attention is Attention.SDPA and not kernel.padding:
+    if grouped and kernel.attention is Attention.SDPA and not kernel.masks(shape):
         return _math(tape, heads, shape, c)
-    if grouped:
+    if grouped and shape.kv_heads > 1:  # a single head is repeated as a view
         k = tape.op((k,), wide)  # repeat_kv
         v = tape.op((v,), out_size)
     kept: tuple[Tensor, ...] = (q, k, v, row_sums)
-    if kernel.padding:
+    if kernel.masks(shape):
         kept = (*kept, Tensor(Size(per_pair=c), False))  # the boolean mask as an additive bias, made anew in each layer
     return _attend(tape, (q, k, v), out_size, kept, Size(shape.heads * FP32_BYTES))
 
@@ -209,6 +219,8 @@ def _eager(tape: Tape, heads: Heads, block: Block, c: int, kernel: Kernel) -> Te
     if shape.kv_heads != shape.heads:
         k = tape.op((k,), Size(shape.heads * shape.head_dim * c))
         v = tape.op((v,), Size(shape.heads * shape.v_head_dim * c))
+    if shape.scores_in_fp32 and c < FP32_BYTES:
+        return _fp32_scores(tape, (q, k, v), shape, c)
     scores, scores32 = Size(per_pair=shape.heads * c), Size(per_pair=shape.heads * FP32_BYTES)
     weights = tape.op((q, k), scores, keeps=(q, k))
     weights = tape.op((weights,), scores)  # times scaling
@@ -229,6 +241,22 @@ def _eager(tape: Tape, heads: Heads, block: Block, c: int, kernel: Kernel) -> Te
         probabilities = tape.op((probabilities,), scores)
     if shape.dropout:
         probabilities = tape.op((probabilities,), scores, keeps=(Tensor(Size(per_pair=shape.heads), False),))
+    return tape.op((probabilities, v), Size(shape.heads * shape.v_head_dim * c), keeps=(probabilities, v))
+
+
+def _fp32_scores(tape: Tape, heads: Heads, shape: AttentionShape, c: int) -> Tensor:
+    """Queries and keys are lifted to fp32 before their product (models/gptj/modeling_gptj.py `_attn`, likewise GPT-Neo's)."""
+    q, k, v = heads
+    q, k = (tape.op((x,), Size(shape.heads * shape.head_dim * FP32_BYTES)) for x in (q, k))
+    scores32 = Size(per_pair=shape.heads * FP32_BYTES)
+    weights = tape.op((q, k), scores32, keeps=(q, k))
+    weights = tape.op((tape.op((weights,), scores32),), scores32, aliases=(True,))
+    probabilities = tape.op((weights,), scores32, scratch=(Size(), scores32))
+    tape.ops[-1].kept = (probabilities,)
+    probabilities = tape.op((probabilities,), Size(per_pair=shape.heads * c))
+    if shape.dropout:
+        kept = Tensor(Size(per_pair=shape.heads), False)
+        probabilities = tape.op((probabilities,), Size(per_pair=shape.heads * c), keeps=(kept,))
     return tape.op((probabilities, v), Size(shape.heads * shape.v_head_dim * c), keeps=(probabilities, v))
 
 

@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 from advisor.architectures.heads import head_shape
 from advisor.memory.layers import FP32_BYTES, Setting, cast, linear, norm, output_bytes
-from advisor.memory.task_head import task_head
 from advisor.memory.tape import ZERO, Size, Tape, Tensor
+from advisor.memory.task_head import task_head
 from advisor.values import Head, Linear, Loss, ModelSpec, Shift
 
 TILE_TOKENS = 4096

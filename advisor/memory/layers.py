@@ -158,7 +158,7 @@ def _updated(tape: Tape, result: Tensor, x: Tensor, layer: Linear, setting: Sett
     wide = Size(layer.out_features * inner_bytes)
     update = tape.op((low,), wide, keeps=(low,), parameter_gradient_bytes=layer.out_features * setting.rank * setting.adapter_bytes)
     update = tape.op((update,), wide)  # times scaling
-    if quantized:
+    if quantizes(setting, layer):
         update = cast(tape, update, layer.out_features, inner_bytes, y_bytes)
         return tape.op((result, update), Size(layer.out_features * y_bytes), aliases=(True, True))
     return _add_and_round(tape, result, update, layer.out_features, (y_bytes, inner_bytes))

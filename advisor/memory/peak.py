@@ -32,7 +32,7 @@ def estimate_memory(model: ModelSpec, plan: Plan, gpu: GpuSpec | None = None) ->
     """
     refuse_unread(Tier.ESTIMATE, plan)
     model = headed(model, plan)
-    standing, program = _whatever_the_batch(model, _without_batch(plan), workspace_bytes(gpu), has_flash(gpu))
+    standing, program = _whatever_the_batch(model, _without_batch(model, plan), workspace_bytes(gpu), has_flash(gpu))
     batch = Batch(plan.micro_batch_size * plan.seq_len_tokens, plan.micro_batch_size * plan.seq_len_tokens**2)
     held = program.outlives_backward.at(batch.tokens, batch.pairs)
     memory = MemoryBreakdown(
@@ -72,10 +72,12 @@ class Standing(NamedTuple):
     """What is there in every phase of a step."""
 
 
-def _without_batch(plan: Plan) -> Plan:
-    """The plan with the smallest batch that is of its kind."""
+def _without_batch(model: ModelSpec, plan: Plan) -> Plan:
+    """The plan with the smallest batch that is of its kind: sequences as long as the widest window that its own reach."""
+    reached = (block.attention.window_tokens or 1 for block in model.blocks)
+    seq_len = max(window for window in (1, *reached) if window <= plan.seq_len_tokens)
     accumulates = 2 if plan.grad_accum_steps > 1 else 1
-    smallest = {"micro_batch_size": 1, "seq_len_tokens": 1, "grad_accum_steps": accumulates, "eval_micro_batch_size": None}
+    smallest = {"micro_batch_size": 1, "seq_len_tokens": seq_len, "grad_accum_steps": accumulates, "eval_micro_batch_size": None}
     return plan.model_copy(update=smallest)
 
 
@@ -206,7 +208,7 @@ def _adapted(model: ModelSpec, plan: Plan) -> frozenset[tuple[str, bool]]:
 
 def kernel_of(plan: Plan, has_flash: bool = True) -> Kernel:
     computes_in = plan.autocast_dtype if plan.autocast else plan.base_dtype
-    return Kernel(plan.attention, plan.padding, plan.kv_cache_in_outputs, has_flash, computes_in is DType.FP16)
+    return Kernel(plan.attention, plan.padding, plan.kv_cache_in_outputs, has_flash, plan.seq_len_tokens, computes_in is DType.FP16)
 
 
 def loop_of(plan: Plan) -> Loop:

@@ -55,12 +55,16 @@ class AttentionShape(Value):
     rotary_fraction: float = 1.0
     """Share of head_dim that is rotated; 0 for learned or ALiBi positions."""
     softcap: bool = False
+    scores_in_fp32: bool = False
+    """Without a fused kernel queries and keys are lifted to fp32 before their product (GPT-J, GPT-Neo)."""
     sinks: bool = False
     """A learned score per head joins each row of the softmax, which runs in the computation's own type (gpt-oss)."""
     dropout: bool = False
     """Attention weights are dropped at random during training (a rate above 0 in config.json)."""
     fused_qkv: bool = False
     """One matrix computes q, k and v (GPT-NeoX, Phi-3, GPT-2)."""
+    copies_values: bool = False
+    """Values are copied out of that matrix's result, which then is not kept (Falcon, CodeGen)."""
     sdpa: bool = True
     """transformers can compute it with torch's scaled_dot_product_attention; else (Gemma 2, gpt-oss, BLOOM) it falls back to eager."""
     flash: bool = True
