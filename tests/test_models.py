@@ -93,9 +93,22 @@ def layers_of(spec: ModelSpec) -> list[tuple[int, Counter[meta_models.Matrix]]]:
     return layers
 
 
+def quantizable_of(spec: ModelSpec) -> list[Counter[meta_models.Matrix]]:
+    """The matrices of every layer that the formulas count as quantised under QLoRA."""
+    layers = []
+    for block in spec.blocks:
+        found: Counter[meta_models.Matrix] = Counter()
+        for layer in block.linears:
+            if layer.can_be_quantized:
+                found[layer.name, layer.in_features, layer.out_features, layer.bias] += layer.copies
+        layers += [found] * block.count
+    return layers
+
+
 def check_against_transformers(config: dict[str, Any], spec: ModelSpec) -> None:
     real = meta_models.build(config, spec.architecture)
     assert layers_of(spec) == [*real.layers]
+    assert quantizable_of(spec) == [*real.quantizable]
     assert spec.params == real.params
     assert spec.tied_embeddings == real.tied
 

@@ -32,7 +32,6 @@ class Kernel(NamedTuple):
     """CUDA's softmax reads fp16 and writes fp32 in one kernel; from bf16 it makes an fp32 copy first (aten/src/ATen/native/SoftMax.cpp,
     `softmax`, torch 2.13)."""
 
-
     def masks(self, shape: AttentionShape) -> bool:
         """Whether attention gets a mask: of padding, or of a window that the sequences reach (transformers 5.23 masking_utils.py
         `_ignore_causal_mask_sdpa`, `kv_length < local_attention_size`)."""

@@ -96,11 +96,12 @@ def _route_in_fp32(tape: Tape, x: Tensor, router: Linear, setting: Setting) -> T
     x32 = cast(tape, x, router.in_features, setting.stream_bytes, FP32_BYTES)
     params = router.in_features * router.out_features
     weight32 = Tensor(Size(constant=params * FP32_BYTES), False)
-    keeps, gradient = (weight32,), 0
+    gradient = 0
     if setting.trains_base:
-        keeps, gradient = (weight32, x32), params * setting.weight_bytes
+        gradient = params * setting.weight_bytes
     elif setting.wraps(router):
-        keeps, gradient = (weight32, x32), setting.rank * (router.in_features + router.out_features) * setting.adapter_bytes
+        gradient = setting.rank * (router.in_features + router.out_features) * setting.adapter_bytes
+    keeps = (weight32, x32) if gradient else (weight32,)
     return tape.op((x32,), Size(router.out_features * FP32_BYTES), keeps=keeps, parameter_gradient_bytes=gradient)
 
 
