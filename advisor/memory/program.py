@@ -79,7 +79,7 @@ def _recorded(block: Block, hidden: int, setting: Setting, kernel: Kernel, entry
 @lru_cache(maxsize=256)
 def _layer(block: Block, hidden: int, setting: Setting, kernel: Kernel, checkpointing: bool, entry_needs_grad: bool = True) -> _Layer:
     tape, entry, back = _recorded(block, hidden, setting, kernel, entry_needs_grad)
-    keeping = forward(tape, entry, keep=True, entry_held=checkpointing)
+    keeping = forward(tape, entry, keep=True, entry_held=checkpointing, stops_early=checkpointing)
     quiet = forward(tape, entry, keep=False, entry_held=True) if checkpointing else keeping
     return _Layer(entry.size, quiet, keeping, back.over(keeping.kept))
 
