@@ -204,9 +204,9 @@ def test_files_are_sorted_and_names_and_aliases_are_unique():
     for vendor in ("AMD", "Apple", "Intel", "NVIDIA"):
         names = [row["name"] for row in ROWS if row["vendor"] == vendor]
         assert names == sorted(names, key=lambda name: [(1, int(part), "") if part.isdigit() else (0, 0, part) for part in _parts(name)])
-    keys = [key for card in devices._cards() for key in card.keys]
+    keys = [key for card in devices.all_cards() for key in card.keys]
     assert len(keys) == len(set(keys))
-    assert len(ROWS) == 126
+    assert len(ROWS) == 138
     assert {row["vendor"] for row in ROWS} == {"AMD", "Apple", "Intel", "NVIDIA"}
 
 
@@ -215,7 +215,8 @@ def _parts(name):
 
 
 def test_search():
-    assert [gpu.name for gpu in search_gpus("rtx4090")] == ["GeForce RTX 4090", "GeForce RTX 4090 D", "GeForce RTX 4090 Laptop GPU"]
+    found = ["GeForce RTX 4090", "GeForce RTX 4090 48GB", "GeForce RTX 4090 D", "GeForce RTX 4090 Laptop GPU"]
+    assert [gpu.name for gpu in search_gpus("rtx4090")] == found
     assert {gpu.vendor for gpu in search_gpus("amd")} == {"AMD"}
     assert search_gpus("no such card") == ()
     assert len(search_gpus()) > len(ROWS)

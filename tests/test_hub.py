@@ -14,9 +14,10 @@ import pytest
 from huggingface_hub import constants, errors
 from hypothesis import given, strategies as st
 
-from advisor import config_files, hub, profiles
+from advisor import config_files, profiles
 from advisor.errors import AdvisorError, InvalidInputError, UnknownNameError, UnsupportedError
-from advisor.hub import load_model, search_models
+from advisor.hub import ModelRow, load_model, search_models
+from advisor.hub.rows import all_rows, spelt_row
 from advisor.names import contains, tokens
 
 ROWS = search_models()
@@ -150,7 +151,7 @@ def test_no_name_at_all(empty: str) -> None:
 
 # ------------------------------------------------------------------------------------------------ laws over all names
 
-ALL_NAMES = [(row, name) for row in hub._rows() for name in row.names]
+ALL_NAMES = [(row, name) for row in all_rows() for name in row.names]
 
 
 def test_names_are_unique() -> None:
@@ -159,25 +160,24 @@ def test_names_are_unique() -> None:
 
 
 def test_the_quick_way_finds_every_covered_name() -> None:
-    missed = [name for row, name in ALL_NAMES if row.covered and hub._spelt(name.upper()) != (row, name, "known name")]
+    missed = [name for row, name in ALL_NAMES if row.covered and spelt_row(name.upper()) != (row, name)]
     assert missed == []
 
 
 def test_profiles_are_sorted_and_tell_their_source() -> None:
-    for kind in ("models", "not_covered"):
-        for path in sorted((profiles.ROOT / kind).glob("*.json")):
-            text = path.read_text(encoding="utf-8")
-            rows = json.loads(text)
-            ids = [row["id"] for row in rows]
-            assert ids == sorted(ids, key=str.lower), path.name
-            assert text == json.dumps(rows, indent=1, ensure_ascii=False) + "\n", path.name
-    for row in hub._rows():
+    for path in (*sorted((profiles.ROOT / "models").glob("*.json")), profiles.ROOT / "not_covered" / "models.json"):
+        text = path.read_text(encoding="utf-8")
+        rows = json.loads(text)
+        ids = [row["id"] for row in rows]
+        assert ids == sorted(ids, key=str.lower), path.name
+        assert text == json.dumps(rows, indent=1, ensure_ascii=False) + "\n", path.name
+    for row in all_rows():
         assert row.source
         assert row.source_date[:2] == "20"
 
 
 @given(st.sampled_from(ALL_NAMES), st.data())
-def test_every_name_finds_its_row_in_any_spelling(entry: tuple[hub.ModelRow, str], data: st.DataObject) -> None:
+def test_every_name_finds_its_row_in_any_spelling(entry: tuple[ModelRow, str], data: st.DataObject) -> None:
     row, name = entry
     organisation, slash, plain = name.rpartition("/")
     mark = data.draw(st.sampled_from([" ", "-", "_-"]))

@@ -160,7 +160,7 @@ def _spec(subject: Any) -> ModelSpec:
     if isinstance(subject, ModelSpec):
         return subject
     if isinstance(subject, str):
-        return model_of_name(subject, "preflight")[0]
+        return model_of_name(subject, "preflight")
     if hasattr(subject, "to_dict"):
         return live.spec_of_config(subject)
     if hasattr(subject, "config"):

@@ -1,0 +1,120 @@
+"""A name becomes a card: a card's own names, a cloud's machines, and the line that refuses everything else with the nearest known."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from typing import NamedTuple
+
+from advisor import profiles
+from advisor.devices.cards import Card, all_cards, cards_by_key, key_of, spec_of, usable_of, words_of
+from advisor.errors import InvalidInputError, UnknownNameError, UnsupportedError
+from advisor.profiles.gpus import InstanceProfile, UncoveredGpu
+from advisor.units import format_size
+from advisor.values import GpuSpec
+
+HELP = "`advise gpus` lists every card; a size is written 80GB (a card sold so) or 79.2GiB (exactly that)"
+
+_COUNT_FIRST = re.compile(r"^\s*(?P<count>\d{1,3})\s*[x×*]\s*(?P<card>.+)$", re.IGNORECASE)
+_COUNT_LAST = re.compile(r"^\s*(?P<card>.+?)(?::|\s[x×*]|(?<=\d)[x×*]|(?<=gb)[x×*])\s*(?P<count>\d{1,2})\s*$", re.IGNORECASE)
+_PREFIX = re.compile(r"^(ml\.|standard_)")
+"""SageMaker names its machines ml.g5.xlarge, Azure's command line Standard_NC24ads_A100_v4."""
+_MOST_LISTED = 6
+
+
+class Machine(NamedTuple):
+    """A cloud's machine: its name and how many cards of which kind it has."""
+
+    row: InstanceProfile
+    name: str
+
+    @property
+    def gpus(self) -> int:
+        return self.row.gpus[self.name]
+
+
+def exactly_named(text: str) -> GpuSpec | None:
+    """The card that has `text` for its name or an alias; None where none has."""
+    card = cards_by_key().get(key_of(text))
+    return None if card is None else spec_of(card, _echo(text, card))
+
+
+def otherwise_named(text: str) -> GpuSpec:
+    """The card of a cloud's machine of that name, or the card that has every word of `text` and the fewest others.
+
+    Raises UnknownNameError with the nearest names where none or several fit, InvalidInputError where a number of cards is in the name,
+    UnsupportedError with the reason for a card that is known and cannot be priced by its name.
+    """
+    machine = _machines().get(_machine_key(text))
+    if machine is not None:
+        return _of_machine(text, machine)
+    refused = _refused().get(key_of(text))
+    if refused is not None:
+        raise UnsupportedError(f"{refused.name}: {refused.why}; {refused.instead}")
+    for pattern in (_COUNT_FIRST, _COUNT_LAST):
+        several = pattern.match(text)
+        if several:
+            card, count = several["card"].strip(), several["count"]
+            raise InvalidInputError(f"{text!r}: name one card and say how many apart: --gpu {card!r} --gpus {count}")
+    return _by_words(text)
+
+
+def _by_words(text: str) -> GpuSpec:
+    """The card that has every word and the fewest others; several equally near ones are listed, not guessed among."""
+    words = set(words_of(text))
+    holding = [card for card in all_cards() if words and words <= card.words | {f"{card.size_gb:g}", "gb"}]
+    fewest = min((len(card.words - words) for card in holding), default=0)
+    nearest = [card for card in holding if len(card.words - words) == fewest]
+    if len(nearest) == 1:
+        return spec_of(nearest[0], _echo(text, nearest[0]))
+    if nearest:
+        names = tuple(card.name for card in nearest[:_MOST_LISTED])
+        more = f" and {len(nearest) - _MOST_LISTED} more" if len(nearest) > _MOST_LISTED else ""
+        raise UnknownNameError(f"{text!r} fits several cards: {', '.join(names)}{more}; name one of them", names)
+    raise _unknown(text)
+
+
+def _unknown(text: str) -> UnknownNameError:
+    """Machines of a cloud have marks that no card has, and are compared with machines alone."""
+    import difflib
+
+    if re.search(r"[a-z]\d*[a-z]*\.\d*(xlarge|metal)|_v\d$|^[a-z]\d-", text.strip().lower()):
+        close = difflib.get_close_matches(_machine_key(text), _machines(), n=4, cutoff=0.6)
+        names = tuple(_machines()[key].name for key in close)
+    else:
+        close = difflib.get_close_matches(key_of(text), cards_by_key(), n=8, cutoff=0.6)
+        names = tuple(dict.fromkeys(cards_by_key()[key].name for key in close))[:4]
+    meant = f"; did you mean {', '.join(names)}?" if names else ";"
+    return UnknownNameError(f"no card called {text!r}{meant} {HELP}", names)
+
+
+def _echo(text: str, card: Card) -> str:
+    usable = format_size(usable_of(card)[0])
+    sizes = card.row.sold_with_gb
+    if sizes and key_of(text) != key_of(card.name) and f"{card.size_gb}gb" not in key_of(text):
+        return f"{text!r} = {card.name}, the smallest sold ({', '.join(map(str, sizes))} GB): {usable} usable"
+    return f"{text!r} = {card.name}: {usable} usable"
+
+
+@cache
+def _machines() -> dict[str, Machine]:
+    return {_machine_key(name): Machine(row, name) for row in profiles.rows("instances", InstanceProfile) for name in row.gpus}
+
+
+def _machine_key(text: str) -> str:
+    return _PREFIX.sub("", text.strip().lower()).replace("_", "-").replace(" ", "-")
+
+
+def _of_machine(text: str, machine: Machine) -> GpuSpec:
+    card = cards_by_key().get(key_of(machine.row.card))
+    if card is None:
+        raise InvalidInputError(f"profiles/instances: {machine.row.family}: {machine.row.card} is no card of profiles/gpus")
+    usable = format_size(usable_of(card)[0])
+    holds = f"{text!r} = a machine of {machine.row.provider} with {machine.gpus} × {card.name}: {usable} usable"
+    each = " on each; all of them are used unless --gpus says how many" if machine.gpus > 1 else ""
+    return spec_of(card, holds + each).model_copy(update={"gpus_of_machine": machine.gpus})
+
+
+@cache
+def _refused() -> dict[str, UncoveredGpu]:
+    return {key_of(name): row for row in profiles.rows("not_covered/gpus", UncoveredGpu) for name in (row.name, *row.aliases)}
