@@ -17,7 +17,7 @@ from advisor.stacks.rooms import model_named, read_opened
 from advisor.stacks.versions import Profile, profile_of
 from advisor.values import GpuSpec, ModelSpec, Stack, Value
 from advisor.values.check import CheckReport
-from advisor.values.request import MAX_GPUS, Count
+from advisor.values.request import MAX_GPUS, Count, Length
 
 
 class CheckOptions(Value):
@@ -30,7 +30,7 @@ class CheckOptions(Value):
     model: str | None = None
     """The model, where the file names none, or one that is not known."""
     gpus: Count | None = None
-    seq_len: Count | None = None
+    seq_len: Length | None = None
     """Tokens of the longest sequence."""
     accelerate: str | None = None
     """An accelerate configuration."""

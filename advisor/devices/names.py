@@ -34,23 +34,28 @@ class Machine(NamedTuple):
 
 
 def exactly_named(text: str) -> GpuSpec | None:
-    """The card that has `text` for its name or an alias; None where none has."""
+    """The card that has `text` for its name or an alias; None where none has.
+
+    Raises UnsupportedError with the reason for a card that is known and cannot be priced by its name.
+    """
     card = cards_by_key().get(key_of(text))
-    return None if card is None else spec_of(card, _echo(text, card))
+    if card is not None:
+        return spec_of(card, _echo(text, card))
+    refused = _refused_by_key().get(key_of(text))
+    if refused is not None:
+        raise _refusal(refused)
+    return None
 
 
 def otherwise_named(text: str) -> GpuSpec:
     """The card of a cloud's machine of that name, or the card that has every word of `text` and the fewest others.
 
-    Raises UnknownNameError with the nearest names where none or several fit, InvalidInputError where a number of cards is in the name,
-    UnsupportedError with the reason for a card that is known and cannot be priced by its name.
+    Raises UnknownNameError with the nearest names where none or several fit, and InvalidInputError where a number of cards is in the
+    name.
     """
     machine = _machines().get(_machine_key(text))
     if machine is not None:
         return _of_machine(text, machine)
-    refused = _refused().get(key_of(text))
-    if refused is not None:
-        raise UnsupportedError(f"{refused.name}: {refused.why}; {refused.instead}")
     for pattern in (_COUNT_FIRST, _COUNT_LAST):
         several = pattern.match(text)
         if several:
@@ -60,18 +65,31 @@ def otherwise_named(text: str) -> GpuSpec:
 
 
 def _by_words(text: str) -> GpuSpec:
-    """The card that has every word and the fewest others; several equally near ones are listed, not guessed among."""
-    words = set(words_of(text))
-    holding = [card for card in all_cards() if words and words <= card.words | {f"{card.size_gb:g}", "gb"}]
-    fewest = min((len(card.words - words) for card in holding), default=0)
-    nearest = [card for card in holding if len(card.words - words) == fewest]
-    if len(nearest) == 1:
-        return spec_of(nearest[0], _echo(text, nearest[0]))
-    if nearest:
-        names = tuple(card.name for card in nearest[:_MOST_LISTED])
+    """The card that has every word and the fewest others; several equally near ones are listed, not guessed among.
+
+    Cards that cannot be priced by their names count too: "AGX Orin" may be the one that is not known.
+    """
+    asked = set(words_of(text))
+    known: list[tuple[frozenset[str], frozenset[str], Card | UncoveredGpu]] = [
+        *((card.words, card.words | {f"{card.size_gb:g}", "gb"}, card) for card in all_cards()),
+        *((frozenset(words_of(row.name)), frozenset(words_of(row.name)), row) for row in _refused()),
+    ]
+    holding = [(len(words - asked), found) for words, may_say, found in known if asked and asked <= may_say]
+    fewest = min((others for others, _ in holding), default=0)
+    nearest = [found for others, found in holding if others == fewest]
+    if len(nearest) > 1:
+        names = tuple(found.name for found in nearest[:_MOST_LISTED])
         more = f" and {len(nearest) - _MOST_LISTED} more" if len(nearest) > _MOST_LISTED else ""
         raise UnknownNameError(f"{text!r} fits several cards: {', '.join(names)}{more}; name one of them", names)
-    raise _unknown(text)
+    if not nearest:
+        raise _unknown(text)
+    if isinstance(nearest[0], UncoveredGpu):
+        raise _refusal(nearest[0])
+    return spec_of(nearest[0], _echo(text, nearest[0]))
+
+
+def _refusal(row: UncoveredGpu) -> UnsupportedError:
+    return UnsupportedError(f"{row.name}: {row.why}; {row.instead}")
 
 
 def _unknown(text: str) -> UnknownNameError:
@@ -111,10 +129,14 @@ def _of_machine(text: str, machine: Machine) -> GpuSpec:
         raise InvalidInputError(f"profiles/instances: {machine.row.family}: {machine.row.card} is no card of profiles/gpus")
     usable = format_size(usable_of(card)[0])
     holds = f"{text!r} = a machine of {machine.row.provider} with {machine.gpus} × {card.name}: {usable} usable"
-    each = " on each; all of them are used unless --gpus says how many" if machine.gpus > 1 else ""
-    return spec_of(card, holds + each).model_copy(update={"gpus_of_machine": machine.gpus})
+    return spec_of(card, holds + (" on each" if machine.gpus > 1 else "")).model_copy(update={"gpus_of_machine": machine.gpus})
 
 
 @cache
-def _refused() -> dict[str, UncoveredGpu]:
-    return {key_of(name): row for row in profiles.rows("not_covered/gpus", UncoveredGpu) for name in (row.name, *row.aliases)}
+def _refused() -> tuple[UncoveredGpu, ...]:
+    return profiles.rows("not_covered/gpus", UncoveredGpu)
+
+
+@cache
+def _refused_by_key() -> dict[str, UncoveredGpu]:
+    return {key_of(name): row for row in _refused() for name in (row.name, *row.aliases)}

@@ -21,7 +21,7 @@ from advisor.stacks.reading import Around, Launch, Reading, Remark, Way
 from advisor.stacks.versions import Profile, profile_of
 from advisor.values import Fit, GpuSpec, Level, MemoryBreakdown, ModelSpec, Plan, Stack, Value
 from advisor.values.check import CheckReport
-from advisor.values.request import Count
+from advisor.values.request import Length
 
 WHERE = "the trainer"
 
@@ -35,7 +35,7 @@ class PreflightOptions(Value):
     """What to do where the training does not fit, or would not start."""
     price: Literal["estimate", "trace"] = "estimate"
     """By the closed form, or by a dry run of the installed libraries on meta tensors."""
-    seq_len: Count | None = None
+    seq_len: Length | None = None
     """Tokens of the longest sequence."""
     stack: Stack | None = None
 
