@@ -12,7 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from advisor.accuracy.rows import Measurement
-from advisor.errors import AdvisorError
+from advisor.devices.cards import all_cards
+from advisor.devices.names import machines, refused_by_key
+from advisor.errors import AdvisorError, InvalidInputError
+from advisor.hub.rows import all_rows
 from advisor.profiles import ROOT, SCHEMA, rows
 from advisor.profiles.files import adapter_of
 from advisor.profiles.kinds import KINDS, row_type
@@ -35,8 +38,26 @@ def schemas() -> Iterator[tuple[Path, str]]:
 
 
 def check() -> dict[str, int]:
-    """How many rows stand of each kind. Raises InvalidInputError, one line, for the first that does not."""
-    return {kind: len(rows(kind, model)) for kind, model in row_models().items()}
+    """How many rows stand of each kind. Raises InvalidInputError, one line, for the first that does not, or a name that two rows bear."""
+    counts = {kind: len(rows(kind, model)) for kind, model in row_models().items()}
+    bearers: dict[tuple[str, str], str] = {}
+    for kind, name, bearer in _names():
+        other = bearers.setdefault((kind, name), bearer)
+        if other != bearer:
+            raise InvalidInputError(f"profiles/{kind}: {name!r} is a name of {other} and of {bearer}; it can mean one of them")
+    return counts
+
+
+def _names() -> Iterator[tuple[str, str, str]]:
+    """Kind, name as look-ups compare it, and the row that bears it."""
+    for row in all_rows():
+        yield from (("models", name.lower(), row.id) for name in row.names)
+    for card in all_cards():
+        yield from (("gpus", key, card.name) for key in card.keys)
+    for key, refused in refused_by_key().items():
+        yield "gpus", key, refused.name
+    for key, machine in machines().items():
+        yield "instances", key, machine.name
 
 
 def main() -> None:

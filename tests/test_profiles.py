@@ -30,9 +30,9 @@ CACHED = (
     hub_rows.rows_by_words,
     cards.all_cards,
     cards.cards_by_key,
-    names._machines,
+    names.machines,
     names._refused,
-    names._refused_by_key,
+    names.refused_by_key,
 )
 
 MODEL: dict[str, Any] = {
@@ -111,8 +111,24 @@ def test_machines_have_known_cards_and_one_name_each() -> None:
     assert {row.card for row in rows} <= {card.name for card in cards.all_cards()}
 
 
-def test_a_card_is_priced_or_refused_and_not_both() -> None:
-    assert {key for card in cards.all_cards() for key in card.keys} & set(names._refused_by_key()) == set()
+# (kind, a row, the line)
+TWICE = [
+    ("models", MODEL | {"aliases": ["Llama-8B"]}, "profiles/models: 'llama-8b' is a name of meta-llama/Llama-3.1-8B and of me/yi-test-1b"),
+    (
+        "models",
+        MODEL | {"same_config_ids": ["01-ai/Yi-6B"]},
+        "'01-ai/yi-6b' is a name of 01-ai/Yi-6B and of me/yi-test-1b",
+    ),
+    ("gpus", GPU | {"aliases": ["T4"]}, "profiles/gpus: 't4' is a name of"),
+    ("gpus", GPU | {"aliases": ["strix halo"]}, "profiles/gpus: 'strixhalo' is a name of Nova 9 and of Radeon 8060S (Strix Halo)"),
+]
+
+
+@pytest.mark.parametrize(("kind", "row", "line"), TWICE)
+def test_a_name_means_one_row(root: Path, kind: str, row: dict[str, Any], line: str) -> None:
+    (root / kind / "zz.json").write_text(json.dumps([row]), encoding="utf-8")
+    with pytest.raises(InvalidInputError, match=re.escape(line)):
+        schemas.check()
 
 
 # ------------------------------------------------------------------------------------------------ rows as CONTRIBUTING says

@@ -41,7 +41,7 @@ def exactly_named(text: str) -> GpuSpec | None:
     card = cards_by_key().get(key_of(text))
     if card is not None:
         return spec_of(card, _echo(text, card))
-    refused = _refused_by_key().get(key_of(text))
+    refused = refused_by_key().get(key_of(text))
     if refused is not None:
         raise _refusal(refused)
     return None
@@ -53,7 +53,7 @@ def otherwise_named(text: str) -> GpuSpec:
     Raises UnknownNameError with the nearest names where none or several fit, and InvalidInputError where a number of cards is in the
     name.
     """
-    machine = _machines().get(_machine_key(text))
+    machine = machines().get(_machine_key(text))
     if machine is not None:
         return _of_machine(text, machine)
     for pattern in (_COUNT_FIRST, _COUNT_LAST):
@@ -97,8 +97,8 @@ def _unknown(text: str) -> UnknownNameError:
     import difflib
 
     if re.search(r"[a-z]\d*[a-z]*\.\d*(xlarge|metal)|_v\d$|^[a-z]\d-", text.strip().lower()):
-        close = difflib.get_close_matches(_machine_key(text), _machines(), n=4, cutoff=0.6)
-        names = tuple(_machines()[key].name for key in close)
+        close = difflib.get_close_matches(_machine_key(text), machines(), n=4, cutoff=0.6)
+        names = tuple(machines()[key].name for key in close)
     else:
         close = difflib.get_close_matches(key_of(text), cards_by_key(), n=8, cutoff=0.6)
         names = tuple(dict.fromkeys(cards_by_key()[key].name for key in close))[:4]
@@ -115,7 +115,7 @@ def _echo(text: str, card: Card) -> str:
 
 
 @cache
-def _machines() -> dict[str, Machine]:
+def machines() -> dict[str, Machine]:
     return {_machine_key(name): Machine(row, name) for row in profiles.rows("instances", InstanceProfile) for name in row.gpus}
 
 
@@ -138,5 +138,5 @@ def _refused() -> tuple[UncoveredGpu, ...]:
 
 
 @cache
-def _refused_by_key() -> dict[str, UncoveredGpu]:
+def refused_by_key() -> dict[str, UncoveredGpu]:
     return {key_of(name): row for row in _refused() for name in (row.name, *row.aliases)}
