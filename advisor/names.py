@@ -30,7 +30,7 @@ _PARAMETERS = re.compile(r"(a|\d+x)?\d+(\.\d+)?[bm]")
 
 _MARK = r"[-_. ]"
 _FORMATS = (
-    ("bnb", rf"(?:unsloth{_MARK})?bnb{_MARK}?(?P<bits>[48]){_MARK}?bit"),
+    ("bnb", rf"(?:unsloth{_MARK})?bnb{_MARK}?(?:(?P<bits>[48]){_MARK}?bit|nf4)"),
     ("gptq", rf"gptq(?:{_MARK}?(?:int|w)?(?P<bits>[2348])(?:{_MARK}?bit|a16)?)?(?:{_MARK}(?:g?\d+g?|act{_MARK}?order|sym))*"),
     ("awq", rf"(?:w4a16{_MARK})?awq(?:{_MARK}?(?:int4|4{_MARK}?bit|w4a16|g?\d+g?|sym))*"),
     ("fp8", rf"fp8(?:{_MARK}(?:dynamic|static|block|kv|e4m3))*"),

@@ -161,6 +161,7 @@ FORMATS = [
     ("-bnb-4bit", ("bnb-4bit", 4)),
     ("-unsloth-bnb-4bit", ("bnb-4bit", 4)),
     ("-bnb-8bit", ("bnb-8bit", 8)),
+    ("-BNB-NF4-BF16", ("bnb-4bit", 4)),
     ("-AWQ", ("awq", 4)),
     ("-AWQ-INT4", ("awq", 4)),
     ("-GPTQ", ("gptq", 4)),
