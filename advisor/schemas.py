@@ -11,14 +11,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from advisor import profiles
 from advisor.accuracy.rows import Measurement
 from advisor.devices.cards import all_cards
 from advisor.devices.names import machines, refused_by_key
 from advisor.errors import AdvisorError, InvalidInputError
 from advisor.hub.rows import all_rows
-from advisor.profiles import ROOT, SCHEMA, rows
+from advisor.profiles import SCHEMA
 from advisor.profiles.files import adapter_of
 from advisor.profiles.kinds import KINDS, row_type
+
+_MADE_BY_CODE = ("measurements/traced",)
+"""Folders whose rows a program writes (`benchmarks/trace_measured.py`)."""
 
 
 def row_models() -> dict[str, Any]:
@@ -34,18 +38,29 @@ def schemas() -> Iterator[tuple[Path, str]]:
             "title": f"profiles/{kind}",
             **adapter_of(model).json_schema(by_alias=True),
         }
-        yield ROOT / f"{kind}{SCHEMA}", json.dumps(schema, indent=1, ensure_ascii=False) + "\n"
+        yield profiles.ROOT / f"{kind}{SCHEMA}", json.dumps(schema, indent=1, ensure_ascii=False) + "\n"
 
 
 def check() -> dict[str, int]:
     """How many rows stand of each kind. Raises InvalidInputError, one line, for the first that does not, or a name that two rows bear."""
-    counts = {kind: len(rows(kind, model)) for kind, model in row_models().items()}
+    _refuse_strays()
+    counts = {kind: len(profiles.rows(kind, model)) for kind, model in row_models().items()}
     bearers: dict[tuple[str, str], str] = {}
     for kind, name, bearer in _names():
         other = bearers.setdefault((kind, name), bearer)
         if other != bearer:
             raise InvalidInputError(f"profiles/{kind}: {name!r} is a name of {other} and of {bearer}; it can mean one of them")
     return counts
+
+
+def _refuse_strays() -> None:
+    """A file that belongs to no kind would be read by nobody."""
+    kinds = row_models()
+    for path in sorted(profiles.ROOT.rglob("*.json")):
+        place = path.relative_to(profiles.ROOT).with_suffix("").as_posix()
+        folder = place.rpartition("/")[0]
+        if not path.name.endswith(SCHEMA) and place not in kinds and folder not in kinds and folder not in _MADE_BY_CODE:
+            raise InvalidInputError(f"profiles/{place}.json: no rows are kept there; profiles/ has {', '.join(sorted(kinds))}")
 
 
 def _names() -> Iterator[tuple[str, str, str]]:

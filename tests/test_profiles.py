@@ -255,7 +255,25 @@ def test_a_row_of_any_other_folder_that_does_not_stand(root: Path, file: str, ch
 def test_a_file_of_a_kind_that_nobody_reads(root: Path) -> None:
     (root / "methods" / "hunches.json").write_text("[]", encoding="utf-8")
     with pytest.raises(InvalidInputError, match=r"profiles/methods/hunches\.json: no rows are kept there"):
-        profiles.read("methods")
+        schemas.check()
+
+
+# (file, field that its rows lack, the line): knowledge that every answer needs is not held against its model, but read with care
+MISSING = [
+    ("methods/texts", "text", "profiles/methods/texts.json: row 1 (quality.lora): text is missing"),
+    ("methods/thresholds", "value", "profiles/methods/thresholds.json: row 1 (rank_high): value is missing"),
+    ("runtime/contexts", "margin_bytes", "profiles/runtime/contexts.json: row 1 (7.5): margin_bytes is missing"),
+]
+
+
+@pytest.mark.parametrize(("file", "field", "line"), MISSING)
+def test_a_missing_field_of_knowledge_is_named_when_it_is_used(root: Path, file: str, field: str, line: str) -> None:
+    path = root / f"{file}.json"
+    rows = [without(row, field) for row in json.loads(path.read_bytes())]
+    path.write_text(json.dumps(rows), encoding="utf-8")
+    with pytest.raises(InvalidInputError) as caught:
+        [row[field] for row in profiles.read(file)]
+    assert str(caught.value) == line
 
 
 # (command line)

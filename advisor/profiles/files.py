@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -13,15 +14,40 @@ from advisor.errors import InvalidInputError
 from advisor.refusals import message_of
 
 Row = TypeVar("Row")
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _NAMES = ("id", "name", "tier", "stack", "compute_capability")
 """Fields that tell one row of a file from the others; the first that is there names the row."""
+
+
+class PlainRow(dict[str, Any]):
+    """A row that has not been held against its model: a field that is missing is refused with file and row."""
+
+    place: str = ""
+
+    def __missing__(self, field: str) -> Any:
+        raise InvalidInputError(f"{self.place}: {field} is missing")
+
+
+def plain_rows_of(path: Path, root: Path, raw: bytes) -> Iterator[PlainRow]:
+    """The rows that `raw`, the bytes of `path`, holds, each as it stands. Raises InvalidInputError for what is no list of objects."""
+    file = f"profiles/{path.relative_to(root).as_posix()}"
+    try:
+        found = json.loads(raw.removeprefix(_BYTE_ORDER_MARK))
+    except ValueError as error:
+        raise InvalidInputError(f"{file}: it is not valid JSON: {error}") from None
+    if not isinstance(found, list):
+        raise InvalidInputError(f"{file}: it must be one JSON list of rows")
+    for number, row in enumerate(found):
+        plain = PlainRow(row if isinstance(row, dict) else {})
+        plain.place = f"{file}: {_row_name(number, row)}"
+        yield plain
 
 
 def rows_of(path: Path, root: Path, raw: bytes, row: type[Row]) -> tuple[Row, ...]:
     """The rows that `raw`, the bytes of `path`, holds. Raises InvalidInputError for the first row that does not stand."""
     kind: Any = row
     try:
-        found: tuple[Row, ...] = adapter_of(kind).validate_json(raw.removeprefix(b"\xef\xbb\xbf"))
+        found: tuple[Row, ...] = adapter_of(kind).validate_json(raw.removeprefix(_BYTE_ORDER_MARK))
         return found
     except ValidationError as error:
         raise InvalidInputError(f"profiles/{path.relative_to(root).as_posix()}: {_problem(error, raw, kind)}") from None
@@ -45,8 +71,13 @@ def _problem(error: ValidationError, raw: bytes, kind: Any) -> str:
     row = json.loads(raw)[number]
     if not isinstance(row, dict):
         return f"row {number + 1} must be an object, not {json.dumps(row)[:40]}"
-    name = next((str(row[key]) for key in _NAMES if row.get(key) is not None), "")
-    return f"row {number + 1}{f' ({name})' if name else ''}: {_in_row(first, row, kind)}"
+    return f"{_row_name(number, row)}: {_in_row(first, row, kind)}"
+
+
+def _row_name(number: int, row: object) -> str:
+    """ "row 3 (llama-8b)": its place in the file, from 1, and its name."""
+    name = next((str(row[key]) for key in _NAMES if row.get(key) is not None), "") if isinstance(row, dict) else ""
+    return f"row {number + 1}{f' ({name})' if name else ''}"
 
 
 def _in_row(first: Any, row: dict[str, object], kind: Any) -> str:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from advisor.errors import InvalidInputError
-
 KINDS = (
     "gpus",
     "instances",
@@ -25,14 +23,6 @@ KINDS = (
     "stacks/versions",
 )
 """Folders and single files of `profiles/`, each with one row model. Measured runs have theirs in `advisor.accuracy.rows`."""
-
-
-def kind_of(place: str) -> str:
-    """The kind of a file, by its place in `profiles/` without the ending: "methods/facts", or "models" for "models/llama"."""
-    kind = place if place in KINDS else place.rpartition("/")[0]
-    if kind not in KINDS:
-        raise InvalidInputError(f"profiles/{place}.json: no rows are kept there; profiles/ has {', '.join(KINDS)}")
-    return kind
 
 
 def row_type(kind: str) -> Any:
