@@ -23,9 +23,10 @@ if TYPE_CHECKING:
 def advise(model: str | ModelSpec, gpu: str | GpuSpec | None = None, *, use_calibrations: bool = True, **options: Any) -> Advice:
     """Which method for `model` on `gpu`, whether it fits, and what to try next.
 
-    `model` is a name, a Hub id, a path of a config.json or a ModelSpec; `gpu` a name, a size such as "80GB" or "79.2GiB", a GpuSpec,
-    "cpu" for this machine's processor, or None for the local card. The options are the fields of `advisor.Request`: `rank=64`,
-    `seq_len=4096`, `gpus=2` … What `calibrate` measured on that card is used unless `use_calibrations` is False.
+    `model` is a name, a Hub id, a path of a config.json or a ModelSpec; `gpu` a name, a cloud's machine such as "g5.12xlarge", a size such
+    as "80GB" or "79.2GiB", a GpuSpec, "cpu" for this machine's processor, or None for the local card. The options are the fields of
+    `advisor.Request`: `rank=64`, `seq_len=4096`, `gpus=2` … What `calibrate` measured on that card is used unless `use_calibrations` is
+    False.
 
     Raises an AdvisorError, one clear line, for what it cannot use.
     """

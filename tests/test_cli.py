@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import samples
+from hypothesis import given, strategies as st
 
 from advisor import Advice, Fit, MemoryBreakdown, Request, __version__, api
 from advisor.cli.options import SWITCHES, TEXT_OPTIONS, parse_lengths
@@ -255,6 +256,17 @@ WRITTEN = [
 def test_options_take_the_words_and_numbers_that_people_write(option: str, written: str, meant: object) -> None:
     assert getattr(request_from({option: written}), option) == meant
     assert getattr(Request(**{option: written}), option) == meant
+
+
+@given(st.integers(1, 10**9))
+def test_marks_between_thousands_change_no_number(number: int) -> None:
+    assert {request_from({"seq_len": text}).seq_len for text in (number, str(number), f"{number:,}", f"{number:_}")} == {number}
+
+
+@given(st.integers(1, 10**5))
+def test_a_thousand_tokens_of_a_length_are_1024_and_of_data_1000(thousands: int) -> None:
+    request = request_from({"seq_len": f"{thousands}k", "dataset_tokens": f"{thousands}k"})
+    assert (request.seq_len, request.dataset_tokens) == (thousands * 1024, thousands * 1000)
 
 
 # (option, as it is written, words of the line)

@@ -306,6 +306,7 @@ def test_search():
     assert [gpu.name for gpu in search_gpus("rtx4090")] == found
     assert {gpu.vendor for gpu in search_gpus("amd")} == {"AMD"}
     assert search_gpus("no such card") == ()
+    assert [(gpu.name, gpu.gpus_of_machine) for gpu in search_gpus("g5.12xlarge")] == [("A10G", 4)]
     assert len(search_gpus()) > len(ROWS)
 
 

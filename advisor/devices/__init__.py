@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from advisor.devices.cards import all_cards, key_of, spec_of
 from advisor.devices.local import local_card
-from advisor.devices.names import HELP, exactly_named, otherwise_named
+from advisor.devices.names import HELP, exactly_named, machine_named, otherwise_named
 from advisor.devices.sizes import is_literal_size, is_marketed_size, of_literal_size, of_marketed_size
 from advisor.errors import InvalidInputError
 from advisor.values import GpuSpec
@@ -37,7 +37,10 @@ def load_gpu(reference: str | None = None) -> GpuSpec:
 
 
 def search_gpus(text: str = "") -> tuple[GpuSpec, ...]:
-    """Every card whose name, alias, vendor, architecture or class holds each word of `text`; all cards for an empty text."""
+    """Every card whose name, alias, vendor, architecture or class holds each word of `text`; all cards for an empty text.
+
+    The name of a cloud's machine finds its card.
+    """
     wanted = text.lower().split()
     found = []
     for card in all_cards():
@@ -46,4 +49,5 @@ def search_gpus(text: str = "") -> tuple[GpuSpec, ...]:
         haystack = " ".join((*fields, *(key_of(field) for field in fields))).lower()
         if all(word in haystack for word in wanted):
             found.append(spec_of(card, ""))
-    return tuple(found)
+    machine = None if found else machine_named(text)
+    return tuple(found) if machine is None else (machine,)

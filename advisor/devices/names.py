@@ -53,9 +53,9 @@ def otherwise_named(text: str) -> GpuSpec:
     Raises UnknownNameError with the nearest names where none or several fit, and InvalidInputError where a number of cards is in the
     name.
     """
-    machine = machines().get(_machine_key(text))
+    machine = machine_named(text)
     if machine is not None:
-        return _of_machine(text, machine)
+        return machine
     for pattern in (_COUNT_FIRST, _COUNT_LAST):
         several = pattern.match(text)
         if several:
@@ -123,7 +123,11 @@ def _machine_key(text: str) -> str:
     return _PREFIX.sub("", text.strip().lower()).replace("_", "-").replace(" ", "-")
 
 
-def _of_machine(text: str, machine: Machine) -> GpuSpec:
+def machine_named(text: str) -> GpuSpec | None:
+    """The card of a cloud's machine, with how many of them it has; None where no machine is called so."""
+    machine = machines().get(_machine_key(text))
+    if machine is None:
+        return None
     card = cards_by_key().get(key_of(machine.row.card))
     if card is None:
         raise InvalidInputError(f"profiles/instances: {machine.row.family}: {machine.row.card} is no card of profiles/gpus")

@@ -206,7 +206,7 @@ class Facts(Value):
     """How it is trained; None: reinforcement learning where the task says so, else supervised."""
     dataset_tokens: Amount | None = None
     """Unique training tokens: of the completions when prompts are masked, of everything otherwise."""
-    examples: Positive | None = None
+    examples: Amount | None = None
     mean_tokens: PositiveNumber | None = None
     """Tokens of an example: with `examples` it stands in for `dataset_tokens`."""
     unit: Unit | None = None

@@ -52,7 +52,7 @@ Count = Annotated[int, BeforeValidator(partial(_read, {"": 1})), Field(gt=0, le=
 Length = Annotated[int, BeforeValidator(partial(_read, _BINARY)), Field(gt=0, le=MAX_COUNT)]
 """Tokens of a sequence: a count, or "4k" for 4,096."""
 Amount = Annotated[int, BeforeValidator(partial(_read, _DECIMAL)), Field(gt=0, le=MAX_TOKENS)]
-"""Tokens of a data set: a count, or "30M" for 30,000,000 and "2B" for 2,000,000,000."""
+"""Tokens or examples of a data set: a count, or "30M" for 30,000,000 and "2B" for 2,000,000,000."""
 
 
 class Precision(Word):

@@ -110,7 +110,7 @@ class RunRecord(Request):
     epochs: PositiveNumber | None = None
     tokens: Amount | None = None
     """Seen in training, all epochs together."""
-    examples: Count | None = None
+    examples: Amount | None = None
     """Of the training set."""
     data_fraction: Share | None = None
     """Share of the training set that was used: below 1 for pilots and half-data controls."""
