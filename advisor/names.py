@@ -36,7 +36,8 @@ _FORMATS = (
     ("fp8", rf"fp8(?:{_MARK}(?:dynamic|static|block|kv|e4m3))*"),
     ("mxfp4", "mxfp4"),
 )
-"""Ends of names that say how a checkpoint's weights are stored. The commonest publishers' spellings: Unsloth, Qwen, TheBloke, Red Hat."""
+"""Ends of names that say how a checkpoint's weights are stored, as repositories of the Hub spell them: Llama-3.2-1B-unsloth-bnb-4bit,
+Qwen2.5-7B-Instruct-GPTQ-Int4, Llama-2-7B-AWQ, Meta-Llama-3.1-8B-Instruct-FP8-dynamic, Meta-Llama-3.1-405B-BNB-NF4-BF16."""
 _STORED = tuple((method, re.compile(rf"{_MARK}+{pattern}$", re.IGNORECASE)) for method, pattern in _FORMATS)
 _SAME_SHAPE = re.compile(rf"{_MARK}+(?:unsloth|hf|bf16|fp16)$", re.IGNORECASE)
 """Ends of names that say who stored 16-bit weights, and how."""

@@ -279,6 +279,7 @@ NOT_TAKEN = [
     ("optimizer", "adamw_torch_4bit", "adamw_8bit keeps no less"),
     ("stack", "axolottl", "did you mean axolotl?"),
     ("attention", "flashattention", "did you mean flash"),
+    ("seq_len", "9" * 5000, "exceeded maximum size"),
     ("seq_len", "4kk", "must be a valid integer"),
     ("seq_len", "3B", "must be a valid integer"),
     ("seq_len", "4,09", "must be a valid integer"),
@@ -318,7 +319,7 @@ def test_lengths(text: str, lengths: tuple[int, ...]) -> None:
     assert parse_lengths(text) == lengths
 
 
-@pytest.mark.parametrize("text", ["0", "-1", "12x", "1.5", "1,,0"])
+@pytest.mark.parametrize("text", ["0", "-1", "12x", "1.5", "1,,0", "9" * 50])
 def test_bad_lengths_are_one_line(text: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["trace", "--model", "llama-3.1-8b", "--lengths", text]) == 2
     assert capsys.readouterr().err.startswith(f"error: --lengths {text}: ")

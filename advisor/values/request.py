@@ -14,6 +14,8 @@ MAX_GPUS = 10**5
 MAX_TOKENS = 10**15
 
 _COUNT = re.compile(r"(\d{1,3}(?:,\d{3})+|\d+(?:_\d+)*|\d*\.\d+)\s*([kmgbt]?)", re.IGNORECASE | re.ASCII)
+_LONGEST_NUMBER = 40
+"""Judgement: no count has more digits; thousands of them are beyond what Python turns into a number."""
 _BINARY = {"": 1, "k": 2**10, "m": 2**20}
 """Of a length: "4k" is the context of 4,096 tokens that model cards call 4k, "1M" one of 1,048,576."""
 _DECIMAL = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "b": 10**9, "t": 10**12}
@@ -24,7 +26,7 @@ def _read(suffixes: dict[str, int], value: Any) -> Any:
     """4096 for "4,096", "4_096" or "4k"; what is no such number is handed on, to be refused as it stands."""
     if isinstance(value, bool):
         return str(value)  # refused in words: Python would count True as 1
-    found = _COUNT.fullmatch(value.strip()) if isinstance(value, str) else None
+    found = _COUNT.fullmatch(value.strip()) if isinstance(value, str) and len(value) <= _LONGEST_NUMBER else None
     unit = suffixes.get(found[2].lower()) if found else None
     if found is None or unit is None:
         return value
