@@ -13,6 +13,7 @@ from advisor.ladder.fit import make_fit, price
 from advisor.ladder.knowledge import threshold
 from advisor.ladder.rungs import rung_of
 from advisor.ladder.situation import Situation
+from advisor.memory.head import WHOLE_LOGITS
 from advisor.stacks import smallest_wrapped
 from advisor.stacks.rooms import changed_settings, setting_for, spelled
 from advisor.units import format_size
@@ -154,7 +155,7 @@ def checkpointing_off(c: Checked) -> Iterator[Finding]:
 
 def whole_logits(c: Checked) -> Iterator[Finding]:
     """What the logits of all tokens at once cost over a loss in chunks."""
-    if c.plan.loss is not Loss.FULL:
+    if c.plan.loss not in WHOLE_LOGITS:
         return
     saved = c.saving(loss=Loss.FUSED)
     if saved < threshold("headroom_tight") * c.memory.expected_bytes:
