@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import pytest
+import yaml
 
 from advisor import hub
 from advisor.accuracy.rows import Measurement, Metric, measurements, plan_of
 from advisor.architectures import spec_from_config
 from advisor.devices import load_gpu
+from advisor.ladder.snippet import snippet
 from advisor.memory import estimate_memory
-from advisor.stacks import defaults_of
+from advisor.stacks import default_plan, defaults_of
 from advisor.stacks.fields import Fields
 from advisor.stacks.reading import Around, Launch
 from advisor.stacks.rooms import room_of
 from advisor.stacks.versions import profile_of
-from advisor.values import DType, Loss, MemoryBreakdown, Phase, Plan, Shift, Stack
+from advisor.values import DType, Loss, MemoryBreakdown, Method, Phase, Plan, Request, Shift, Stack
 
 MODEL = hub.load_model("llama-3.2-1b")
 SMALL = spec_from_config(
@@ -293,3 +295,25 @@ def test_the_release_says_what_is_shifted(stack: str, version: str, shift: Shift
 def test_a_release_older_than_any_that_was_read_says_so() -> None:
     assert profile_of(Stack.LLAMAFACTORY, "0.8.3").unread
     assert not profile_of(Stack.LLAMAFACTORY, "0.9.0").unread
+
+
+def test_the_printed_code_runs_the_loss_and_the_dropout_that_were_priced() -> None:
+    code = snippet(MODEL, Plan(loss=Loss.IN_PLACE, lora_dropout=0.1, stack=Stack.HF))
+    assert "lora_dropout=0.1" in code
+    assert "'cross_entropy': True, 'fused_linear_cross_entropy': False" in code.replace('"', "'")
+
+
+@pytest.mark.parametrize("loss", [Loss.FULL, Loss.IN_PLACE, Loss.CHUNKED_OUTPUT, Loss.FUSED])
+def test_axolotl_is_written_as_it_is_read(loss: Loss) -> None:
+    plan = read("axolotl", **AXOLOTL, bf16=True).model_copy(update={"loss": loss, "lora_dropout": 0.05})
+    again = Fields(yaml.safe_load("\n".join(room_of(Stack.AXOLOTL).write(plan, "m", "1e-4", defaults_of(Stack.AXOLOTL)))), "a file")
+    reading = room_of(Stack.AXOLOTL).read(again, Around(MODEL, CARD, defaults_of(Stack.AXOLOTL), Launch()))
+    assert (reading.plan.loss, reading.plan.lora_dropout) == (loss, 0.05)
+
+
+def test_dropout_is_an_option_and_each_stack_has_its_own() -> None:
+    shares = {stack: default_plan(Method.LORA, MODEL, CARD, Request(stack=stack)).lora_dropout for stack in Stack}
+    assert {stack for stack, share in shares.items() if share} == {Stack.TRL, Stack.MS_SWIFT}
+    assert default_plan(Method.LORA, MODEL, CARD, Request(lora_dropout=0.2)).lora_dropout == 0.2
+    assert default_plan(Method.DORA, MODEL, CARD, Request(stack=Stack.TRL)).lora_dropout == 0
+    assert default_plan(Method.FULL, MODEL, CARD, Request(stack=Stack.TRL)).lora_dropout == 0

@@ -51,7 +51,10 @@ TEXT_OPTIONS: dict[str, tuple[str, str]] = {
     "precision": (_choices(Precision), "Of the weights and the computation."),
     "quantization": (_choices(Quantization), "Of the frozen base, for QLoRA and QDoRA."),
     "attention": (_choices(Attention), "Which kernel computes attention."),
-    "loss": (_choices(Loss), "How logits become a loss."),
+    "loss": (
+        _choices(Loss),
+        "How logits become a loss: all at once (the first three), in chunks, in the head.",
+    ),
     "stack": (_choices(Stack), "Whose training loop runs."),
     "gpus": ("N", "How many equal GPUs; all of a cloud's machine if left out."),
     "dataset_tokens": ("TOKENS", "Size of the training set; 30M is 30,000,000."),
