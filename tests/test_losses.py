@@ -94,6 +94,7 @@ def test_releases_that_shift_the_logits_keep_more(shift: str, forward: float, ba
         ({"loss": "in_place"}, 6),
         ({"loss": "chunked_output"}, 3),
         ({"loss": "fused", "stack": "axolotl"}, 10),  # Liger fuses in training alone, where nobody tells it otherwise
+        ({"loss": "chunked", "stack": "axolotl"}, 0),
         ({"loss": "fused", "stack": "hf"}, 0),
         ({"loss": "chunked", "stack": "trl"}, 0),
     ],
@@ -213,7 +214,7 @@ HF = {"model_name_or_path": "m", "peft": {"target_modules": "all-linear"}}
         ("axolotl", AXOLOTL | {"flash_attn_cross_entropy": True}, Loss.IN_PLACE),
         ("axolotl", AXOLOTL | {"chunked_cross_entropy": True}, Loss.CHUNKED_OUTPUT),
         ("axolotl", AXOLOTL | {"liger_fused_linear_cross_entropy": True}, Loss.FUSED),
-        ("axolotl", AXOLOTL | {"cut_cross_entropy": True}, Loss.FUSED),
+        ("axolotl", AXOLOTL | {"cut_cross_entropy": True}, Loss.CHUNKED),
         ("llamafactory", LF, Loss.FULL),
         ("llamafactory", LF | {"enable_liger_kernel": True}, Loss.FUSED),
         ("ms-swift", SWIFT | {"use_liger_kernel": True}, Loss.FUSED),
@@ -303,7 +304,7 @@ def test_the_printed_code_runs_the_loss_and_the_dropout_that_were_priced() -> No
     assert "'cross_entropy': True, 'fused_linear_cross_entropy': False" in code.replace('"', "'")
 
 
-@pytest.mark.parametrize("loss", [Loss.FULL, Loss.IN_PLACE, Loss.CHUNKED_OUTPUT, Loss.FUSED])
+@pytest.mark.parametrize("loss", Loss)
 def test_axolotl_is_written_as_it_is_read(loss: Loss) -> None:
     plan = read("axolotl", **AXOLOTL, bf16=True).model_copy(update={"loss": loss, "lora_dropout": 0.05})
     again = Fields(yaml.safe_load("\n".join(room_of(Stack.AXOLOTL).write(plan, "m", "1e-4", defaults_of(Stack.AXOLOTL)))), "a file")

@@ -135,9 +135,9 @@ class Loss(Word):
     CHUNKED_OUTPUT = "chunked_output"
     """All logits at once in their own type, the fp32 copy of one chunk at a time (torchtune `CEWithChunkedOutputLoss`)."""
     CHUNKED = "chunked"
-    """Logits of a chunk of tokens at a time (TRL >= 1.7)."""
+    """Logits of a chunk of tokens at a time, in evaluation too (TRL >= 1.7, cut cross-entropy)."""
     FUSED = "fused"
-    """Fused into the head (Liger's fused linear cross-entropy, cut cross-entropy)."""
+    """Fused into the head (Liger's fused linear cross-entropy)."""
 
 
 class Shift(str, Enum):
