@@ -69,6 +69,7 @@ FOUND = [
     ("checkpointing-off", "axolotl", {"gradient_checkpointing": False}, "80GB"),
     ("whole-logits", "axolotl", {"liger_fused_linear_cross_entropy": False, "micro_batch_size": 8}, "80GB"),
     ("dora-dropout", "axolotl", {"peft_use_dora": True, "lora_dropout": 0.1}, "80GB"),
+    ("saved-whole", "axolotl", {"adapter": None, "load_in_4bit": False, "dp_shard_size": 4}, "80GB"),
     ("modules-to-save", "axolotl", {"lora_modules_to_save": ["embed_tokens", "lm_head"]}, "80GB"),
     ("evaluation-larger", "axolotl", {"val_set_size": 0.1, "eval_batch_size": 64}, "80GB"),
     ("quantized-needlessly", "axolotl", {}, "80GB"),

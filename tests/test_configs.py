@@ -78,7 +78,7 @@ NOTICED = [
     ("examples/llama-3/instruct-dpo-lora-8b.yml", {"not-priced"}),
     ("examples/llama-3/qlora-fsdp-70b.yaml", {"gpus-unknown", "not-priced"}),
     ("examples/phi/phi-qlora.yml", {"checkpointing-off"}),
-    ("examples/mistral/mixtral.yml", {"experts-not-modules", "gpus-unknown", "does-not-fit"}),
+    ("examples/mistral/mixtral.yml", {"experts-not-modules", "experts-dropout", "gpus-unknown", "does-not-fit"}),
     ("examples/llama-2/fft_optimized.yml", {"unknown-key", "not-priced"}),
     ("examples/falcon/config-7b-qlora.yml", {"rank-high"}),
     ("examples/train_full/llama3_full_sft.yaml", {"does-not-fit", "gpus-unknown"}),

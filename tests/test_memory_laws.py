@@ -4,7 +4,21 @@ from hypothesis import given, settings, strategies as st
 
 from advisor.architectures import spec_from_config
 from advisor.memory import estimate_memory, weights_bytes
-from advisor.values import ALL_LINEAR, Attention, DType, Loss, MemoryBreakdown, Method, Optimizer, Plan, Quantization, Sharding, Stack, Term
+from advisor.values import (
+    ALL_LINEAR,
+    Attention,
+    DType,
+    Loss,
+    MemoryBreakdown,
+    Method,
+    Optimizer,
+    Plan,
+    Quantization,
+    Sharding,
+    Shift,
+    Stack,
+    Term,
+)
 
 MODEL_TYPES = ("llama", "qwen2", "qwen3", "mistral", "gemma", "gemma3_text", "phi3", "olmo2", "granite", "cohere", "starcoder2", "mixtral")
 
@@ -47,7 +61,9 @@ def plans(draw):
         gradient_checkpointing=draw(st.booleans()),
         attention=draw(st.sampled_from(Attention)),
         padding=draw(st.booleans()),
-        loss=draw(st.sampled_from((Loss.FULL, Loss.CHUNKED, Loss.FUSED))),
+        loss=draw(st.sampled_from(Loss)),
+        shift=draw(st.sampled_from(Shift)),
+        eval_micro_batch_size=draw(st.sampled_from((None, 4))),
         stack=draw(st.sampled_from(Stack)),
     )
 
@@ -68,7 +84,8 @@ def test_peak_grows_with_batch_sequence_and_rank(model, plan):
 def test_checkpointing_never_raises_the_peak(model, plan):
     """From three layers on: a checkpoint holds the layers' inputs and recomputes one layer, which in a model of one or two layers is
     no less than keeping them all (a few kilobytes more, in truth too)."""
-    assert peak(model, plan, gradient_checkpointing=True) <= peak(model, plan, gradient_checkpointing=False)
+    training = plan.model_copy(update={"eval_micro_batch_size": None})
+    assert peak(model, training, gradient_checkpointing=True) <= peak(model, training, gradient_checkpointing=False)
 
 
 @given(models(), plans())
@@ -116,5 +133,5 @@ def test_sharding_never_raises_weights_or_states(model, plan, cards):
 @settings(max_examples=50)
 def test_only_tokens_matter_without_attention_scores(model, plan, batch):
     """(2 x b, s) = (b, 2 x s) wherever no score matrix is made: flash attention without padding."""
-    flash = plan.model_copy(update={"attention": Attention.FLASH, "padding": False, "seq_len_tokens": 512})
+    flash = plan.model_copy(update={"attention": Attention.FLASH, "padding": False, "seq_len_tokens": 512, "eval_micro_batch_size": None})
     assert peak(model, flash, micro_batch_size=2 * batch) == peak(model, flash, micro_batch_size=batch, seq_len_tokens=1024)

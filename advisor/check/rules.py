@@ -7,16 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 
+from advisor.check import rules_run
 from advisor.check.situation import Checked
 from advisor.ladder import rules_capacity, rules_memory, rules_setup
 from advisor.ladder.fit import make_fit, price
 from advisor.ladder.knowledge import threshold
 from advisor.ladder.rungs import rung_of
 from advisor.ladder.situation import Situation
+from advisor.memory.head import WHOLE_LOGITS
 from advisor.stacks import smallest_wrapped
 from advisor.stacks.rooms import changed_settings, setting_for, spelled
 from advisor.units import format_size
-from advisor.values import DType, Finding, Fit, Level, Loss, Masters, Method, Phase, Plan, Quantization, Verdict
+from advisor.values import Finding, Fit, Level, Loss, Method, Plan, Quantization, Verdict
 from advisor.values.run import options_of
 
 Rule = Callable[[Checked], Iterable[Finding]]
@@ -154,7 +156,7 @@ def checkpointing_off(c: Checked) -> Iterator[Finding]:
 
 def whole_logits(c: Checked) -> Iterator[Finding]:
     """What the logits of all tokens at once cost over a loss in chunks."""
-    if c.plan.loss is not Loss.FULL:
+    if c.plan.loss not in WHOLE_LOGITS:
         return
     saved = c.saving(loss=Loss.FUSED)
     if saved < threshold("headroom_tight") * c.memory.expected_bytes:
@@ -165,21 +167,6 @@ def whole_logits(c: Checked) -> Iterator[Finding]:
         message=f"the logits of all tokens are made at once: a loss in chunks or fused into the head saves {format_size(saved)}",
         hint=setting_for(c.plan.stack, "fused-loss"),
         numbers={"saved_bytes": saved},
-    )
-
-
-def dora_dropout(c: Checked) -> Iterator[Finding]:
-    """peft's fast path for DoRA runs only without dropout (fact D5)."""
-    if not c.plan.method.is_dora or not c.plan.lora_dropout or not c.closed_form:
-        return
-    saved = c.saving(lora_dropout=0.0)
-    yield Finding(
-        id="dora-dropout",
-        level=Level.WARNING,
-        message=f"DoRA with dropout {c.plan.lora_dropout:g}: peft multiplies every base weight twice; without, {format_size(saved)} less",
-        hint="set the adapter's dropout to 0",
-        numbers={"lora_dropout": c.plan.lora_dropout, "saved_bytes": saved},
-        evidence=("D5",),
     )
 
 
@@ -195,34 +182,6 @@ def modules_to_save(c: Checked) -> Iterator[Finding]:
         hint="needed only where tokens were added" if c.beside_bytes else "",
         numbers={"beside_bytes": c.beside_bytes},
     )
-
-
-def evaluation_larger(c: Checked) -> Iterator[Finding]:
-    """Evaluation is the highest phase: its batch is the Trainer's 8 unless the file says another."""
-    size = c.plan.eval_micro_batch_size
-    peaks = {phase.phase: phase.allocated_bytes for phase in c.memory.phases}
-    evaluated = peaks.pop(Phase.EVALUATION, 0)
-    trained = max(peaks.values(), default=0)
-    if size is None or evaluated <= trained:
-        return
-    smaller = f"evaluate with batches of {min(size - 1, c.plan.micro_batch_size)}" if size > 1 else setting_for(c.plan.stack, "fused-loss")
-    yield Finding(
-        id="evaluation-larger",
-        level=Level.INFO if c.fit in (Fit.FITS, None) else Level.WARNING,
-        message=f"evaluation decides: batches of {size} take {format_size(evaluated)} allocated, training {format_size(trained)}",
-        hint=f"{smaller}; metrics beside the loss (compute_metrics) would keep the logits of every batch on top",
-        numbers={"eval_batch_size": size, "evaluation_bytes": evaluated, "training_bytes": trained},
-    )
-
-
-def saved_whole(c: Checked) -> Iterator[Finding]:
-    """Shards are gathered unit by unit, and put together on the host (accelerate 1.15 utils/dataclasses.py: FULL_STATE_DICT with
-    offload_to_cpu; DeepSpeed runtime/engine.py `_zero3_consolidated_16bit_state_dict`)."""
-    if c.plan.method is not Method.FULL or not c.plan.sharding.shards_weights:
-        return
-    size = c.model.params * (DType.FP32 if c.plan.masters is Masters.LIFTED else DType.BF16).size_bytes
-    message = f"a whole checkpoint is put together in the first process's host memory: {format_size(size)} beside training"
-    yield Finding(id="saved-whole", level=Level.INFO, message=message, hint="sharded checkpoints need none", numbers={"bytes": size})
 
 
 def quantized_needlessly(c: Checked) -> Iterator[Finding]:
@@ -275,10 +234,11 @@ RULES: tuple[Rule, ...] = (
     rank_above_matrix,
     checkpointing_off,
     whole_logits,
-    dora_dropout,
+    rules_run.dora_dropout,
+    rules_run.experts_dropout,
     modules_to_save,
-    evaluation_larger,
-    saved_whole,
+    rules_run.evaluation_larger,
+    rules_run.saved_whole,
     quantized_needlessly,
     of_the_ladder,
     remarks,

@@ -168,8 +168,10 @@ def _arguments(plan: Plan, learning_rate: str) -> dict[str, str]:
         "bf16": text(plan.autocast and plan.autocast_dtype is DType.BF16),
         "fp16": text(plan.autocast and plan.autocast_dtype is DType.FP16),
     }
-    if plan.loss is Loss.FUSED:
+    if plan.loss in (Loss.FUSED, Loss.IN_PLACE):
         settings["use_liger_kernel"] = "True"
+    if plan.loss is Loss.IN_PLACE:
+        settings["liger_kernel_config"] = text({"cross_entropy": True, "fused_linear_cross_entropy": False})
     if plan.sharding.shards_weights:
         settings["fsdp"] = "True"
     return settings

@@ -66,8 +66,10 @@ def _experts(tape: Tape, x: Tensor, block: Block, linears: tuple[Linear, ...], s
     order = Tensor(Size(3 * k * INDEX_BYTES), False)
     chosen = tape.op((x,), Size(k * hidden * c), keeps=(order,))
     inner = _grouped(tape, chosen, gate_up, k, setting, c)
+    bias = tape.op((), Size(k * gate_up.out_features * c if gate_up.bias else 0))  # each token's own, gathered by its expert
     width = Size(k * mlp.intermediate_size * c)
     inner = _clamped_gate(tape, inner, width) if mlp.clamped else _gate(tape, inner, inner, width, mlp.activation)
+    tape.hold(bias)
     out = _grouped(tape, inner, down, k, setting, c)
     # fp32 weights make an fp32 product; either factor's gradient is a product of that width, too
     weighted_size = Size(k * hidden * (FP32_BYTES if mlp.weighs_in_fp32 else c))

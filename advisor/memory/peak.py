@@ -186,8 +186,7 @@ def setting_of(model: ModelSpec, plan: Plan) -> Setting:
 def _adapted(model: ModelSpec, plan: Plan) -> frozenset[tuple[str, bool]]:
     """Which matrices carry an adapter: leaf name, and whether it is a module (a stack of experts is not).
 
-    Raises UnsupportedError for DoRA and for dropout on stacked experts, which peft refuses too (peft 0.21 lora/layer.py
-    `ParamWrapper`).
+    Raises UnsupportedError for DoRA on stacked experts, which peft refuses too (peft 0.21 lora/layer.py `ParamWrapper`).
     """
     if not plan.method.has_adapter:
         return frozenset()
@@ -198,10 +197,6 @@ def _adapted(model: ModelSpec, plan: Plan) -> frozenset[tuple[str, bool]]:
         raise UnsupportedError(
             f"peft has no DoRA for the stacked experts of {model.id} ({', '.join(stacked)}); "
             "name attention alone: --target-modules q_proj,k_proj,v_proj,o_proj"
-        )
-    if stacked and plan.lora_dropout:
-        raise UnsupportedError(
-            f"peft adapts the stacked experts of {model.id} without dropout only ({', '.join(stacked)}): --lora-dropout 0"
         )
     return found
 

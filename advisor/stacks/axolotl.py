@@ -27,7 +27,7 @@ AXOLOTL = StackDefaults(
     version="0.19",
     optimizer=Default(Optimizer.ADAMW_FUSED, "axolotl 0.19 utils/schemas/training.py: optimizer='adamw_torch_fused'"),
     loss=Default(Loss.FULL, "axolotl 0.19: the loss of transformers, unless a plugin replaces it"),
-    losses=(Loss.FULL, Loss.IN_PLACE, Loss.CHUNKED_OUTPUT, Loss.FUSED),
+    losses=tuple(Loss),
     adapter_dtype=Default(DType.FP32, PEFT_ADAPTER_FP32),
     quantized_adapter_dtype=Default(DType.FP32, PEFT_ADAPTER_FP32),
     kbit_prepare=Default(
@@ -62,6 +62,7 @@ _ATTENTION_NAMES = {
 _KEEPS_FP32 = (Attention.SDPA, Attention.EAGER)
 """utils/schemas/enums.py ATTN_IMPLS_WITHOUT_DTYPE_CAST: full fine-tuning leaves embeddings in fp32 (loaders/model.py)."""
 PLUGIN_LIGER = "axolotl.integrations.liger.LigerPlugin"
+PLUGIN_CUT = "axolotl.integrations.cut_cross_entropy.CutCrossEntropyPlugin"
 
 SPELLINGS = {
     "batch-size": "micro_batch_size: {}",
@@ -177,11 +178,15 @@ def _attention(fields: Fields, around: Around, notes: Notes) -> Attention:
 
 
 def _loss(fields: Fields, notes: Notes) -> Loss:
-    """integrations/liger and integrations/cut_cross_entropy; loaders/patch_manager.py for the others."""
+    """integrations/liger and integrations/cut_cross_entropy; loaders/patch_manager.py for the others. Cut cross-entropy makes no logits
+    in evaluation either (cut_cross_entropy transformers/utils.py `PatchOptions.use_lce`, train_only=False)."""
     plugins = " ".join(fields.names("plugins") or ())
     cut = fields.flag("cut_cross_entropy")
     in_place = [bool(fields.flag(name)) for name in ("liger_cross_entropy", "flash_attn_cross_entropy")]
-    if fields.flag("liger_fused_linear_cross_entropy") or cut or ("CutCrossEntropyPlugin" in plugins and cut is not False):
+    fused = fields.flag("liger_fused_linear_cross_entropy")
+    if cut or ("CutCrossEntropyPlugin" in plugins and cut is not False):
+        return Loss.CHUNKED
+    if fused:
         return Loss.FUSED
     if fields.flag("chunked_cross_entropy"):
         notes.unpriced("chunked_cross_entropy", "is compiled, and keeps no more than is priced", Way.DOWN)
@@ -212,6 +217,8 @@ def write(plan: Plan, model: str, learning_rate: str, defaults: StackDefaults) -
     yield from _write_precision(plan)
     if plan.loss is Loss.FUSED:
         yield from ("plugins:", f"  - {PLUGIN_LIGER}", setting("liger_fused_linear_cross_entropy", True))
+    elif plan.loss is Loss.CHUNKED:
+        yield from ("plugins:", f"  - {PLUGIN_CUT}", setting("cut_cross_entropy", True))
     elif plan.loss is Loss.IN_PLACE:
         yield from ("plugins:", f"  - {PLUGIN_LIGER}", setting("liger_cross_entropy", True))
     elif plan.loss is Loss.CHUNKED_OUTPUT:

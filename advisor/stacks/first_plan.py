@@ -99,9 +99,12 @@ def _dropout(method: Method, model: ModelSpec, targets: tuple[str, ...], request
     """The stack's own; none where nothing is adapted, where peft refuses it, and for DoRA, whose fast path runs without only (fact D5)."""
     if not method.has_adapter:
         return 0.0
+    stacked = stacked_targets(model, targets)
+    if request.lora_dropout and stacked:
+        raise InvalidInputError(f"--lora-dropout: peft has none for the stacked experts of {model.id} ({', '.join(stacked)}); give 0")
     if request.lora_dropout is not None:
         return request.lora_dropout
-    return 0.0 if method.is_dora or stacked_targets(model, targets) else stack.lora_dropout.value
+    return 0.0 if method.is_dora or stacked else stack.lora_dropout.value
 
 
 def _quantization(method: Method, request: Request) -> Quantization | None:

@@ -15,7 +15,7 @@ HF = StackDefaults(
     version="5.23",
     optimizer=Default(Optimizer.ADAMW_FUSED, "transformers 5.23 training_args.py: optim, with torch >= 2.8"),
     loss=Default(Loss.FULL, "transformers 5.23 loss/loss_utils.py ForCausalLMLoss: logits.float() over all tokens"),
-    losses=(Loss.FULL, Loss.FUSED),
+    losses=(Loss.FULL, Loss.IN_PLACE, Loss.FUSED),
     adapter_dtype=Default(DType.FP32, PEFT_ADAPTER_FP32),
     quantized_adapter_dtype=Default(DType.FP32, PEFT_ADAPTER_FP32),
     kbit_prepare=Default(True, "peft 0.21 docs, developer guide on quantization: the recipe calls prepare_model_for_kbit_training"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from advisor.stacks.facts import Default, StackDefaults
 from advisor.stacks.hf import HF
-from advisor.values.vocabulary import Optimizer, Stack
+from advisor.values.vocabulary import Loss, Optimizer, Stack
 
 NO_AUTOCAST = "no torch.autocast unless the loop enters it"
 
@@ -15,7 +15,7 @@ PLAIN = StackDefaults(
     version="",
     optimizer=Default(Optimizer.ADAMW, "torch 2.13 optim/adamw.py: torch.optim.AdamW takes the foreach implementation on CUDA"),
     loss=HF.loss,
-    losses=HF.losses,
+    losses=(Loss.FULL, Loss.FUSED),
     adapter_dtype=HF.adapter_dtype,
     quantized_adapter_dtype=HF.quantized_adapter_dtype,
     kbit_prepare=Default(True, HF.kbit_prepare.source),
