@@ -13,7 +13,7 @@ from typing import NamedTuple
 from advisor.memory.attention import Kernel
 from advisor.memory.blocks import block_tape
 from advisor.memory.head import Ending, head_tape
-from advisor.memory.layers import Setting
+from advisor.memory.layers import FP32_BYTES, Setting
 from advisor.memory.tape import ZERO, Size, Tape, Tensor, Walk, backward, forward, highest
 from advisor.values import Block, ModelSpec
 
@@ -103,6 +103,8 @@ def _head(model: ModelSpec, setting: Setting, ending: Ending) -> _Head:
 class _Step(NamedTuple):
     """Everything that the stations of a step are made from."""
 
+    under: Size
+    """What the embeddings keep."""
     runs: tuple[tuple[_Layer, int], ...]
     """(kind of block, how many in a row), first layer first."""
     head: _Head
@@ -124,6 +126,7 @@ def compile_program(model: ModelSpec, setting: Setting, kernel: Kernel, loop: Lo
     """Candidate peaks of forward and backward. Raises UnsupportedError for parts without a closed form."""
     head = _head(model, setting.outside_blocks(), loop.ending)
     step = _Step(
+        under=_embedding_kept(model, setting, loop),
         runs=_runs(model, setting, kernel, loop),
         head=head,
         held=head.logits if loop.logits_outlive_forward else ZERO,
@@ -142,6 +145,21 @@ def compile_program(model: ModelSpec, setting: Setting, kernel: Kernel, loop: Lo
         head_transients=tuple({moment.live for moment in (*head.forward.peaks, *head.backward.peaks)}),
         block_transients=tuple({size for layer, _ in step.runs for size in _block_transients(layer, loop)}),
     )
+
+
+def _embedding_kept(model: ModelSpec, setting: Setting, loop: Loop) -> Size:
+    """What the embeddings keep for backward where their output needs a gradient: the mask of their dropout, the input of an encoder's
+    norm, and with a frozen base the embeddings themselves, which `enable_input_require_grads` makes a leaf of."""
+    is_leaf = not setting.trains_base and loop.checkpointing
+    if not (setting.trains_base or is_leaf):
+        return ZERO
+    stream_bytes = model.hidden_size * setting.stream_bytes
+    size = Size(model.hidden_size if model.embedding_dropout else 0)
+    if model.kind == "encoder":
+        size = size.plus(Size(stream_bytes + 2 * FP32_BYTES))
+    if is_leaf and size != ZERO:
+        size = size.plus(Size(stream_bytes))
+    return size
 
 
 def _runs(model: ModelSpec, setting: Setting, kernel: Kernel, loop: Loop) -> tuple[tuple[_Layer, int], ...]:
@@ -178,7 +196,7 @@ def _block_transients(layer: _Layer, loop: Loop) -> Iterator[Size]:
 
 
 def _forward_stations(step: _Step) -> Iterator[Station]:
-    behind = ZERO
+    behind = step.under
     for layer, count in step.runs:
         last = behind.plus(step.resting(layer), count - 1)
         held = layer.entry if step.loop.checkpointing else ZERO
@@ -191,7 +209,7 @@ def _forward_stations(step: _Step) -> Iterator[Station]:
 
 
 def _backward_stations(step: _Step) -> Iterator[Station]:
-    behind = ZERO
+    behind = step.under
     for layer, count in step.runs:
         behind = behind.plus(step.resting(layer), count)
     for moment in step.head.backward.peaks:
