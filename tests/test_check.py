@@ -81,7 +81,7 @@ FOUND = [
     ("unknown-key", "hf", {"peft": {"use_magic": True}}, "80GB"),
     ("unknown-key", "trl", {"keep_twice": 2}, "80GB"),
     (
-        "unknown-key",
+        "not-priced",
         "axolotl",
         {"adapter": "qlora", "load_in_4bit": True, "bnb_config_kwargs": {"llm_int8_skip_modules": ["lm_head"]}},
         "80GB",
@@ -129,16 +129,42 @@ def test_a_release_that_is_not_installed_is_said(tmp_path: Path, monkeypatch: py
 
 @pytest.mark.parametrize(
     ("changes", "way"),
-    [({"torch_compile": True}, Fit.UNCERTAIN), ({"unsloth_lora_mlp": True}, Fit.FITS), ({"reward_model": True}, Fit.UNCERTAIN)],
+    [
+        ({"torch_compile": True}, Fit.UNCERTAIN),
+        ({"unsloth_lora_mlp": True}, Fit.FITS),
+        ({"fp32_norms": True}, Fit.UNCERTAIN),
+        ({"my_own_key": 3}, Fit.UNCERTAIN),
+        ({"my_own_key": None}, Fit.FITS),
+        ({"neftune_noise_alpha": 5}, Fit.FITS),  # a tensor of the hidden states, which is bounded
+        ({"tensor_parallel_size": 1, "context_parallel_size": 1}, Fit.FITS),
+    ],
 )
 def test_what_is_not_priced_may_turn_the_verdict(changes: dict[str, Any], way: Fit, tmp_path: Path) -> None:
     """What only saves memory leaves "fits"; what may add some does not."""
     assert check(written(tmp_path, **changes), "80GB").fit is way
 
 
-def test_what_saves_memory_turns_a_refusal(tmp_path: Path) -> None:
-    report = check(written(tmp_path, **LORA, unsloth_lora_mlp=True), "12GB")
-    assert (report.fit, report.exit_code) == (Fit.UNCERTAIN, 3)
+# (changes beside a LoRA that needs some 19 GiB, 15 of them weights; card, verdict): what saves memory is bounded where arithmetic bounds it
+TURNED = [
+    ({"unsloth_lora_mlp": True}, "12GB", Fit.DOES_NOT_FIT),  # fused kernels leave the weights
+    ({"unsloth_lora_mlp": True}, "17GiB", Fit.UNCERTAIN),
+    ({"tensor_parallel_size": 1}, "12GB", Fit.DOES_NOT_FIT),  # axolotl's own validation writes it
+    ({"tensor_parallel_size": 2}, "12GB", Fit.UNCERTAIN),
+    ({"tensor_parallel_size": 2}, "6GB", Fit.DOES_NOT_FIT),
+    ({"sequence_len": 10**6, "context_parallel_size": 2}, "24GB", Fit.DOES_NOT_FIT),
+    ({"fp32_norms": True}, "12GB", Fit.DOES_NOT_FIT),  # it can only raise it
+    ({"my_own_key": 3}, "12GB", Fit.UNCERTAIN),
+]
+
+
+@pytest.mark.parametrize(("changes", "gpu", "fit"), TURNED)
+def test_what_saves_memory_turns_a_refusal_where_it_can(changes: dict[str, Any], gpu: str, fit: Fit, tmp_path: Path) -> None:
+    report = check(written(tmp_path, **LORA, **changes), gpu)
+    assert report.fit is fit
+    assert report.exit_code == {Fit.DOES_NOT_FIT: 1, Fit.UNCERTAIN: 3}[fit]
+    if fit is Fit.UNCERTAIN:
+        assert next(iter(changes)) in report.reason
+    assert report.reason in "".join(finding.message for finding in report.findings)
 
 
 def test_modules_trained_whole_are_priced_beside_the_plan(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from advisor.errors import AdvisorError, InvalidInputError, UnknownNameError
 from advisor.hub import load_model
 from advisor.ladder.request import options_as
 from advisor.stacks.detect import Opened, open_file
+from advisor.stacks.jobs import refuse_other_jobs
 from advisor.stacks.launch import beside, read_accelerate
 from advisor.stacks.reading import Around, Launch, Reading
 from advisor.stacks.rooms import model_named, read_opened
@@ -72,6 +73,7 @@ def read_found(opened: Opened, path: Path, gpu: GpuSpec | None, options: CheckOp
     if options.gpus is not None and options.gpus > MAX_GPUS:
         raise InvalidInputError(f"--gpus {options.gpus}: at most {MAX_GPUS:,}")
     is_script, where = path.suffix == ".py", str(path)
+    refuse_other_jobs(opened.stack, opened.values, where)
     model, note = (spec, ()) if spec is not None else model_of_name(options.model or model_named(opened, where, is_script), where)
     profile = profile_of(opened.stack, options.stack_version)
     launch, taken = _launch(path, opened, options)

@@ -34,9 +34,19 @@ def report_with(where: str, checked: Checked) -> CheckReport:
         memory=checked.memory,
         beside_bytes=checked.beside_bytes,
         fit=checked.fit,
+        reason=checked.settled.reason,
+        stops=_stops(checked),
         findings=findings(checked),
-        assumptions=(*names, *checked.reading.taken),
+        assumptions=(*names, *model.notes, *checked.reading.taken),
     )
+
+
+def _stops(checked: Checked) -> str:
+    """What ends the training before its first step."""
+    said = [remark.text for remark in checked.reading.remarks if remark.stops]
+    if checked.nothing_adapted:
+        said.append(f"no linear layer is called {', '.join(checked.missing)}")
+    return "; ".join(said)
 
 
 def beside(model: ModelSpec, reading: Reading) -> int:

@@ -9,6 +9,7 @@ from advisor.errors import InvalidInputError
 from advisor.json_files import is_file, read_object
 from advisor.stacks.command_line import read_command, started_with
 from advisor.stacks.files import parse_settings, read_text
+from advisor.stacks.jobs import refuse_other_frameworks
 from advisor.stacks.launch import is_accelerate
 from advisor.stacks.reading import Launch
 from advisor.stacks.script import parse_script
@@ -44,6 +45,9 @@ _TRL = frozenset(
         "packing",
         "max_length",
         "datasets",
+        "dataset_mixture",
+        "dataset_mixer",
+        "max_seq_length",
     ]
 )
 _MS_SWIFT = frozenset(
@@ -93,7 +97,7 @@ def open_text(text: str, path: Path, stack: Stack | None) -> Opened:
     file = parse_settings(text, path)
     values: dict[str, Any] = file.values
     taken: tuple[str, ...] = ()
-    whose = stack or detected(values, path)
+    whose = stack if stack is not None else detected(values, path)
     if whose is Stack.HF and "peft" not in values and is_file(path.parent / ADAPTER_CONFIG):
         values = {**values, "peft": read_object(path.parent / ADAPTER_CONFIG)}
         taken = (f"adapter: {path.parent / ADAPTER_CONFIG}, which lies beside the file",)
@@ -134,3 +138,4 @@ def _refuse_others(names: frozenset[str], values: dict[str, Any], path: Path) ->
         raise InvalidInputError(f"{path} is an adapter's configuration; check the trainer's, or read a trained adapter with advise inspect")
     if "architectures" in names and "model_type" in names:
         raise InvalidInputError(f"{path} is a model's configuration; advise --model {path} asks what can be trained")
+    refuse_other_frameworks(values, str(path))

@@ -51,7 +51,9 @@ def read(fields: Fields, around: Around) -> Reading:
     weights = _weights(fields, around, notes)
     adapter = None if adapter is None else adapter._replace(dtype=_adapter_dtype(fields, around, weights))
     micro = fields.count("per_device_train_batch_size", "micro_batch_size") or _default_batch(around)
+    dropout, saved = lora.number("lora_dropout") or 0.0, lora.names("modules_to_save") or ()
     notes.remarks.extend(unread_remarks(None, lora))
+    lora.close()
     batch = Batch(micro, _sequence(fields, around, notes), fields.count("gradient_accumulation_steps") or 1)
     checkpointing = common.checkpointing(fields, around, notes) or _by_helper(fields, around, weights)
     loop = Loop(
@@ -60,8 +62,8 @@ def read(fields: Fields, around: Around) -> Reading:
     return Reading(
         plan=assemble(around, adapter, weights, batch, loop, common.cards(fields, around, notes)),
         remarks=tuple(notes.remarks),
-        dropout=lora.number("lora_dropout") or 0.0,
-        modules_to_save=lora.names("modules_to_save") or (),
+        dropout=dropout,
+        modules_to_save=saved,
         eval_batch_size=common.evaluation(fields),
         learning_rate=fields.number("learning_rate"),
         taken=tuple(notes.taken),

@@ -25,6 +25,21 @@ class Way(str, Enum):
     EITHER = "either"
 
 
+class Kept(NamedTuple):
+    """Least share that stays of the weights, of adapters, gradients and states, and of what a step makes and frees."""
+
+    weights: float = 0.0
+    states: float = 0.0
+    moving: float = 0.0
+
+
+NOTHING_STAYS = Kept()
+RESTING_STAYS = Kept(weights=1.0, states=1.0)
+"""What touches a step alone: kernels, losses, checkpoints."""
+WEIGHTS_STAY = Kept(weights=1.0)
+"""What touches how much is trained, and how."""
+
+
 class Remark(NamedTuple):
     """Something that the reader of a file has to be told. The id is stable."""
 
@@ -34,6 +49,12 @@ class Remark(NamedTuple):
     hint: str = ""
     way: Way | None = None
     """None: the price holds."""
+    keeps: Kept = NOTHING_STAYS
+    """What stays at least where it lowers the memory."""
+    adds_hidden: int | None = None
+    """Most that comes on top where it raises the memory, in fp32 tensors of the hidden states; None: nothing bounds it."""
+    stops: bool = False
+    """The training would not start."""
 
 
 class Launch(NamedTuple):

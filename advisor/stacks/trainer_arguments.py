@@ -14,7 +14,7 @@ from advisor.json_files import is_file, read_object
 from advisor.stacks.facts import FOUR_BIT
 from advisor.stacks.fields import Fields
 from advisor.stacks.first_plan import first_attention, first_seq_len
-from advisor.stacks.reading import Around, Cards, Remark, Way
+from advisor.stacks.reading import NOTHING_STAYS, WEIGHTS_STAY, Around, Cards, Kept, Remark, Way
 from advisor.stacks.words import ATTENTIONS, NEAREST, OPTIMIZERS, dtype_named
 from advisor.values.vocabulary import Attention, DType, Optimizer, Quantization, Sharding
 
@@ -39,8 +39,12 @@ class Notes:
     def remark(self, id: str, key: str, text: str, hint: str = "", way: Way | None = None) -> None:
         self.remarks.append(Remark(id, key, text, hint, way))
 
-    def unpriced(self, key: str, why: str, way: Way) -> None:
-        self.remark("not-priced", key, f"{key}: {why}", way=way)
+    def unpriced(self, key: str, why: str, way: Way, keeps: Kept = NOTHING_STAYS) -> None:
+        self.remarks.append(Remark("not-priced", key, f"{key}: {why}", way=way, keeps=keeps))
+
+    def stops(self, key: str, why: str, hint: str = "") -> None:
+        """The training would not start."""
+        self.remarks.append(Remark("would-not-start", key, f"{key}: {why}", hint, stops=True))
 
 
 def optimizer(fields: Fields, around: Around, notes: Notes, *names: str) -> Optimizer:
@@ -52,7 +56,9 @@ def optimizer(fields: Fields, around: Around, notes: Notes, *names: str) -> Opti
     known = OPTIMIZERS.get(word)
     if known is None and word in NEAREST:
         known = NEAREST[word]
-        notes.unpriced(f"{fields.shown(names or ('optim',))}: {stated}", f"is priced as {known.value}, which keeps no less", Way.DOWN)
+        notes.unpriced(
+            f"{fields.shown(names or ('optim',))}: {stated}", f"is priced as {known.value}, which keeps no less", Way.DOWN, WEIGHTS_STAY
+        )
     if known is None:
         notes.unpriced(
             f"{fields.shown(names or ('optim',))}: {stated}", "is priced as adamw_torch, whose states it does not have", Way.EITHER
