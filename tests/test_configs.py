@@ -32,8 +32,21 @@ def card(**update: Any) -> GpuSpec:
     return GpuSpec(name="card", vendor="NVIDIA", usable_bytes=79 * GIB, usable_source="test", **update)
 
 
+FSDP_OFFLOAD = {
+    "compute_environment": "LOCAL_MACHINE",
+    "distributed_type": "FSDP",
+    "fsdp_config": {"fsdp_offload_params": True, "fsdp_sharding_strategy": "FULL_SHARD"},
+    "mixed_precision": "no",
+    "num_processes": 2,
+}
+"""What decides in the launcher's configuration that ms-swift's fsdp_qlora/train.sh names."""
+
+
 def written(row: dict[str, Any], folder: Path) -> Path:
     """The facts as the kind of file that they were read from."""
+    launcher = folder / "examples/train/fsdp_qlora/fsdp_offload.json"
+    launcher.parent.mkdir(parents=True, exist_ok=True)
+    launcher.write_text(json.dumps(FSDP_OFFLOAD), encoding="utf-8")
     path = folder / Path(row["path"]).name
     if "arguments" not in row:
         path = path.with_suffix(".yaml")

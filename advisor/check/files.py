@@ -113,6 +113,8 @@ def _launch(path: Path, opened: Opened, options: CheckOptions) -> tuple[Launch, 
     """The user's word, a launcher's configuration, one that lies beside the file, the file's own launch line."""
     launch = opened.launch
     taken: tuple[str, ...] = ()
+    if opened.lost and not options.accelerate:
+        raise InvalidInputError(f"{path}: the launcher takes {opened.lost}, and there is no such file; give it as --accelerate FILE")
     found = Path(options.accelerate).expanduser() if options.accelerate else beside(path)
     if found is not None:
         launch = read_accelerate(found)

@@ -23,6 +23,8 @@ _BASES: Mapping[Stack, tuple[Stack, ...]] = {
 """Frameworks whose arguments are TrainingArguments and more; their own rows come first."""
 _OFF: tuple[Any, ...] = (None, False, 0, "", "no", "none", "null", "false", [], {})
 _MOST_CANDIDATES = 1
+_LONGEST_COUNT = 7
+"""Digits of a number of parts. Judgement: nobody splits over a million GPUs."""
 _UNCOUNTED = "if it is spelt right, it may move memory that is not counted"
 _KEPT: Mapping[str, Kept] = {"": NOTHING_STAYS, "moving": RESTING_STAYS, "training": WEIGHTS_STAY}
 """What stays at least of each part, by what a setting touches."""
@@ -73,7 +75,7 @@ def unread_remarks(stack: Stack | None, fields: Fields) -> Iterator[Remark]:
 def _priced_not(name: str, value: Any, entry: Mapping[str, Any]) -> Remark:
     kept = _KEPT[entry.get("touches", "")]
     if entry.get("divides"):
-        parts = value if isinstance(value, int) and value > 0 else None
+        parts = int(str(value)) if str(value).isdecimal() and len(str(value)) < _LONGEST_COUNT else 0
         kept = Kept(*(max(share, 1 / parts) for share in kept)) if parts else kept
     text = f"{name}: {_short(value)} ({entry['why']})"
     return Remark("not-priced", name, text, way=Way(entry["way"]), keeps=kept, adds_hidden=entry.get("adds_hidden"))

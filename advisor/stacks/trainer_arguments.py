@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from advisor.errors import AdvisorError, InvalidInputError
-from advisor.json_files import is_file, read_object
+from advisor.json_files import read_object
 from advisor.stacks.facts import FOUR_BIT
 from advisor.stacks.fields import Fields
 from advisor.stacks.first_plan import first_attention, first_seq_len
+from advisor.stacks.places import find_file
 from advisor.stacks.reading import NOTHING_STAYS, WEIGHTS_STAY, Around, Cards, Kept, Remark, Way
 from advisor.stacks.words import ATTENTIONS, NEAREST, OPTIMIZERS, dtype_named
 from advisor.values.vocabulary import Attention, DType, Optimizer, Quantization, Sharding
@@ -178,7 +179,7 @@ _STAGE_IN_NAME = re.compile(r"(?:zero|z|stage)[_-]?(\d)", re.IGNORECASE)
 def _deepspeed(stated: Any, folder: str, notes: Notes) -> tuple[int | None, bool]:
     """ZeRO stage and offloading of DeepSpeed settings: in place, in a file that can be read, or by the file's name."""
     if isinstance(stated, str):
-        found = next((path for path in (Path(folder) / stated, Path(stated)) if is_file(path)), None)
+        found = find_file(stated, folder)
         if found is None:
             number = _STAGE_IN_NAME.search(Path(stated).name)
             if number is None:
