@@ -12,7 +12,7 @@ import pytest
 
 from advisor.check import check
 from advisor.cli.run import run
-from advisor.errors import AdvisorError
+from advisor.errors import AdvisorError, UnsupportedError
 from advisor.render import check as render
 from advisor.render.page import Look
 from advisor.stacks.files import LARGEST_BYTES
@@ -167,6 +167,132 @@ def test_what_saves_memory_turns_a_refusal_where_it_can(changes: dict[str, Any],
     assert report.reason in "".join(finding.message for finding in report.findings)
 
 
+# (base, changes, the setting): the library refuses it, so that the training would not start
+NONSENSE = [
+    ("hf", {"peft": {"lora_dropout": 7}}, "lora_dropout is 7"),
+    ("axolotl", {"lora_dropout": 7}, "lora_dropout is 7"),
+    ("trl", {"lora_dropout": 7}, "lora_dropout is 7"),
+    ("trl", {"learning_rate": -1}, "learning_rate is -1"),
+    ("axolotl", {"learning_rate": "-2e-4"}, "learning_rate is -0.0002"),
+    ("hf", {"num_train_epochs": 0}, "num_train_epochs is 0"),
+    ("axolotl", {"num_epochs": 0}, "num_epochs is 0"),
+    ("trl", {"bf16": True, "fp16": True}, "bf16 and fp16 are both on"),
+    ("axolotl", {"fp16": True}, "bf16 and fp16 are both on"),
+    ("trl", {"lora_target_modules": []}, "lora_target_modules is empty"),
+    ("hf", {"peft": {"target_modules": []}}, "target_modules is empty"),
+    ("axolotl", {"lora_target_linear": False}, "neither lora_target_modules nor lora_target_linear"),
+    ("trl", {"warmup_steps": -5}, "warmup_steps is -5"),
+    ("axolotl", {"adam_beta2": 1.5}, "adam_beta2 is 1.5"),
+]
+
+
+@pytest.mark.parametrize(("base", "changes", "said"), NONSENSE, ids=[f"{row[0]}-{row[2][:30]}" for row in NONSENSE])
+def test_what_would_not_start_is_no_fit(base: str, changes: dict[str, Any], said: str, tmp_path: Path) -> None:
+    report = check(written(tmp_path, base, **changes), "80GB")
+    assert report.exit_code == 1
+    assert said in report.stops
+    assert f"Would not start: {report.stops[:20]}" in render.check(report, Look(width=400))
+
+
+@pytest.mark.parametrize(
+    ("base", "changes"),
+    [
+        ("trl", {"num_train_epochs": 0, "max_steps": 10}),
+        ("trl", {"learning_rate": 0}),
+        ("trl", {"use_peft": False, "lora_target_modules": []}),
+        ("axolotl", {"bf16": "auto", "fp16": False}),
+        ("axolotl", {"lora_dropout": -1}),  # peft 0.21 makes no dropout of it
+    ],
+)
+def test_what_the_libraries_take_starts(base: str, changes: dict[str, Any], tmp_path: Path) -> None:
+    assert not check(written(tmp_path, base, **changes), "80GB").stops
+
+
+# (base, changes, trainer): never a number of supervised fine-tuning for another objective, --model given or not
+TRAINERS = [
+    ("trl", {"beta": 0.1, "max_prompt_length": 512}, "DPOTrainer"),
+    ("trl", {"loss_type": "sigmoid", "precompute_ref_log_probs": False}, "DPOTrainer"),
+    ("trl", {"loss_type": ["sigmoid", "sft"]}, "DPOTrainer"),
+    ("trl", {"loss_type": "dapo"}, "GRPOTrainer"),
+    ("trl", {"desirable_weight": 1.0}, "KTOTrainer"),
+    ("trl", {"center_rewards_coefficient": 0.01}, "RewardTrainer"),
+    ("trl", {"num_generations": 8, "use_vllm": True, "vllm_mode": "colocate"}, "GRPOTrainer"),
+    ("trl", {"lmbda": 0.5, "teacher_model_name_or_path": "x", "seq_kd": True}, "GKDTrainer"),
+    ("trl", {"num_ppo_epochs": 4}, "PPOTrainer"),
+    ("hf", {"num_generations": 8}, "GRPOTrainer"),
+    ("axolotl", {"rl": "grpo"}, "rl: grpo"),
+    ("axolotl", {"reward_model": True}, "reward modelling"),
+    ("axolotl", {"process_reward_model": True}, "process reward modelling"),
+    ("axolotl", {"plugins": ["axolotl.integrations.diffusion.DiffusionPlugin"]}, "DiffusionPlugin"),
+    ("axolotl", {"plugins": ["axolotl.integrations.kd.KDPlugin"], "kd_trainer": True}, "KDPlugin|distillation"),
+]
+
+
+@pytest.mark.parametrize(("base", "changes", "trainer"), TRAINERS, ids=[f"{row[0]}-{row[2]}-{n}" for n, row in enumerate(TRAINERS)])
+@pytest.mark.parametrize("model", [None, "mistral-7b"])
+def test_another_objective_is_refused_by_its_trainer(
+    base: str, changes: dict[str, Any], trainer: str, model: str | None, tmp_path: Path
+) -> None:
+    options = {} if model is None else {"model": model}
+    with pytest.raises(UnsupportedError, match=f"trains by another objective: .*({trainer})"):
+        check(written(tmp_path, base, **changes), "80GB", **options)
+
+
+LLAMAFACTORY = "model_name_or_path: meta-llama/Meta-Llama-3-8B\ntemplate: llama3\ncutoff_len: 512\n"
+# (file, words of the refusal): another job, nothing trained, another framework
+REFUSED = [
+    *[(f"{LLAMAFACTORY}do_train: true\nstage: {stage}\n", f"stage {stage}") for stage in ("rm", "ppo", "dpo", "kto")],
+    (f"{LLAMAFACTORY}do_train: true\nuse_mca: true\n", "Megatron"),
+    (f"{LLAMAFACTORY}infer_backend: huggingface\n", "trains nothing"),
+    (f"{LLAMAFACTORY}export_dir: out\nadapter_name_or_path: x\n", "trains nothing"),
+    (f"{LLAMAFACTORY}do_predict: true\n", "trains nothing"),
+    ("model: Qwen/Qwen3-4B\npeft_config:\n  name: lora\noutput_dir: o\nmicro_batch_size: 1\n", "LLaMA-Factory v1"),
+    ("model: Qwen/Qwen3-4B\nquant_config: null\ndist_config:\n  name: fsdp2\noutput_dir: o\n", "LLaMA-Factory v1"),
+    ("model_name_or_path: x\nuse_slow_tokenizer: true\nwith_tracking: true\nmax_seq_length: 1024\n", "open-instruct"),
+    ("model_name_or_path: Qwen/Qwen3-4B\ntensor_model_parallel_size: 2\noutput_dir: o\n", "Megatron"),
+    ("model: Qwen/Qwen2.5-7B\nrlhf_type: grpo\ntrain_type: lora\n", "rlhf_type grpo"),
+    ("model: Qwen/Qwen2.5-7B\nnum_generations: 8\ntrain_type: lora\n", "swift rlhf"),
+    (
+        "model_name_or_path: Qwen/Qwen2.5-7B\nper_device_train_batch_size: 1\ndo_train: false\ndo_eval: true\noutput_dir: o\n",
+        "trains nothing",
+    ),
+    ("actor_rollout_ref:\n  model: x\n", "verl"),
+    *[
+        (f"model:\n  _component_: torchtune.models.llama3.llama3_8b\nbatch_size: 1\n{extra}", words)
+        for extra, words in (
+            ("optimizer:\n  _component_: torch.optim.AdamW\nloss:\n  _component_: torchtune.rlhf.loss.DPOLoss\n", "DPOLoss"),
+            ("optimizer:\n  _component_: torch.optim.AdamW\ngrpo_samples: 4\n", "GRPO"),
+            ("optimizer:\n  _component_: torch.optim.AdamW\nteacher_model:\n  _component_: x\n", "distillation"),
+            ("optimizer:\n  _component_: torch.optim.AdamW\nquantizer:\n  _component_: x\n", "quantisation-aware"),
+            ("max_new_tokens: 3\n", "trains nothing"),
+        )
+    ],
+]
+
+
+@pytest.mark.parametrize(("text", "words"), REFUSED, ids=[f"{words}-{n}" for n, (_, words) in enumerate(REFUSED)])
+def test_another_job_is_refused_before_the_plan_is_read(text: str, words: str, tmp_path: Path) -> None:
+    path = tmp_path / "job.yaml"
+    path.write_text(text, encoding="utf-8")
+    for options in ({}, {"model": "mistral-7b"}):
+        with pytest.raises(UnsupportedError, match=words):
+            check(path, "80GB", **options)
+
+
+@pytest.mark.parametrize("stage", ["sft", "pt"])
+def test_stages_with_the_loss_of_a_language_model_are_priced(stage: str, tmp_path: Path) -> None:
+    path = tmp_path / "job.yaml"
+    path.write_text(f"{LLAMAFACTORY}do_train: true\nstage: {stage}\n", encoding="utf-8")
+    assert check(path, "80GB").fit is Fit.FITS
+
+
+def test_a_recipe_of_the_alignment_handbook_is_trl_s(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    text = "model_name_or_path: mistralai/Mistral-7B-v0.1\ntorch_dtype: bfloat16\ndataset_mixture:\n  datasets: []\nmax_seq_length: 1024\n"
+    path.write_text(text, encoding="utf-8")
+    assert check(path, "80GB").stack is Stack.TRL
+
+
 def test_modules_trained_whole_are_priced_beside_the_plan(tmp_path: Path) -> None:
     report = check(written(tmp_path, lora_modules_to_save=["lm_head"]), "80GB")
     assert report.beside_bytes > 0
@@ -223,6 +349,16 @@ def test_annotations_for_github(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert lines
     assert all(re.fullmatch(r"::(error|warning|notice) file=[^,:]+,title=[a-z0-9-]+::[^\n]+", line) for line in lines)
     assert {"does-not-fit", "not-priced"} <= {re.findall("title=([^:]+)", line)[0] for line in lines}
+
+
+def test_an_annotation_never_says_fits_for_a_soft_verdict(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = written(tmp_path, my_own_key=3)
+    assert run(["check", str(path), "--gpu", "80GB", "--format", "github"]) == 3
+    said = capsys.readouterr().out
+    titles = re.findall(r"title=([^:]+)::", said)
+    assert "fit-uncertain" in titles
+    assert not {"fits", "fits-tightly"} & set(titles)
+    assert "my_own_key" in next(line for line in said.splitlines() if "fit-uncertain" in line)
 
 
 def test_an_annotation_escapes_what_github_would_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

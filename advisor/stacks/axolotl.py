@@ -95,6 +95,7 @@ def read(fields: Fields, around: Around) -> Reading:
     )
     adapter, dropout, saved = _adapter(fields, weights)
     cards = _cards(fields, around, notes)
+    _plugins(fields, notes)
     checkpointing = _checkpointing(fields, notes)
     attention = _attention(fields, around, notes)
     if adapter is None and not cards.sharding.shards_weights and weights.dtype is not DType.FP32 and attention in _KEEPS_FP32:
@@ -153,12 +154,10 @@ def _adapter(fields: Fields, weights: Weights) -> tuple[Adapter | None, float, t
         raise UnsupportedError(f"{fields.where}: adapter: {kind} is no LoRA; lora, qlora and full fine-tuning can be priced")
     if rank is None or alpha is None:
         raise InvalidInputError(f"{fields.where}: {'lora_r' if rank is None else 'lora_alpha'} is missing; axolotl has no default for it")
-    if not named and not linear:
-        raise InvalidInputError(f"{fields.where}: neither lora_target_modules nor lora_target_linear is set: nothing would be adapted")
     if kind == "qlora" and weights.quantization not in FOUR_BIT:
         raise InvalidInputError(f"{fields.where}: adapter: qlora needs load_in_4bit: true")
     dtype = weights.dtype if lifted is False else DType.FP32
-    return Adapter(rank, alpha, (ALL_LINEAR,) if linear else named or (), dora, rslora, dtype), dropout, saved
+    return Adapter(rank, alpha, (ALL_LINEAR,) if linear or not named else named, dora, rslora, dtype), dropout, saved
 
 
 def _checkpointing(fields: Fields, notes: Notes) -> bool:
@@ -177,6 +176,17 @@ def _checkpointing(fields: Fields, notes: Notes) -> bool:
 def _attention(fields: Fields, around: Around, notes: Notes) -> Attention:
     flags = [kernel for name, kernel in _ATTENTION_FLAGS.items() if fields.flag(name)]
     return flags[0] if flags and not fields.has("attn_implementation") else common.attention(fields, around, notes)
+
+
+PLUGINS = ("LigerPlugin", "CutCrossEntropyPlugin", "SpectrumPlugin", "SwanLabPlugin", "LMEvalPlugin", "AdvisorPlugin")
+"""Plugins of which every setting that moves memory is a key of its own (axolotl 0.19 integrations/*/args.py)."""
+
+
+def _plugins(fields: Fields, notes: Notes) -> None:
+    """Plugins may replace the model, the loss and the training loop: one that is not known may do anything."""
+    for plugin in fields.names("plugins") or ():
+        if plugin.rpartition(".")[2] not in PLUGINS:
+            notes.unpriced(f"plugins: {plugin}", "code of its own in training", Way.EITHER)
 
 
 def _loss(fields: Fields) -> Loss:

@@ -135,6 +135,14 @@ class Fields:
         return None if isinstance(value, str) and value.strip().lower() in _NOTHING else value
 
 
+def value_at(values: Mapping[str, Any], dotted: str) -> Any:
+    """The setting `a`, or `a.b` inside a group; None where it is not set."""
+    found: Any = values
+    for name in dotted.split("."):
+        found = found.get(name) if isinstance(found, Mapping) else None
+    return found
+
+
 def _short(value: object) -> str:
     shown = repr(value) if isinstance(value, str) else f"a {type(value).__name__}" if isinstance(value, (dict, list)) else str(value)
     return shown if len(shown) <= 40 else f"{shown[:37]}…"

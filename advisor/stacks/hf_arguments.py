@@ -50,7 +50,7 @@ def read(fields: Fields, around: Around) -> Reading:
     adapter = _adapter(lora, around) if fields.has("peft") else None
     weights = _weights(fields, around, notes)
     adapter = None if adapter is None else adapter._replace(dtype=_adapter_dtype(fields, around, weights))
-    micro = fields.count("per_device_train_batch_size", "micro_batch_size") or _default_batch(around)
+    micro = fields.count(*common.MICRO_NAMES, "micro_batch_size") or _default_batch(around)
     dropout, saved = lora.number("lora_dropout") or 0.0, lora.names("modules_to_save") or ()
     notes.remarks.extend(unread_remarks(None, lora))
     lora.close()

@@ -13,6 +13,7 @@ from typing import Any
 
 from advisor.errors import UnsupportedError
 from advisor.profiles import read
+from advisor.stacks.fields import value_at
 from advisor.stacks.keys import is_off
 from advisor.values.vocabulary import Stack
 
@@ -58,17 +59,10 @@ def trainers_of_loss(word: str) -> tuple[str, ...]:
 def _other_jobs(stack: Stack, values: Mapping[str, Any]) -> Iterator[str]:
     for row in _rows("job"):
         if row["stack"] == stack.value:
-            yield from (f"{row['job'].format(word)}" for word in _deciding(row, _at(values, row["key"])))
+            yield from (f"{row['job'].format(word)}" for word in _deciding(row, value_at(values, row["key"])))
     for library in _TRAINERS_OF.get(stack, ()):
         yield from _by_loss(values, library)
         yield from _by_settings(values, library)
-
-
-def _at(values: Mapping[str, Any], dotted: str) -> Any:
-    found: Any = values
-    for name in dotted.split("."):
-        found = found.get(name) if isinstance(found, Mapping) else None
-    return found
 
 
 def _deciding(row: Mapping[str, Any], value: Any) -> Iterator[str]:

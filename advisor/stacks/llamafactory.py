@@ -78,7 +78,7 @@ def read(fields: Fields, around: Around) -> Reading:
         notes.unpriced(f"stage: {stage}", "holds more than one sequence or model; priced as supervised fine-tuning", Way.UP)
     weights = _weights(fields, around, kind == "full", notes)
     cutoff = common.sequence(fields.count("cutoff_len") or CUTOFF_LEN, around, notes, "cutoff_len")
-    micro = fields.count("per_device_train_batch_size") or MICRO_BATCH
+    micro = fields.count(*common.MICRO_NAMES) or MICRO_BATCH
     batch = Batch(micro, cutoff, fields.count("gradient_accumulation_steps") or 1)
     liger = fields.flag("enable_liger_kernel")
     loop = Loop(

@@ -66,10 +66,12 @@ def read(fields: Fields, around: Around) -> Reading:
         raise UnsupportedError(f"{fields.where}: tuner_type: {kind} cannot be priced; lora and full can")
     weights = _weights(fields, around, notes)
     adapter = _adapter(fields)
-    micro = fields.count("per_device_train_batch_size", "batch_size") or 1
+    micro = fields.count(*common.MICRO_NAMES, "batch_size") or 1
     cards = _cards(fields, around, notes)
     accumulation = fields.count("gradient_accumulation_steps") or max(1, -(-EFFECTIVE_BATCH // (micro * cards.n)))
-    seq = common.sequence(fields.count("max_length"), around, notes, "max_length")
+    packed = fields.count("packing_length")  # arguments/sft_args.py: packs to it, max_length where it is left out
+    longest = packed if packed is not None and fields.flag("packing") else fields.count("max_length")
+    seq = common.sequence(longest, around, notes, "max_length")
     optimizer = common.optimizer(fields, around, notes)
     checkpointing = common.checkpointing(fields, around, notes)
     loss = Loss.FUSED if fields.flag("use_liger_kernel") else around.defaults.loss.value

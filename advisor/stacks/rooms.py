@@ -11,6 +11,7 @@ from advisor.stacks.detect import Opened
 from advisor.stacks.fields import Fields
 from advisor.stacks.keys import is_neutral, unread_remarks
 from advisor.stacks.known import defaults_of, room_of
+from advisor.stacks.nonsense import nonsense
 from advisor.stacks.reading import Around, Reading, Remark
 from advisor.values.plan import Plan
 from advisor.values.vocabulary import Stack
@@ -39,7 +40,8 @@ def read_opened(opened: Opened, around: Around, where: str, is_script: bool = Fa
         raise error if where in str(error) else InvalidInputError(f"{where}: {error}") from None
     left = () if is_script else tuple(unread_remarks(opened.stack, fields))
     still_open = (remark for remark in opened.remarks if not is_neutral(opened.stack, remark.key))
-    remarks = (*reading.remarks, *left, *still_open, *_duplicates(opened))
+    stops = nonsense(opened.stack, opened.values)
+    remarks = (*reading.remarks, *stops, *left, *still_open, *_duplicates(opened))
     return reading._replace(remarks=remarks, taken=(*opened.taken, *reading.taken))
 
 

@@ -22,6 +22,9 @@ from advisor.values.vocabulary import Attention, DType, Optimizer, Quantization,
 MICRO_BATCH = 8
 """`per_device_train_batch_size` and `per_device_eval_batch_size` where they are left out."""
 
+MICRO_NAMES = ("per_device_train_batch_size", "per_gpu_train_batch_size")
+"""The second is the name of transformers 2 (training_args.py `train_batch_size`)."""
+
 SPELLINGS = {
     "batch-size": "per_device_train_batch_size: {}",
     "grad-accum": "gradient_accumulation_steps: {}",
@@ -43,14 +46,12 @@ class Notes:
     def unpriced(self, key: str, why: str, way: Way, keeps: Kept = NOTHING_STAYS) -> None:
         self.remarks.append(Remark("not-priced", key, f"{key}: {why}", way=way, keeps=keeps))
 
-    def stops(self, key: str, why: str, hint: str = "") -> None:
-        """The training would not start."""
-        self.remarks.append(Remark("would-not-start", key, f"{key}: {why}", hint, stops=True))
-
 
 def optimizer(fields: Fields, around: Around, notes: Notes, *names: str) -> Optimizer:
     """The named optimizer; one that is not priced counts as AdamW, and is said."""
     stated = fields.text(*(names or ("optim",)))
+    if fields.flag("adafactor") and (stated is None or stated.startswith("adamw")):  # transformers 4 training_args.py __post_init__
+        return Optimizer.ADAFACTOR
     if stated is None:
         return around.defaults.optimizer.value
     word = stated.lower().removeprefix("optimizernames.").replace("-", "_")
@@ -78,10 +79,8 @@ def attention(fields: Fields, around: Around, notes: Notes, *names: str) -> Atte
 
 
 def autocast(fields: Fields, around: Around, default: DType | None = None) -> DType | None:
-    """Type of the autocast that bf16 and fp16 ask for; else the launcher's, else the default."""
+    """Type of the autocast that bf16 and fp16 ask for; else the launcher's, else the default. Both at once do not start (`nonsense`)."""
     bf16, fp16 = fields.flag("bf16"), fields.flag("fp16")
-    if bf16 and fp16:
-        raise InvalidInputError(f"{fields.where}: bf16 and fp16 are both on; one of them can be")
     if bf16 or fp16:
         return DType.BF16 if bf16 else DType.FP16
     if around.launch.precision is not None:
