@@ -119,6 +119,35 @@ def test_the_loss_in_chunks_is_a_matter_of_the_release(tmp_path: Path) -> None:
     assert losses == ["full", "chunked", "chunked"]
 
 
+@pytest.mark.parametrize(
+    ("base", "release", "oldest"), [("axolotl", "0.6", "0.7"), ("hf", "4.47.1", "4.48"), ("hf", "4.48", ""), ("axolotl", "0.7", "")]
+)
+def test_a_release_on_an_older_transformers_is_refused(base: str, release: str, oldest: str, tmp_path: Path) -> None:
+    path = written(tmp_path, base)
+    if not oldest:
+        assert check(path, "80GB", stack_version=release).fit is Fit.FITS
+        return
+    with pytest.raises(UnsupportedError, match=f"{release} is not priced: {oldest} is the oldest that is"):
+        check(path, "80GB", stack_version=release)
+
+
+# (name of the checkpoint, LoRA's verdict on 12 GB, where 8B in 16 bit does not fit): a mark of quantised weights opens it
+@pytest.mark.parametrize(
+    ("name", "fit"),
+    [
+        ("meta-llama/Llama-3.1-8B", Fit.DOES_NOT_FIT),
+        ("someone/Llama-3.1-8B-AWQ", Fit.UNCERTAIN),
+        ("someone/llama-3.1-8b-bnb-4bit", Fit.UNCERTAIN),
+        ("someone/Llama-3.1-8B-GPTQ-Int4", Fit.UNCERTAIN),
+        ("someone/Llama-3.1-8B-FP8", Fit.UNCERTAIN),
+        ("someone/Llama-3.1-8B-abc", Fit.DOES_NOT_FIT),
+    ],
+)
+def test_a_checkpoint_that_is_quantised_by_its_name_is_said(name: str, fit: Fit, tmp_path: Path) -> None:
+    report = check(written(tmp_path, **LORA, base_model=name), "12GB", model="llama-3.1-8b")
+    assert report.fit is fit
+
+
 def test_a_release_that_is_not_installed_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from advisor.stacks import versions
 

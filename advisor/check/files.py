@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +15,7 @@ from advisor.ladder.request import options_as
 from advisor.stacks.detect import Opened, open_file
 from advisor.stacks.jobs import refuse_other_jobs
 from advisor.stacks.launch import beside, read_accelerate
-from advisor.stacks.reading import Around, Launch, Reading
+from advisor.stacks.reading import Around, Launch, Reading, Remark, Way
 from advisor.stacks.rooms import model_named, read_opened
 from advisor.stacks.versions import Profile, profile_of
 from advisor.values import GpuSpec, ModelSpec, Stack, Value
@@ -74,12 +76,27 @@ def read_found(opened: Opened, path: Path, gpu: GpuSpec | None, options: CheckOp
         raise InvalidInputError(f"--gpus {options.gpus}: at most {MAX_GPUS:,}")
     is_script, where = path.suffix == ".py", str(path)
     refuse_other_jobs(opened.stack, opened.values, where)
-    model, note = (spec, ()) if spec is not None else model_of_name(options.model or model_named(opened, where, is_script), where)
+    named = None if spec is not None else model_named(opened, where, is_script) if options.model is None else options.model
+    model, note = (spec, ()) if spec is not None else model_of_name(named, where)
     profile = profile_of(opened.stack, options.stack_version)
     launch, taken = _launch(path, opened, options)
     around = Around(model, gpu, profile.defaults, launch, options.seq_len, str(path.parent))
     reading = read_opened(opened, around, where, is_script)
-    return Read(model, reading._replace(taken=(*note, *taken, *reading.taken)), profile)
+    stated = model_named(opened, where, is_script) if spec is None else None
+    remarks = (*reading.remarks, *_quantised_by_name(stated, reading.plan.quantization is not None))
+    return Read(model, reading._replace(taken=(*note, *taken, *reading.taken), remarks=remarks), profile)
+
+
+_QUANTISED = re.compile(r"(?i)(?:^|[-_./])(awq|gptq|int[48]|fp8|[48]-?bit|bnb|gguf|w[48]a\d+|mxfp4|nvfp4|exl2|hqq|aqlm)(?:$|[-_./])")
+"""Marks by which repositories of the Hub say that their weights are quantised."""
+
+
+def _quantised_by_name(stated: str | None, priced_so: bool) -> Iterator[Remark]:
+    """The file names a checkpoint that is quantised, and the plan says nothing of it."""
+    found = _QUANTISED.search(stated or "")
+    if found and not priced_so:
+        text = f"{stated} is a quantised checkpoint by its name ({found[1]}): priced with weights in 16 bit"
+        yield Remark("not-priced", found[1], text, way=Way.DOWN)
 
 
 def card_of(gpu: str | GpuSpec | None) -> GpuSpec | None:
