@@ -46,6 +46,8 @@ AXOLOTL = StackDefaults(
 SEQUENCE_LEN = 512
 """utils/schemas/config.py: sequence_len=512."""
 
+_OPENED = ("model_config", "overrides_of_model_config", "overrides_of_model_kwargs", "peft")
+"""Groups of which each setting is remarked on by itself."""
 _ATTENTION_FLAGS = {
     "flash_attention": Attention.FLASH,
     "sdp_attention": Attention.SDPA,
@@ -88,6 +90,8 @@ def read(fields: Fields, around: Around) -> Reading:
     notes = Notes()
     for name in ("base_model", "learning_rate"):
         fields.raw(name)
+    for name in _OPENED:
+        fields.group(name)
     weights = _weights(fields, around)
     micro = fields.count("micro_batch_size") or 1
     batch = Batch(

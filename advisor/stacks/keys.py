@@ -21,7 +21,7 @@ _BASES: Mapping[Stack, tuple[Stack, ...]] = {
     Stack.MS_SWIFT: (Stack.MS_SWIFT, Stack.HF),
 }
 """Frameworks whose arguments are TrainingArguments and more; their own rows come first."""
-_OFF: tuple[Any, ...] = (None, False, 0, "", "no", "none", "null", "false", [], {})
+_OFF: tuple[Any, ...] = (None, False, 0, 0.0, "", "no", "none", "null", "false", [], {})
 _MOST_CANDIDATES = 1
 _LONGEST_COUNT = 7
 """Digits of a number of parts. Judgement: nobody splits over a million GPUs."""
@@ -65,11 +65,18 @@ def unread_remarks(stack: Stack | None, fields: Fields) -> Iterator[Remark]:
     for name, value in fields.unread():
         entry = not_priced.get(name)
         if entry is not None:
-            if not is_off(value) and not _is_one_of(value, entry.get("unless", ())):
+            if _moves(value, entry):
                 yield _priced_not(name, value, entry)
         elif not is_neutral(stack, name):
             text = f"{name} is no setting that is known here: it is not priced"
             yield Remark("unknown-key", name, text, _nearest(name, stack, fields), Way.EITHER)
+
+
+def _moves(value: Any, entry: Mapping[str, Any]) -> bool:
+    """This value of the setting moves memory: where it is on, or for some where it is switched off."""
+    if entry.get("when_off"):
+        return is_off(value)
+    return not is_off(value) and not _is_one_of(value, entry.get("unless", ()))
 
 
 def _priced_not(name: str, value: Any, entry: Mapping[str, Any]) -> Remark:
