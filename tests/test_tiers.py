@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 
@@ -12,9 +13,11 @@ from advisor.errors import UnsupportedError
 from advisor.memory import estimate_memory
 from advisor.speed import step_time
 from advisor.tiers import FIELDS, Tier, refuse_unread, said_beside
-from advisor.values import Plan
+from advisor.values import ModelSpec, Plan
 
 MODEL = hub.load_model("llama-3.2-1b")
+OTHER_MODELS = {"kv_cache_in_outputs": hub.load_model("pythia-1b")}
+"""Its rotary embedding turns a part of each head, so that a cache of keys is a copy."""
 CARD = load_gpu("a100 80gb sxm")
 TWO_RATES = CARD.model_copy(update={"fp16_flop_per_s": 2 * (CARD.bf16_flop_per_s or 0)})
 """A card that multiplies one 16-bit type faster than the other."""
@@ -49,7 +52,7 @@ CHANGES: dict[str, tuple[dict[str, object], object]] = {
     "use_reentrant": ({**QLORA, "n_gpus": 4, "sharding": "fsdp1"}, True),
     "attention": (KEEPING, "eager"),
     "padding": (KEEPING, True),
-    "kv_cache_in_outputs": ({**KEEPING, "attention": "eager"}, True),
+    "kv_cache_in_outputs": ({**KEEPING, "padding": True}, True),
     "head": (LORA, "classification"),
     "labels": ({**FULL, "head": "classification"}, 100_000),  # a weight matrix of hidden x labels
     "loss": (LORA, "fused"),
@@ -59,10 +62,10 @@ CHANGES: dict[str, tuple[dict[str, object], object]] = {
     "sharding": ({**LORA, **FOUR}, "fsdp2"),
     "masters": ({**FULL, "n_gpus": 4, "sharding": "fsdp2", "autocast": True}, "lifted"),
 }
-ANSWERS: dict[Tier, Callable[[Plan], object]] = {
+ANSWERS: dict[Tier, Callable[[ModelSpec, Plan], object]] = {
     # The dry run is walked in tests/test_trace.py's own rows; here its table alone.
-    Tier.ESTIMATE: lambda plan: estimate_memory(MODEL, plan, CARD).phases,
-    Tier.SPEED: lambda plan: step_time(MODEL, plan, TWO_RATES).seconds_per_step,
+    Tier.ESTIMATE: lambda model, plan: estimate_memory(model, plan, CARD).phases,
+    Tier.SPEED: lambda model, plan: step_time(model, plan, TWO_RATES).seconds_per_step,
 }
 
 
@@ -83,7 +86,7 @@ def test_a_field_moves_the_answer_or_leaves_it_or_is_refused(tier: Tier, name: s
     settings, other = CHANGES[name]
     first = Plan.model_validate(settings)
     changed = Plan.model_validate({**settings, name: other})
-    table, answer = FIELDS[tier], ANSWERS[tier]
+    table, answer = FIELDS[tier], partial(ANSWERS[tier], OTHER_MODELS.get(name, MODEL))
     if name in table.limits and table.limits[name](changed):
         with pytest.raises(UnsupportedError):
             answer(changed)
