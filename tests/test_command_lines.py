@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ from advisor.check import check
 from advisor.errors import AdvisorError, InvalidInputError, UnsupportedError
 from advisor.stacks.command_line import read_command
 from advisor.stacks.places import find_file
-from advisor.stacks.shell import commands_of, is_open
+from advisor.stacks.shell import commands_of
+from advisor.stacks.shell_words import is_open
 from advisor.values import Fit, Sharding, Stack
 
 SWIFT = "swift sft --model Qwen/Qwen2.5-7B --train_type lora --lora_rank 8 --max_length 1024"
@@ -68,9 +70,9 @@ def test_what_only_running_it_would_show_is_open(text: str) -> None:
 
 
 def test_the_environment_of_a_command() -> None:
-    commands = commands_of("export A=1\nB=2 go\nC=3\nlast", Path("run.sh"))
-    assert commands[0].environment == {"A": "1", "B": "2"}
-    assert commands[-1].environment == {"A": "1", "C": "3"}
+    commands = commands_of("export NNODES=1\nNPROC_PER_NODE=2 go\nUSE_V1=3\nlast", Path("run.sh"))
+    assert commands[0].environment == {"NNODES": "1", "NPROC_PER_NODE": "2"}
+    assert commands[-1].environment == {"NNODES": "1", "USE_V1": "3"}
 
 
 # (command, stack, a setting, its text, GPUs)
@@ -106,6 +108,8 @@ def test_whose_command_it_is(text: str, stack: Stack, name: str, value: Any, gpu
 
 # (command, what names the job)
 OTHER_JOBS = [
+    ("USE_V1=1 llamafactory-cli train x.yaml", "USE_V1"),
+    ("export USE_MCA=1\nllamafactory-cli train x.yaml", "USE_MCA"),
     ("swift rlhf --rlhf_type dpo --model Qwen/Qwen2.5-7B", "swift rlhf"),
     ("megatron sft --load x", "megatron sft"),
     *[(f"trl {name} --model_name_or_path Qwen/Qwen2.5-7B", f"trl {name}") for name in ("dpo", "kto", "grpo", "reward", "rloo")],
@@ -134,7 +138,7 @@ IDLE = [
 
 @pytest.mark.parametrize(("text", "named"), OTHER_JOBS)
 def test_another_objective_is_refused_by_name(text: str, named: str, tmp_path: Path) -> None:
-    with pytest.raises(UnsupportedError, match=f"trains by another objective: .*{named}"):
+    with pytest.raises(UnsupportedError, match=f"another (objective: |trainer).*{named}"):
         check(script(tmp_path, text), "80GB", model="qwen2.5-7b")
 
 
@@ -256,3 +260,21 @@ def test_a_broken_script_ends_in_one_line(text: str, tmp_path: Path) -> None:
     with pytest.raises(AdvisorError) as caught:
         check(script(tmp_path, text), "80GB")
     assert "\n" not in str(caught.value)
+
+
+GROWING = [
+    "A=xxxxxxxxxx\n" + "A=$A$A\n" * 60,
+    'A=("" "")\n' + 'A=("${A[@]}" "${A[@]}")\n' * 60,
+    "go " + "$(echo " * 5000 + ")" * 5000,
+    "go " + "${A:-" * 5000 + "}" * 5000,
+    "go " + "$((" * 5000 + "))" * 5000,
+    "A=1\n" * 20_000 + "go $A\n" * 20_000,
+]
+
+
+@pytest.mark.parametrize("text", GROWING, ids=["text", "array", "commands", "defaults", "arithmetic", "long"])
+def test_a_script_that_grows_is_read_in_bounds(text: str, tmp_path: Path) -> None:
+    started = time.monotonic()
+    with pytest.raises(AdvisorError):
+        check(script(tmp_path, text), "80GB")
+    assert time.monotonic() - started < 20

@@ -131,4 +131,4 @@ def test_no_setting_is_both_proved_neutral_and_said_to_move_memory() -> None:
         assert not set(neutral) & set(row["not_priced"]), row["stack"]
         assert all(entry["why"] for entry in (*row["neutral"], *row["not_priced"].values()))
         assert {entry["way"] for entry in row["not_priced"].values()} <= {"up", "down", "either"}
-        assert {entry.get("touches", "moving") for entry in row["not_priced"].values()} <= {"moving", "training"}
+        assert {entry.get("touches", "moving") for entry in row["not_priced"].values()} <= {"moving", "layers", "loss", "training"}

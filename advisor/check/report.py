@@ -9,6 +9,7 @@ from advisor.memory import estimate_memory
 from advisor.stacks.reading import Reading
 from advisor.stacks.targets import available_targets
 from advisor.stacks.versions import Profile
+from advisor.tiers import Tier, said_beside
 from advisor.values import ALL_LINEAR, GpuSpec, ModelSpec, Plan
 from advisor.values.check import CheckReport
 
@@ -34,11 +35,16 @@ def report_with(where: str, checked: Checked) -> CheckReport:
         memory=checked.memory,
         beside_bytes=checked.beside_bytes,
         fit=checked.fit,
-        reason=checked.settled.reason,
+        reason="; ".join(filter(None, (checked.settled.reason, *_said(checked)))),
         stops=_stops(checked),
         findings=findings(checked),
         assumptions=(*names, *model.notes, *checked.reading.taken),
     )
+
+
+def _said(checked: Checked) -> tuple[str, ...]:
+    """What the tier that priced the plan reads as something near it."""
+    return said_beside(Tier.TRACE if checked.memory.source == "trace" else Tier.ESTIMATE, checked.plan)
 
 
 def _stops(checked: Checked) -> str:

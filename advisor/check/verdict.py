@@ -7,9 +7,10 @@ memory lies between `floor_bytes` and `ceiling_bytes`; a plan fits when the ceil
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from math import prod
 from typing import NamedTuple
 
-from advisor.stacks.reading import Remark, Way
+from advisor.stacks.reading import Kept, Remark, Way
 from advisor.values import Fit, MemoryBreakdown, ModelSpec, Plan, Term
 from advisor.values.memory import MOVING_TERMS
 
@@ -63,17 +64,15 @@ def bounds_of(model: ModelSpec, plan: Plan, memory: MemoryBreakdown, remarks: Se
 
 def _floor(memory: MemoryBreakdown, lowering: Sequence[Remark], beside_bytes: int) -> int:
     """The interval's low end with every part as small as the remarks let it become."""
-    weights = sum(term.bytes for term in memory.terms if term.term is Term.WEIGHTS)
-    resting = sum(term.bytes for term in memory.terms if term.term not in MOVING_TERMS)
+    sizes = {term.term: term.bytes for term in memory.terms}
+    resting = sum(size for term, size in sizes.items() if term not in MOVING_TERMS)
     context = max(0, memory.context_bytes - memory.interval.context_bytes)
     moving = max(0, memory.low_bytes - context - resting)
-    states = resting - weights + beside_bytes
-    kept_weights = kept_states = kept_moving = 1.0
-    for remark in lowering:
-        kept_weights *= remark.keeps.weights
-        kept_states *= remark.keeps.states
-        kept_moving *= remark.keeps.moving
-    return context + int(weights * kept_weights + states * kept_states + moving * kept_moving)
+    logits = moving * sizes.get(Term.LOGITS, 0) / max(1, memory.moving_bytes)
+    weights = sizes.get(Term.WEIGHTS, 0)
+    parts = Kept(weights, resting - weights + beside_bytes, moving - logits, logits)
+    shares = [prod(share) for share in zip(*(remark.keeps for remark in lowering), strict=True)]
+    return context + int(sum(size * share for size, share in zip(parts, shares, strict=True)))
 
 
 def _fit_of(bounds: Bounds, usable_bytes: int) -> Fit:

@@ -11,10 +11,12 @@ from advisor.errors import InvalidInputError, UnsupportedError
 from advisor.stacks.commands import Job, Started, launcher_of, started
 from advisor.stacks.files import looks_like_settings, read_text
 from advisor.stacks.jobs import PRICED
+from advisor.stacks.keys import is_off
 from advisor.stacks.launch import read_accelerate
 from advisor.stacks.places import find_file
 from advisor.stacks.reading import Launch
-from advisor.stacks.shell import ShellCommand, commands_of, is_open, shown
+from advisor.stacks.shell import ShellCommand, commands_of, shown
+from advisor.stacks.shell_words import is_open
 from advisor.values.vocabulary import DType, Stack
 
 STARTED_WITH = re.compile(r"^# start with: .*\((\d+) GPUs in all\)", re.MULTILINE)
@@ -55,6 +57,9 @@ def read_command(path: Path) -> Command:
     if not training:
         raise UnsupportedError(f"{path} trains nothing: it starts {found[0][1].name}")
     command, start = training[0]
+    switched = [name for name in ("USE_V1", "USE_MCA") if not is_off(command.environment.get(name))]
+    if switched and start.stack is Stack.LLAMAFACTORY:
+        raise UnsupportedError(f"{path} starts another trainer of LLaMA-Factory's ({switched[0]}), which is not read")
     if start.job is Job.OTHER:
         raise UnsupportedError(f"{path} trains by another objective: {start.name}; {PRICED}")
     read = _script(command, start, path) if start.job is Job.SCRIPT else _arguments(command, start, path)

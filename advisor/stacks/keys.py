@@ -12,7 +12,7 @@ from typing import Any
 
 from advisor.profiles import read
 from advisor.stacks.fields import Fields
-from advisor.stacks.reading import NOTHING_STAYS, RESTING_STAYS, WEIGHTS_STAY, Kept, Remark, Way
+from advisor.stacks.reading import LAYERS_STAY, LOGITS_STAY, NOTHING_STAYS, RESTING_STAYS, WEIGHTS_STAY, Kept, Remark, Way
 from advisor.values.vocabulary import Stack
 
 _BASES: Mapping[Stack, tuple[Stack, ...]] = {
@@ -26,7 +26,13 @@ _MOST_CANDIDATES = 1
 _LONGEST_COUNT = 7
 """Digits of a number of parts. Judgement: nobody splits over a million GPUs."""
 _UNCOUNTED = "if it is spelt right, it may move memory that is not counted"
-_KEPT: Mapping[str, Kept] = {"": NOTHING_STAYS, "moving": RESTING_STAYS, "training": WEIGHTS_STAY}
+_KEPT: Mapping[str, Kept] = {
+    "": NOTHING_STAYS,
+    "training": WEIGHTS_STAY,
+    "moving": RESTING_STAYS,
+    "layers": LOGITS_STAY,
+    "loss": LAYERS_STAY,
+}
 """What stays at least of each part, by what a setting touches."""
 
 

@@ -26,18 +26,25 @@ class Way(str, Enum):
 
 
 class Kept(NamedTuple):
-    """Least share that stays of the weights, of adapters, gradients and states, and of what a step makes and frees."""
+    """Least share that stays of each part of the memory."""
 
     weights: float = 0.0
     states: float = 0.0
-    moving: float = 0.0
+    """Of adapters, gradients, the optimizer's states and workspaces."""
+    layers: float = 0.0
+    """Of what a step makes and frees, but for the logits."""
+    logits: float = 0.0
 
 
 NOTHING_STAYS = Kept()
-RESTING_STAYS = Kept(weights=1.0, states=1.0)
-"""What touches a step alone: kernels, losses, checkpoints."""
 WEIGHTS_STAY = Kept(weights=1.0)
 """What touches how much is trained, and how."""
+RESTING_STAYS = Kept(weights=1.0, states=1.0)
+"""What touches the whole step."""
+LOGITS_STAY = Kept(weights=1.0, states=1.0, logits=1.0)
+"""What touches the layers alone: kernels and checkpoints inside them."""
+LAYERS_STAY = Kept(weights=1.0, states=1.0, layers=1.0)
+"""What touches the loss alone."""
 
 
 class Remark(NamedTuple):

@@ -1,7 +1,7 @@
 """Read a shell script as the simple commands that it would start, and run nothing.
 
 Quotes over several lines, continued lines, variables with and without defaults, arrays, arithmetic and `expr` are followed (POSIX shell
-command language, and bash's arrays). What only running the script would show is left open: `is_open` tells, `shown` is its text.
+command language, and bash's arrays). What only running the script would show is left open: `shown` is its text.
 """
 
 from __future__ import annotations
@@ -10,30 +10,25 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-from advisor.errors import InvalidInputError
-from advisor.stacks.shell_values import OPEN, Values, arithmetic, of_expr
+from advisor.stacks.shell_values import OPEN, Values
+from advisor.stacks.shell_words import ENDS_WORD, Words
 
-MOST_CHARACTERS = 1_000_000
-"""Characters that all expansions make together. Judgement: the longest published training script is under 20 kB."""
 _ASSIGNS = re.compile(r"([A-Za-z_]\w*)(\+?)=")
 _PREFIXES = ("export", "declare", "local", "readonly", "typeset")
 _BRANCHES = {"if": 1, "case": 1, "while": 1, "until": 1, "for": 1, "fi": -1, "esac": -1, "done": -1}
 _SILENT = ("then", "else", "elif", "do", "!", "{", "}", "function", "time", "[[", "]]")
-_NAME = re.compile(r"\w+")
 _BLANK = re.compile(r"\s+")
-_ENDS_WORD = " \t\r\n;&|()<>"
+
+
+ENVIRONMENT = ("CUDA_VISIBLE_DEVICES", "NNODES", "NPROC_PER_NODE", "USE_MCA", "USE_V1")
+"""Variables by which launchers and frameworks decide what they start."""
 
 
 class ShellCommand(NamedTuple):
-    """One command: its words, and the variables as they stand when it starts."""
+    """One command: its words, and those of `ENVIRONMENT` that are set when it starts."""
 
     words: tuple[str, ...]
     environment: dict[str, str]
-
-
-def is_open(word: str) -> bool:
-    """A part of the word is decided by running the script."""
-    return OPEN in word
 
 
 def shown(word: str) -> str:
@@ -46,18 +41,16 @@ def commands_of(text: str, path: Path) -> tuple[ShellCommand, ...]:
     return tuple(_Reader(text, path).read())
 
 
-class _Reader:
-    """A place in the text, the variables so far, and the command that is being read."""
+class _Reader(Words):
+    """The command that is being read, and those before it."""
 
-    def __init__(self, text: str, path: Path, values: Values | None = None) -> None:
-        self._text, self._path, self._at = text, path, 0
-        self._values = values or Values()
+    def __init__(self, text: str, path: Path, values: Values | None = None, depth: int = 0) -> None:
+        super().__init__(text, path, values, depth)
         self._words: list[str] = []
         self._own: dict[str, str] = {}
         self._found: list[ShellCommand] = []
         self._loops: list[str] = []
         self._heredocs: list[str] = []
-        self._made = 0
 
     def read(self) -> list[ShellCommand]:
         while self._at < len(self._text):
@@ -76,11 +69,12 @@ class _Reader:
             elif not self._words and self._assignment():
                 continue
             else:
-                self._take(self._word())
+                self._take(self.word())
         self._end()
         return self._found
 
-    # -------------------------------------------------------------------------------------------------- commands
+    def commands_in(self, text: str) -> list[tuple[str, ...]]:
+        return [command.words for command in _Reader(text, self._path, self._values, self._depth + 1).read()]
 
     def _take(self, words: list[str]) -> None:
         first = words[0] if len(words) == 1 and not self._words else ""
@@ -105,11 +99,15 @@ class _Reader:
             self._values.set(self._loops[1], items[0] if len(items) == 1 else f"{OPEN}${self._loops[1]}")
         self._loops = []
         if self._words:
-            self._found.append(ShellCommand(tuple(self._words), {**self._values.texts(), **self._own}))
+            self._found.append(ShellCommand(tuple(self._words), self._environment()))
         else:
             for name, value in self._own.items():
                 self._values.set(name, value)
         self._words, self._own = [], {}
+
+    def _environment(self) -> dict[str, str]:
+        known = {name: self._own.get(name, self._values.text(name)) for name in ENVIRONMENT}
+        return {name: value for name, value in known.items() if value is not None}
 
     def _operator(self, sign: str) -> None:
         self._end()
@@ -133,8 +131,8 @@ class _Reader:
         self._at = signs.end() if signs else self._at + 1
         if self._text.startswith("(", self._at):
             self._at = self._closing(self._at, "(", ")") + 1
-        elif self._at < len(self._text) and self._text[self._at] not in _ENDS_WORD:
-            self._word()
+        elif self._at < len(self._text) and self._text[self._at] not in ENDS_WORD:
+            self.word()
 
     def _to_end_of_line(self) -> None:
         end = self._text.find("\n", self._at)
@@ -149,7 +147,7 @@ class _Reader:
             before = self._values.array(found[1]) if found[2] else ()
             self._values.set_array(found[1], (*before, *self._array()))
             return True
-        value = " ".join(self._word(split=False)) if self._at < len(self._text) and self._text[self._at] not in _ENDS_WORD else ""
+        value = " ".join(self.word(split=False)) if self._at < len(self._text) and self._text[self._at] not in ENDS_WORD else ""
         self._own[found[1]] = (self._values.text(found[1]) or "") + value if found[2] else value
         return True
 
@@ -166,152 +164,6 @@ class _Reader:
             elif self._text[self._at] in ";&|<>(":
                 self._at += 1
             else:
-                words += self._word()
+                words += self.word()
         self._at += 1
         return words
-
-    # ----------------------------------------------------------------------------------------------------- words
-
-    def _word(self, split: bool = True) -> list[str]:
-        """One word of the text as the words that it stands for."""
-        done: list[str] = []
-        now, started = "", False
-        while self._at < len(self._text) and self._text[self._at] not in _ENDS_WORD:
-            sign = self._text[self._at]
-            if sign in "\"'\\":
-                now, started = now + self._quoted(sign, done), True
-                if sign == '"' and done and done[-1] == OPEN:  # an array inside quotes, word by word
-                    done.pop()
-                    now = ""
-            elif sign in "$`":
-                pieces = self._expanded(quoted=False)
-                parts = [part for piece in pieces for part in (piece.split() if split and not is_open(piece) else [piece])]
-                for part in parts[:-1]:
-                    done.append(now + part)
-                    now = ""
-                now, started = now + (parts[-1] if parts else ""), started or bool(parts)
-            else:
-                now, started = now + sign, True
-                self._at += 1
-        return [*done, now] if started and (now or not done) else done
-
-    def _quoted(self, sign: str, done: list[str]) -> str:
-        """What stands in quotes, or behind a backslash. The words of an array go to `done`, with a mark behind them."""
-        if sign == "\\":
-            self._at += 2
-            return "" if self._text[self._at - 1 : self._at] == "\n" else self._text[self._at - 1 : self._at]
-        if sign == "'":
-            end = self._text.find("'", self._at + 1)
-            if end < 0:
-                raise InvalidInputError(f"{self._path}: the command cannot be read: no closing quotation")
-            text, self._at = self._text[self._at + 1 : end], end + 1
-            return text
-        return self._double(done)
-
-    def _double(self, done: list[str]) -> str:
-        self._at += 1
-        now = ""
-        while self._at < len(self._text) and self._text[self._at] != '"':
-            sign = self._text[self._at]
-            if sign == "\\":
-                following = self._text[self._at + 1 : self._at + 2]
-                now += "" if following == "\n" else following if following in '"\\$`' else sign + following
-                self._at += 2
-            elif sign in "$`":
-                pieces = self._expanded(quoted=True)
-                if len(pieces) != 1:
-                    done += [*pieces, OPEN]
-                now += pieces[0] if len(pieces) == 1 else ""
-            else:
-                now += sign
-                self._at += 1
-        if self._at >= len(self._text):
-            raise InvalidInputError(f"{self._path}: the command cannot be read: no closing quotation")
-        self._at += 1
-        return now
-
-    def _expanded(self, quoted: bool) -> list[str]:
-        """What `$…` or a command in backticks stands for: one text, or the words of an array."""
-        start = self._at
-        pieces = self._substituted()
-        self._made += sum(map(len, pieces))
-        if self._made > MOST_CHARACTERS:
-            raise InvalidInputError(
-                f"{self._path}: its variables stand for more than {MOST_CHARACTERS // 1000:,} kB; it is no training script"
-            )
-        return [f"{OPEN}{self._text[start : self._at]}"] if pieces is _UNKNOWN else pieces
-
-    def _substituted(self) -> list[str]:
-        text, at = self._text, self._at
-        if text[at] == "`":
-            end = text.find("`", at + 1)
-            self._at = len(text) if end < 0 else end + 1
-            return self._command(text[at + 1 : self._at - 1])
-        if text.startswith("$((", at):
-            end = self._closing(at + 1, "(", ")")
-            self._at = end + 1
-            return _or_open(arithmetic(text[at + 3 : end - 1], self._values))
-        if text.startswith("$(", at):
-            end = self._closing(at + 1, "(", ")")
-            self._at = end + 1
-            return self._command(text[at + 2 : end])
-        if text.startswith("${", at):
-            end = self._closing(at + 1, "{", "}")
-            self._at = end + 1
-            return self._parameter(text[at + 2 : end])
-        name = _NAME.match(text, at + 1)
-        if name is None:
-            special = text[at + 1 : at + 2] in ("@", "*", "#", "?", "$", "!")
-            self._at += 2 if special else 1
-            return _UNKNOWN if special else ["$"]
-        named = name[0] if not name[0][0].isdecimal() else name[0][0]
-        self._at = at + 1 + len(named)
-        return _or_open(self._values.text(named))
-
-    def _parameter(self, inside: str) -> list[str]:
-        """`${X}`, `${X:-4}`, `${X:+4}`, `${A[@]}`, `${A[0]}`, `${#A[@]}`; other forms are left open."""
-        found = re.fullmatch(r"(#?)(\w+)(?:\[([^\]]*)\])?(?:(:?[-=+])(.*))?", inside, re.DOTALL)
-        if found is None:
-            return _UNKNOWN
-        count, name, index, sign, other = found.groups()
-        if index in ("@", "*") and self._values.is_array(name):
-            items = list(self._values.array(name))
-            return [str(len(items))] if count else items
-        value = self._values.text(name, index)
-        if count:
-            return _UNKNOWN
-        if sign is None:
-            return _or_open(value)
-        if sign.endswith("+"):
-            return [self._text_of(other)] if value else [""]
-        return [value] if value is not None and (value or ":" not in sign) else [self._text_of(other)]
-
-    def _text_of(self, other: str) -> str:
-        return " ".join(_Reader(other, self._path, self._values)._word(split=False)) if other else ""
-
-    def _command(self, inside: str) -> list[str]:
-        """`$(expr 8 / 2)` and `$(echo 4)`; every other command would have to be run."""
-        if not inside.lstrip().startswith(("expr ", "echo ")):
-            return _UNKNOWN
-        found = _Reader(inside, self._path, self._values).read()
-        words = found[0].words if len(found) == 1 else ()
-        if not words or any(map(is_open, words)):
-            return _UNKNOWN
-        return [" ".join(words[1:])] if words[0] == "echo" else _or_open(of_expr(words[1:]))
-
-    def _closing(self, at: int, opens: str, closes: str) -> int:
-        """Where the bracket at `at` is closed."""
-        depth = 0
-        for place in range(at, len(self._text)):
-            depth += (self._text[place] == opens) - (self._text[place] == closes)
-            if depth == 0:
-                return place
-        raise InvalidInputError(f"{self._path}: the command cannot be read: no closing {closes}")
-
-
-_UNKNOWN: list[str] = ["", ""]
-"""Stands for what is left open, by identity."""
-
-
-def _or_open(value: str | None) -> list[str]:
-    return _UNKNOWN if value is None else [value]

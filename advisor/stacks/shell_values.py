@@ -28,6 +28,8 @@ class Values:
         self._arrays: dict[str, tuple[str, ...]] = {}
         self.depth = 0
         """Branches and loops that are open around the next assignment."""
+        self.made = 0
+        """Characters that expansions have made so far."""
 
     def set(self, name: str, value: str) -> None:
         known = self._texts.get(name)
@@ -50,9 +52,6 @@ class Values:
             return self._texts.get(name) if index in (None, "0") else None
         place = int(index) if index and index.isdecimal() else 0
         return items[place] if place < len(items) else None
-
-    def texts(self) -> dict[str, str]:
-        return dict(self._texts)
 
 
 def arithmetic(text: str, values: Values) -> str | None:
