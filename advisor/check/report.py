@@ -24,7 +24,7 @@ def report_on(where: str, model: ModelSpec, gpu: GpuSpec | None, reading: Readin
 def report_with(where: str, checked: Checked) -> CheckReport:
     """The report on a plan whose price is known: by the closed form, or by a dry run."""
     model, gpu = checked.model, checked.gpu
-    names = tuple(name.resolved_from for name in (model, gpu) if name is not None and name.resolved_from)
+    names = (*model.taken_as, *((gpu.resolved_from,) if gpu is not None and gpu.resolved_from else ()))
     return CheckReport(
         config=where,
         stack=checked.plan.stack,
@@ -38,7 +38,7 @@ def report_with(where: str, checked: Checked) -> CheckReport:
         reason="; ".join(filter(None, (checked.settled.reason, *_said(checked)))),
         stops=_stops(checked),
         findings=findings(checked),
-        assumptions=(*names, *model.notes, *checked.reading.taken),
+        assumptions=(*names, *checked.reading.taken),
     )
 
 
