@@ -119,6 +119,11 @@ def test_the_loss_in_chunks_is_a_matter_of_the_release(tmp_path: Path) -> None:
     assert losses == ["full", "chunked", "chunked"]
 
 
+@pytest.mark.parametrize("release", ["0.19", "0.19.0", "v0.19", "0.19.0.dev0", "0.19rc1", "0.19.0+cu126", "0.19.post1"])
+def test_a_release_is_understood_as_packages_write_it(release: str, tmp_path: Path) -> None:
+    assert check(written(tmp_path), stack_version=release).profile.startswith(f"axolotl {release} ")
+
+
 @pytest.mark.parametrize(
     ("base", "release", "oldest"), [("axolotl", "0.6", "0.7"), ("hf", "4.47.1", "4.48"), ("hf", "4.48", ""), ("axolotl", "0.7", "")]
 )
@@ -214,6 +219,7 @@ NONSENSE = [
     ("axolotl", {"lora_target_linear": False}, "neither lora_target_modules nor lora_target_linear"),
     ("trl", {"warmup_steps": -5}, "warmup_steps is -5"),
     ("axolotl", {"adam_beta2": 1.5}, "adam_beta2 is 1.5"),
+    ("trl", {"lr_scheduler_type": "bogus"}, "lr_scheduler_type is bogus"),
 ]
 
 
@@ -487,6 +493,8 @@ OPTIONS = [
     (["--stack", "unsloth"], "--stack unsloth: must be"),
     (["--stack", "plain"], "a hand-written loop has no configuration"),
     (["--stack-version", "new"], "--stack-version new: it must be a release"),
+    (["--stack-version", "0.19; rm"], "it must be a release"),
+    (["--stack-version", "0.²"], "it must be a release"),
     (["--gpus", "0"], "--gpus 0"),
     (["--seq-len", "many"], "--seq-len many"),
     (["--format", "xml"], "--format xml: must be text or github"),

@@ -33,6 +33,21 @@ BOUNDS: Mapping[str, Bound] = {
     "model.lora_dropout": Bound(0, 1, "torch 2.13 nn/modules/dropout.py refuses it"),
 }
 """Found by handing each value to the library: peft 0.21 makes no dropout of a negative number."""
+SCHEDULERS = (
+    "linear",
+    "cosine",
+    "cosine_with_restarts",
+    "polynomial",
+    "constant",
+    "constant_with_warmup",
+    "inverse_sqrt",
+    "reduce_lr_on_plateau",
+    "cosine_with_min_lr",
+    "cosine_warmup_with_min_lr",
+    "warmup_stable_decay",
+    "greedy",
+)
+"""transformers 5.23 trainer_utils.py SchedulerType."""
 _EPOCHS = ("num_train_epochs", "num_epochs", "epochs")
 _TARGETS: Mapping[Stack, tuple[str, ...]] = {
     Stack.TRL: ("lora_target_modules", "peft.target_modules"),
@@ -41,6 +56,7 @@ _TARGETS: Mapping[Stack, tuple[str, ...]] = {
     Stack.MS_SWIFT: ("target_modules",),
     Stack.AXOLOTL: (),
 }
+_TRAINING_ARGUMENTS = (Stack.HF, Stack.TRL, Stack.LLAMAFACTORY, Stack.MS_SWIFT)
 NO_ADAPTER = ("full", "freeze", "none")
 
 
@@ -52,6 +68,9 @@ def nonsense(stack: Stack, values: Mapping[str, Any]) -> Iterator[Remark]:
             yield _stop(name, f"{name} is {value:g}: {bound.why}")
     if _on(values, "bf16", "bfloat16") and _on(values, "fp16", "float16"):
         yield _stop("bf16", "bf16 and fp16 are both on: transformers 5.23 training_args.py takes one of them")
+    scheduler = values.get("lr_scheduler_type")
+    if stack in _TRAINING_ARGUMENTS and isinstance(scheduler, str) and scheduler.lower() not in SCHEDULERS:
+        yield _stop("lr_scheduler_type", f"lr_scheduler_type is {scheduler[:40]}: transformers 5.23 trainer_utils.py has no such schedule")
     yield from _no_steps(values)
     yield from _no_targets(stack, values)
 

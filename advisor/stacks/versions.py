@@ -38,7 +38,8 @@ OLDEST: Mapping[Stack, tuple[str, str]] = {
 }
 """First release of each framework that runs on transformers 4.48 or later, by the requirements of its packages. Older ones copy the
 logits once more to shift them (transformers 4.46 loss/loss_utils.py), and nothing of theirs was read."""
-_VERSION = re.compile(r"\d{1,6}(\.\d{1,6}){0,5}")
+_VERSION = re.compile(r"(\d{1,6}(?:\.\d{1,6}){0,5})(?:[.-]?(?:a|b|rc|alpha|beta|dev|post)[.\d]*)*(?:\+[\w.]+)?", re.ASCII)
+"""A release as packaging writes it: numbers, then what says that it is none yet, then where it was built."""
 
 
 class Profile(NamedTuple):
@@ -76,10 +77,10 @@ def profile_of(stack: Stack, version: str | None = None, installed: Mapping[str,
 
 def release_of(version: str) -> tuple[int, ...]:
     """ "1.10.0.dev0" → (1, 10, 0). Raises InvalidInputError for what is no version."""
-    found = _VERSION.match(version.strip().removeprefix("v"))
+    found = _VERSION.fullmatch(version.strip().removeprefix("v"))
     if found is None:
         raise InvalidInputError(f"--stack-version {version[:40]}: it must be a release such as 1.16")
-    return tuple(map(int, found[0].split(".")))
+    return tuple(map(int, found[1].split(".")))
 
 
 def _short(version: str) -> str:
