@@ -203,6 +203,40 @@ def test_what_saves_memory_turns_a_refusal_where_it_can(changes: dict[str, Any],
     assert report.reason in "".join(finding.message for finding in report.findings)
 
 
+VALIDATED = {
+    "base_model_config": "meta-llama/Llama-3.1-8B",
+    "device": "cuda:0",
+    "device_map": "auto",
+    "tensor_parallel_size": 1,
+    "context_parallel_size": 1,
+    "world_size": 1,
+    "local_rank": 0,
+    "ddp": False,
+    "trl": {"use_vllm": False, "vllm_server_host": "0.0.0.0", "vllm_server_port": 8000},
+    "vllm": {"device": "auto", "dtype": "auto"},
+    "eval_table_size": 0,
+    "eval_max_new_tokens": 128,
+    "eval_causal_lm_metrics": ["sacrebleu", "comet", "ter", "chrf"],
+    "generate_samples": False,
+    "layer_offloading": False,
+    "use_ray": False,
+    "is_llama_derived_model": True,
+    "gradient_checkpointing_kwargs": {"use_reentrant": True},
+}
+"""What axolotl 0.19's own validation adds to a configuration (utils/config/__init__.py, utils/schemas/config.py)."""
+KERNELS = {"lora_mlp_kernel": True, "lora_qkv_kernel": True, "lora_o_kernel": True}
+
+
+@pytest.mark.parametrize(("sequence_len", "fit"), [(2048, Fit.FITS), (500_000, Fit.DOES_NOT_FIT)])
+def test_what_the_framework_s_validation_adds_leaves_the_verdict_firm(sequence_len: int, fit: Fit, tmp_path: Path) -> None:
+    """14.9 TiB do not become 80 GB by fused kernels."""
+    loss = {"liger_fused_linear_cross_entropy": False}
+    report = check(written(tmp_path, **VALIDATED, **KERNELS, **loss, sequence_len=sequence_len), "80GB")
+    assert report.fit is fit
+    assert {finding.id for finding in report.findings} & {"unknown-key"} == set()
+    assert "only lower" in report.reason
+
+
 # (base, changes, the setting): the library refuses it, so that the training would not start
 NONSENSE = [
     ("hf", {"peft": {"lora_dropout": 7}}, "lora_dropout is 7"),

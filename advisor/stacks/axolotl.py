@@ -92,6 +92,9 @@ def read(fields: Fields, around: Around) -> Reading:
         fields.raw(name)
     for name in _OPENED:
         fields.group(name)
+    other = fields.raw("base_model_config")  # axolotl's own validation fills it with the base model
+    if other is not None and other != fields.raw("base_model"):
+        notes.unpriced(f"base_model_config: {other}", "changes the model's shape where it is another model's", Way.EITHER)
     weights = _weights(fields, around)
     micro = fields.count("micro_batch_size") or 1
     batch = Batch(

@@ -122,5 +122,5 @@ def _cards(fields: Fields, around: Around, notes: Notes) -> Cards:
 def _evaluation(fields: Fields) -> int | None:
     """The evaluation strategy follows that of saving, where there is data for it."""
     size = fields.count("per_device_eval_batch_size") or 1
-    has_data = fields.raw("val_dataset") is not None or (fields.number("split_dataset_ratio") or 0) > 0
+    has_data = fields.raw("val_dataset", "cached_val_dataset") is not None or (fields.number("split_dataset_ratio") or 0) > 0
     return size if has_data and fields.text("eval_strategy") != "no" else None
