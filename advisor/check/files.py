@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 
 from advisor.check.report import report_on
 from advisor.devices import load_gpu
-from advisor.errors import AdvisorError, InvalidInputError, UnknownNameError
+from advisor.errors import InvalidInputError, UnknownNameError
 from advisor.hub import load_model
 from advisor.ladder.request import options_as
-from advisor.stacks.detect import Opened, open_file
+from advisor.stacks.detect import SHELL, Opened, open_file
 from advisor.stacks.jobs import refuse_other_jobs
 from advisor.stacks.launch import beside, read_accelerate
 from advisor.stacks.reading import Around, Launch, Reading, Remark, Way
@@ -20,7 +20,7 @@ from advisor.stacks.rooms import model_named, read_opened
 from advisor.stacks.versions import Profile, profile_of
 from advisor.values import GpuSpec, ModelSpec, Stack, Value
 from advisor.values.check import CheckReport
-from advisor.values.request import MAX_GPUS, Count
+from advisor.values.request import MAX_GPUS, Count, Length
 
 
 class CheckOptions(Value):
@@ -33,7 +33,7 @@ class CheckOptions(Value):
     model: str | None = None
     """The model, where the file names none, or one that is not known."""
     gpus: Count | None = None
-    seq_len: Count | None = None
+    seq_len: Length | None = None
     """Tokens of the longest sequence."""
     accelerate: str | None = None
     """An accelerate configuration."""
@@ -76,15 +76,14 @@ def read_found(opened: Opened, path: Path, gpu: GpuSpec | None, options: CheckOp
         raise InvalidInputError(f"--gpus {options.gpus}: at most {MAX_GPUS:,}")
     is_script, where = path.suffix == ".py", str(path)
     refuse_other_jobs(opened.stack, opened.values, where)
-    named = None if spec is not None else model_named(opened, where, is_script) if options.model is None else options.model
-    model, note = (spec, ()) if spec is not None else model_of_name(named, where)
+    stated = model_named(opened, where, is_script) if spec is None else None
+    model = spec if spec is not None else model_of_name(options.model or stated, where)
     profile = profile_of(opened.stack, options.stack_version)
     launch, taken = _launch(path, opened, options)
     around = Around(model, gpu, profile.defaults, launch, options.seq_len, str(path.parent))
     reading = read_opened(opened, around, where, is_script)
-    stated = model_named(opened, where, is_script) if spec is None else None
     remarks = (*reading.remarks, *_quantised_by_name(stated, reading.plan.quantization is not None))
-    return Read(model, reading._replace(taken=(*note, *taken, *reading.taken), remarks=remarks), profile)
+    return Read(model, reading._replace(taken=(*taken, *reading.taken), remarks=remarks), profile)
 
 
 _QUANTISED = re.compile(r"(?i)(?:^|[-_./])(awq|gptq|int[48]|fp8|[48]-?bit|bnb|gguf|w[48]a\d+|mxfp4|nvfp4|exl2|hqq|aqlm)(?:$|[-_./])")
@@ -109,21 +108,14 @@ def card_of(gpu: str | GpuSpec | None) -> GpuSpec | None:
         return None
 
 
-def model_of_name(named: str | None, where: str) -> tuple[ModelSpec, tuple[str, ...]]:
-    """The model by the file's name for it; where only the organisation is not known, by the name without it, which is said."""
+def model_of_name(named: str | None, where: str) -> ModelSpec:
+    """The model by the file's name for it; its `resolved_from` says what of the name was left out."""
     if named is None:
         raise InvalidInputError(f"{where} names no model; say it with --model")
     try:
-        return load_model(named), ()
+        return load_model(named)
     except UnknownNameError as error:
-        bare = named.rpartition("/")[2]
-        if bare == named or not bare:
-            raise UnknownNameError(f"{where}: {error}; or say another with --model", error.candidates) from None
-        try:
-            spec = load_model(bare)
-        except AdvisorError:
-            raise UnknownNameError(f"{where}: {error}; or say another with --model", error.candidates) from None
-        return spec, (f"{named} is not known: taken as {spec.id}, by the name without the organisation",)
+        raise UnknownNameError(f"{where}: {error}; or say another with --model", error.candidates) from None
 
 
 def _launch(path: Path, opened: Opened, options: CheckOptions) -> tuple[Launch, tuple[str, ...]]:
@@ -132,7 +124,8 @@ def _launch(path: Path, opened: Opened, options: CheckOptions) -> tuple[Launch, 
     taken: tuple[str, ...] = ()
     if opened.lost and not options.accelerate:
         raise InvalidInputError(f"{path}: the launcher takes {opened.lost}, and there is no such file; give it as --accelerate FILE")
-    found = Path(options.accelerate).expanduser() if options.accelerate else beside(path)
+    near = None if path.suffix in SHELL else beside(path)  # a script says itself what it starts
+    found = Path(options.accelerate).expanduser() if options.accelerate else near
     if found is not None:
         launch = read_accelerate(found)
         taken = (f"launch: {found}, which lies beside the file",) if not options.accelerate else ()

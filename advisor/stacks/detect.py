@@ -17,6 +17,7 @@ from advisor.stacks.script import parse_script
 from advisor.values.vocabulary import Stack
 
 ADAPTER_CONFIG = "adapter_config.json"
+SHELL = (".sh", ".bash")
 _LLAMAFACTORY = frozenset(
     [
         "finetuning_type",
@@ -85,7 +86,7 @@ class Opened(NamedTuple):
 
 def open_file(path: Path, stack: Stack | None) -> Opened:
     """Reads the file and finds out whose it is; `stack` is the user's word for it."""
-    if path.suffix in (".sh", ".bash"):
+    if path.suffix in SHELL:
         return _open_command(read_command(path), stack)
     return open_text(read_text(path), path, stack)
 
