@@ -70,9 +70,9 @@ def test_what_only_running_it_would_show_is_open(text: str) -> None:
 
 
 def test_the_environment_of_a_command() -> None:
-    commands = commands_of("export NNODES=1\nNPROC_PER_NODE=2 go\nUSE_V1=3\nlast", Path("run.sh"))
-    assert commands[0].environment == {"NNODES": "1", "NPROC_PER_NODE": "2"}
-    assert commands[-1].environment == {"NNODES": "1", "USE_V1": "3"}
+    commands = commands_of("export A=1\nB=2 go\nC=3\nlast", Path("run.sh"))
+    assert commands[0].environment == {"A": "1", "B": "2"}
+    assert commands[-1].environment == {"A": "1", "C": "3"}
 
 
 # (command, stack, a setting, its text, GPUs)
@@ -269,10 +269,11 @@ GROWING = [
     "go " + "${A:-" * 5000 + "}" * 5000,
     "go " + "$((" * 5000 + "))" * 5000,
     "A=1\n" * 20_000 + "go $A\n" * 20_000,
+    "".join(f"A{n}=1\ngo\n" for n in range(20_000)),
 ]
 
 
-@pytest.mark.parametrize("text", GROWING, ids=["text", "array", "commands", "defaults", "arithmetic", "long"])
+@pytest.mark.parametrize("text", GROWING, ids=["text", "array", "commands", "defaults", "arithmetic", "long", "variables"])
 def test_a_script_that_grows_is_read_in_bounds(text: str, tmp_path: Path) -> None:
     started = time.monotonic()
     with pytest.raises(AdvisorError):

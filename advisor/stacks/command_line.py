@@ -41,6 +41,8 @@ class Command(NamedTuple):
     """A Python script that it runs."""
     arguments: tuple[str, ...] = ()
     """Words behind the script's name."""
+    environment: tuple[tuple[str, str], ...] = ()
+    """Variables that the script sees."""
     open: tuple[tuple[str, str], ...] = ()
     """Settings that only running the script would show, with their texts there."""
     taken: tuple[str, ...] = ()
@@ -80,7 +82,8 @@ def _script(command: ShellCommand, start: Started, path: Path) -> Command:
     if script is None:
         raise InvalidInputError(f"{path} starts {shown(start.name)}, and there is no such file beside it, above it or here")
     launch, lost = _launch(command, start, path)
-    return Command(start.stack, {}, launch, script=script, arguments=command.words[start.at :], lost=lost)
+    seen = tuple((name, value) for name, value in command.environment.items() if not is_open(value))
+    return Command(start.stack, {}, launch, script=script, arguments=command.words[start.at :], environment=seen, lost=lost)
 
 
 def _arguments(command: ShellCommand, start: Started, path: Path) -> Command:

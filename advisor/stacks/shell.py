@@ -10,6 +10,7 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
+from advisor.errors import InvalidInputError
 from advisor.stacks.shell_values import OPEN, Values
 from advisor.stacks.shell_words import ENDS_WORD, Words
 
@@ -18,14 +19,13 @@ _PREFIXES = ("export", "declare", "local", "readonly", "typeset")
 _BRANCHES = {"if": 1, "case": 1, "while": 1, "until": 1, "for": 1, "fi": -1, "esac": -1, "done": -1}
 _SILENT = ("then", "else", "elif", "do", "!", "{", "}", "function", "time", "[[", "]]")
 _BLANK = re.compile(r"\s+")
-
-
-ENVIRONMENT = ("CUDA_VISIBLE_DEVICES", "NNODES", "NPROC_PER_NODE", "USE_MCA", "USE_V1")
-"""Variables by which launchers and frameworks decide what they start."""
+MOST_COMMANDS = 5_000
+MOST_VARIABLES = 200
+"""Judgement: published training scripts have under a hundred of either."""
 
 
 class ShellCommand(NamedTuple):
-    """One command: its words, and those of `ENVIRONMENT` that are set when it starts."""
+    """One command: its words, and the variables that are known when it starts."""
 
     words: tuple[str, ...]
     environment: dict[str, str]
@@ -99,15 +99,15 @@ class _Reader(Words):
             self._values.set(self._loops[1], items[0] if len(items) == 1 else f"{OPEN}${self._loops[1]}")
         self._loops = []
         if self._words:
-            self._found.append(ShellCommand(tuple(self._words), self._environment()))
+            self._found.append(ShellCommand(tuple(self._words), {**self._values.known(), **self._own}))
         else:
             for name, value in self._own.items():
                 self._values.set(name, value)
+        if len(self._found) > MOST_COMMANDS or len(self._values.known()) + len(self._own) > MOST_VARIABLES:
+            raise InvalidInputError(
+                f"{self._path} has more than {MOST_COMMANDS:,} commands or {MOST_VARIABLES} variables: no training script"
+            )
         self._words, self._own = [], {}
-
-    def _environment(self) -> dict[str, str]:
-        known = {name: self._own.get(name, self._values.text(name)) for name in ENVIRONMENT}
-        return {name: value for name, value in known.items() if value is not None}
 
     def _operator(self, sign: str) -> None:
         self._end()

@@ -36,6 +36,10 @@ class Values:
         unsure = self.depth > 0 and known is not None and known != value
         self._texts[name] = f"{OPEN}${name}" if unsure else value
 
+    def known(self) -> Mapping[str, str]:
+        """Every variable by name; open ones stand with their mark."""
+        return self._texts
+
     def set_array(self, name: str, items: tuple[str, ...]) -> None:
         self._arrays[name] = items
 
