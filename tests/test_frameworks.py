@@ -115,6 +115,70 @@ def test_the_kept_configuration_is_axolotls_own(axolotl_plugins: Any) -> None:
     assert {name for name in moved if not name.startswith(("dataset", "output"))} == set()
 
 
+# ------------------------------------------------------------------------------------------------------------ LLaMA-Factory
+
+QLORA = """\
+model_name_or_path: meta-llama/Llama-3.2-1B
+quantization_bit: 4
+stage: sft
+do_train: true
+finetuning_type: lora
+lora_target: all
+dataset: alpaca_en_demo
+template: llama3
+cutoff_len: {length}
+output_dir: out
+per_device_train_batch_size: 1
+bf16: true
+"""
+
+
+@pytest.fixture
+def trained(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What LLaMA-Factory's own `run_exp` is called with."""
+    tuner = need("llamafactory", "llamafactory.train.tuner")
+    calls: list[Any] = []
+    monkeypatch.setattr(tuner, "run_exp", lambda settings, callbacks: calls.append((settings, callbacks)))
+    return calls
+
+
+def test_llamafactory_is_stopped_as_told(trained: list[Any], tmp_path: Path) -> None:
+    from advisor.hooks.llamafactory import run_exp
+
+    (tmp_path / "qlora.yaml").write_text(QLORA.format(length=100_000), encoding="utf-8")
+    with pytest.raises(DoesNotFitError, match="QLoRA does not fit"):
+        run_exp(tmp_path / "qlora.yaml", gpu="8GiB", on_misfit="raise")
+    assert trained == []
+
+
+@pytest.mark.parametrize("length", [1024, 100_000])
+def test_llamafactory_trains_with_the_callback(length: int, trained: list[Any], tmp_path: Path) -> None:
+    """Its own parser takes the settings that it is called with."""
+    from llamafactory.hparams.parser import _parse_train_args
+
+    from advisor import AdvisorCallback
+    from advisor.hooks.llamafactory import run_exp
+
+    (tmp_path / "qlora.yaml").write_text(QLORA.format(length=length), encoding="utf-8")
+    if length == 1024:
+        run_exp(tmp_path / "qlora.yaml", gpu="80GB", on_misfit="raise")
+    else:
+        with pytest.warns(UserWarning, match="QLoRA does not fit"):
+            run_exp(tmp_path / "qlora.yaml", gpu="8GiB")
+    ((settings, callbacks),) = trained
+    assert [type(callback) for callback in callbacks] == [AdvisorCallback]
+    assert _parse_train_args({**settings, "bf16": False, "use_cpu": True})
+
+
+def test_a_model_that_is_not_known_ends_no_training_of_llamafactory(trained: list[Any], tmp_path: Path) -> None:
+    from advisor.hooks.llamafactory import run_exp
+
+    (tmp_path / "qlora.yaml").write_text(QLORA.format(length=1024).replace("meta-llama/Llama-3.2-1B", "nobody/has-this"), encoding="utf-8")
+    with pytest.warns(UserWarning, match="advisor: no pre-flight: .*nobody/has-this"):
+        run_exp(tmp_path / "qlora.yaml", gpu="80GB", on_misfit="raise")
+    assert len(trained) == 1
+
+
 # ----------------------------------------------------------------------------------------------------------------- ms-swift
 
 
