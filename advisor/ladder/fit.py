@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+from advisor.checkpoints import packed
 from advisor.ladder.knowledge import say
 from advisor.memory import estimate_memory
 from advisor.values import Change, Fit, GpuSpec, MemoryBreakdown, Method, ModelSpec, Optimizer, Plan, Sharding
@@ -166,7 +167,7 @@ def _checkpoint(plan: Plan) -> Iterator[tuple[Plan, Change]]:
 
 
 def _shard(plan: Plan) -> Iterator[tuple[Plan, Change]]:
-    if plan.n_gpus > 1 and not plan.sharding.shards_weights:
+    if plan.n_gpus > 1 and not plan.sharding.shards_weights and not packed(plan.quantization):
         change = Change(what=say("change.sharding", n=plan.n_gpus), cost=say("cost.sharding"))
         yield plan.model_copy(update={"sharding": Sharding.FSDP2}), change
 

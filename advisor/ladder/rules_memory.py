@@ -53,7 +53,7 @@ def fits_tightly(s: Situation) -> Iterator[Finding]:
 
 def rank_no_cure(s: Situation) -> Iterator[Finding]:
     """Where memory binds: what a lower rank would save, next to what is missing."""
-    short = next((rung for rung in s.rungs if rung.plan.method.has_adapter and rung.fit is not Fit.FITS), None)
+    short = next((rung for rung in s.rungs if rung.plan.method.has_adapter and rung.fit in (Fit.UNCERTAIN, Fit.DOES_NOT_FIT)), None)
     if s.verdict.binding != "memory" or short is None:
         return
     rank = short.plan.rank

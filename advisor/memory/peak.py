@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import NamedTuple
 
+from advisor.checkpoints import check_plan, packed
 from advisor.errors import UnsupportedError
 from advisor.memory.attention import Kernel
 from advisor.memory.calibrated import narrowed
@@ -27,6 +28,7 @@ def estimate_memory(model: ModelSpec, plan: Plan, gpu: GpuSpec | None = None) ->
     Raises UnsupportedError for parts of a model that have no closed form, and for settings of a plan that are not priced.
     """
     refuse_unread(Tier.ESTIMATE, plan)
+    _check_checkpoint(model, plan)
     standing, program = _whatever_the_batch(model, _without_batch(plan), workspace_bytes(gpu), has_flash(gpu))
     batch = Batch(plan.micro_batch_size * plan.seq_len_tokens, plan.micro_batch_size * plan.seq_len_tokens**2)
     held = program.outlives_backward.at(batch.tokens, batch.pairs)
@@ -43,6 +45,16 @@ def estimate_memory(model: ModelSpec, plan: Plan, gpu: GpuSpec | None = None) ->
         interval=interval_of("estimate", plan, gpu),
     )
     return with_chance(narrowed(memory, model, plan, gpu), gpu)
+
+
+def _check_checkpoint(model: ModelSpec, plan: Plan) -> None:
+    """Raises UnsupportedError where the checkpoint's storage cannot be trained by this plan."""
+    check_plan(model, plan.method, plan.quantization)
+    if packed(plan.quantization) and plan.sharding.shards_weights and plan.quantization is not None:
+        raise UnsupportedError(
+            f"{plan.sharding.value}: the packed integers of {plan.quantization.value.upper()} layers are buffers, which FSDP and ZeRO-3 do "
+            "not shard; use --sharding ddp, or train from the 16-bit weights"
+        )
 
 
 class Batch(NamedTuple):
