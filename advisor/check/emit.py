@@ -53,7 +53,7 @@ def emitted(model: str | ModelSpec, gpu: str | GpuSpec | None, stack: str | Stac
 def text_of(model: ModelSpec, plan: Plan, task: Task | None = None) -> str:
     """The plan as its stack's file. It is read again before it is handed out: what comes back otherwise is refused by name."""
     rate = show(sweep(model, plan.method, task).mid)
-    text = yaml_config(plan, model.id, rate) if plan.stack in STARTS else snippet(model, plan, task)
+    text = yaml_config(plan, model, rate) if plan.stack in STARTS else snippet(model, plan, task)
     try:
         different = _differing(model, plan, text)
     except InvalidInputError as error:  # alpha 24.5 where the framework takes whole numbers

@@ -10,7 +10,7 @@ from advisor.checkpoints import check_plan, packed, trained_as
 from advisor.errors import InvalidInputError
 from advisor.stacks.facts import FOUR_BIT, StackDefaults
 from advisor.stacks.known import defaults_of
-from advisor.stacks.targets import check_rank, check_targets, without_stacked
+from advisor.stacks.targets import available_targets, check_rank, check_targets, without_stacked
 from advisor.values.card import GpuSpec
 from advisor.values.model import ModelSpec
 from advisor.values.plan import ALL_LINEAR, Plan
@@ -42,7 +42,9 @@ def default_plan(method: Method, model: ModelSpec, gpu: GpuSpec | None, request:
     Raises InvalidInputError, one line that names the option, where the model or the method cannot take what was asked.
     """
     stack = defaults_of(request.stack or Stack.HF)
-    targets = request.target_modules or (ALL_LINEAR,)
+    quantization = _quantization(method, model, request)
+    check_plan(model, method, quantization)
+    targets = _targets(model, request, quantization)
     rank = request.rank or FIRST_RANK
     if method.has_adapter:
         check_targets(model, targets)
@@ -50,8 +52,6 @@ def default_plan(method: Method, model: ModelSpec, gpu: GpuSpec | None, request:
         if not targets:
             raise InvalidInputError(f"--target-modules: peft has no DoRA for stacked experts; name attention projections of {model.id} too")
         check_rank(model, targets, rank)
-    quantization = _quantization(method, model, request)
-    check_plan(model, method, quantization)
     numbers = _numbers(method, gpu, _with_fp16(request, quantization), stack)
     n_gpus = request.gpus or 1
     micro_batch, accumulation = batch(request, n_gpus)
@@ -89,6 +89,13 @@ def default_plan(method: Method, model: ModelSpec, gpu: GpuSpec | None, request:
 
 def _given(option: bool | None, default: bool) -> bool:
     return default if option is None else option
+
+
+def _targets(model: ModelSpec, request: Request, quantization: Quantization | None) -> tuple[str, ...]:
+    """Every linear layer where nothing is asked for. peft 0.21's "all-linear" looks for `nn.Linear`, which AWQ's and GPTQ's layers are
+    not (tuners/tuners_utils.py `_maybe_include_all_linear_layers`): there the layers are named."""
+    asked = request.target_modules or (ALL_LINEAR,)
+    return available_targets(model) if packed(quantization) and asked == (ALL_LINEAR,) else asked
 
 
 def _quantization(method: Method, model: ModelSpec, request: Request) -> Quantization | None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from advisor.checkpoints import packed
 from advisor.errors import InvalidInputError, UnsupportedError
 from advisor.stacks import trainer_arguments as common
 from advisor.stacks.facts import FOUR_BIT, Default, StackDefaults
@@ -175,7 +176,7 @@ def write(plan: Plan, model: str, learning_rate: str, defaults: StackDefaults) -
 
 
 def _write_adapter(plan: Plan) -> Iterator[Line]:
-    if plan.quantization is not None:
+    if plan.quantization is not None and not packed(plan.quantization):
         four = plan.quantization in FOUR_BIT
         yield setting("quantization_bit", 4 if four else 8)
         if four:
