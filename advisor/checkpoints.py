@@ -24,6 +24,22 @@ EXPANDED = {
 PACKED = {Quantization.AWQ: "AwqConfig", Quantization.GPTQ: "GPTQConfig"}
 """Storages of GPT-QModel's layers, and transformers' class for them."""
 
+CLASSES = {
+    "AqlmConfig": "aqlm",
+    "AwqConfig": "awq",
+    "BitsAndBytesConfig": "bitsandbytes",
+    "CompressedTensorsConfig": "compressed-tensors",
+    "EetqConfig": "eetq",
+    "FineGrainedFP8Config": "fp8",
+    "FbgemmFp8Config": "fbgemm_fp8",
+    "GPTQConfig": "gptq",
+    "HqqConfig": "hqq",
+    "Mxfp4Config": "mxfp4",
+    "QuantoConfig": "quanto",
+    "TorchAoConfig": "torchao",
+}
+"""transformers' classes of quantisation settings, and the `quant_method` that each stands for."""
+
 _DEFAULT_GROUP = 128
 """`group_size` of GPTQConfig and AwqConfig where it is left out."""
 _AWQ_LAYOUTS = ("gemm",)

@@ -1,4 +1,4 @@
-"""Checkpoints that are quantised already: what their config.json says, which rungs train on them, what they weigh, and code that loads them.
+"""Checkpoints that are quantised already: what config.json says, which rungs train on them, what they weigh, code that loads them.
 
 The tiny checkpoints are real ones: random weights, saved with their family's own `quantization_config`, loaded by transformers.
 """

@@ -13,6 +13,7 @@ from advisor.stacks.facts import FOUR_BIT, Default, StackDefaults
 from advisor.stacks.fields import Fields
 from advisor.stacks.hf import HF, PEFT_ADAPTER_FP32
 from advisor.stacks.reading import Adapter, Around, Batch, Cards, Loop, Reading, Way, Weights, assemble
+from advisor.stacks.stored import as_stored
 from advisor.stacks.trainer_arguments import Notes
 from advisor.stacks.write import Line, number, setting
 from advisor.values.plan import ALL_LINEAR, Plan
@@ -88,7 +89,7 @@ def read(fields: Fields, around: Around) -> Reading:
     notes = Notes()
     for name in ("base_model", "learning_rate"):
         fields.raw(name)
-    weights = _weights(fields, around)
+    weights = as_stored(fields, around, _weights(fields, around), notes)
     micro = fields.count("micro_batch_size") or 1
     batch = Batch(
         micro, common.sequence(fields.count("sequence_len") or SEQUENCE_LEN, around, notes, "sequence_len"), _accumulation(fields, micro)
