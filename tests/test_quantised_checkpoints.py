@@ -398,3 +398,124 @@ def test_a_framework_without_a_setting_for_it_says_so(settings: dict[str, Any], 
     plan = plan_from_request(model, CARD, request_from({"stack": stack, "method": method}))
     with pytest.raises(UnsupportedError, match=words):
         yaml_config(plan, model, "1e-4")
+
+
+# ------------------------------------------------------------------------------------------------- files and hooks
+
+LORA_FILE = {"model_name_or_path": "m", "per_device_train_batch_size": 1, "bf16": True, "gradient_checkpointing": True}
+FILES: dict[str, dict[str, Any]] = {
+    "llamafactory": {
+        **LORA_FILE, "stage": "sft", "do_train": True, "finetuning_type": "lora", "lora_rank": 8, "lora_target": "all", "cutoff_len": 2048
+    },
+    "trl": {**LORA_FILE, "dtype": "bfloat16", "use_peft": True, "lora_r": 8, "lora_target_modules": "q_proj,v_proj", "max_length": 2048},
+    "ms-swift": {"model": "m", "train_type": "lora", "lora_rank": 8, "max_length": 2048, "torch_dtype": "bfloat16"},
+    "axolotl": {
+        "base_model": "m", "adapter": "lora", "lora_r": 8, "lora_alpha": 16, "lora_target_linear": True, "sequence_len": 2048,
+        "micro_batch_size": 1, "bf16": True, "gradient_checkpointing": True,
+    },
+}  # fmt: skip
+
+
+def read_file(stack: str, model: ModelSpec, **changes: Any) -> Any:
+    from advisor.stacks.fields import Fields
+    from advisor.stacks.known import defaults_of, room_of
+    from advisor.stacks.reading import Around
+    from advisor.values import Stack
+
+    around = Around(model, CARD, defaults_of(Stack(stack)))
+    return room_of(Stack(stack)).read(Fields({**FILES[stack], **changes}, "f.yaml"), around)
+
+
+@pytest.mark.parametrize("stack", FILES)
+@pytest.mark.parametrize("settings", [AWQ, GPTQ, NF4], ids=lambda settings: settings["quant_method"])
+def test_a_file_that_names_a_quantised_checkpoint(stack: str, settings: dict[str, Any]) -> None:
+    reading = read_file(stack, stored(settings))
+    plan = reading.plan
+    assert plan.method is Method.QLORA
+    assert plan.quantization is format_of(settings, "x").trained_as  # type: ignore[union-attr]
+    assert plan.double_quant is (settings is NF4)
+    assert plan.base_dtype.value == ("fp16" if settings is AWQ else "bf16")
+    assert estimate_memory(stored(settings), plan).peak_allocated_bytes < 12 << 30
+
+
+@pytest.mark.parametrize(
+    ("stack", "changes"),
+    [("trl", {"load_in_4bit": True}), ("ms-swift", {"quant_bits": 4, "quant_method": "bnb"}), ("axolotl", {"load_in_4bit": True})],
+)
+@pytest.mark.parametrize("settings", [AWQ, MXFP4, FP8], ids=lambda settings: settings["quant_method"])
+def test_a_second_quantisation_stops_at_loading(stack: str, changes: dict[str, Any], settings: dict[str, Any]) -> None:
+    with pytest.raises(InvalidInputError, match="transformers stops at loading"):
+        read_file(stack, stored(settings), **changes)
+
+
+def test_llamafactory_ignores_it() -> None:
+    reading = read_file("llamafactory", stored(FP8), quantization_bit=4)
+    assert reading.plan.method is Method.LORA
+    assert "without effect" in " ".join(reading.taken)
+    assert reading.remarks == ()  # it loads FP8 and MXFP4 with dequantize=True itself
+
+
+@pytest.mark.parametrize(
+    ("stack", "changes", "way"),
+    [
+        ("trl", {}, "down"),
+        ("axolotl", {}, "down"),
+        ("axolotl", {"model_quantization_config": "FineGrainedFP8Config", "model_quantization_config_kwargs": {"dequantize": True}}, None),
+        ("axolotl", {"model_quantization_config": "FineGrainedFP8Config"}, "either"),
+    ],
+)
+def test_fp8_that_is_not_expanded_takes_less(stack: str, changes: dict[str, Any], way: str | None) -> None:
+    remarks = [remark for remark in read_file(stack, stored(FP8), **changes).remarks if "FP8" in remark.text]
+    assert [remark.way and remark.way.value for remark in remarks] == ([] if way is None else [way])
+
+
+def test_preflight_reads_what_would_be_loaded(tmp_path: Path) -> None:
+    """A GPTQ base of 70B needs some 45 GiB with checkpointing; in 16 bit it would be 141."""
+    transformers, peft = pytest.importorskip("transformers"), pytest.importorskip("peft")
+    from advisor import preflight
+
+    def flight(quantization: Any, checkpointing: bool = True, on_misfit: str = "raise") -> Any:
+        args = transformers.TrainingArguments(
+            output_dir=str(tmp_path), per_device_train_batch_size=1, bf16=True, gradient_checkpointing=checkpointing, use_cpu=True
+        )
+        lora = peft.LoraConfig(r=16, target_modules="all-linear")
+        options = {"gpu": "80GB", "seq_len": 512, "on_misfit": on_misfit, "quantization_config": quantization}
+        return preflight("llama-70b", args, lora, **options)
+
+    report = flight(transformers.GPTQConfig(4))
+    assert (report.plan.method, report.plan.quantization) == (Method.QLORA, Quantization.GPTQ)
+    assert 36 << 30 < report.memory.expected_bytes < 60 << 30
+    assert flight(transformers.GPTQConfig(4), checkpointing=False, on_misfit="ignore").exit_code == 3  # the kernel decides: never raised
+    with pytest.raises(UnsupportedError, match="HQQ"):
+        flight({"quant_method": "hqq"})
+
+
+def test_a_live_config_says_how_it_was_loaded() -> None:
+    transformers = pytest.importorskip("transformers")
+    from advisor.hooks import live
+
+    config = transformers.LlamaConfig(**{key: value for key, value in LLAMA.items() if key not in ("architectures", "model_type")})
+    config.quantization_config = transformers.GPTQConfig(4, group_size=64)
+    found = live.spec_of_config(config).checkpoint_format
+    assert found is not None
+    assert (found.trained_as, found.group_size_weights) == (Quantization.GPTQ, 64)
+    config.quantization_config = NF4  # quantised on loading: a matter of the plan
+    assert live.spec_of_config(config).checkpoint_format is None
+
+
+@pytest.mark.parametrize(("settings", "words"), [(AWQ, "does not run AWQ layers"), (NF4 | {"llm_int8_skip_modules": ["q_proj"]}, "16 bit")])
+def test_the_dry_run_says_what_it_does_not_run(settings: dict[str, Any], words: str) -> None:
+    from advisor.trace import trace
+
+    model = stored(settings)
+    with pytest.raises(UnsupportedError, match=words):
+        trace(model, plan_from_request(model, CARD, request_from({})))
+
+
+@pytest.mark.parametrize("method", ["lora", "qlora", "full"])
+def test_the_written_script_reads_back(method: str) -> None:
+    """A script that expands MXFP4 first is the plan of its second loading."""
+    from advisor.check.emit import text_of
+
+    text = text_of(stored(MXFP4, GPT_OSS), plan_from_request(stored(MXFP4, GPT_OSS), CARD, request_from({"method": method})))
+    assert "Mxfp4Config(dequantize=True)" in text

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from advisor.check.files import CheckOptions, read_found
+from advisor.checkpoints import expanded_by, in_16_bit
 from advisor.devices import load_gpu
 from advisor.errors import InvalidInputError, UnsupportedError
 from advisor.hub import load_model
@@ -65,7 +66,8 @@ def text_of(model: ModelSpec, plan: Plan, task: Task | None = None) -> str:
 
 def _differing(model: ModelSpec, plan: Plan, text: str) -> list[str]:
     """Fields of the plan that do not survive being written and read."""
-    read = canonical(read_text(model, plan.stack, text))
+    loaded = in_16_bit(model) if expanded_by(model) and plan.quantization is not None else model  # the script writes a copy first
+    read = canonical(read_text(loaded, plan.stack, text))
     wanted = canonical(plan)
     return [
         f"{name.removesuffix('_tokens').replace('_', ' ')} {_shown(getattr(wanted, name))}"

@@ -91,8 +91,9 @@ class _Names:
 
 def _calls(tree: ast.Module, names: _Names) -> Iterator[tuple[str, ast.Call]]:
     wanted = (*_ARGUMENTS, "from_pretrained", "LoraConfig", "get_peft_model", "prepare_model_for_kbit_training")
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and (name := names.called(node)) in wanted:
+    calls = sorted((node for node in ast.walk(tree) if isinstance(node, ast.Call)), key=lambda node: node.lineno)
+    for node in calls:
+        if (name := names.called(node)) in wanted:
             yield name, node
 
 

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from advisor.checkpoints import check_trainable, expanded_by, packed
 from advisor.errors import InvalidInputError, UnsupportedError
 from advisor.stacks.fields import Fields
-from advisor.stacks.reading import Around, Way, Weights
+from advisor.stacks.reading import Around, Remark, Way, Weights
 from advisor.stacks.trainer_arguments import Notes
 from advisor.values.checkpoint import CheckpointFormat
+from advisor.values.plan import Plan
 from advisor.values.vocabulary import DType, Quantization, Stack
 
 
@@ -32,6 +33,14 @@ def as_stored(fields: Fields, around: Around, weights: Weights, notes: Notes) ->
         _expanded(fields, around, stored, notes)
         return weights
     return _kept(fields, around, weights, stored, notes)
+
+
+def kernel_remarks(plan: Plan) -> tuple[Remark, ...]:
+    """What a price of GPTQ without checkpointing rests on: the kernel decides whether expanded weights are kept for backward."""
+    if plan.quantization is not Quantization.GPTQ or plan.gradient_checkpointing:
+        return ()
+    text = "without checkpointing GPT-QModel 7.7 keeps every layer's expanded weights; kernels of older releases take less"
+    return (Remark("not-priced", "gptq", text, "switch gradient checkpointing on", Way.DOWN),)
 
 
 def _asked_method(fields: Fields) -> str:
