@@ -84,7 +84,7 @@ def plan_of(view: View, run: NextRun, model: ModelSpec) -> Plan:
 def _weights_of(run: NextRun, model: ModelSpec) -> ModelSpec:
     """The checkpoint as it is stored where the run trains on that, else the original 16-bit weights."""
     fixed = trained_as(model)
-    as_stored = fixed is not None and run.method is not None and not refusal(model, run.method) and run.quantization in (None, fixed)
+    as_stored = fixed is not None and not refusal(model, run.method) and run.quantization in (None, fixed)
     return model if as_stored else in_16_bit(model)
 
 
