@@ -47,7 +47,7 @@ class Fields:
 
 SHAPE = ("micro_batch_size", "seq_len_tokens", "grad_accum_steps")
 ADAPTER = ("method", "rank", "target_modules", "adapter_dtype")
-WEIGHTS = ("base_dtype", "autocast", "autocast_dtype", "quantization", "double_quant", "kbit_prepare")
+WEIGHTS = ("base_dtype", "autocast", "autocast_dtype", "quantization", "double_quant", "kbit_prepare", "quantized_experts")
 LOOP = ("optimizer", "gradient_checkpointing", "attention", "padding", "kv_cache_in_outputs", "stack")
 CARDS = ("n_gpus", "sharding")
 SCALE = dict.fromkeys(("alpha", "use_rslora"), "a factor on the adapter's output: no tensor of its own")
@@ -86,10 +86,11 @@ FIELDS: Mapping[Tier, Fields] = {
         },
     ),
     Tier.TRACE: Fields(
-        reads=frozenset((*SHAPE, *ADAPTER, *WEIGHTS, *LOOP)) - {"stack"},
+        reads=frozenset((*SHAPE, *ADAPTER, *WEIGHTS, *LOOP)) - {"stack", "quantized_experts"},
         neutral={**SCALE, "sharding": "one card shares nothing", "masters": "kept by sharding engines only"},
         limits={
             "n_gpus": _several_cards,
+            "quantized_experts": _unless("quantized_experts", "does not run quantised stacked experts", False),
             "use_reentrant": _unless("use_reentrant", "is told of reentrant checkpointing by --reentrant", False),
             "lora_dropout": _unless("lora_dropout", "does not run dropout of the adapter", 0.0),
             "head": _unless("head", "runs the model's first head only", *_HEADS),
@@ -100,9 +101,10 @@ FIELDS: Mapping[Tier, Fields] = {
         said={"stack": _loop_of_another},
     ),
     Tier.CALIBRATE: Fields(
-        reads=frozenset((*SHAPE, *ADAPTER, *WEIGHTS, *LOOP, *CARDS, *SCALE)) - {"stack"},
+        reads=frozenset((*SHAPE, *ADAPTER, *WEIGHTS, *LOOP, *CARDS, *SCALE)) - {"stack", "quantized_experts"},
         neutral={},
         limits={
+            "quantized_experts": _unless("quantized_experts", "does not run quantised stacked experts", False),
             "use_reentrant": _unless("use_reentrant", "does not run reentrant checkpointing", False),
             "lora_dropout": _unless("lora_dropout", "does not run dropout of the adapter", 0.0),
             "head": _unless("head", "runs a language model only", *_HEADS),

@@ -519,3 +519,23 @@ def test_the_written_script_reads_back(method: str) -> None:
 
     text = text_of(stored(MXFP4, GPT_OSS), plan_from_request(stored(MXFP4, GPT_OSS), CARD, request_from({"method": method})))
     assert "Mxfp4Config(dequantize=True)" in text
+
+
+# ---------------------------------------------------------------------------------------------------- stacked experts
+
+
+def test_quantised_experts() -> None:
+    """axolotl's `quantize_moe_experts` on Qwen3-30B-A3B: a floor of 17 to 24 GiB reserved was measured (axolotl issue 3787)."""
+    from advisor.hub import load_model
+
+    model = load_model("qwen3-30b-a3b")
+    changes = {"adapter": "qlora", "load_in_4bit": True, "lora_target_linear": None, "lora_target_modules": ["q_proj", "v_proj"]}
+    plain = read_file("axolotl", model, **changes).plan
+    plan = read_file("axolotl", model, quantize_moe_experts=True, **changes).plan
+    assert plan.quantized_experts
+    assert not plain.quantized_experts
+    memory = estimate_memory(model, plan)
+    assert 17 << 30 < memory.expected_bytes < 24 << 30
+    bare = 48 * 128 * 3 * 2048 * 768
+    saved = weights_bytes(model, plain) - weights_bytes(model, plan)
+    assert saved == pytest.approx(bare * (2 - 0.516), rel=0.01)  # QLoRA: 4.127 bits a weight

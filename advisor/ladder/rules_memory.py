@@ -142,7 +142,7 @@ def experts_in_16_bit(s: Situation) -> Iterator[Finding]:
     """
     plan, model = s.focus.plan, s.case.model
     bare = sum(linear.weight_params * block.count for block in model.blocks for linear in block.linears if not linear.is_module)
-    if not bare or not plan.method.has_adapter:
+    if not bare or not plan.method.has_adapter or plan.quantized_experts:
         return
     size = format_size(bare * plan.base_dtype.size_bytes)
     quantised = f"stay in 16 bit ({size}) and " if plan.quantization else ""

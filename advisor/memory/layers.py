@@ -32,6 +32,7 @@ class Setting(NamedTuple):
     """Full fine-tuning: every parameter gets a gradient."""
     quantization: Quantization | None
     double_quant: bool
+    quantized_experts: bool
     rank: int
     dora: bool
     autocast: bool
@@ -40,7 +41,9 @@ class Setting(NamedTuple):
 
     def outside_blocks(self) -> Setting:
         """The same for embeddings, head and final norm, which carry no adapter and are never quantised."""
-        return self._replace(quantization=None, double_quant=False, adapter_bytes=0, rank=0, dora=False, adapted=frozenset())
+        return self._replace(
+            quantization=None, double_quant=False, quantized_experts=False, adapter_bytes=0, rank=0, dora=False, adapted=frozenset()
+        )
 
     @property
     def by_bitsandbytes(self) -> bool:

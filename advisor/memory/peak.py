@@ -159,6 +159,7 @@ def setting_of(model: ModelSpec, plan: Plan) -> Setting:
         trains_base=plan.method is Method.FULL,
         quantization=plan.quantization,
         double_quant=plan.double_quant,
+        quantized_experts=plan.quantized_experts,
         rank=plan.rank,
         dora=plan.method.is_dora,
         autocast=plan.autocast,

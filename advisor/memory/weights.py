@@ -24,9 +24,12 @@ CODE_BYTES = 16 * FP32_BYTES
 
 def quantized_linear_bytes(layer: Linear, quantization: Quantization, double_quant: bool) -> int:
     """One quantised matrix with its scales (without bias)."""
-    params = layer.in_features * layer.out_features
+    return _quantized_bytes(layer.in_features * layer.out_features, layer.out_features, quantization, double_quant)
+
+
+def _quantized_bytes(params: int, rows: int, quantization: Quantization, double_quant: bool) -> int:
     if quantization is Quantization.INT8:
-        return params + layer.out_features * FP32_BYTES  # SCB: one fp32 scale per output row
+        return params + rows * FP32_BYTES  # SCB: one fp32 scale per output row
     absmaxes = -(-params // FOUR_BIT_BLOCK)
     if not double_quant:
         return -(-params // 2) + absmaxes * FP32_BYTES + CODE_BYTES
@@ -76,7 +79,15 @@ def block_weights_bytes(model: ModelSpec, block: Block, plan: Plan) -> int:
         if layer.is_module:
             saved = layer.in_features * layer.out_features * per_param - stored_linear_bytes(layer, model, plan)
             size -= saved * layer.copies
+        elif plan.quantized_experts and is_stacked(layer):
+            rows = layer.copies * layer.in_features  # a stack is held as (experts, inputs, outputs) or the other way round
+            size -= layer.weight_params * per_param - _quantized_bytes(layer.weight_params, rows, plan.quantization, plan.double_quant)
     return size
+
+
+def is_stacked(layer: Linear) -> bool:
+    """Whether it is a stack of experts in one bare parameter: what `quantize_moe_experts` takes (axolotl monkeypatch/moe_quant.py)."""
+    return not layer.is_module and layer.copies > 1
 
 
 _LAYER_NUMBER = re.compile(r"(?:^|\.)(\d+)(?:\.|$)")
@@ -140,5 +151,12 @@ def load_extra_bytes(model: ModelSpec, plan: Plan) -> int:
         return max(model.embedding_params, model.head_params) * plan.base_dtype.size_bytes
     if trained_as(model) is not None:
         return 0  # the checkpoint's tensors are what rests
-    largest = max((x.in_features * x.out_features for b in model.blocks for x in b.linears if x.is_module), default=0)
+    stacks = plan.quantized_experts
+    sizes = (
+        layer.weight_params if stacks and is_stacked(layer) else layer.in_features * layer.out_features
+        for block in model.blocks
+        for layer in block.linears
+        if layer.is_module or (stacks and is_stacked(layer))
+    )
+    largest = max(sizes, default=0)
     return largest * plan.base_dtype.size_bytes
