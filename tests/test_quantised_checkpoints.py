@@ -539,3 +539,17 @@ def test_quantised_experts() -> None:
     bare = 48 * 128 * 3 * 2048 * 768
     saved = weights_bytes(model, plain) - weights_bytes(model, plan)
     assert saved == pytest.approx(bare * (2 - 0.516), rel=0.01)  # QLoRA: 4.127 bits a weight
+
+
+@pytest.mark.parametrize(
+    ("release", "changes", "ways"),
+    [((4, 57, 6), {}, ["down"]), (None, {}, ["down"]), ((5, 0), {}, []), ((4, 57), {"quantize_moe_experts": True}, [])],
+)
+def test_the_release_decides_what_experts_are(release: tuple[int, ...] | None, changes: dict[str, Any], ways: list[str]) -> None:
+    """GLM-4.5-Air as QLoRA trains on 2 x 96 GB under transformers 4.57.6 and runs out of memory under 5.0 (axolotl issue 3374)."""
+    from advisor.hub import load_model
+    from advisor.stacks.stored import expert_remarks
+
+    model = load_model("qwen3-30b-a3b")
+    plan = read_file("axolotl", model, load_in_4bit=True, adapter="qlora", **changes).plan
+    assert [remark.way.value for remark in expert_remarks(model, plan, release)] == ways

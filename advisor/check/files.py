@@ -14,7 +14,8 @@ from advisor.stacks.detect import Opened, open_file
 from advisor.stacks.launch import beside, read_accelerate
 from advisor.stacks.reading import Around, Launch, Reading
 from advisor.stacks.rooms import model_named, read_opened
-from advisor.stacks.versions import Profile, profile_of
+from advisor.stacks.stored import expert_remarks
+from advisor.stacks.versions import Profile, profile_of, transformers_of
 from advisor.values import GpuSpec, ModelSpec, Stack, Value
 from advisor.values.check import CheckReport
 from advisor.values.request import MAX_GPUS, Count
@@ -77,6 +78,8 @@ def read_found(opened: Opened, path: Path, gpu: GpuSpec | None, options: CheckOp
     launch, taken = _launch(path, opened, options)
     around = Around(model, gpu, profile.defaults, launch, options.seq_len, str(path.parent))
     reading = read_opened(opened, around, where, is_script)
+    experts = expert_remarks(model, reading.plan, transformers_of(profile))
+    reading = reading._replace(remarks=(*reading.remarks, *experts))
     return Read(model, reading._replace(taken=(*note, *taken, *reading.taken)), profile)
 
 

@@ -10,6 +10,7 @@ from advisor.stacks.fields import Fields
 from advisor.stacks.reading import Around, Remark, Way, Weights
 from advisor.stacks.trainer_arguments import Notes
 from advisor.values.checkpoint import CheckpointFormat
+from advisor.values.model import ModelSpec
 from advisor.values.plan import Plan
 from advisor.values.vocabulary import DType, Quantization, Stack
 
@@ -41,6 +42,23 @@ def kernel_remarks(plan: Plan) -> tuple[Remark, ...]:
         return ()
     text = "without checkpointing GPT-QModel 7.7 keeps every layer's expanded weights; kernels of older releases take less"
     return (Remark("not-priced", "gptq", text, "switch gradient checkpointing on", Way.DOWN),)
+
+
+STACKS_EXPERTS = 5
+"""First transformers whose models hold a layer's experts in one parameter, where bitsandbytes does not reach them (issue 1849)."""
+
+
+def expert_remarks(model: ModelSpec, plan: Plan, transformers: tuple[int, ...] | None) -> tuple[Remark, ...]:
+    """What the price of quantised Mixture-of-Experts rests on: transformers 4 held each expert as an `nn.Linear`, which goes to 4 bit.
+
+    `transformers` is the release that trains, as far as it is known.
+    """
+    stacked = any(not linear.is_module and linear.copies > 1 for block in model.blocks for linear in block.linears)
+    known = transformers is not None and transformers[0] >= STACKS_EXPERTS
+    if not stacked or known or plan.quantization is None or plan.quantized_experts:
+        return ()
+    text = "experts are priced in 16 bit, as transformers 5 leaves them; transformers 4 quantised each as a module of its own"
+    return (Remark("not-priced", "transformers", text, way=Way.DOWN),)
 
 
 def _asked_method(fields: Fields) -> str:
