@@ -140,6 +140,22 @@ def _names(settings: Mapping[str, Any], where: str, *keys: str) -> tuple[str, ..
     return ()
 
 
+def usual_format(method: str, bits: int, why: str) -> CheckpointFormat:
+    """The storage that a checkpoint's name stands for, in its usual layout; `why` says that only the name was known.
+
+    Groups of 128 are the defaults of AutoAWQ 0.2.9 and GPT-QModel 7.7, nf4 with double quantisation that of Unsloth's uploads.
+    """
+    if method.startswith("bnb"):
+        eight = {"load_in_8bit": True}
+        four = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True}
+        settings: dict[str, Any] = {"quant_method": "bitsandbytes", **(eight if bits == 8 else four)}
+    else:
+        settings = {"quant_method": method, "bits": bits} if method in ("awq", "gptq") else {"quant_method": method}
+    found = format_of(settings, why)
+    assert found is not None  # nothing here is expanded already
+    return found.model_copy(update={"assumed": why})
+
+
 # ---------------------------------------------------------------------------------------------- what trains on it
 
 

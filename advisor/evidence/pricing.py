@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from advisor.checkpoints import in_16_bit, refusal, trained_as
+from advisor.checkpoints import in_16_bit, packed, refusal, trained_as
 from advisor.errors import InvalidInputError
 from advisor.evidence.published import gate
 from advisor.evidence.view import View
@@ -72,7 +72,7 @@ def plan_of(view: View, run: NextRun, model: ModelSpec) -> Plan:
         batch_size=micro,
         grad_accum=max(1, batch // (micro * view.facts.n_gpus)) if batch else None,
         seq_len=run.seq_len,
-        quantization=run.quantization,
+        quantization=None if packed(run.quantization) and trained_as(model) is None else run.quantization,  # priced in nf4 then
         checkpointing=run.gradient_checkpointing,
         gpus=view.facts.n_gpus,
     )
