@@ -148,12 +148,13 @@ def experts_in_16_bit(s: Situation) -> Iterator[Finding]:
     quantised = f"stay in 16 bit ({size}) and " if plan.quantization else ""
     copied = bool(stacked_targets(model, plan.target_modules))
     adapted = "are adapted through a copy of a layer's experts in every pass" if copied else "get no adapter"
+    quantiser = "axolotl's quantize_moe_experts puts them in 4 bit; " if plan.quantization else ""
     spare = "--target-modules q_proj,k_proj,v_proj,o_proj adapts attention alone and spares the copies"
     yield Finding(
         id="experts-not-modules",
         level=Level.WARNING if plan.quantization else Level.INFO,
         message=f"{format_count(bare)} parameters of experts are no nn.Linear modules in transformers 5: they {quantised}{adapted}",
-        hint=spare if copied else "peft reaches them only through LoraConfig(target_parameters=…), which is not priced here",
+        hint=quantiser + (spare if copied else "peft reaches them only through LoraConfig(target_parameters=…), which is not priced here"),
         numbers={"bare_params": bare, "bare_bytes": bare * plan.base_dtype.size_bytes},
     )
 
