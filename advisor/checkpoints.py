@@ -232,6 +232,7 @@ def in_16_bit(model: ModelSpec) -> ModelSpec:
 
 def _original(model: ModelSpec) -> str:
     """The 16-bit weights in words, with their name where the checkpoint's own gives it away."""
-    name = model.id.rpartition("/")[2]
+    organisation, _, name = model.id.rpartition("/")
     bare = _SUFFIX.sub("", name)
-    return "the original 16-bit weights" if bare == name else f"the original 16-bit weights ({bare} by its name)"
+    said = f" ({bare} by its name)" if organisation and bare != name else ""
+    return f"the original 16-bit weights{said}"

@@ -503,7 +503,9 @@ def test_a_live_config_says_how_it_was_loaded() -> None:
     assert live.spec_of_config(config).checkpoint_format is None
 
 
-@pytest.mark.parametrize(("settings", "words"), [(AWQ, "does not run AWQ layers"), (NF4 | {"llm_int8_skip_modules": ["q_proj"]}, "16 bit")])
+@pytest.mark.parametrize(
+    ("settings", "words"), [(AWQ, "does not run GPT-QModel's layers"), (NF4 | {"llm_int8_skip_modules": ["q_proj"]}, "16 bit")]
+)
 def test_the_dry_run_says_what_it_does_not_run(settings: dict[str, Any], words: str) -> None:
     from advisor.trace import trace
 

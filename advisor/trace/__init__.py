@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from advisor.checkpoints import check_plan, packed
+from advisor.checkpoints import check_plan
 from advisor.errors import InvalidInputError, MissingExtraError, UnsupportedError
 from advisor.memory.weights import kept_in_16_bit
 from advisor.tiers import Tier, refuse_unread
@@ -54,12 +54,8 @@ def trace(model: ModelSpec, plan: Plan, *, progress: Callable[[str], None] = lam
 
 
 def _check_checkpoint(model: ModelSpec, plan: Plan) -> None:
-    """Raises UnsupportedError, one line, for a storage that the dry run does not run."""
+    """Raises UnsupportedError, one line, where the checkpoint is not stored for the plan, or as the dry run would quantise it."""
     check_plan(model, plan.method, plan.quantization)
-    if packed(plan.quantization) and plan.quantization is not None:
-        raise UnsupportedError(
-            f"the dry run does not run {plan.quantization.value.upper()} layers (GPT-QModel); advise estimate prices them"
-        )
     if any(kept_in_16_bit(model)):
         raise UnsupportedError(f"{model.id} leaves single layers in 16 bit, which the dry run would quantise; advise estimate prices them")
 
