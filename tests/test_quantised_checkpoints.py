@@ -555,3 +555,73 @@ def test_the_release_decides_what_experts_are(release: tuple[int, ...] | None, c
     model = load_model("qwen3-30b-a3b")
     plan = read_file("axolotl", model, load_in_4bit=True, adapter="qlora", **changes).plan
     assert [remark.way.value for remark in expert_remarks(model, plan, release)] == ways
+
+
+# ---------------------------------------------------------------------------- what peft's layers keep on packed bases
+
+
+def packed_base(kind: str, torch: Any) -> Any:
+    """A base layer that computes as GPT-QModel 7.7's trainable kernels do: torch.py `_forward_eager`, gemm_awq.py `AwqGemmFn`."""
+
+    class Expands(torch.autograd.Function):  # type: ignore[misc,name-defined]
+        @staticmethod
+        def forward(ctx: Any, x: Any, packed: Any) -> Any:
+            ctx.save_for_backward(packed)
+            return torch.matmul(x, packed.to(x.dtype))
+
+        @staticmethod
+        def backward(ctx: Any, gradient: Any) -> Any:
+            return torch.matmul(gradient, ctx.saved_tensors[0].to(gradient.dtype).t()), None
+
+    class Base(torch.nn.Module):  # type: ignore[misc,name-defined]
+        def __init__(self) -> None:
+            super().__init__()
+            self.in_features, self.out_features = 64, 96
+            self.register_buffer("qweight", torch.ones(64, 96, dtype=torch.int8))
+
+        def forward(self, x: Any) -> Any:
+            if kind == "awq":
+                return Expands.apply(x.half() if x.dtype is torch.float32 else x, self.qweight).to(x.dtype)
+            return torch.matmul(x, self.qweight.to(x.dtype))
+
+    return Base()
+
+
+@pytest.mark.filterwarnings("ignore:Unsupported layer type")
+@pytest.mark.parametrize("autocast", [False, True])
+@pytest.mark.parametrize("kind", ["awq", "gptq"])
+def test_what_peft_keeps_around_a_packed_layer(kind: str, autocast: bool) -> None:
+    """peft's own LoRA layers on such a base, against the tape: bytes that forward leaves for backward."""
+    torch, peft = pytest.importorskip("torch"), pytest.importorskip("peft")
+    from peft.tuners.lora.awq import AwqLoraLinear
+    from peft.tuners.lora.gptq import GPTQLoraLinear
+
+    from advisor.memory.layers import Setting, linear
+    from advisor.memory.tape import Size, Tape, Tensor, forward
+
+    tokens, rank = 10, 4
+    base = packed_base(kind, torch)
+    layer = {"awq": AwqLoraLinear, "gptq": GPTQLoraLinear}[kind](base, "default", peft.LoraConfig(r=rank), r=rank, lora_alpha=8)
+    own = {tensor.untyped_storage().data_ptr() for tensor in (*layer.parameters(), *layer.buffers())}
+    x = torch.ones(1, tokens, 64, dtype=torch.bfloat16, requires_grad=True)
+    kept: dict[int, int] = {}
+
+    def pack(tensor: Any) -> Any:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    keeping = torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor)
+    with keeping, torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+        y = layer(x)
+    setting = Setting(
+        stream_bytes=2, compute_bytes=2, weight_bytes=2, adapter_bytes=4, trains_base=False, quantization=Quantization(kind),
+        double_quant=False, quantized_experts=False, rank=rank, dora=False, autocast=autocast, adapted=frozenset({("q_proj", True)}),
+    )  # fmt: skip
+    tape, entry = Tape(), Tensor(Size(64 * 2), needs_grad=True)
+    result = linear(tape, entry, Linear(name="q_proj", in_features=64, out_features=96), setting, 2)
+    # autocast's 16-bit copies of the adapter's fp32 matrices live until it ends, on every base: the tape leaves them out
+    copies = rank * (64 + 96) * 2 if autocast else 0
+    assert sum(kept.values()) - copies == forward(tape, entry, keep=True, entry_held=False).kept.at(tokens, 0)
+    assert y.element_size() * 96 == result.size.per_token

@@ -93,7 +93,10 @@ def _grouped(tape: Tape, x: Tensor, layer: Linear, per_token: int, setting: Sett
     if not setting.wraps(layer):
         kept = expanded or x  # torch's product keeps the expanded weights to differentiate by its input
         keeps = (kept,) if setting.trains_base or expanded else ()
-        return tape.op((x,), size, keeps=keeps, parameter_gradient_bytes=params * setting.weight_bytes if setting.trains_base else 0)
+        gradient = params * setting.weight_bytes if setting.trains_base else 0
+        y = tape.op((x,), size, keeps=keeps, parameter_gradient_bytes=gradient)
+        tape.hold(kept)
+        return y
     # peft adds B A to a copy of every expert's weights, which the product keeps and whose gradient is whole
     # (peft 0.21 lora/layer.py `ParamWrapper._activate_lora`, torch.baddbmm)
     fused = 2 if layer.name == "gate_up_proj" else 1

@@ -162,9 +162,11 @@ def _gptq(tape: Tape, x: Tensor, layer: Linear, setting: Setting, x_bytes: int) 
     params = layer.in_features * layer.out_features
     inner_bytes = setting.compute_bytes if setting.autocast else x_bytes
     x = cast(tape, x, layer.in_features, x_bytes, inner_bytes)
-    weight = Tensor(Size(constant=params * inner_bytes), False)
     unpacking = Size(constant=params * GPTQ_UNPACK_BYTES_PER_PARAM)
-    return tape.op((x,), Size(layer.out_features * inner_bytes), keeps=(weight,), scratch=(unpacking, Size()))
+    weight = tape.op((), Size(constant=params * inner_bytes), scratch=(unpacking, Size()))
+    y = tape.op((x,), Size(layer.out_features * inner_bytes), keeps=(weight,))
+    tape.hold(weight)
+    return y
 
 
 def _adapted(tape: Tape, x: Tensor, layer: Linear, setting: Setting, x_bytes: int) -> Tensor:
