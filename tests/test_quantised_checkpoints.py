@@ -625,3 +625,42 @@ def test_what_peft_keeps_around_a_packed_layer(kind: str, autocast: bool) -> Non
     copies = rank * (64 + 96) * 2 if autocast else 0
     assert sum(kept.values()) - copies == forward(tape, entry, keep=True, entry_held=False).kept.at(tokens, 0)
     assert y.element_size() * 96 == result.size.per_token
+
+
+# ------------------------------------------------------------------------------------------------ known by name alone
+
+
+@pytest.mark.parametrize(
+    ("name", "label"),
+    [
+        ("casperhansen/llama-3.3-70b-instruct-awq", "AWQ 4 bit"),
+        ("unsloth/Qwen2.5-72B-bnb-4bit", "bitsandbytes nf4"),
+        ("Qwen/Qwen2.5-7B-Instruct-GPTQ-Int8", "GPTQ 8 bit"),
+        ("neuralmagic/Meta-Llama-3.1-8B-Instruct-FP8", "FP8"),
+        ("openai/gpt-oss-20b", "MXFP4"),
+        ("unsloth/gpt-oss-20b-BF16", None),
+        ("meta-llama/Llama-3.1-8B", None),
+    ],
+)
+def test_a_name_says_how_the_weights_are_stored(name: str, label: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    from advisor.hub import load_model
+
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    model = load_model(name)
+    stored_as = model.checkpoint_format
+    assert (stored_as and stored_as.label) == label
+    if stored_as is not None and stored_as.assumed:
+        assert model.id == name  # what the printed code loads
+
+
+def test_a_model_said_beside_the_file_is_stored_as_the_file_says(tmp_path: Path) -> None:
+    """A report of 2025: Llama-3.3-70B in AWQ on two L40S trained for a while and ran out of memory (LLaMA-Factory issue 6827)."""
+    from advisor import check
+
+    file = tmp_path / "f.yaml"
+    lines = {**FILES["llamafactory"], "model_name_or_path": "casperhansen/llama-3.3-70b-instruct-awq"}
+    file.write_text(json.dumps(lines))
+    report = check(file, "l40s", gpus=2, model="llama-3.3-70b")
+    assert report.plan.quantization is Quantization.AWQ
+    assert 37 << 30 < report.memory.expected_bytes < 48 << 30
+    assert report.fit is not Fit.FITS

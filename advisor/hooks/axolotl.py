@@ -77,14 +77,14 @@ def report_of(settings: Mapping[str, Any], options: PreflightOptions) -> CheckRe
     """The report on a validated configuration. Raises an AdvisorError for what cannot be read or priced."""
     known = {name: value for name, value in settings.items() if value is not None and name != "advisor"}
     fields = Fields(known, WHERE)
-    model, taken = model_of_name(room.model_of(fields), WHERE)
+    model = model_of_name(room.model_of(fields), WHERE)
     gpu = card_of(options.gpu)
     profile = profile_of(Stack.AXOLOTL, installed=loaded_versions())
     world = known.get("world_size")
     launch = Launch(n_gpus=world if isinstance(world, int) and world > 0 else 1)
     reading = room.read(fields, Around(model, gpu, profile.defaults, launch, options.seq_len))
     left = (remark for remark in unread_remarks(Stack.AXOLOTL, fields) if remark.id == "not-priced")
-    return report_on(WHERE, model, gpu, reading._replace(remarks=(*reading.remarks, *left), taken=(*taken, *reading.taken)), profile)
+    return report_on(WHERE, model, gpu, reading._replace(remarks=(*reading.remarks, *left)), profile)
 
 
 def plain(value: Any) -> Any:
