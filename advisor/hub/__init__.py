@@ -93,7 +93,8 @@ def as_named(spec: ModelSpec, name: str) -> ModelSpec:
     """The model with its weights stored as the checkpoint's name says, in the usual layout. A Hub id is kept: it is what is loaded."""
     stored = format_of_name(name)
     if stored is not None:
-        made = usual_format(stored.method, stored.bits, "by its name, in the usual layout")
+        dynamic = "; Unsloth's dynamic ones leave some matrices in 16 bit, uncounted here" if "unsloth-bnb" in name.lower() else ""
+        made = usual_format(stored.method, stored.bits, f"by its name, in the usual layout{dynamic}")
         return spec.model_copy(update={"checkpoint_format": made, **({"id": name} if _is_repository(name) else {})})
     return in_16_bit(spec) if _IN_16_BIT.search(name) else spec
 
