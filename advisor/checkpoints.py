@@ -97,6 +97,7 @@ def _of_bitsandbytes(settings: Mapping[str, Any], where: str, skipped: tuple[str
         bits=4,
         trained_as=Quantization(kind),
         double_quant=bool(settings.get("bnb_4bit_use_double_quant")),
+        stored_as_bytes=str(settings.get("bnb_4bit_quant_storage") or "uint8").removeprefix("torch.") in ("uint8", "int8"),
         skipped=skipped,
     )
 
@@ -167,6 +168,15 @@ def trained_as(model: ModelSpec) -> Quantization | None:
 def packed(quantization: Quantization | None) -> bool:
     """Whether the weights rest in GPT-QModel's packed layers (AWQ, GPTQ)."""
     return quantization in PACKED
+
+
+def unshardable(model: ModelSpec, quantization: Quantization | None) -> str:
+    """Why FSDP and ZeRO-3 cannot split the stored weights over cards, in words; empty where they can."""
+    if packed(quantization) and quantization is not None:
+        return f"the packed integers of {quantization.value.upper()} layers are buffers, which FSDP and ZeRO-3 do not shard"
+    if quantization is not None and model.checkpoint_format is not None and model.checkpoint_format.stored_as_bytes:
+        return "the checkpoint holds 4-bit weights as uint8, which is not sharded together with 16-bit ones (bnb_4bit_quant_storage)"
+    return ""
 
 
 def expanded_by(model: ModelSpec) -> str:

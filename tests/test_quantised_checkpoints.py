@@ -251,12 +251,26 @@ def test_gptq_keeps_the_expanded_weight_and_awq_does_not() -> None:
     assert peaks[1] - peaks[0] == pytest.approx(2 * matrices, rel=0.05)
 
 
-@pytest.mark.parametrize("settings", [AWQ, GPTQ], ids=lambda settings: settings["quant_method"])
-def test_packed_integers_are_not_sharded(settings: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (AWQ, "buffers, which FSDP and ZeRO-3 do not shard"),
+        (GPTQ, "buffers, which FSDP and ZeRO-3 do not shard"),
+        (NF4, "as uint8"),
+        (NF4 | {"bnb_4bit_quant_storage": "bfloat16"}, ""),
+    ],
+    ids=str,
+)
+def test_what_is_stored_as_integers_is_not_sharded(settings: dict[str, Any], words: str) -> None:
     model = stored(settings)
-    plan = plan_from_request(model, CARD, request_from({"gpus": 2}))
-    with pytest.raises(UnsupportedError, match="buffers, which FSDP and ZeRO-3 do not shard"):
-        estimate_memory(model, plan.model_copy(update={"sharding": Sharding.FSDP2}))
+    plan = plan_from_request(model, CARD, request_from({"gpus": 2})).model_copy(update={"sharding": Sharding.FSDP2})
+    if not words:
+        assert estimate_memory(model, plan).peak_allocated_bytes > 0
+        return
+    with pytest.raises(UnsupportedError, match=words):
+        estimate_memory(model, plan)
+    tiny = CARD.model_copy(update={"usable_bytes": 1 << 30})
+    assert advise(model, tiny, request_from({"gpus": 2})).exit_code == 1  # replicas are tried, shards are not
 
 
 # -------------------------------------------------------------------------------------------- code that loads them

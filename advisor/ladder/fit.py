@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from advisor.checkpoints import packed
+from advisor.checkpoints import unshardable
 from advisor.ladder.knowledge import say
 from advisor.memory import estimate_memory
 from advisor.values import Change, Fit, GpuSpec, MemoryBreakdown, Method, ModelSpec, Optimizer, Plan, Sharding
@@ -115,6 +115,8 @@ def _best_move(case: Case, current: Priced, step: _Step) -> Priced:
     """The mildest move that fits, else the one that saves most, else no move."""
     best = current
     for plan, change in step.moves(current.plan):
+        if plan.sharding.shards_weights and unshardable(case.model, plan.quantization):
+            continue
         moved = price(case, plan, (*current.changes, change))
         if moved.memory.expected_bytes < best.memory.expected_bytes:
             best = moved
@@ -167,7 +169,7 @@ def _checkpoint(plan: Plan) -> Iterator[tuple[Plan, Change]]:
 
 
 def _shard(plan: Plan) -> Iterator[tuple[Plan, Change]]:
-    if plan.n_gpus > 1 and not plan.sharding.shards_weights and not packed(plan.quantization):
+    if plan.n_gpus > 1 and not plan.sharding.shards_weights:
         change = Change(what=say("change.sharding", n=plan.n_gpus), cost=say("cost.sharding"))
         yield plan.model_copy(update={"sharding": Sharding.FSDP2}), change
 

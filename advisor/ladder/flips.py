@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from advisor.checkpoints import packed
+from advisor.checkpoints import unshardable
 from advisor.ladder.fit import SHORTEST_SEQ_TOKENS, Case, fits, largest, longest_seq, make_fit, price
 from advisor.ladder.knowledge import say
 from advisor.ladder.rungs import fixed_options
@@ -74,9 +74,9 @@ def _more_cards(s: Situation) -> Iterator[Flip]:
     asked_seq = max(rung.plan.seq_len_tokens for rung in s.rungs)
     wanted = (Method.LORA, Method.FULL) if s.request.method is None else (s.request.method,)
     short = (rung for rung in map(s.rung, wanted) if rung.fit is not Fit.FITS or rung.plan.seq_len_tokens < asked_seq)
-    plans = [_to_shard(s, rung) for rung in short if _can_shard(rung)]
+    plans = [_to_shard(s, rung) for rung in short if _can_shard(s.case, rung)]
     needed = [(plan, cards_needed(s.case, plan)) for plan in plans]
-    if s.chosen is None and s.request.method is None and _can_shard(s.rung(Method.QLORA)):
+    if s.chosen is None and s.request.method is None and _can_shard(s.case, s.rung(Method.QLORA)):
         frugal = _to_shard(s, s.rung(Method.QLORA))
         fewer = cards_needed(s.case, frugal)
         if fewer is not None and fewer < (needed[0][1] or MOST_CARDS + 1):  # quantising saves nothing where most weights are bare experts
@@ -85,9 +85,9 @@ def _more_cards(s: Situation) -> Iterator[Flip]:
         yield _on_several(s.case, plan, cards)
 
 
-def _can_shard(rung: Rung) -> bool:
+def _can_shard(case: Case, rung: Rung) -> bool:
     """Whether the checkpoint trains so, and its weights can be split over cards."""
-    return rung.fit is not Fit.WOULD_NOT_START and not packed(rung.plan.quantization)
+    return rung.fit is not Fit.WOULD_NOT_START and not unshardable(case.model, rung.plan.quantization)
 
 
 def _on_several(case: Case, plan: Plan, found: int | None) -> Flip:

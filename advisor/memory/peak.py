@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import NamedTuple
 
-from advisor.checkpoints import check_plan, packed
+from advisor.checkpoints import check_plan, unshardable
 from advisor.errors import UnsupportedError
 from advisor.memory.attention import Kernel
 from advisor.memory.calibrated import narrowed
@@ -50,11 +50,9 @@ def estimate_memory(model: ModelSpec, plan: Plan, gpu: GpuSpec | None = None) ->
 def _check_checkpoint(model: ModelSpec, plan: Plan) -> None:
     """Raises UnsupportedError where the checkpoint's storage cannot be trained by this plan."""
     check_plan(model, plan.method, plan.quantization)
-    if packed(plan.quantization) and plan.sharding.shards_weights and plan.quantization is not None:
-        raise UnsupportedError(
-            f"{plan.sharding.value}: the packed integers of {plan.quantization.value.upper()} layers are buffers, which FSDP and ZeRO-3 do "
-            "not shard; use --sharding ddp, or train from the 16-bit weights"
-        )
+    why = unshardable(model, plan.quantization) if plan.sharding.shards_weights else ""
+    if why:
+        raise UnsupportedError(f"{plan.sharding.value}: {why}; use DDP, or train from the 16-bit weights")
 
 
 class Batch(NamedTuple):

@@ -15,6 +15,8 @@ class CheckpointFormat(Value):
     trained_as: Quantization | None = None
     """The storage that training runs on; None where the weights are expanded to 16 bit on loading, or not trained at all."""
     double_quant: bool = False
+    stored_as_bytes: bool = False
+    """4-bit weights rest in uint8, not in a floating type (bitsandbytes' `bnb_4bit_quant_storage`)."""
     skipped: tuple[str, ...] = ()
     """Modules that stay in 16 bit: names or patterns as transformers matches them (quantizers_utils.py `should_convert_module`)."""
     assumed: str = ""
