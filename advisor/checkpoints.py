@@ -6,11 +6,11 @@ tuners/lora/{awq,gptq}.py.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
 from advisor.errors import InvalidInputError, UnsupportedError
+from advisor.names import without_format
 from advisor.values import CheckpointFormat, Method, ModelSpec, Quantization
 
 EXPANDED = {
@@ -52,10 +52,6 @@ _REFUSED = {
     **dict.fromkeys(("spqr", "vptq"), _NO_TRAINING),
     **dict.fromkeys(("aqlm", "eetq", "hqq", "quanto", "sinq", "torchao"), _NOT_PRICED),
 }
-_SUFFIX = re.compile(
-    r"[-_](?:unsloth[-_])?(?:bnb[-_][48]bit|awq|gptq|gptq[-_]int[348]|int[48]|fp8|[48]bit)(?:[-_]dynamic)?$", re.IGNORECASE
-)
-"""What names of quantised checkpoints end in on the Hub."""
 
 
 def format_of(settings: Mapping[str, Any], where: str) -> CheckpointFormat | None:
@@ -243,6 +239,6 @@ def in_16_bit(model: ModelSpec) -> ModelSpec:
 def _original(model: ModelSpec) -> str:
     """The 16-bit weights in words, with their name where the checkpoint's own gives it away."""
     organisation, _, name = model.id.rpartition("/")
-    bare = _SUFFIX.sub("", name)
+    bare = without_format(name)
     said = f" ({bare} by its name)" if organisation and bare != name else ""
     return f"the original 16-bit weights{said}"

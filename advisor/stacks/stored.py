@@ -62,9 +62,9 @@ def expert_remarks(model: ModelSpec, plan: Plan, transformers: tuple[int, ...] |
 
 
 def _asked_method(fields: Fields) -> str:
-    """`quant_method` of the settings that the file loads with; empty where it has none."""
+    """`quant_method` of the settings that the file loads with; empty where it has none, or expands the weights to 16 bit."""
     stated = fields.raw("quantization_config")
-    if not isinstance(stated, Mapping):
+    if not isinstance(stated, Mapping) or stated.get("dequantize"):
         return ""
     method = str(stated.get("quant_method") or "").lower()
     return "bitsandbytes" if method.startswith("bitsandbytes") else method
