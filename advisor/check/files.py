@@ -8,13 +8,14 @@ from typing import Any, NamedTuple
 from advisor.check.report import report_on
 from advisor.devices import load_gpu
 from advisor.errors import InvalidInputError, UnknownNameError
-from advisor.hub import load_model
+from advisor.hub import as_named, load_model
 from advisor.ladder.request import options_as
 from advisor.stacks.detect import Opened, open_file
 from advisor.stacks.launch import beside, read_accelerate
 from advisor.stacks.reading import Around, Launch, Reading
 from advisor.stacks.rooms import model_named, read_opened
-from advisor.stacks.versions import Profile, profile_of
+from advisor.stacks.stored import expert_remarks
+from advisor.stacks.versions import Profile, profile_of, transformers_of
 from advisor.values import GpuSpec, ModelSpec, Stack, Value
 from advisor.values.check import CheckReport
 from advisor.values.request import MAX_GPUS, Count, Length
@@ -72,12 +73,29 @@ def read_found(opened: Opened, path: Path, gpu: GpuSpec | None, options: CheckOp
     if options.gpus is not None and options.gpus > MAX_GPUS:
         raise InvalidInputError(f"--gpus {options.gpus}: at most {MAX_GPUS:,}")
     is_script, where = path.suffix == ".py", str(path)
-    model = spec if spec is not None else model_of_name(options.model or model_named(opened, where, is_script), where)
+    model = spec if spec is not None else _model_of(opened, options, where, is_script)
     profile = profile_of(opened.stack, options.stack_version)
     launch, taken = _launch(path, opened, options)
     around = Around(model, gpu, profile.defaults, launch, options.seq_len, str(path.parent))
     reading = read_opened(opened, around, where, is_script)
+    experts = expert_remarks(model, reading.plan, transformers_of(profile))
+    reading = reading._replace(remarks=(*reading.remarks, *experts))
     return Read(model, reading._replace(taken=(*taken, *reading.taken)), profile)
+
+
+def _model_of(opened: Opened, options: CheckOptions, where: str, is_script: bool) -> ModelSpec:
+    """The model that is said beside the file, stored as the file's own name for it says; else the one that the file names."""
+    named = model_named(opened, where, is_script) if options.model is None or not is_script else None
+    if options.model is None:
+        return model_of_name(named, where)
+    model = model_of_name(options.model, where)
+    if not named or model.checkpoint_format is not None:
+        return model
+    stored = as_named(model, named)
+    if stored.checkpoint_format is None:
+        return model
+    said = f"{model.resolved_from}; its weights as {stored.checkpoint_format.label}, by the file's name for it"
+    return stored.model_copy(update={"resolved_from": said})
 
 
 def card_of(gpu: str | GpuSpec | None) -> GpuSpec | None:
