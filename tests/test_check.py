@@ -136,15 +136,17 @@ def test_a_release_on_an_older_transformers_is_refused(base: str, release: str, 
         check(path, "80GB", stack_version=release)
 
 
-# (name of the checkpoint, LoRA's verdict on 12 GB, where 8B in 16 bit does not fit): a mark of quantised weights opens it
+# (name of the checkpoint, LoRA's verdict on 12 GB, where 8B in 16 bit does not fit): a mark of quantised weights is priced or opens it
 @pytest.mark.parametrize(
     ("name", "fit"),
     [
         ("meta-llama/Llama-3.1-8B", Fit.DOES_NOT_FIT),
-        ("someone/Llama-3.1-8B-AWQ", Fit.UNCERTAIN),
-        ("someone/llama-3.1-8b-bnb-4bit", Fit.UNCERTAIN),
-        ("someone/Llama-3.1-8B-GPTQ-Int4", Fit.UNCERTAIN),
+        ("someone/Llama-3.1-8B-AWQ", Fit.FITS),
+        ("someone/llama-3.1-8b-bnb-4bit", Fit.FITS),
+        ("someone/Llama-3.1-8B-GPTQ-Int4", Fit.FITS),
         ("someone/Llama-3.1-8B-FP8", Fit.UNCERTAIN),
+        ("someone/Llama-3.1-8B-exl2", Fit.UNCERTAIN),
+        ("someone/Llama-3.1-8B-HQQ-4bit", Fit.UNCERTAIN),
         ("someone/Llama-3.1-8B-abc", Fit.DOES_NOT_FIT),
     ],
 )

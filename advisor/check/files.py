@@ -10,14 +10,15 @@ from typing import Any, NamedTuple
 from advisor.check.report import report_on
 from advisor.devices import load_gpu
 from advisor.errors import InvalidInputError, UnknownNameError
-from advisor.hub import load_model
+from advisor.hub import as_named, load_model
 from advisor.ladder.request import options_as
 from advisor.stacks.detect import SHELL, Opened, open_file
 from advisor.stacks.jobs import refuse_other_jobs
 from advisor.stacks.launch import beside, read_accelerate
 from advisor.stacks.reading import Around, Launch, Reading, Remark, Way
 from advisor.stacks.rooms import model_named, read_opened
-from advisor.stacks.versions import Profile, profile_of
+from advisor.stacks.stored import expert_remarks
+from advisor.stacks.versions import Profile, profile_of, transformers_of
 from advisor.values import GpuSpec, ModelSpec, Stack, Value
 from advisor.values.check import CheckReport
 from advisor.values.request import MAX_GPUS, Count, Length
@@ -76,26 +77,43 @@ def read_found(opened: Opened, path: Path, gpu: GpuSpec | None, options: CheckOp
         raise InvalidInputError(f"--gpus {options.gpus}: at most {MAX_GPUS:,}")
     is_script, where = path.suffix == ".py", str(path)
     refuse_other_jobs(opened.stack, opened.values, where)
-    stated = model_named(opened, where, is_script) if spec is None else None
-    model = spec if spec is not None else model_of_name(options.model or stated, where)
+    model = spec if spec is not None else _model_of(opened, options, where, is_script)
     profile = profile_of(opened.stack, options.stack_version)
     launch, taken = _launch(path, opened, options)
     around = Around(model, gpu, profile.defaults, launch, options.seq_len, str(path.parent))
     reading = read_opened(opened, around, where, is_script)
-    remarks = (*reading.remarks, *_quantised_by_name(stated, reading.plan.quantization is not None))
-    return Read(model, reading._replace(taken=(*taken, *reading.taken), remarks=remarks), profile)
+    experts = expert_remarks(model, reading.plan, transformers_of(profile))
+    stored = reading.plan.quantization is not None or model.checkpoint_format is not None
+    named = () if stored or spec is not None else _quantised_by_name(model_named(opened, where, is_script))
+    reading = reading._replace(remarks=(*reading.remarks, *experts, *named))
+    return Read(model, reading._replace(taken=(*taken, *reading.taken)), profile)
 
 
-_QUANTISED = re.compile(r"(?i)(?:^|[-_./])(awq|gptq|int[48]|fp8|[48]-?bit|bnb|gguf|w[48]a\d+|mxfp4|nvfp4|exl2|hqq|aqlm)(?:$|[-_./])")
-"""Marks by which repositories of the Hub say that their weights are quantised."""
+_QUANTISED = re.compile(r"(?i)(?:^|[-_./])(aqlm|exl[23]|gguf|hqq|nvfp4|int[48]|[48]-?bit|w\d+a\d+)(?:$|[-_./])")
+"""Marks of quantised weights beyond the formats that are read by their names (`advisor.names.format_of_name`)."""
 
 
-def _quantised_by_name(stated: str | None, priced_so: bool) -> Iterator[Remark]:
-    """The file names a checkpoint that is quantised, and the plan says nothing of it."""
+def _quantised_by_name(stated: str | None) -> Iterator[Remark]:
+    """The file names a checkpoint that is quantised, and neither the plan nor the model's storage says anything of it."""
     found = _QUANTISED.search(stated or "")
-    if found and not priced_so:
+    if found:
         text = f"{stated} is a quantised checkpoint by its name ({found[1]}): priced with weights in 16 bit"
         yield Remark("not-priced", found[1], text, way=Way.DOWN)
+
+
+def _model_of(opened: Opened, options: CheckOptions, where: str, is_script: bool) -> ModelSpec:
+    """The model that is said beside the file, stored as the file's own name for it says; else the one that the file names."""
+    named = model_named(opened, where, is_script) if options.model is None or not is_script else None
+    if options.model is None:
+        return model_of_name(named, where)
+    model = model_of_name(options.model, where)
+    if not named or model.checkpoint_format is not None:
+        return model
+    stored = as_named(model, named)
+    if stored.checkpoint_format is None:
+        return model
+    said = f"{model.resolved_from}; its weights as {stored.checkpoint_format.label}, by the file's name for it"
+    return stored.model_copy(update={"resolved_from": said})
 
 
 def card_of(gpu: str | GpuSpec | None) -> GpuSpec | None:

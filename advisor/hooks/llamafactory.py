@@ -32,6 +32,6 @@ def run_exp(config: str | Path, callbacks: Sequence[Any] = (), *, ledger: bool |
 
 @guarded("pre-flight")
 def _look(config: str | Path, chosen: PreflightOptions) -> None:
-    """The check of the file: it warns, or stops what does not fit where that was asked for."""
-    report = check(config, chosen.gpu, stack=Stack.LLAMAFACTORY, **({"seq_len": chosen.seq_len} if chosen.seq_len else {}))
-    act(report, chosen.on_misfit, stacklevel=4)
+    """Check the file, and warn or raise as told."""
+    length = {"seq_len": chosen.seq_len} if chosen.seq_len else {}
+    act(check(config, chosen.gpu, stack=Stack.LLAMAFACTORY, **length), chosen.on_misfit, stacklevel=5)

@@ -11,6 +11,7 @@ from advisor.stacks import trainer_arguments as common
 from advisor.stacks.fields import Fields
 from advisor.stacks.keys import unread_remarks
 from advisor.stacks.reading import Adapter, Around, Batch, Loop, Reading, Weights, assemble
+from advisor.stacks.stored import as_stored
 from advisor.stacks.trainer_arguments import MICRO_BATCH, Notes
 from advisor.stacks.trl import default_targets, loss_of
 from advisor.stacks.words import saved_dtype
@@ -48,7 +49,7 @@ def read(fields: Fields, around: Around) -> Reading:
     fields.raw("model_name_or_path")
     lora = fields.group("peft")
     adapter = _adapter(lora, around) if fields.has("peft") else None
-    weights = _weights(fields, around, notes)
+    weights = as_stored(fields, around, _weights(fields, around, notes), notes)
     adapter = None if adapter is None else adapter._replace(dtype=_adapter_dtype(fields, around, weights))
     micro = fields.count(*common.MICRO_NAMES, "micro_batch_size") or _default_batch(around)
     dropout, saved = lora.number("lora_dropout") or 0.0, lora.names("modules_to_save") or ()

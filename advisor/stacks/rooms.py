@@ -13,6 +13,7 @@ from advisor.stacks.keys import is_neutral, unread_remarks
 from advisor.stacks.known import defaults_of, room_of
 from advisor.stacks.nonsense import nonsense
 from advisor.stacks.reading import Around, Reading, Remark
+from advisor.stacks.stored import kernel_remarks
 from advisor.values.plan import Plan
 from advisor.values.vocabulary import Stack
 
@@ -41,7 +42,7 @@ def read_opened(opened: Opened, around: Around, where: str, is_script: bool = Fa
     left = () if is_script else tuple(unread_remarks(opened.stack, fields))
     still_open = (remark for remark in opened.remarks if not is_neutral(opened.stack, remark.key))
     stops = nonsense(opened.stack, opened.values)
-    remarks = (*reading.remarks, *stops, *left, *still_open, *_duplicates(opened))
+    remarks = (*reading.remarks, *stops, *left, *still_open, *_duplicates(opened), *kernel_remarks(reading.plan))
     return reading._replace(remarks=remarks, taken=(*opened.taken, *reading.taken))
 
 
