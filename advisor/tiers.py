@@ -50,6 +50,7 @@ ADAPTER = ("method", "rank", "target_modules", "adapter_dtype")
 WEIGHTS = ("base_dtype", "autocast", "autocast_dtype", "quantization", "double_quant", "kbit_prepare")
 LOOP = ("optimizer", "gradient_checkpointing", "attention", "padding", "kv_cache_in_outputs", "stack")
 CARDS = ("n_gpus", "sharding")
+ENGINE = ("masters", "use_reentrant")
 SCALE = dict.fromkeys(("alpha", "use_rslora"), "a factor on the adapter's output: no tensor of its own")
 
 
@@ -73,16 +74,14 @@ _LOSSES = (Loss.FULL, Loss.CHUNKED, Loss.FUSED)
 
 FIELDS: Mapping[Tier, Fields] = {
     Tier.ESTIMATE: Fields(
-        reads=frozenset((*SHAPE, *ADAPTER, *WEIGHTS, *LOOP, *CARDS)),
+        reads=frozenset((*SHAPE, *ADAPTER, *WEIGHTS, *LOOP, *CARDS, *ENGINE)),
         neutral=SCALE,
         limits={
-            "use_reentrant": _unless("use_reentrant", "does not price reentrant checkpointing", False),
             "lora_dropout": _unless("lora_dropout", "does not price dropout of the adapter", 0.0),
             "head": _unless("head", "prices the head of a language model only", *_HEADS),
             "labels": _unless("labels", "prices the head of a language model only", 2),
             "loss": _unless("loss", "does not price this loss", *_LOSSES),
             "eval_micro_batch_size": _unless("eval_micro_batch_size", "does not price evaluation", None),
-            "masters": _unless("masters", "does not price fp32 masters", Plan().masters),
         },
     ),
     Tier.TRACE: Fields(
