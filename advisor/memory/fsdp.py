@@ -104,8 +104,9 @@ def _run_stations(step: Step, units: Units, position: int, behind: Size, done: _
         now = _after(done, units, unit, index) if index else done
         gradients = max(now.gradient_bytes, done.gradient_bytes if units.middles else 0)
         gathered = root + ahead.gathered_bytes
+        working = (root if units.wraps_adapters else gathered) + unit.gathered_bytes
         for station in layer_stations(step, layer, before, 0):
-            yield _around(station.live, station.kept, station.logits, gathered + unit.gathered_bytes, gradients)
+            yield _around(station.live, station.kept, station.logits, working, gradients)
         live = before.plus(step.held).plus(layer.entry, 2 if units.keeps_inputs else 1)
         yield from _post_backward(live, before, units, unit, gathered, now)
 

@@ -172,4 +172,4 @@ def kernel_of(plan: Plan, has_flash: bool = True) -> Kernel:
 
 
 def loop_of(plan: Plan) -> Loop:
-    return Loop(plan.gradient_checkpointing, plan.grad_accum_steps > 1, plan.stack is Stack.PLAIN, plan.loss)
+    return Loop(plan.gradient_checkpointing, plan.grad_accum_steps > 1, plan.stack is Stack.PLAIN, plan.loss, plan.reentrant)

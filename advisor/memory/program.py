@@ -26,6 +26,9 @@ class Loop(NamedTuple):
     """Gradients of earlier micro-batches are there through backward."""
     logits_outlive_forward: bool
     loss: Loss
+    reentrant: bool = False
+    """A reentrant checkpoint holds what the recomputation put out until its backward is done (torch 2.13 utils/checkpoint.py
+    `CheckpointFunction.backward`, `outputs`)."""
 
 
 class Station(NamedTuple):
@@ -220,6 +223,8 @@ def layer_stations(step: Step, layer: Layer, before: Size, gradient_bytes: int) 
         before, base = before.plus(layer.entry), base.plus(layer.entry)
         for moment in layer.keeping.peaks:
             yield Station(base.plus(layer.back.waiting).plus(moment.live), before.plus(moment.kept), step.held, gradient_bytes)
+    if step.loop.reentrant:
+        base = base.plus(layer.entry)
     for moment in layer.back.peaks:
         yield Station(base.plus(moment.live), before.plus(moment.kept), step.held, gradient_bytes)
 

@@ -60,6 +60,9 @@ class Units(NamedTuple):
     """Each micro-batch is reduced into the shards of those before it."""
     keeps_inputs: bool
     """Checkpoints and their gradients stay to the end of backward (`keeps_inputs_of`)."""
+    wraps_adapters: bool
+    """Each matrix of an adapter is a unit of its own (peft 0.21 utils/other.py `fsdp_auto_wrap_policy`). Backward prefetches the unit that
+    forward left before, which is then one of the same layer, so that the layer before is gathered when this one is nearly done."""
 
     def share(self, size_bytes: int) -> int:
         return -(-size_bytes // self.cards)
@@ -98,12 +101,15 @@ def units_of(model: ModelSpec, plan: Plan) -> Units:
         middles=plan.grad_accum_steps > 2 and defers,
         accumulates_shards=plan.grad_accum_steps > 1 and not defers,
         keeps_inputs=keeps_inputs_of(plan),
+        wraps_adapters=plan.sharding is Sharding.FSDP1 and not full,
     )
 
 
 def keeps_inputs_of(plan: Plan) -> bool:
     """Whether each layer's checkpoint and its gradient stay to the end of backward.
 
+    They do where the checkpoint stands around the unit, as in transformers before 4.52; since then it stands inside
+    (`GradientCheckpointingLayer`), and this is counted all the same, because a plan names no release.
     FSDP1 reshards a frozen unit by a hook on the gradients of its inputs (torch `_runtime_utils.py`
     `_register_post_backward_reshard_only_hook`); in a reentrant checkpoint these are the recomputation's own leaves, which keep their
     gradients, and the hook's graph keeps them until backward has ended.
