@@ -85,11 +85,10 @@ FIELDS: Mapping[Tier, Fields] = {
         },
     ),
     Tier.TRACE: Fields(
-        reads=frozenset((*SHAPE, *ADAPTER, *WEIGHTS, *LOOP)) - {"stack"},
+        reads=frozenset((*SHAPE, *ADAPTER, *WEIGHTS, *LOOP, "use_reentrant")) - {"stack"},
         neutral={**SCALE, "sharding": "one card shares nothing", "masters": "kept by sharding engines only"},
         limits={
             "n_gpus": _several_cards,
-            "use_reentrant": _unless("use_reentrant", "is told of reentrant checkpointing by --reentrant", False),
             "lora_dropout": _unless("lora_dropout", "does not run dropout of the adapter", 0.0),
             "head": _unless("head", "runs the model's first head only", *_HEADS),
             "labels": _unless("labels", "runs the model's first head only", 2),
@@ -99,10 +98,9 @@ FIELDS: Mapping[Tier, Fields] = {
         said={"stack": _loop_of_another},
     ),
     Tier.CALIBRATE: Fields(
-        reads=frozenset((*SHAPE, *ADAPTER, *WEIGHTS, *LOOP, *CARDS, *SCALE)) - {"stack"},
+        reads=frozenset((*SHAPE, *ADAPTER, *WEIGHTS, *LOOP, *CARDS, *SCALE, "use_reentrant")) - {"stack"},
         neutral={},
         limits={
-            "use_reentrant": _unless("use_reentrant", "does not run reentrant checkpointing", False),
             "lora_dropout": _unless("lora_dropout", "does not run dropout of the adapter", 0.0),
             "head": _unless("head", "runs a language model only", *_HEADS),
             "labels": _unless("labels", "runs a language model only", 2),

@@ -75,5 +75,5 @@ def _checkpointing(request: Request, stack: StackDefaults) -> Iterator[str]:
 
 
 def _several(request: Request) -> Iterator[str]:
-    if (request.gpus or 1) > 1:
+    if (request.gpus or 1) > 1 and request.shard is None:
         yield "a replica on each first (DDP), sharded (FSDP) where that does not fit"

@@ -86,7 +86,11 @@ def read(fields: Fields, around: Around) -> Reading:
     if fields.flag("activation_offloading"):
         notes.unpriced("activation_offloading", "moves kept activations to the host", Way.DOWN)
     loop = Loop(
-        common.optimizer(fields, around, notes), checkpointing, common.attention(fields, around, notes), loss_of(fields, around, notes)
+        common.optimizer(fields, around, notes),
+        checkpointing,
+        common.attention(fields, around, notes),
+        loss_of(fields, around, notes),
+        common.reentrant(fields, around),
     )
     dropout, saved = fields.number("lora_dropout"), fields.names("lora_modules_to_save") or ()
     return Reading(
