@@ -51,6 +51,7 @@ def read_accelerate(path: Path) -> Launch:
         checkpointing=bool(fsdp.flag("fsdp_activation_checkpointing")),
         reshards=reshards,
         hybrid=hybrid,
+        loads_on_host=kind == "FSDP" and fsdp.flag("fsdp_cpu_ram_efficient_loading") is True,
         zero_stage=stage,
         offload=offload,
         precision=None if word == "no" else _PRECISIONS[word],

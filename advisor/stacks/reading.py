@@ -51,6 +51,8 @@ class Launch(NamedTuple):
     """accelerate's own activation checkpointing, which is not reentrant."""
     reshards: bool = True
     """Layers are freed after forward and gathered anew for backward."""
+    loads_on_host: bool = False
+    """accelerate's `cpu_ram_efficient_loading`."""
     hybrid: bool = False
     """Shards are those of one node, and each node holds all of them."""
     source: str = ""

@@ -164,6 +164,11 @@ def cards(fields: Fields, around: Around, notes: Notes) -> Cards:
         notes.unpriced("reshard_after_forward: false", "keeps whole weights on every card from forward to backward", Way.UP)
     if sharded and (launch.hybrid or "hybrid" in strategy):
         notes.unpriced("hybrid sharding", "shards over the cards of one node; priced as over all", Way.UP)
+    efficient = launch.loads_on_host or bool(inner.flag("cpu_ram_efficient_loading", "fsdp_cpu_ram_efficient_loading"))
+    if sharded and efficient and any(fields.raw(name) for name in _QUANTIZED):
+        notes.unpriced(
+            "cpu_ram_efficient_loading", "may quantise on the host; priced with the whole model on each card at loading", Way.DOWN
+        )
     version = inner.integer("version", "fsdp_version") or fields.integer("fsdp_version") or launch.fsdp_version
     return shared(around, notes, zero, offload, _fsdp(around, version) if sharded else None)
 
@@ -186,6 +191,9 @@ def shared(around: Around, notes: Notes, zero: DeepSpeed, offload: bool, fsdp: S
     return Cards(n_gpus or 1, engine or Sharding.DDP, zero.bf16_masters)
 
 
+_QUANTIZED = ("load_in_4bit", "load_in_8bit", "quantization_bit", "quant_bits", "quantization_config")
+"""Settings that make a base of 4 or 8 bit. transformers 4 loads such a base on the host where it may, 5.23 on the card
+(modeling_utils.py, quantizers/quantizer_bnb_4bit.py `update_device_map`)."""
 _ZERO = {1: Sharding.ZERO1, 2: Sharding.ZERO2, 3: Sharding.ZERO3}
 
 
