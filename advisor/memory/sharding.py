@@ -7,7 +7,7 @@ from advisor.memory.held import Held, loaded_beside
 from advisor.memory.optimizer import state_bytes, step_temporary_bytes
 from advisor.memory.params import model_tensors
 from advisor.memory.units import shared_adapter_bytes, shared_weights_bytes, trained_share
-from advisor.memory.weights import adapter_bytes, load_extra_bytes, weights_bytes
+from advisor.memory.weights import adapter_bytes, load_extra_bytes, scales_bytes, weights_bytes
 from advisor.memory.zero import held_by_zero
 from advisor.units import MIB
 from advisor.values import ModelSpec, Plan, Sharding, Term
@@ -66,6 +66,7 @@ def _fsdp_load(model: ModelSpec, plan: Plan, weights: int, adapter: int) -> tupl
     layer (`_fully_shard/_fsdp_init.py` `_move_states_to_device`)."""
     if plan.quantization is not None:
         whole = weights_bytes(model, plan)
-        return ((Term.WEIGHTS, whole), *loaded_beside(load_extra_bytes(model, plan), adapter, weights))
+        shards = -(-(whole - scales_bytes(model, plan)) // plan.n_gpus)
+        return ((Term.WEIGHTS, whole), *loaded_beside(load_extra_bytes(model, plan), adapter, shards))
     largest = max(group.numel for group in model_tensors(model)) * plan.base_dtype.size_bytes
     return ((Term.WEIGHTS, weights), (Term.ADAPTER, adapter), (Term.TEMPORARIES, largest))

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from advisor.memory.dtypes import computing
 from advisor.memory.optimizer import trained_bytes_per_param
 from advisor.memory.params import TensorGroup, adapter_tensors, block_adapter_params, model_tensors
-from advisor.memory.weights import block_scales_bytes, block_weights_bytes, unquantized_bytes_per_param, weights_bytes
+from advisor.memory.weights import block_scales_bytes, block_weights_bytes, scales_bytes, unquantized_bytes_per_param, weights_bytes
 from advisor.values import Method, ModelSpec, Plan, Sharding, Stack
 
 CARVES = (Stack.HF, Stack.TRL, Stack.LLAMAFACTORY, Stack.MS_SWIFT)
@@ -126,7 +126,7 @@ def _gradient_bytes_per_param(plan: Plan) -> int:
 
 def shared_weights_bytes(model: ModelSpec, plan: Plan) -> int:
     """One card's part of the base weights as they rest, with what is never sharded."""
-    scales = sum(block_scales_bytes(block, plan) * block.count for block in model.blocks)
+    scales = scales_bytes(model, plan)
     if plan.quantization is not None:
         return -(-(weights_bytes(model, plan) - scales) // plan.n_gpus) + scales
     per_param = trained_bytes_per_param(plan) if plan.method is Method.FULL else plan.base_dtype.size_bytes

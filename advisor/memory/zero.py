@@ -11,7 +11,7 @@ from advisor.memory.dtypes import computing
 from advisor.memory.held import Held
 from advisor.memory.optimizer import FP32_BYTES, state_bytes, step_temporary_bytes
 from advisor.memory.params import model_tensors, trainable_params
-from advisor.memory.weights import adapter_bytes, block_scales_bytes, load_extra_bytes, weights_bytes
+from advisor.memory.weights import adapter_bytes, load_extra_bytes, scales_bytes, weights_bytes
 from advisor.values import Masters, ModelSpec, Plan, Sharding, Stack, Term
 
 REDUCE_BUCKET_PARAMS = 500_000_000
@@ -108,7 +108,7 @@ def _stage_3(model: ModelSpec, plan: Plan) -> Held:
     Gathered: up to `LIVE_PARAMS`, and no less than the largest tensor. The step works group by group.
     """
     computed, trained, cards = computing(plan), _trained(model, plan), plan.n_gpus
-    scales = sum(block_scales_bytes(block, plan) * block.count for block in model.blocks)
+    scales = scales_bytes(model, plan)
     whole = weights_bytes(model, computed) - scales
     element = computed.base_dtype.size_bytes
     largest = max(group.numel for group in model_tensors(model)) * element
