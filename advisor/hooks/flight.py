@@ -23,7 +23,7 @@ from advisor.stacks.reading import Around, Launch, Reading, Remark, Way
 from advisor.stacks.versions import Profile, profile_of
 from advisor.values import Fit, GpuSpec, Level, MemoryBreakdown, ModelSpec, Plan, Stack, Value
 from advisor.values.check import CheckReport
-from advisor.values.request import Count
+from advisor.values.request import Length
 
 WHERE = "the trainer"
 
@@ -37,7 +37,7 @@ class PreflightOptions(Value):
     """What to do where the training does not fit, or would not start."""
     price: Literal["estimate", "trace"] = "estimate"
     """By the closed form, or by a dry run of the installed libraries on meta tensors."""
-    seq_len: Count | None = None
+    seq_len: Length | None = None
     """Tokens of the longest sequence."""
     stack: Stack | None = None
 
@@ -199,7 +199,7 @@ def _spec(subject: Any) -> ModelSpec:
     if isinstance(subject, ModelSpec):
         return subject
     if isinstance(subject, str):
-        return model_of_name(subject, "preflight")[0]
+        return model_of_name(subject, "preflight")
     if hasattr(subject, "to_dict"):
         return live.spec_of_config(subject)
     if hasattr(subject, "config"):
