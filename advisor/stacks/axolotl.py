@@ -108,7 +108,9 @@ def read(fields: Fields, around: Around) -> Reading:
     attention = _attention(fields, around, notes)
     if adapter is None and not cards.sharding.shards_weights and weights.dtype is not DType.FP32 and attention in _KEEPS_FP32:
         notes.unpriced(f"{attention.value} attention", "axolotl trains embeddings and head in fp32 with it; priced in 16 bit", Way.UP)
-    loop = Loop(common.optimizer(fields, around, notes, "optimizer"), checkpointing, attention, _loss(fields))
+    loop = Loop(
+        common.optimizer(fields, around, notes, "optimizer"), checkpointing, attention, _loss(fields), common.reentrant(fields, around)
+    )
     return Reading(
         plan=assemble(around, adapter, weights, batch, loop, cards),
         remarks=tuple(notes.remarks),
@@ -171,7 +173,6 @@ def _adapter(fields: Fields, weights: Weights) -> tuple[Adapter | None, float, t
 
 def _checkpointing(fields: Fields, notes: Notes) -> bool:
     stated = fields.raw("gradient_checkpointing")
-    fields.raw("gradient_checkpointing_kwargs")
     offloading = fields.raw("activation_offloading")
     if offloading not in (None, False):
         notes.unpriced(f"activation_offloading: {offloading}", "moves kept activations to the host; priced as checkpointing", Way.DOWN)

@@ -58,7 +58,11 @@ def read(fields: Fields, around: Around) -> Reading:
     batch = Batch(micro, _sequence(fields, around, notes), fields.count("gradient_accumulation_steps") or 1)
     checkpointing = common.checkpointing(fields, around, notes) or _by_helper(fields, around, weights)
     loop = Loop(
-        common.optimizer(fields, around, notes), checkpointing, common.attention(fields, around, notes), _loss(fields, around, notes)
+        common.optimizer(fields, around, notes),
+        checkpointing,
+        common.attention(fields, around, notes),
+        _loss(fields, around, notes),
+        common.reentrant(fields, around),
     )
     return Reading(
         plan=assemble(around, adapter, weights, batch, loop, common.cards(fields, around, notes)),

@@ -76,7 +76,7 @@ def read(fields: Fields, around: Around) -> Reading:
     optimizer = common.optimizer(fields, around, notes)
     checkpointing = common.checkpointing(fields, around, notes)
     loss = Loss.FUSED if fields.flag("use_liger_kernel") else around.defaults.loss.value
-    loop = Loop(optimizer, checkpointing, common.attention(fields, around, notes, "attn_impl"), loss)
+    loop = Loop(optimizer, checkpointing, common.attention(fields, around, notes, "attn_impl"), loss, common.reentrant(fields, around))
     dropout, saved = fields.number("lora_dropout"), fields.names("modules_to_save") or ()
     return Reading(
         plan=assemble(around, adapter if kind == "lora" else None, weights, Batch(micro, seq, accumulation), loop, cards),

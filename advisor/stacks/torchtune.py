@@ -165,5 +165,7 @@ def _cards(fields: Fields, around: Around, notes: Notes) -> Cards:
     degree = fields.count("tensor_parallel_dim")
     if degree is not None and degree > 1:
         notes.unpriced(f"tensor_parallel_dim: {degree}", "splits matrices over GPUs; priced as full sharding", Way.EITHER)
+    if fields.flag("fsdp_reshard_after_forward") is False:
+        notes.unpriced("fsdp_reshard_after_forward: false", "keeps whole weights on every card from forward to backward", Way.UP)
     n_gpus = around.launch.n_gpus or 1
     return Cards(n_gpus, Sharding.FSDP2 if n_gpus > 1 else Sharding.NONE)

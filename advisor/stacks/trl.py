@@ -86,7 +86,13 @@ def read(fields: Fields, around: Around) -> Reading:
     checkpointing = common.checkpointing(fields, around, notes)
     if fields.flag("activation_offloading"):
         notes.unpriced("activation_offloading", "moves kept activations to the host", Way.DOWN)
-    loop = Loop(common.optimizer(fields, around, notes), checkpointing, _attention(fields, around, notes), loss_of(fields, around, notes))
+    loop = Loop(
+        common.optimizer(fields, around, notes),
+        checkpointing,
+        _attention(fields, around, notes),
+        loss_of(fields, around, notes),
+        common.reentrant(fields, around),
+    )
     dropout, saved = fields.number("lora_dropout"), fields.names("lora_modules_to_save") or ()
     return Reading(
         plan=assemble(around, adapter, weights, batch, loop, common.cards(fields, around, notes)),
