@@ -424,7 +424,14 @@ DEEPSPEED = {"bf16": {"enabled": "auto"}, "zero_optimization": {"stage": 2}}
 ZERO_3 = {"zero_optimization": {"stage": 3}, "bf16": {"enabled": True, "bf16_master_weights_and_grads": True}}
 ACCELERATE = {"distributed_type": "FSDP", "num_processes": 4, "compute_environment": "LOCAL_MACHINE", "mixed_precision": "bf16"}
 TRL = {"model_name_or_path": "Qwen/Qwen2.5-7B", "dtype": "bfloat16", "max_length": 1024}
-LLAMAFACTORY = {"model_name_or_path": "Qwen/Qwen2.5-7B", "stage": "sft", "finetuning_type": "full", "bf16": True, "cutoff_len": 1024}
+LLAMAFACTORY = {
+    "do_train": True,
+    "model_name_or_path": "Qwen/Qwen2.5-7B",
+    "stage": "sft",
+    "finetuning_type": "full",
+    "bf16": True,
+    "cutoff_len": 1024,
+}
 AXOLOTL = {
     "base_model": "Qwen/Qwen2.5-7B",
     "bf16": True,
