@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from advisor.errors import UnsupportedError
-from advisor.values import Head, Plan, Shift, Stack
+from advisor.values import Head, Plan, Quantization, Shift, Stack
 
 
 class Tier(str, Enum):
@@ -47,9 +47,10 @@ class Fields:
 
 SHAPE = ("micro_batch_size", "seq_len_tokens", "grad_accum_steps")
 ADAPTER = ("method", "rank", "target_modules", "lora_dropout", "adapter_dtype")
-WEIGHTS = ("base_dtype", "autocast", "autocast_dtype", "quantization", "double_quant", "kbit_prepare")
+WEIGHTS = ("base_dtype", "autocast", "autocast_dtype", "quantization", "double_quant", "kbit_prepare", "quantized_experts")
 LOOP = ("optimizer", "gradient_checkpointing", "attention", "padding", "kv_cache_in_outputs", "loss", "stack")
 CARDS = ("n_gpus", "sharding")
+ENGINE = ("masters", "use_reentrant")
 SCALE = dict.fromkeys(("alpha", "use_rslora"), "a factor on the adapter's output: no tensor of its own")
 
 
@@ -68,6 +69,11 @@ def _loop_of_another(plan: Plan) -> str:
     return f"runs the steps of transformers and peft in place of {plan.stack.value}'s own"
 
 
+def _packed_layers(plan: Plan) -> str:
+    packed = plan.quantization in (Quantization.AWQ, Quantization.GPTQ)
+    return "does not run GPT-QModel's layers; advise estimate prices them" if packed else ""
+
+
 _HEADS = (None, Head.LM)
 
 
@@ -82,30 +88,32 @@ def _losses_of_embeddings(plan: Plan) -> str:
 
 FIELDS: Mapping[Tier, Fields] = {
     Tier.ESTIMATE: Fields(
-        reads=frozenset((*SHAPE, *ADAPTER, *WEIGHTS, *LOOP, *CARDS, "labels", "shift", "eval_micro_batch_size")),
+        reads=frozenset((*SHAPE, *ADAPTER, *WEIGHTS, *LOOP, *CARDS, *ENGINE, "labels", "shift", "eval_micro_batch_size")),
         neutral=SCALE,
         limits={
-            "use_reentrant": _unless("use_reentrant", "does not price reentrant checkpointing", False),
             "head": _losses_of_embeddings,
-            "masters": _unless("masters", "does not price fp32 masters", Plan().masters),
         },
     ),
     Tier.TRACE: Fields(
-        reads=frozenset((*SHAPE, *ADAPTER, *WEIGHTS, *LOOP, "labels", "eval_micro_batch_size")) - {"stack"},
+        reads=frozenset((*SHAPE, *ADAPTER, *WEIGHTS, *LOOP, "use_reentrant", "labels", "eval_micro_batch_size"))
+        - {"stack", "quantization", "quantized_experts"},
         neutral={**SCALE, "sharding": "one card shares nothing", "masters": "kept by sharding engines only"},
         limits={
             "n_gpus": _several_cards,
-            "use_reentrant": _unless("use_reentrant", "is told of reentrant checkpointing by --reentrant", False),
+            "quantization": _packed_layers,
+            "quantized_experts": _unless("quantized_experts", "does not run quantised stacked experts", False),
             "head": _losses_of_embeddings,
             "shift": _unless("shift", "runs the loss of the installed transformers", Shift.LABELS),
         },
         said={"stack": _loop_of_another},
     ),
     Tier.CALIBRATE: Fields(
-        reads=frozenset((*SHAPE, *ADAPTER, *WEIGHTS, *LOOP, *CARDS, *SCALE)) - {"stack"},
+        reads=frozenset((*SHAPE, *ADAPTER, *WEIGHTS, *LOOP, *CARDS, *SCALE, "use_reentrant"))
+        - {"stack", "quantization", "quantized_experts"},
         neutral={},
         limits={
-            "use_reentrant": _unless("use_reentrant", "does not run reentrant checkpointing", False),
+            "quantization": _packed_layers,
+            "quantized_experts": _unless("quantized_experts", "does not run quantised stacked experts", False),
             "head": _unless("head", "runs a language model only", *_HEADS),
             "labels": _unless("labels", "runs a language model only", 2),
             "shift": _unless("shift", "runs the loss of the installed transformers", Shift.LABELS),

@@ -14,7 +14,8 @@ from advisor.architectures.dropout import drops_embedding, with_dropout
 from advisor.architectures.heads import LABEL_MODULES, headed, heads_of, labels_of, named_head, outputs_of
 from advisor.architectures.refusals import check_covered
 from advisor.architectures.table import SUPPORTED, builder
-from advisor.values import Head, ModelSpec
+from advisor.checkpoints import format_of
+from advisor.values import CheckpointFormat, Head, ModelSpec
 
 __all__ = ["LABEL_MODULES", "SUPPORTED", "check_model_type", "headed", "spec_from_config"]
 
@@ -66,6 +67,7 @@ def spec_from_config(
         embedding_scaled=shape.embedding_scaled,
         embedding_dropout=drops_embedding(reader, model_type),
         max_position_tokens=shape.trunk.positions,
+        checkpoint_format=_stored(reader),
         config_json=json.dumps(config) if config_json is None else config_json,
         source=source,
         source_date=source_date,
@@ -74,11 +76,13 @@ def spec_from_config(
     )
 
 
+def _stored(config: Config) -> CheckpointFormat | None:
+    return format_of(config.nested("quantization_config"), config.where) if config.raw("quantization_config") else None
+
+
 def _notes(config: Config, architecture: str) -> tuple[str, ...]:
     notes = []
     named = config.raw("architectures")
     if isinstance(named, list) and named and isinstance(named[0], str) and named[0] != architecture:
         notes.append(f"config.json names {named[0][:60]}; priced as {architecture}")
-    if config.raw("quantization_config") is not None:
-        notes.append("config.json describes quantised weights; priced as the model with 16-bit weights that it stands for")
     return tuple(notes)

@@ -50,6 +50,7 @@ def xglm(config: Config) -> Shape:
             square(("k_proj", "v_proj", "q_proj", "out_proj"), base.hidden, True),
             plain_mlp(("fc1", "fc2"), base.hidden, config.count("ffn_dim"), True),
             config.text("activation_function", default="gelu"),
+            softmax_in_own_type=True,
             sdpa=False,
             flash=False,
             tied=tied(config, True),

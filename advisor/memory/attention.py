@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from advisor.errors import UnsupportedError
-from advisor.memory.layers import FP32_BYTES, Setting, cast, layer_norm, linear, output_bytes, quantizes, rms_norm, rms_norm_gemma
+from advisor.memory.layers import FP32_BYTES, Setting, cast, linear, output_bytes, quantizes
+from advisor.memory.norms import layer_norm, rms_norm, rms_norm_gemma
 from advisor.memory.tape import Size, Tape, Tensor
 from advisor.values import Attention, AttentionShape, Block, Linear
 
@@ -231,6 +232,8 @@ def _eager(tape: Tape, heads: Heads, block: Block, c: int, kernel: Kernel) -> Te
     weights = tape.op((weights,), scores, aliases=(True,))  # plus the mask
     if shape.sinks:
         return _softmax_with_sinks(tape, weights, v, shape, c)
+    if shape.softmax_in_own_type:
+        return _own_softmax(tape, weights, v, shape, c)
     if c != FP32_BYTES and not kernel.fuses_softmax:
         weights = tape.op((weights,), scores32)
     # softmax keeps its result; CUDA's backward makes grad * output inside (ATen/native/cuda/SoftMax.cu)
@@ -256,6 +259,18 @@ def _fp32_scores(tape: Tape, heads: Heads, shape: AttentionShape, c: int) -> Ten
     if shape.dropout:
         kept = Tensor(Size(per_pair=shape.heads), False)
         probabilities = tape.op((probabilities,), Size(per_pair=shape.heads * c), keeps=(kept,))
+    return tape.op((probabilities, v), Size(shape.heads * shape.v_head_dim * c), keeps=(probabilities, v))
+
+
+def _own_softmax(tape: Tape, weights: Tensor, v: Tensor, shape: AttentionShape, c: int) -> Tensor:
+    """Masked scores are raised to the type's least number, which keeps them, and the softmax runs in their own type, but for fp16
+    (models/xglm/modeling_xglm.py `XGLMAttention.forward`)."""
+    scores = Size(per_pair=shape.heads * c)
+    raised = tape.op((weights,), scores, keeps=(weights,))
+    probabilities = tape.op((raised,), scores, scratch=(Size(), scores))
+    tape.ops[-1].kept = (probabilities,)
+    if shape.dropout:
+        probabilities = tape.op((probabilities,), scores, keeps=(Tensor(Size(per_pair=shape.heads), False),))
     return tape.op((probabilities, v), Size(shape.heads * shape.v_head_dim * c), keeps=(probabilities, v))
 
 

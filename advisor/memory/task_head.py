@@ -8,7 +8,8 @@ done for each token by the length of the sequence. Sources: transformers 5.23 mo
 from __future__ import annotations
 
 from advisor.memory.feed_forward import activation
-from advisor.memory.layers import FP32_BYTES, Setting, cast, dropout, layer_norm, linear, output_bytes
+from advisor.memory.layers import FP32_BYTES, Setting, cast, dropout, linear, output_bytes
+from advisor.memory.norms import layer_norm
 from advisor.memory.tape import ZERO, Size, Tape, Tensor
 from advisor.values import Head, HeadShape, Linear, ModelSpec
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from advisor.checkpoints import expanded_by, trained_as
 from advisor.stacks.facts import StackDefaults
 from advisor.stacks.first_plan import ALPHA_PER_RANK, FIRST_LABELS, FIRST_RANK, batch, first_attention, first_seq_len
 from advisor.stacks.known import defaults_of
@@ -12,7 +13,7 @@ from advisor.values.card import GpuSpec
 from advisor.values.model import ModelSpec
 from advisor.values.plan import ALL_LINEAR
 from advisor.values.request import Request
-from advisor.values.vocabulary import Attention, Head, Method, Stack
+from advisor.values.vocabulary import Attention, Head, Method, Quantization, Stack
 
 
 def echo_defaults(model: ModelSpec, gpu: GpuSpec | None, request: Request) -> tuple[str, ...]:
@@ -20,6 +21,7 @@ def echo_defaults(model: ModelSpec, gpu: GpuSpec | None, request: Request) -> tu
     stack = defaults_of(request.stack or Stack.HF)
     subjects = (
         ("training loop", _loop(model, gpu, request, stack)),
+        ("checkpoint", _checkpoint(model)),
         ("adapter", _adapter(model, request, stack)),
         ("head", _head(model, request)),
         ("batch", _batch(model, request)),
@@ -33,7 +35,9 @@ def _loop(model: ModelSpec, gpu: GpuSpec | None, request: Request, stack: StackD
     if request.stack is None:
         yield f"{stack.label} ({stack.stack.value})"
     if request.precision is None:
-        if gpu is None or gpu.bf16_supported:
+        if trained_as(model) is Quantization.AWQ:
+            yield "fp16 with loss scaling, as transformers loads AWQ"
+        elif gpu is None or gpu.bf16_supported:
             yield "bf16"
         else:
             yield f"fp16 with loss scaling, as {gpu.name} has no bf16 (fp32 weights where all are trained)"
@@ -44,6 +48,18 @@ def _loop(model: ModelSpec, gpu: GpuSpec | None, request: Request, stack: StackD
     if request.attention is None:
         attention = first_attention(model)
         yield f"{attention.value} attention{' (transformers has no SDPA for this model)' if attention is Attention.EAGER else ''}"
+
+
+def _checkpoint(model: ModelSpec) -> Iterator[str]:
+    """How it is stored, and what that means for training."""
+    stored = model.checkpoint_format
+    if stored is None:
+        return
+    yield f"stored in {stored.label}{f' ({stored.assumed})' if stored.assumed else ''}"
+    if expanded_by(model):
+        yield "expanded to 16 bit on loading (dequantize=True)"
+    elif stored.trained_as is not None:
+        yield "adapters train on it as it is"
 
 
 def _adapter(model: ModelSpec, request: Request, stack: StackDefaults) -> Iterator[str]:
@@ -58,7 +74,7 @@ def _adapter(model: ModelSpec, request: Request, stack: StackDefaults) -> Iterat
     if request.target_modules is None:
         named = first_targets(model)
         yield "on all linear layers of the blocks" if named == (ALL_LINEAR,) else f"on {', '.join(named)}, all that peft can wrap"
-    if request.quantization is None and (request.method is None or request.method.is_quantized):
+    if request.quantization is None and trained_as(model) is None and (request.method is None or request.method.is_quantized):
         yield "4-bit bases in nf4 with double quantisation"
 
 
@@ -97,4 +113,5 @@ def _several(gpu: GpuSpec | None, request: Request) -> Iterator[str]:
     if (request.gpus or 1) > 1:
         if gpu is not None and request.gpus == gpu.gpus_of_machine:
             yield f"all {request.gpus} of the machine (--gpus says otherwise)"
-        yield "a replica on each first (DDP), sharded (FSDP) where that does not fit"
+        if request.shard is None:
+            yield "a replica on each first (DDP), sharded (FSDP) where that does not fit"

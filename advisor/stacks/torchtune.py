@@ -7,7 +7,7 @@ from advisor.profiles import read as read_profiles
 from advisor.stacks import trainer_arguments as common
 from advisor.stacks.facts import Default, StackDefaults
 from advisor.stacks.fields import Fields
-from advisor.stacks.reading import Adapter, Around, Batch, Cards, Loop, Reading, Way, Weights, assemble
+from advisor.stacks.reading import LAYERS_STAY, Adapter, Around, Batch, Cards, Loop, Reading, Way, Weights, assemble
 from advisor.stacks.trainer_arguments import Notes
 from advisor.values.model import ModelSpec
 from advisor.values.vocabulary import Attention, DType, Loss, Optimizer, Quantization, Sharding, Stack
@@ -157,7 +157,7 @@ def _evaluation(fields: Fields, micro: int) -> int | None:
 def _loss(fields: Fields, notes: Notes) -> Loss:
     component = fields.group("loss").text("_component_") or ""
     if component.endswith("LinearCrossEntropyLoss"):
-        notes.unpriced("LinearCrossEntropyLoss", "makes logits by chunks too; priced with those of all tokens", Way.DOWN)
+        notes.unpriced("LinearCrossEntropyLoss", "makes logits by chunks too; priced with those of all tokens", Way.DOWN, LAYERS_STAY)
         return Loss.CHUNKED_OUTPUT
     if component.endswith("CEWithChunkedOutputLoss") or not component:
         return Loss.CHUNKED_OUTPUT
@@ -171,5 +171,7 @@ def _cards(fields: Fields, around: Around, notes: Notes) -> Cards:
     degree = fields.count("tensor_parallel_dim")
     if degree is not None and degree > 1:
         notes.unpriced(f"tensor_parallel_dim: {degree}", "splits matrices over GPUs; priced as full sharding", Way.EITHER)
+    if fields.flag("fsdp_reshard_after_forward") is False:
+        notes.unpriced("fsdp_reshard_after_forward: false", "keeps whole weights on every card from forward to backward", Way.UP)
     n_gpus = around.launch.n_gpus or 1
     return Cards(n_gpus, Sharding.FSDP2 if n_gpus > 1 else Sharding.NONE)

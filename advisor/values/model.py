@@ -3,6 +3,7 @@
 from functools import cached_property
 from typing import Literal
 
+from advisor.values.checkpoint import CheckpointFormat
 from advisor.values.vocabulary import Head, Positive, Value
 
 
@@ -57,6 +58,8 @@ class AttentionShape(Value):
     softcap: bool = False
     scores_in_fp32: bool = False
     """Without a fused kernel queries and keys are lifted to fp32 before their product (GPT-J, GPT-Neo)."""
+    softmax_in_own_type: bool = False
+    """Without a fused kernel the softmax is not lifted to fp32 (XGLM)."""
     sinks: bool = False
     """A learned score per head joins each row of the softmax, which runs in the computation's own type (gpt-oss)."""
     dropout: bool = False
@@ -176,6 +179,8 @@ class ModelSpec(Value):
     embedding_scaled: bool = False
     embedding_dropout: bool = False
     max_position_tokens: int | None = None
+    checkpoint_format: CheckpointFormat | None = None
+    """How the checkpoint stores its matrices; None: in a floating-point type, as they were trained."""
     config_json: str
     """The config.json that this was read from, verbatim, so that the dry run can build the real model."""
     source: str
@@ -193,6 +198,11 @@ class ModelSpec(Value):
         """What is trained where nobody says otherwise: the classifier that config.json names, else the vocabulary's scores of a decoder
         and a classifier on an encoder."""
         return self.head if self.kind == "decoder" or self.head is Head.TOKENS else Head.CLASSIFICATION
+
+    @property
+    def taken_as(self) -> tuple[str, ...]:
+        """What the name and its config.json were taken to mean, one line each."""
+        return tuple(filter(None, (self.resolved_from, *self.notes)))
 
     @cached_property
     def layers(self) -> int:
