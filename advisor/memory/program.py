@@ -82,12 +82,10 @@ def _recorded(block: Block, hidden: int, setting: Setting, kernel: Kernel, entry
 
 
 @lru_cache(maxsize=256)
-def _layer(
-    block: Block, hidden: int, setting: Setting, kernel: Kernel, checkpointing: bool, stops_early: bool, entry_needs_grad: bool = True
-) -> Layer:
-    """`stops_early`: the layer is checkpointed, and run again only until its last tensor is saved."""
+def _layer(block: Block, hidden: int, setting: Setting, kernel: Kernel, loop: Loop, entry_needs_grad: bool = True) -> Layer:
     tape, entry, back = _recorded(block, hidden, setting, kernel, entry_needs_grad)
-    keeping = forward(tape, entry, keep=True, entry_held=checkpointing, stops_early=stops_early)
+    checkpointing = loop.checkpointing
+    keeping = forward(tape, entry, keep=True, entry_held=checkpointing, stops_early=checkpointing and not loop.reentrant)
     quiet = forward(tape, entry, keep=False, entry_held=True) if checkpointing else keeping
     return Layer(entry.size, quiet, keeping, back.over(keeping.kept))
 
@@ -152,8 +150,7 @@ def program_of(step: Step, forward_stations: Stations, backward_stations: Statio
 @lru_cache(maxsize=256)
 def step_of(model: ModelSpec, setting: Setting, kernel: Kernel, loop: Loop) -> Step:
     """The walks of every part. Raises UnsupportedError for parts without a closed form."""
-    stops_early = loop.checkpointing and not loop.reentrant
-    kinds = [_layer(_one(block), model.hidden_size, setting, kernel, loop.checkpointing, stops_early) for block in model.blocks]
+    kinds = [_layer(_one(block), model.hidden_size, setting, kernel, loop) for block in model.blocks]
     head = _head(model, setting.outside_blocks(), loop.ending)
     held = head.logits if loop.logits_outlive_forward else ZERO
     outlives = held
@@ -179,7 +176,7 @@ def _under(model: ModelSpec, setting: Setting, kernel: Kernel, loop: Loop, first
     """
     frozen = not setting.trains_base
     if frozen and not loop.checkpointing:
-        without = _layer(_one(model.blocks[0]), model.hidden_size, setting, kernel, False, False, entry_needs_grad=False)
+        without = _layer(_one(model.blocks[0]), model.hidden_size, setting, kernel, loop, entry_needs_grad=False)
         return without.keeping.kept.plus(first.keeping.kept, -1)
     stream_bytes = model.hidden_size * setting.stream_bytes
     size = Size(model.hidden_size if model.embedding_dropout else 0)
