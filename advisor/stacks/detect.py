@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,7 +12,7 @@ from advisor.stacks.command_line import Command, read_command, started_with
 from advisor.stacks.files import parse_settings, read_text
 from advisor.stacks.jobs import refuse_other_frameworks
 from advisor.stacks.launch import is_accelerate
-from advisor.stacks.reading import Launch, Remark, Way
+from advisor.stacks.reading import Kept, Launch, Remark, Way
 from advisor.stacks.script import parse_script
 from advisor.values.vocabulary import Stack
 
@@ -93,7 +93,7 @@ def open_file(path: Path, stack: Stack | None) -> Opened:
 
 def _open_command(command: Command, stack: Stack | None) -> Opened:
     """What a shell script's command trains: its arguments, over the file that it is given, or a Python script."""
-    remarks = tuple(_left_open(name, text) for name, text in command.open)
+    remarks = (*(_left_open(name, text) for name, text in command.open), *_spread(command.spread_over))
     if command.script is not None:
         opened = open_text(read_text(command.script), command.script, stack)
         said = tuple(_left_open(word, "an argument of the script that is not read") for word in command.arguments if word.startswith("--"))
@@ -114,6 +114,13 @@ def with_changes(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[
         group = result.get(outer)
         result[outer] = value if not inner else with_changes(group if isinstance(group, Mapping) else {}, {inner: value})
     return result
+
+
+def _spread(n_cards: int) -> Iterator[Remark]:
+    """ms-swift 4.6 arguments/base_args/model_args.py: device_map is `auto` where one process sees several cards."""
+    if n_cards > 1:
+        text = f"one process spreads the model over {n_cards} cards: priced on one"
+        yield Remark("not-priced", "CUDA_VISIBLE_DEVICES", text, way=Way.DOWN, keeps=Kept(*[1 / n_cards] * len(Kept._fields)))
 
 
 def _left_open(name: str, text: str) -> Remark:
