@@ -208,9 +208,28 @@ def test_beside_torch_s_own_engines(
             assert allocated(memory, which) / GIB == pytest.approx(seen, rel=0.005), which
 
 
+# The same with the units that accelerate 1.15 makes: embeddings; each layer; final norm and head, which stay gathered.
+SEEN_BY_ACCELERATE = [
+    ("llama-3.1-8b", 4, {**FULL, "seq_len_tokens": 2048}, 8, (5.890, 5.401, 1.809)),
+    ("llama-3.1-8b", 8, {**FULL, "seq_len_tokens": 2048, "micro_batch_size": 4}, 8, (14.464, 15.443, 2.622)),
+    ("llama-3.1-8b", 8, {**FULL, "seq_len_tokens": 2048, "autocast": True, "masters": "lifted"}, 8, (8.513, 8.024, 5.223)),
+    ("llama-3.1-8b", 8, {"method": "lora", "micro_batch_size": 4}, 8, (13.114, 14.030, 0.688)),
+    ("llama-3.1-8b", 8, {**FULL, "seq_len_tokens": 256}, 8, (4.352, 4.864, 2.622)),
+    ("qwen2.5-0.5b", 24, {**FULL, "seq_len_tokens": 2048}, 4, (3.986, 4.539, 0.939)),
+]
+
+
+@pytest.mark.parametrize(("name", "layers", "plan", "cards", "gib"), SEEN_BY_ACCELERATE)
+def test_beside_the_units_of_accelerate(name: str, layers: int, plan: dict[str, object], cards: int, gib: tuple[float, ...]) -> None:
+    more = {"optimizer": "adamw_torch_fused", "sharding": "fsdp2", "n_gpus": cards, "stack": "hf"}
+    memory = estimate_memory(cut(name, layers), Plan.model_validate({**plan, **more}))
+    for which, seen in zip((Phase.FORWARD, Phase.BACKWARD, Phase.OPTIMIZER_STEP), gib, strict=True):
+        assert allocated(memory, which) / GIB == pytest.approx(seen, rel=0.005), which
+
+
 def test_reduction_is_deferred_between_the_trainer_s_micro_batches() -> None:
     """91.6 GiB, by a dry run of that loop: `accelerator.no_sync` leaves gradients whole on every card (transformers 5.23 trainer.py)."""
-    plan = {**FULL, "seq_len_tokens": 2048, "optimizer": "adamw_torch_fused", "sharding": "fsdp2", "n_gpus": 8}
+    plan = {**FULL, "seq_len_tokens": 2048, "optimizer": "adamw_torch_fused", "sharding": "fsdp2", "n_gpus": 8, "stack": "axolotl"}
     spec = hub.load_model("qwen2.5-32b")
     deferred = estimate_memory(spec, Plan.model_validate({**plan, "grad_accum_steps": 2}))
     assert deferred.peak_allocated_bytes / GIB == pytest.approx(91.6, rel=0.01)
