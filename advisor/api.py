@@ -201,7 +201,7 @@ def _priced(spec: ModelSpec, card: GpuSpec | None, plan: Plan, memory: MemoryBre
     from advisor.ladder import classify
     from advisor.stacks import echo_defaults
 
-    names = tuple(name.resolved_from for name in (spec, card) if name is not None and name.resolved_from)
+    names = (*spec.taken_as, *((card.resolved_from,) if card is not None and card.resolved_from else ()))
     fit = None if card is None else classify(memory, card.usable_bytes)
     return Priced(spec, card, plan, memory, fit, (*names, *echo_defaults(spec, card, as_request(options, card))))
 

@@ -26,6 +26,28 @@ class Way(str, Enum):
     EITHER = "either"
 
 
+class Kept(NamedTuple):
+    """Least share that stays of each part of the memory."""
+
+    weights: float = 0.0
+    states: float = 0.0
+    """Of adapters, gradients, the optimizer's states and workspaces."""
+    layers: float = 0.0
+    """Of what a step makes and frees, but for the logits."""
+    logits: float = 0.0
+
+
+NOTHING_STAYS = Kept()
+WEIGHTS_STAY = Kept(weights=1.0)
+"""What touches how much is trained, and how."""
+RESTING_STAYS = Kept(weights=1.0, states=1.0)
+"""What touches the whole step."""
+LOGITS_STAY = Kept(weights=1.0, states=1.0, logits=1.0)
+"""What touches the layers alone: kernels and checkpoints inside them."""
+LAYERS_STAY = Kept(weights=1.0, states=1.0, layers=1.0)
+"""What touches the loss alone."""
+
+
 class Remark(NamedTuple):
     """Something that the reader of a file has to be told. The id is stable."""
 
@@ -35,6 +57,12 @@ class Remark(NamedTuple):
     hint: str = ""
     way: Way | None = None
     """None: the price holds."""
+    keeps: Kept = NOTHING_STAYS
+    """What stays at least where it lowers the memory."""
+    adds_hidden: int | None = None
+    """Most that comes on top where it raises the memory, in fp32 tensors of the hidden states; None: nothing bounds it."""
+    stops: bool = False
+    """The training would not start."""
 
 
 class Launch(NamedTuple):
@@ -93,6 +121,7 @@ class Weights(NamedTuple):
     quantization: Quantization | None = None
     double_quant: bool = False
     kbit_prepare: bool = False
+    quantized_experts: bool = False
 
 
 class Batch(NamedTuple):
@@ -158,6 +187,7 @@ def assemble(around: Around, adapter: Adapter | None, weights: Weights, batch: B
             quantization=weights.quantization,
             double_quant=weights.quantization in FOUR_BIT and weights.double_quant,
             kbit_prepare=quantized and weights.kbit_prepare,
+            quantized_experts=quantized and weights.quantized_experts,
             optimizer=loop.optimizer,
             micro_batch_size=batch.micro,
             seq_len_tokens=batch.seq,

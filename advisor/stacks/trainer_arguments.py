@@ -10,17 +10,21 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from advisor.errors import AdvisorError, InvalidInputError
-from advisor.json_files import is_file, read_object
+from advisor.json_files import read_object
 from advisor.stacks.engines import fsdp_of
 from advisor.stacks.facts import FOUR_BIT
 from advisor.stacks.fields import Fields
 from advisor.stacks.first_plan import first_attention, first_seq_len
-from advisor.stacks.reading import Around, Cards, Remark, Way
+from advisor.stacks.places import find_file
+from advisor.stacks.reading import NOTHING_STAYS, WEIGHTS_STAY, Around, Cards, Kept, Remark, Way
 from advisor.stacks.words import ATTENTIONS, NEAREST, OPTIMIZERS, dtype_named
 from advisor.values.vocabulary import Attention, DType, Optimizer, Quantization, Sharding
 
 MICRO_BATCH = 8
 """`per_device_train_batch_size` and `per_device_eval_batch_size` where they are left out."""
+
+MICRO_NAMES = ("per_device_train_batch_size", "per_gpu_train_batch_size")
+"""The second is the name of transformers 2 (training_args.py `train_batch_size`)."""
 
 SPELLINGS = {
     "batch-size": "per_device_train_batch_size: {}",
@@ -40,20 +44,24 @@ class Notes:
     def remark(self, id: str, key: str, text: str, hint: str = "", way: Way | None = None) -> None:
         self.remarks.append(Remark(id, key, text, hint, way))
 
-    def unpriced(self, key: str, why: str, way: Way) -> None:
-        self.remark("not-priced", key, f"{key}: {why}", way=way)
+    def unpriced(self, key: str, why: str, way: Way, keeps: Kept = NOTHING_STAYS) -> None:
+        self.remarks.append(Remark("not-priced", key, f"{key}: {why}", way=way, keeps=keeps))
 
 
 def optimizer(fields: Fields, around: Around, notes: Notes, *names: str) -> Optimizer:
     """The named optimizer; one that is not priced counts as AdamW, and is said."""
     stated = fields.text(*(names or ("optim",)))
+    if fields.flag("adafactor") and (stated is None or stated.startswith("adamw")):  # transformers 4 training_args.py __post_init__
+        return Optimizer.ADAFACTOR
     if stated is None:
         return around.defaults.optimizer.value
     word = stated.lower().removeprefix("optimizernames.").replace("-", "_")
     known = OPTIMIZERS.get(word)
     if known is None and word in NEAREST:
         known = NEAREST[word]
-        notes.unpriced(f"{fields.shown(names or ('optim',))}: {stated}", f"is priced as {known.value}, which keeps no less", Way.DOWN)
+        notes.unpriced(
+            f"{fields.shown(names or ('optim',))}: {stated}", f"is priced as {known.value}, which keeps no less", Way.DOWN, WEIGHTS_STAY
+        )
     if known is None:
         notes.unpriced(
             f"{fields.shown(names or ('optim',))}: {stated}", "is priced as adamw_torch, whose states it does not have", Way.EITHER
@@ -72,10 +80,8 @@ def attention(fields: Fields, around: Around, notes: Notes, *names: str) -> Atte
 
 
 def autocast(fields: Fields, around: Around, default: DType | None = None) -> DType | None:
-    """Type of the autocast that bf16 and fp16 ask for; else the launcher's, else the default."""
+    """Type of the autocast that bf16 and fp16 ask for; else the launcher's, else the default. Both at once do not start (`nonsense`)."""
     bf16, fp16 = fields.flag("bf16"), fields.flag("fp16")
-    if bf16 and fp16:
-        raise InvalidInputError(f"{fields.where}: bf16 and fp16 are both on; one of them can be")
     if bf16 or fp16:
         return DType.BF16 if bf16 else DType.FP16
     if around.launch.precision is not None:
@@ -211,7 +217,7 @@ _STAGE_IN_NAME = re.compile(r"(?:zero|z|stage)[_-]?(\d)", re.IGNORECASE)
 def deepspeed(stated: Any, folder: str, notes: Notes) -> DeepSpeed:
     """ZeRO stage and offloading of DeepSpeed settings: in place, in a file that can be read, or by the file's name."""
     if isinstance(stated, str):
-        found = next((path for path in (Path(folder) / stated, Path(stated)) if is_file(path)), None)
+        found = find_file(stated, folder)
         if found is None:
             number = _STAGE_IN_NAME.search(Path(stated).name)
             if number is None:
