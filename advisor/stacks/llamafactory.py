@@ -79,8 +79,8 @@ def read(fields: Fields, around: Around) -> Reading:
     if stage not in ("sft", "pt"):
         notes.unpriced(f"stage: {stage}", "holds more than one sequence or model; priced as supervised fine-tuning", Way.UP)
     cards = common.cards(fields, around, notes)
-    lifted = kind == "full" and not lifts_itself(cards.sharding)
-    weights = as_stored(fields, around, _weights(fields, around, lifted, notes), notes)
+    stated = _weights(fields, around, kind == "full" and not lifts_itself(cards.sharding), notes)
+    weights = as_stored(fields, around, stated, notes)
     cutoff = common.sequence(fields.count("cutoff_len") or CUTOFF_LEN, around, notes, "cutoff_len")
     micro = fields.count(*common.MICRO_NAMES) or MICRO_BATCH
     batch = Batch(micro, cutoff, fields.count("gradient_accumulation_steps") or 1)
