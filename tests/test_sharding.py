@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings, strategies as st
@@ -16,6 +17,7 @@ from advisor.architectures import spec_from_config
 from advisor.check import check
 from advisor.cli.run import run
 from advisor.devices import load_gpu
+from advisor.hooks.live import settings_of
 from advisor.memory import estimate_memory, weights_bytes
 from advisor.stacks.engines import fsdp_of, masters_of, reentrant_of
 from advisor.stacks.known import defaults_of
@@ -533,3 +535,21 @@ def test_the_engine_that_was_asked_for_is_kept() -> None:
     rung = advise("llama-3-8b", "80GB", gpus=4, method="full", shard="zero2").rungs[0]
     assert rung.plan.sharding is Sharding.ZERO2
     assert rung.plan.masters.value == "copied"
+
+
+LIVE = [
+    # arguments of a running trainer, environment of its launcher → what a file would say
+    ({"gradient_checkpointing_kwargs": {"use_reentrant": True}}, {}, {"gradient_checkpointing_kwargs": {"use_reentrant": True}}),
+    ({"fsdp_config": {"version": 1, "min_num_params": 0}}, {}, {"fsdp_config": {"version": 1}}),
+    ({}, {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}, {"fsdp_config": {"version": 2}, "fsdp": "full_shard"}),
+]
+
+
+@pytest.mark.parametrize(("arguments", "environment", "stated"), LIVE)
+def test_a_running_trainer_says_its_engine(
+    arguments: dict[str, object], environment: dict[str, str], stated: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    found = settings_of(SimpleNamespace(**arguments))
+    assert stated.items() <= found.items()
