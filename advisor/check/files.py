@@ -71,12 +71,12 @@ def read_found(opened: Opened, path: Path, gpu: GpuSpec | None, options: CheckOp
         raise InvalidInputError("--stack plain: a hand-written loop has no configuration to read")
     if options.gpus is not None and options.gpus > MAX_GPUS:
         raise InvalidInputError(f"--gpus {options.gpus}: at most {MAX_GPUS:,}")
-    is_script, where = path.suffix == ".py", str(path)
-    model, note = (spec, ()) if spec is not None else model_of_name(options.model or model_named(opened, where, is_script), where)
+    where = str(path)
+    model, note = (spec, ()) if spec is not None else model_of_name(options.model or model_named(opened, where), where)
     profile = profile_of(opened.stack, options.stack_version)
     launch, taken = _launch(path, opened, options)
     around = Around(model, gpu, profile.defaults, launch, options.seq_len, str(path.parent))
-    reading = read_opened(opened, around, where, is_script)
+    reading = read_opened(opened, around, where)
     return Read(model, reading._replace(taken=(*note, *taken, *reading.taken)), profile)
 
 

@@ -10,8 +10,9 @@ from advisor.json_files import is_file, read_object
 from advisor.stacks.command_line import read_command, started_with
 from advisor.stacks.files import parse_settings, read_text
 from advisor.stacks.launch import is_accelerate
-from advisor.stacks.reading import Launch
-from advisor.stacks.script import parse_script
+from advisor.stacks.reading import Launch, Remark
+from advisor.stacks.script import ENDINGS, Start, parse_script
+from advisor.stacks.script.values import Unknown
 from advisor.values.vocabulary import Stack
 
 ADAPTER_CONFIG = "adapter_config.json"
@@ -72,24 +73,30 @@ class Opened(NamedTuple):
     duplicates: tuple[str, ...] = ()
     launch: Launch = Launch()
     taken: tuple[str, ...] = ()
+    is_script: bool = False
+    """Python, whose calls are read, and no file of settings."""
+    unknown: dict[str, Unknown] = {}
+    """Settings that a script sets to what its text does not say."""
+    remarks: tuple[Remark, ...] = ()
 
 
-def open_file(path: Path, stack: Stack | None) -> Opened:
-    """Reads the file and finds out whose it is; `stack` is the user's word for it."""
+def open_file(path: Path, stack: Stack | None, start: Start | None = None) -> Opened:
+    """Reads the file and finds out whose it is; `stack` is the user's word for it, `start` what a script is started with."""
     if path.suffix in (".sh", ".bash"):
         command = read_command(path)
         if command.config is not None and is_file(path.parent / command.config):
             inner = open_file(path.parent / command.config, stack or command.stack)
             return inner._replace(values={**inner.values, **command.values}, launch=command.launch)
         return Opened(stack or command.stack, command.values, "", launch=command.launch)
-    return open_text(read_text(path), path, stack)
+    return open_text(read_text(path), path, stack, start)
 
 
-def open_text(text: str, path: Path, stack: Stack | None) -> Opened:
+def open_text(text: str, path: Path, stack: Stack | None, start: Start | None = None) -> Opened:
     """The same of a text that is a script or settings, by the ending of `path`."""
-    if path.suffix == ".py":
-        found, calls = parse_script(text, path)
-        return Opened(stack or found, calls, text, launch=_started(text))
+    if path.suffix in ENDINGS:
+        found = parse_script(text, path, start)
+        script = Opened(stack or found.stack, found.values, text, launch=_started(text), taken=found.taken, is_script=True)
+        return script._replace(unknown=found.unknown, remarks=found.remarks)
     file = parse_settings(text, path)
     values: dict[str, Any] = file.values
     taken: tuple[str, ...] = ()

@@ -12,6 +12,7 @@ from advisor.stacks.fields import Fields
 from advisor.stacks.keys import unread_remarks
 from advisor.stacks.known import defaults_of, room_of
 from advisor.stacks.reading import Around, Reading, Remark
+from advisor.stacks.script.left_open import unknown_remarks
 from advisor.values.plan import Plan
 from advisor.values.vocabulary import Stack
 
@@ -24,20 +25,24 @@ def _readers(stack: Stack, is_script: bool) -> ModuleType:
     return room_of(Stack.HF if is_script else stack)
 
 
-def model_named(opened: Opened, where: str, is_script: bool) -> str | None:
-    """The model that the file names; None where it names none."""
-    named: str | None = _readers(opened.stack, is_script).model_of(Fields(opened.values, where))
+def model_named(opened: Opened, where: str) -> str | None:
+    """The model that the file names; None where it names none. Raises InvalidInputError where a script names one that is not known."""
+    named: str | None = _readers(opened.stack, opened.is_script).model_of(Fields(opened.values, where))
+    why = opened.unknown.get("model_name_or_path")
+    if named is None and why is not None:
+        place = f" (line {why.line})" if why.line else ""
+        raise InvalidInputError(f"{where}: which model is trained is not known, as {why.why}{place}; say it with --model")
     return named
 
 
-def read_opened(opened: Opened, around: Around, where: str, is_script: bool = False) -> Reading:
+def read_opened(opened: Opened, around: Around, where: str) -> Reading:
     """The plan of an opened file, with a remark for every setting that was not read and may matter."""
     fields = Fields(opened.values, where)
     try:
-        reading: Reading = _readers(opened.stack, is_script).read(fields, around)
+        reading: Reading = _readers(opened.stack, opened.is_script).read(fields, around)
     except InvalidInputError as error:
         raise error if where in str(error) else InvalidInputError(f"{where}: {error}") from None
-    left = () if is_script else tuple(unread_remarks(opened.stack, fields))
+    left = (*unread_remarks(opened.stack, fields), *unknown_remarks(opened.stack, fields, opened.unknown), *opened.remarks)
     return reading._replace(remarks=(*reading.remarks, *left, *_duplicates(opened)), taken=(*opened.taken, *reading.taken))
 
 

@@ -1,0 +1,38 @@
+"""Settings of a script whose values its text does not say: each that matters is named with its line, and how to say it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from advisor.stacks.fields import Fields
+from advisor.stacks.keys import leaves_memory_alone
+from advisor.stacks.reading import Remark, Way
+from advisor.stacks.script.values import Unknown
+from advisor.values.vocabulary import Stack
+
+_NEUTRAL = ("learning_rate", "model_name_or_path", "peft.lora_alpha", "peft.base_model_name_or_path", "peft.task_type", "output_dir")
+"""Settings that readers ask for and that move no memory; the model has a message of its own."""
+_ADAPTER = ("r", "target_modules", "use_dora", "modules_to_save", "lora_dropout", "peft_type", "*")
+_QUANTIZATION = ("load_in_4bit", "load_in_8bit", "bnb_4bit_quant_type", "bnb_4bit_use_double_quant", "bits", "*")
+"""Settings inside the groups that readers ask for (hf_arguments)."""
+
+
+def unknown_remarks(stack: Stack, fields: Fields, unknown: Mapping[str, Unknown]) -> Iterator[Remark]:
+    """One remark for each unknown setting that was asked for, or that is not known to leave memory alone."""
+    for name, why in unknown.items():
+        if name in _NEUTRAL or not _matters(stack, fields, name):
+            continue
+        shown = {"*": "the arguments", "*loading": "the arguments of loading the model"}.get(name, name.removesuffix(".*"))
+        place = f" (line {why.line})" if why.line else ""
+        bare = name.removeprefix("peft.").removeprefix("quantization_config.")
+        hint = "" if "*" in name else f"say it with --set {bare}=VALUE"
+        yield Remark("unknown-value", shown, f"{shown} is not known: {why.why}{place}", hint, Way.EITHER)
+
+
+def _matters(stack: Stack, fields: Fields, name: str) -> bool:
+    group, dot, inner = name.rpartition(".")
+    if dot and group == "peft":
+        return inner in _ADAPTER or not leaves_memory_alone(None, inner)
+    if dot and group == "quantization_config":
+        return inner in _QUANTIZATION
+    return fields.asked(name) or not leaves_memory_alone(stack, name)
