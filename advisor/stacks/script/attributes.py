@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from advisor.stacks.script.defaults import TABLES
-from advisor.stacks.script.machine import Machine
+from advisor.stacks.script.machine import Change, Machine
 from advisor.stacks.script.values import (
     ABSENT,
     OBJECT,
@@ -25,8 +25,6 @@ MODEL = Name("*model")
 """Makes the box of a loaded model; slots that begin with a star say how it was loaded and changed."""
 PARAMETERS = Name("*parameters")
 """Makes the box that stands for parameters of a model, one or all."""
-CHANGED = "*changed"
-"""Slot of a model: what was done to its parameters, as tuples (what, value, condition, line)."""
 _INTEGERS = frozenset(["torch.uint8", "torch.int8", "torch.int16", "torch.int32", "torch.int64", "torch.bool"])
 
 
@@ -88,6 +86,10 @@ def _of_object(machine: Machine, holder: Box, name: str, line: int) -> Value:
         return holder.slots[name]
     if holder.of == MODEL and name in ("base_model", "model", "module", "pretrained_model"):
         return holder
+    if holder.made_by == "signature" and name == "parameters":
+        return holder
+    if name == "__dict__":
+        return machine.call(Name("vars"), [holder], {}, line)
     if name == "__class__":
         return holder.of
     if OPEN in holder.slots:
@@ -115,4 +117,4 @@ def changed(machine: Machine, parameters: Box, what: str, value: Value, line: in
     model = parameters.slots.get("*model")
     if isinstance(model, Box):
         condition = " and ".join((*machine.conditions, str(parameters.slots.get("*which", ""))))
-        machine.write(model, CHANGED, (*model.slots.get(CHANGED, ()), (what, value, condition, line)))
+        machine.seen.changes.append(Change(model, what, value, condition, line))

@@ -35,15 +35,27 @@ def follow(tree: ast.Module, start: Start, folder: str) -> tuple[Seen, Box]:
     module = machine.box(SCOPE, None, {"__name__": "__main__", "__file__": "script.py"})
     try:
         run(machine, module, tree.body)
-        for value in list(module.slots.values()):
+        for value in _entries(tree, module):
             if machine.seen.trainers or machine.seen.arguments:
                 break
-            if isinstance(value, Function) and value.name not in called:
+            if value.name not in called:
                 given = parse_class(machine, value, value.node.lineno)
                 call(value, [], given if isinstance(given, dict) else {}, value.node.lineno)
     except RecursionError:
         raise UnsupportedError("the script nests too deeply to be followed") from None
     return machine.seen, module
+
+
+def _entries(tree: ast.Module, module: Box) -> list[Function]:
+    """Functions of the module, first those that no other function of it names."""
+    functions = [value for value in module.slots.values() if isinstance(value, Function)]
+    named = {
+        node.id
+        for body in tree.body
+        for node in ast.walk(body)
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load) and node.id != getattr(body, "name", "")
+    }
+    return sorted(functions, key=lambda function: function.name in named)
 
 
 def _call(machine: Machine, target: Value, positional: list[Value], named: dict[str, Value], line: int) -> Value:

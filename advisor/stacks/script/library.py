@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import builtins
 from collections.abc import Callable
 
+from advisor.errors import AdvisorError
+from advisor.stacks.files import read_settings
 from advisor.stacks.script import models
 from advisor.stacks.script.attributes import MODEL, PARAMETERS
 from advisor.stacks.script.builtin import call_builtin
 from advisor.stacks.script.functions import REQUIRED, call_function
 from advisor.stacks.script.machine import Machine
 from advisor.stacks.script.operators import truth, unknown_of
-from advisor.stacks.script.parsers import call_on_parser, is_parser, make_parser, parse_class
+from advisor.stacks.script.parsers import boxed, call_on_parser, found_file, is_parser, make_parser, parse_class
 from advisor.stacks.script.sightings import PLACES, is_trainer, kind_of, seen_object
 from advisor.stacks.script.values import ABSENT, LIBRARIES, OBJECT, Box, Function, Name, Unknown, UserClass, Value, items_of
 
@@ -66,10 +69,15 @@ def _is_model_class(name: Name) -> bool:
 
 def _unfollowed(machine: Machine, name: Name, positional: list[Value], named: dict[str, Value], line: int) -> Value:
     given = (*positional, *named.values())
+    note_length(machine, named, line)
     if any(isinstance(value, Function) for value in given) and (name.leaf in _STARTERS or name.library == "tyro"):
         return _started(machine, name, positional, line)
     try_functions(machine, given, line)
-    if name.library not in LIBRARIES and any(isinstance(value, Box) and value.of == MODEL for value in given):
+    if (
+        name.library not in LIBRARIES
+        and not hasattr(builtins, name.dotted)
+        and any(isinstance(value, Box) and value.of == MODEL for value in given)
+    ):
         machine.seen.touched.append((f"{name.dotted}()", line))
     return Unknown("", line)
 
@@ -154,6 +162,23 @@ def _environment(machine: Machine, positional: list[Value], named: dict[str, Val
     return machine.environment.get(name, default) if isinstance(name, str) else unknown_of(name) or Unknown("", line)
 
 
+def _opened(machine: Machine, positional: list[Value], named: dict[str, Value], line: int) -> Value:
+    """`open(path)`."""
+    return machine.new_object(Name("builtins.open"), {"path": positional[0] if positional else named.get("file")}, line)
+
+
+def _read_file(machine: Machine, positional: list[Value], named: dict[str, Value], line: int) -> Value:
+    """`yaml.safe_load(file)`, `json.load(file)`, `OmegaConf.load(path)`: what the file holds, where it is here."""
+    given = positional[0] if positional else None
+    path = given.slots.get("path") if isinstance(given, Box) and given.made_by == "open" else given
+    if not isinstance(path, str):
+        return unknown_of(path) or Unknown("it is read from a file that is not known", line)
+    try:
+        return boxed(machine, read_settings(found_file(machine, path)).values, line)
+    except AdvisorError:
+        return Unknown(f"it is read from {path[:60]}, which is no file of settings here", line)
+
+
 def _is_not_there(machine: Machine, positional: list[Value], named: dict[str, Value], line: int) -> Value:
     return False
 
@@ -223,6 +248,8 @@ _FUNCTIONS: dict[str, Handler] = {
     "is_torch_xpu_available": _is_not_there,
     "is_torch_npu_available": _is_not_there,
     "getenv": _environment,
+    "open": _opened,
+    "signature": lambda machine, positional, named, line: machine.new_object(Name("inspect.signature"), {}, line),
     "get_last_checkpoint": lambda machine, positional, named, line: None,
     "exists": _exists,
     "isdir": _exists,
@@ -247,6 +274,11 @@ _FUNCTIONS: dict[str, Handler] = {
 _BY_FULL_NAME: dict[str, Handler] = {
     "os.environ.get": _environment,
     "os.path.abspath": _first,
+    "yaml.safe_load": _read_file,
+    "yaml.full_load": _read_file,
+    "yaml.load": _read_file,
+    "json.load": _read_file,
+    "omegaconf.OmegaConf.load": _read_file,
     "os.path.expanduser": _first,
     "torch.compile": models.compiled,
     "accelerate.PartialState": lambda machine, positional, named, line: machine.new_object(Name("accelerate.PartialState"), {}, line),

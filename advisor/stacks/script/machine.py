@@ -29,6 +29,17 @@ class Start(NamedTuple):
     """Whether the card computes in bf16."""
 
 
+class Change(NamedTuple):
+    """What is done to parameters of a model, one by one."""
+
+    model: Box
+    what: str
+    value: Value
+    condition: str
+    """Text of the conditions under which it is done; empty for all of them."""
+    line: int
+
+
 class Seen:
     """What an evaluation came across and that decides which training it is."""
 
@@ -43,6 +54,9 @@ class Seen:
         self.lengths: list[tuple[Value, int]] = []
         """Tokens that a tokenizer cuts to, with the line."""
         self.imports: set[str] = set()
+        self.parsed: list[Box] = []
+        """Objects that a command line was parsed into."""
+        self.changes: list[Change] = []
         self.touched: list[tuple[str, int]] = []
         """Calls that were handed a model and are not known."""
         self.defaulted: list[str] = []

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from advisor.stacks.script.attributes import CHANGED
 from advisor.stacks.script.gathered import Gathered
 from advisor.stacks.script.known import CONFIGURATION, LOADING, LOADING_READ, MODEL_ATTRIBUTES, UNSLOTH_LOADING
+from advisor.stacks.script.machine import Change
 from advisor.stacks.script.models import CAST, CHECKPOINTING, CLASS, COMPILED, LIGER, LOAD, NAME, PREPARED, UNSLOTH, WRAP
 from advisor.stacks.script.operators import unknown_of
 from advisor.stacks.script.values import OPEN, Box, Name, Unknown, Value, is_dict
@@ -20,10 +20,11 @@ _HEADS = (
 )
 
 
-def model_settings(found: Gathered, model: Box) -> None:
+def model_settings(found: Gathered, model: Box, changes: tuple[Change, ...]) -> None:
     """How the model was loaded, and what was done to it since."""
-    found.put("model_name_or_path", model.slots[NAME])
     load: Box = model.slots[LOAD]
+    name = model.slots[NAME]
+    found.put("model_name_or_path", name or Unknown("the name that it is loaded by is empty, unless the command line gives one", load.line))
     for name in ("dtype", "torch_dtype", "attn_implementation", "load_in_4bit", "load_in_8bit"):
         if name in load.slots:
             found.put(name, load.slots[name])
@@ -31,7 +32,7 @@ def model_settings(found: Gathered, model: Box) -> None:
         found.put("attn_implementation", "flash_attention_2")
     _quantization(found, load.slots.get("quantization_config"))
     _loading(found, model, load)
-    _done_to(found, model)
+    _done_to(found, model, changes)
     _head(found, model)
 
 
@@ -69,7 +70,7 @@ def _own_config(found: Gathered, config: Value) -> None:
         found.remark("config", f"the model's configuration is changed ({', '.join(changed[:4])}), which is not priced")
 
 
-def _done_to(found: Gathered, model: Box) -> None:
+def _done_to(found: Gathered, model: Box, changes: tuple[Change, ...]) -> None:
     slots = model.slots
     quantized = any(name in found.values for name in ("quantization_config", "load_in_4bit", "load_in_8bit"))
     if CHECKPOINTING in slots:
@@ -87,7 +88,7 @@ def _done_to(found: Gathered, model: Box) -> None:
     wrap = slots.get(WRAP)
     if isinstance(wrap, Box) and "autocast_adapter_dtype" in wrap.slots:
         found.put("autocast_adapter_dtype", wrap.slots["autocast_adapter_dtype"])
-    _changes(found, slots.get(CHANGED, ()), quantized)
+    _changes(found, changes, quantized)
     for name in slots:
         if not str(name).startswith("*") and name not in MODEL_ATTRIBUTES:
             found.remark(str(name), f"the script replaces {name} of the model, which is not priced")
@@ -109,9 +110,9 @@ def _prepared(found: Gathered, given: Value, quantized: bool) -> None:
         )
 
 
-def _changes(found: Gathered, changes: tuple[Value, ...], quantized: bool) -> None:
+def _changes(found: Gathered, changes: tuple[Change, ...], quantized: bool) -> None:
     """What loops over the model's parameters do: types that are changed, weights that are frozen."""
-    for what, value, condition, line in changes:
+    for _, what, value, condition, line in changes:
         few = any(word in condition for word in ("ndim", "norm", "dim()"))
         if what == "data" and isinstance(value, Name):
             if "requires_grad" in condition:

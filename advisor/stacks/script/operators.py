@@ -41,6 +41,8 @@ _ORDER: dict[type[ast.cmpop], Callable[[Any, Any], bool]] = {
     ast.Gt: operator.gt,
     ast.GtE: operator.ge,
 }
+_DROPPED = ("evaluation_strategy", "tokenizer", "max_seq_length", "no_cuda", "torch_dtype")
+"""Parameters that transformers 5 and trl 1 have no longer, for scripts that ask `inspect.signature` what there is."""
 _LARGEST = 10**30
 """Judgement: no count of a training comes near it; it bounds powers and products."""
 
@@ -193,6 +195,8 @@ def _contains(whole: Value, part: Value, line: int) -> bool | Unknown:
     items = items_of(whole)
     if items is not None:
         return any(same(part, item) for item in items) or unknown_of(*items) or False
+    if isinstance(whole, Box) and whole.made_by == "signature":
+        return part not in _DROPPED
     if is_dict(whole) and isinstance(part, (str, int)):
         return part in whole.slots or whole.slots.get(OPEN) or False
     return Unknown("what it holds is not known", line)

@@ -110,7 +110,9 @@ def _parsed(machine: Machine, parser: Box, words: tuple[str, ...], lenient: bool
         if argument.named.get("action") == "BooleanOptionalAction" or _is_pair_of_flags(argument):
             values = values if f"--no-{argument.name.replace('_', '-')}" not in given else ["false"]
         space[argument.name] = _argument_value(machine, argument, values, parser.slots[_SET])
-    return machine.new_object(Name("argparse.Namespace"), {**parser.slots[_SET], **space}, line)
+    parsed = machine.new_object(Name("argparse.Namespace"), {**parser.slots[_SET], **space}, line)
+    machine.seen.parsed.append(parsed)
+    return parsed
 
 
 def _is_pair_of_flags(argument: Argument) -> bool:
@@ -168,7 +170,7 @@ def _objects(machine: Machine, parser: Box, positional: list[Value], named: dict
     settings: dict[str, Any] = {}
     config = given.pop("config", None) if method == "parse_args_and_config" else None
     if config:
-        settings |= read_settings(_found(machine, config[0])).values
+        settings |= read_settings(found_file(machine, config[0])).values
     settings |= {name: _from_line(values) for name, values in given.items()}
     made = _made(machine, parser, settings, line)
     if named.get("return_remaining_strings"):
@@ -176,7 +178,7 @@ def _objects(machine: Machine, parser: Box, positional: list[Value], named: dict
     return made if len(made) != 1 or method != "parse_args" else made[0]
 
 
-def _found(machine: Machine, named: str) -> Path:
+def found_file(machine: Machine, named: str) -> Path:
     """The file, from the script's folder or the working directory."""
     for path in (Path(machine.folder) / named, Path(named)):
         if is_file(path):
@@ -215,7 +217,8 @@ def _made(machine: Machine, parser: Box, settings: dict[str, Any], line: int) ->
         rest = kind is not None and is_arguments(kind) and not taken
         taken = taken or rest
         mine = {name: value for name, value in settings.items() if name in own or (rest and name not in everything)}
-        made.append(_object(machine, cls, {name: _boxed(machine, value, line) for name, value in mine.items()}, line))
+        made.append(_object(machine, cls, {name: boxed(machine, value, line) for name, value in mine.items()}, line))
+    machine.seen.parsed.extend(value for value in made if isinstance(value, Box))
     return tuple(made)
 
 
@@ -227,11 +230,11 @@ def _fields(cls: Value) -> frozenset[str]:
     return frozenset(tables.get(cls.leaf, TABLES.get(cls.leaf, {})) if isinstance(cls, Name) else ())
 
 
-def _boxed(machine: Machine, value: Any, line: int) -> Value:
+def boxed(machine: Machine, value: Any, line: int) -> Value:
     """A value of a file as a value of the script."""
     if isinstance(value, dict):
-        return machine.new_dict({str(key): _boxed(machine, inner, line) for key, inner in value.items()}, line)
-    return machine.new_list([_boxed(machine, inner, line) for inner in value], line) if isinstance(value, (list, tuple)) else value
+        return machine.new_dict({str(key): boxed(machine, inner, line) for key, inner in value.items()}, line)
+    return machine.new_list([boxed(machine, inner, line) for inner in value], line) if isinstance(value, (list, tuple)) else value
 
 
 def _object(machine: Machine, cls: Value, given: dict[str, Value], line: int) -> Value:
@@ -255,7 +258,7 @@ def _from_file(machine: Machine, parser: Box, name: str, positional: list[Value]
         settings = dict(given.slots)
         return _made(machine, parser, settings, line)
     if name != "parse_dict" and isinstance(given, str):
-        return _made(machine, parser, dict(read_settings(_found(machine, given)).values), line)
+        return _made(machine, parser, dict(read_settings(found_file(machine, given)).values), line)
     why = unknown_of(given) or Unknown("the file of its arguments is not known", line)
     return tuple(_object_of_unknown(machine, cls, why) for cls in parser.slots[_CLASSES])
 
@@ -273,9 +276,9 @@ def parse_class(machine: Machine, target: Value, line: int) -> Value:
         if isinstance(target.node, ast.Lambda):
             return {}
         names = [argument.arg for argument in (*target.node.args.args, *target.node.args.kwonlyargs)]
-        settings = {name: _boxed(machine, value, line) for name, value in given.items() if name in names or target.node.args.kwarg}
+        settings = {name: boxed(machine, value, line) for name, value in given.items() if name in names or target.node.args.kwarg}
         for name in names:
             if name not in settings and name not in target.defaults:
                 settings[name] = Unknown(f"the command line decides --{name}", line)
         return settings
-    return _object(machine, target, {name: _boxed(machine, value, line) for name, value in given.items()}, line)
+    return _object(machine, target, {name: boxed(machine, value, line) for name, value in given.items()}, line)

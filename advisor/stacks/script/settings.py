@@ -14,7 +14,7 @@ from advisor.stacks.script.job import Job
 from advisor.stacks.script.known import OVERRIDES, TRAINER
 from advisor.stacks.script.machine import Seen
 from advisor.stacks.script.model_settings import model_settings
-from advisor.stacks.script.models import UNSLOTH
+from advisor.stacks.script.models import LOAD, UNSLOTH
 from advisor.stacks.script.operators import unknown_of
 from advisor.stacks.script.sightings import kind_of
 from advisor.stacks.script.values import OPEN, Box, Unknown, UserClass, Value, is_dict
@@ -41,7 +41,8 @@ def settings_of(job: Job, seen: Seen, module: Box, where: str) -> Settings:
     _arguments(found, job)
     _trainer(found, job)
     if isinstance(job.model, Box) and job.model.of == MODEL:
-        model_settings(found, job.model)
+        loaded = job.model.slots[LOAD].line
+        model_settings(found, job.model, tuple(change for change in seen.changes if change.model.slots[LOAD].line == loaded))
     else:
         _named_model(found, job)
     _adapter(found, job)
@@ -57,6 +58,10 @@ def settings_of(job: Job, seen: Seen, module: Box, where: str) -> Settings:
     return Settings(job.stack, found.values, found.unknown, tuple(found.remarks), tuple(found.taken))
 
 
+_AS_TRAINING_ARGUMENTS = {"gradient_checkpointing": False, "bf16": False}
+"""Defaults that come with TrainingArguments into SFTTrainer, where SFTConfig's would differ (trl 1.16 trainer/sft_trainer.py 654)."""
+
+
 def _arguments(found: Gathered, job: Job) -> None:
     """What stands in TrainingArguments or SFTConfig. Fields that a script adds to them are its own affair."""
     box = job.arguments
@@ -66,6 +71,9 @@ def _arguments(found: Gathered, job: Job) -> None:
         if missing is not None:
             found.unknown["*"] = missing
         return
+    kind = kind_of(box.of)
+    if job.stack is Stack.TRL and kind is not None and kind.leaf != "SFTConfig":
+        found.values |= _AS_TRAINING_ARGUMENTS
     known = known_names(job.stack)
     for name, value in box.slots.items():
         if name == OPEN:
@@ -83,7 +91,7 @@ def _trainer(found: Gathered, job: Job) -> None:
             found.put(name, trainer.slots[name])
     for name in trainer.slots:
         if name == OPEN:
-            found.remark("trainer", f"the trainer is handed more than is known (line {trainer.line})")
+            _handed_more(found, trainer)
         elif name not in TRAINER and not str(name).startswith("*"):
             found.remark(str(name), f"{name} of the trainer is not known here (line {trainer.line})")
     _optimizers(found, trainer)
@@ -95,6 +103,15 @@ def _trainer(found: Gathered, job: Job) -> None:
     if job.others:
         lines = ", ".join(map(str, job.others))
         found.remark("trainers", f"the script trains more than once (also at line {lines}): the first training is priced", Way.UP)
+
+
+def _handed_more(found: Gathered, trainer: Box) -> None:
+    """`Trainer(model=model, args=args, **data_module)`: with model and arguments told, the rest is data."""
+    text = f"the trainer is handed more than is known (line {trainer.line})"
+    if {"model", "args"} <= set(trainer.slots):
+        found.taken.append(f"{text}: taken as data")
+    else:
+        found.remark("trainer", text)
 
 
 def _own_trainer(found: Gathered, own: UserClass) -> None:
@@ -193,11 +210,17 @@ def _seen(found: Gathered, seen: Seen) -> None:
     found.taken.extend(dict.fromkeys(seen.defaulted))
 
 
+_PARSED_LENGTHS = (*LENGTHS, "max_seq_len", "cutoff_len", "max_source_length")
+"""Arguments of scripts that bound their sequences, by names that published scripts give them."""
+
+
 def _length(found: Gathered, job: Job, seen: Seen, module: Box) -> None:
     """Where the arguments do not bound the sequences: what the tokenizer cuts to, or a constant of a telling name."""
     if job.stack is Stack.TRL or any(name in found.values or name in found.unknown for name in LENGTHS):
         return
-    known = [length for length, _ in seen.lengths if isinstance(length, int) and not isinstance(length, bool)]
+    parsed = [box.slots.get(name) for box in seen.parsed for name in _PARSED_LENGTHS]
+    lengths = [*(length for length, _ in seen.lengths), *parsed]
+    known = [length for length in lengths if isinstance(length, int) and not isinstance(length, bool)]
     missing = [length for length, _ in seen.lengths if isinstance(length, Unknown)]
     if missing:
         found.unknown["seq_len"] = missing[0]

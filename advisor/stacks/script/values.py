@@ -36,7 +36,7 @@ class Name(NamedTuple):
     @property
     def is_value(self) -> bool:
         """A constant of one of the libraries that scripts train with, and nothing that the script's author wrote elsewhere."""
-        return self.library in LIBRARIES
+        return self.dotted.partition(".")[0] in LIBRARIES
 
 
 LIBRARIES = frozenset(["torch", "transformers", "trl", "peft", "unsloth", "bitsandbytes", "accelerate", "datasets"])
