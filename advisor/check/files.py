@@ -12,8 +12,10 @@ from advisor.hub import load_model
 from advisor.ladder.request import options_as
 from advisor.stacks.detect import Opened, open_file
 from advisor.stacks.launch import beside, read_accelerate
+from advisor.stacks.overrides import parse_settings, with_settings
 from advisor.stacks.reading import Around, Launch, Reading
 from advisor.stacks.rooms import model_named, read_opened
+from advisor.stacks.script import Start
 from advisor.stacks.versions import Profile, profile_of
 from advisor.values import GpuSpec, ModelSpec, Stack, Value
 from advisor.values.check import CheckReport
@@ -34,6 +36,10 @@ class CheckOptions(Value):
     """Tokens of the longest sequence."""
     accelerate: str | None = None
     """An accelerate configuration."""
+    set: tuple[str, ...] = ()
+    """Settings as NAME=VALUE, in the file's own names: they count before the file's."""
+    arguments: tuple[str, ...] = ()
+    """What a script is started with."""
 
 
 class Read(NamedTuple):
@@ -47,10 +53,11 @@ class Read(NamedTuple):
 def check(config: str | Path, gpu: str | GpuSpec | None = None, **options: Any) -> CheckReport:
     """Whether the training that `config` describes fits a card, and what is noticeable about it.
 
-    `config` is a YAML or JSON file of axolotl, LLaMA-Factory, TRL, ms-swift, torchtune or transformers, a shell script that starts one,
-    or a Python script with TrainingArguments or SFTConfig, which is read and never run. `gpu` as in `advise`; left out, it is the local
+    `config` is a YAML or JSON file of axolotl, LLaMA-Factory, TRL, ms-swift, torchtune or transformers, a Python script or a notebook,
+    which is followed and never run, or a shell script that starts one of them. `gpu` as in `advise`; left out, it is the local
     card, and without one the plan is priced and held against nothing. Options are the fields of `CheckOptions`: `gpus=2`,
-    `model="llama-3-8b"`, `stack="axolotl"`, `stack_version="1.6"`, `seq_len=4096`, `accelerate="accelerate.yaml"`.
+    `model="llama-3-8b"`, `stack="axolotl"`, `stack_version="1.6"`, `seq_len=4096`, `accelerate="accelerate.yaml"`,
+    `set=("r=64",)`, `arguments=("--batch_size", "4")`.
 
     Raises an AdvisorError, one clear line, for what cannot be read or priced.
     """
@@ -62,7 +69,11 @@ def check(config: str | Path, gpu: str | GpuSpec | None = None, **options: Any) 
 
 def read_config(path: Path, gpu: GpuSpec | None, options: CheckOptions) -> Read:
     """The file as a plan for the model that it names."""
-    return read_found(open_file(path, options.stack), path, gpu, options)
+    start = Start(options.arguments or None, bf16=gpu is None or gpu.bf16_supported)
+    opened = open_file(path, options.stack, start)
+    if options.arguments and not opened.is_script:
+        raise InvalidInputError(f"{path} is no script that takes arguments: say its settings with --set NAME=VALUE")
+    return read_found(with_settings(opened, parse_settings(options.set)), path, gpu, options)
 
 
 def read_found(opened: Opened, path: Path, gpu: GpuSpec | None, options: CheckOptions, spec: ModelSpec | None = None) -> Read:

@@ -14,14 +14,14 @@ from advisor.stacks.launch import read_accelerate
 from advisor.stacks.reading import Launch
 from advisor.values.vocabulary import Stack
 
-_COMMANDS = (
+COMMANDS = (
     (Stack.MS_SWIFT, re.compile(r"\bswift\s+(?:sft|pt|rlhf)\b|swift/cli/sft\.py")),
     (Stack.LLAMAFACTORY, re.compile(r"\b(?:llamafactory-cli|lmf)\s+train\b|src/train\.py")),
     (Stack.TRL, re.compile(r"\btrl\s+sft\b|trl/scripts/sft\.py")),
     (Stack.AXOLOTL, re.compile(r"\baxolotl\s+train\b|\baxolotl\.cli\.train\b")),
 )
 _ASSIGNED = re.compile(r"(?:^|\s)(NPROC_PER_NODE|NNODES|CUDA_VISIBLE_DEVICES)=(\"[^\"]*\"|'[^']*'|[^\s\\]*)")
-_ENDS = ("|", "&", "&&", ";", ">", "2>&1", ">>")
+ENDS = ("|", "&", "&&", ";", ">", "2>&1", ">>")
 _LAUNCHERS = re.compile(r"\b(?:accelerate\s+launch|torchrun|deepspeed)\b")
 _LAUNCH_CONFIG = re.compile(r"--config_file[=\s]+[\"']?([^\s\"']+)")
 _PROCESSES = re.compile(r"--(?:num[-_]processes|nproc[-_]per[-_]node)[=\s]+(\d+)")
@@ -41,15 +41,15 @@ class Command(NamedTuple):
 
 def read_command(path: Path) -> Command:
     """The first command of the script that trains."""
-    text = _expanded(re.sub(r"\\\r?\n", " ", read_text(path)), path)
+    text = expanded(re.sub(r"\\\r?\n", " ", read_text(path)), path)
     for line in text.splitlines():
         if line.lstrip().startswith("#"):
             continue
-        for stack, pattern in _COMMANDS:
+        for stack, pattern in COMMANDS:
             found = pattern.search(line)
             if found:
                 values, config = _arguments(line[found.end() :], path)
-                return Command(stack, values, _launch(text, path), config)
+                return Command(stack, values, launch_of(text, path), config)
     raise InvalidInputError(f"{path} starts no trainer that is known: swift sft, llamafactory-cli train, trl sft or axolotl train")
 
 
@@ -58,7 +58,7 @@ _USED = re.compile(r"\$\{(\w+)\}|\$(\w+)")
 _ARITHMETIC = re.compile(r"\$\(\(\s*(\d+)\s*([-+*/])\s*(\d+)\s*\)\)|\$\(\s*expr\s+(\d+)\s+(\\?[-+*/])\s+(\d+)\s*\)")
 
 
-def _expanded(text: str, path: Path) -> str:
+def expanded(text: str, path: Path) -> str:
     """The script with its literal variables and the arithmetic on them written out; anything else that a shell would do is left."""
     known: dict[str, str] = {}
     for name, value in _VARIABLE.findall(text):
@@ -83,7 +83,7 @@ def _arguments(tail: str, path: Path) -> tuple[dict[str, Any], str | None]:
     values: dict[str, list[str]] = {}
     loose: list[str] = []
     for word in words:
-        if word in _ENDS or word.startswith("#"):
+        if word in ENDS or word.startswith("#"):
             break
         if word.startswith("--"):
             name, _, value = word[2:].partition("=")
@@ -97,7 +97,7 @@ def _arguments(tail: str, path: Path) -> tuple[dict[str, Any], str | None]:
     return named, config if isinstance(config, str) else first
 
 
-def _launch(text: str, path: Path) -> Launch:
+def launch_of(text: str, path: Path) -> Launch:
     """Processes that the launcher starts, by its configuration where that is here, or cards that it may see."""
     config = _LAUNCH_CONFIG.search(text)
     found = next((file for file in (path.parent / config[1], Path(config[1])) if is_file(file)), None) if config else None

@@ -13,6 +13,7 @@ from advisor.stacks.launch import is_accelerate
 from advisor.stacks.reading import Launch, Remark
 from advisor.stacks.script import ENDINGS, Start, parse_script
 from advisor.stacks.script.values import Unknown
+from advisor.stacks.script_command import Started, started_script
 from advisor.values.vocabulary import Stack
 
 ADAPTER_CONFIG = "adapter_config.json"
@@ -83,12 +84,23 @@ class Opened(NamedTuple):
 def open_file(path: Path, stack: Stack | None, start: Start | None = None) -> Opened:
     """Reads the file and finds out whose it is; `stack` is the user's word for it, `start` what a script is started with."""
     if path.suffix in (".sh", ".bash"):
+        started = started_script(path)
+        if started is not None:
+            return _open_started(started, stack, start or Start())
         command = read_command(path)
         if command.config is not None and is_file(path.parent / command.config):
             inner = open_file(path.parent / command.config, stack or command.stack)
             return inner._replace(values={**inner.values, **command.values}, launch=command.launch)
         return Opened(stack or command.stack, command.values, "", launch=command.launch)
     return open_text(read_text(path), path, stack, start)
+
+
+def _open_started(started: Started, stack: Stack | None, start: Start) -> Opened:
+    """The Python script that a shell script starts, with the arguments that stand there and those that the user adds."""
+    given = (*started.arguments, *(start.arguments or ()))
+    start = start._replace(arguments=given, environment=started.environment)
+    opened = open_text(read_text(started.script), started.script, stack, start)
+    return opened._replace(launch=started.launch, taken=(f"script: {started.script}", *opened.taken))
 
 
 def open_text(text: str, path: Path, stack: Stack | None, start: Start | None = None) -> Opened:

@@ -27,9 +27,9 @@ class Fields:
         self._read.update(names)
         return next((self._values[name] for name in names if self._values.get(name) is not None), None)
 
-    def asked(self, name: str) -> bool:
-        """Whether a reader asked for the name."""
-        return name in self._read
+    def asked(self) -> frozenset[str]:
+        """Names that readers asked for, whether or not they are set."""
+        return frozenset(self._read)
 
     def has(self, name: str) -> bool:
         return self._values.get(name) is not None

@@ -14,8 +14,8 @@ from advisor.stacks.reading import Adapter, Around, Batch, Loop, Reading, Weight
 from advisor.stacks.trainer_arguments import MICRO_BATCH, Notes
 from advisor.stacks.trl import default_targets, loss_of
 from advisor.stacks.words import saved_dtype
-from advisor.values.plan import ALL_LINEAR
-from advisor.values.vocabulary import DType, Loss, Quantization, Stack
+from advisor.values.plan import ALL_LINEAR, Plan
+from advisor.values.vocabulary import DType, Head, Loss, Quantization, Stack
 
 LENGTHS = ("max_length", "max_seq_length", "block_size", "model_max_length", "seq_len")
 PEFT_RANK, PEFT_ALPHA = 8, 8.0
@@ -57,8 +57,9 @@ def read(fields: Fields, around: Around) -> Reading:
     loop = Loop(
         common.optimizer(fields, around, notes), checkpointing, common.attention(fields, around, notes), _loss(fields, around, notes)
     )
+    plan = assemble(around, adapter, weights, batch, loop, common.cards(fields, around, notes))
     return Reading(
-        plan=assemble(around, adapter, weights, batch, loop, common.cards(fields, around, notes)),
+        plan=_with_head(plan, fields),
         remarks=tuple(notes.remarks),
         dropout=lora.number("lora_dropout") or 0.0,
         modules_to_save=lora.names("modules_to_save") or (),
@@ -66,6 +67,13 @@ def read(fields: Fields, around: Around) -> Reading:
         learning_rate=fields.number("learning_rate"),
         taken=tuple(notes.taken),
     )
+
+
+def _with_head(plan: Plan, fields: Fields) -> Plan:
+    """The plan with the head that the class of a script's model puts on it, and its classes."""
+    head, labels = fields.text("head"), fields.count("labels")
+    update = {"head": None if head is None else Head(head), "labels": labels}
+    return plan.model_copy(update={name: value for name, value in update.items() if value is not None})
 
 
 def _adapter(lora: Fields, around: Around) -> Adapter:

@@ -48,13 +48,8 @@ def _groups(stack: Stack | None) -> Mapping[str, frozenset[str]]:
     return {group: frozenset(names.split()) for row in _rows(stack) for group, names in row.get("groups", {}).items()}
 
 
-def known_names(stack: Stack) -> frozenset[str]:
-    """Settings that a framework has: those that are priced or leave memory alone, and those that are not priced."""
-    return _known(stack) | frozenset(_not_priced(stack))
-
-
-def leaves_memory_alone(stack: Stack | None, name: str) -> bool:
-    """Whether a setting that no reader asked for is known to move nothing. No stack: the settings of a LoraConfig."""
+def is_neutral(stack: Stack | None, name: str) -> bool:
+    """Whether a setting that no reader asked for is known to leave memory alone. No stack: the settings of a LoraConfig."""
     return name in _known(stack) and name not in _not_priced(stack)
 
 

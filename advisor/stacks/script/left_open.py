@@ -5,12 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from advisor.stacks.fields import Fields
-from advisor.stacks.keys import leaves_memory_alone
+from advisor.stacks.keys import is_neutral
 from advisor.stacks.reading import Remark, Way
 from advisor.stacks.script.values import Unknown
 from advisor.values.vocabulary import Stack
 
-_NEUTRAL = ("learning_rate", "model_name_or_path", "peft.lora_alpha", "peft.base_model_name_or_path", "peft.task_type", "output_dir")
+_NEUTRAL = (
+    "learning_rate",
+    "model_name_or_path",
+    "peft.lora_alpha",
+    "peft.base_model_name_or_path",
+    "peft.task_type",
+    "output_dir",
+    "labels",
+)
 """Settings that readers ask for and that move no memory; the model has a message of its own."""
 _ADAPTER = ("r", "target_modules", "use_dora", "modules_to_save", "lora_dropout", "peft_type", "*")
 _QUANTIZATION = ("load_in_4bit", "load_in_8bit", "bnb_4bit_quant_type", "bnb_4bit_use_double_quant", "bits", "*")
@@ -32,7 +40,7 @@ def unknown_remarks(stack: Stack, fields: Fields, unknown: Mapping[str, Unknown]
 def _matters(stack: Stack, fields: Fields, name: str) -> bool:
     group, dot, inner = name.rpartition(".")
     if dot and group == "peft":
-        return inner in _ADAPTER or not leaves_memory_alone(None, inner)
+        return inner in _ADAPTER or not is_neutral(None, inner)
     if dot and group == "quantization_config":
         return inner in _QUANTIZATION
-    return fields.asked(name) or not leaves_memory_alone(stack, name)
+    return name in fields.asked() or not is_neutral(stack, name)

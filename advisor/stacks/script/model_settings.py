@@ -8,16 +8,15 @@ from advisor.stacks.script.machine import Change
 from advisor.stacks.script.models import CAST, CHECKPOINTING, CLASS, COMPILED, LIGER, LOAD, NAME, PREPARED, UNSLOTH, WRAP
 from advisor.stacks.script.operators import unknown_of
 from advisor.stacks.script.values import OPEN, Box, Name, Unknown, Value, is_dict
+from advisor.values.vocabulary import Head
 
 _HEADS = (
-    ("SequenceClassification", "classification"),
-    ("TokenClassification", "tokens"),
-    ("MaskedLM", "mlm"),
-    ("QuestionAnswering", "questions"),
-    ("MultipleChoice", "choices"),
-    ("ImageClassification", "classification"),
-    ("AudioClassification", "classification"),
+    ("ForSequenceClassification", Head.CLASSIFICATION),
+    ("ForTokenClassification", Head.TOKENS),
+    ("ForMaskedLM", Head.MLM),
 )
+"""Heads by a part of the name of transformers' classes."""
+_OTHER_HEADS = ("ForQuestionAnswering", "ForMultipleChoice", "ForImage", "ForAudio", "ForSpeech", "ForPreTraining", "ForNextSentence")
 
 
 def model_settings(found: Gathered, model: Box, changes: tuple[Change, ...]) -> None:
@@ -126,13 +125,17 @@ def _changes(found: Gathered, changes: tuple[Change, ...], quantized: bool) -> N
 
 
 def _head(found: Gathered, model: Box) -> None:
-    """The head that the class of the model puts on it; the language model's goes without saying."""
-    owner = model.slots[CLASS]
+    """The head that the class of the model puts on it; a decoder's own head goes without saying."""
+    owner, load = model.slots[CLASS], model.slots[LOAD]
     name = owner.leaf if isinstance(owner, Name) else ""
     head = next((head for word, head in _HEADS if word in name), None)
-    if head is None and name in ("AutoModel", "BertModel", "RobertaModel"):
-        head = "embedding"
-    if head is not None and head != "mlm":
-        found.put("head", head)
+    if head is not None:
+        found.put("head", head.value)
+        if head in (Head.CLASSIFICATION, Head.TOKENS) and load.get("num_labels") is not None:
+            found.put("labels", load.get("num_labels"))
+    elif name == "AutoModel":
+        found.put("head", Head.EMBEDDING.value)
+    elif any(word in name for word in _OTHER_HEADS):
+        found.remark("model", f"the head of {name} is not priced (line {load.line})")
     if name.endswith("ForOwn") or "ValueHead" in name:
         found.remark("model", f"{name.removesuffix('ForOwn')} is a model of the script's own: what it adds is not priced")

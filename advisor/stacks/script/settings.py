@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from advisor.errors import UnsupportedError
-from advisor.stacks.keys import known_names
 from advisor.stacks.reading import Remark, Way
 from advisor.stacks.script import unsloth
 from advisor.stacks.script.attributes import MODEL
 from advisor.stacks.script.gathered import Gathered
 from advisor.stacks.script.job import Job
-from advisor.stacks.script.known import OVERRIDES, TRAINER
+from advisor.stacks.script.known import ARGUMENTS, OVERRIDES, TRAINER
 from advisor.stacks.script.machine import Seen
 from advisor.stacks.script.model_settings import model_settings
 from advisor.stacks.script.models import LOAD, UNSLOTH
@@ -74,11 +73,10 @@ def _arguments(found: Gathered, job: Job) -> None:
     kind = kind_of(box.of)
     if job.stack is Stack.TRL and kind is not None and kind.leaf != "SFTConfig":
         found.values |= _AS_TRAINING_ARGUMENTS
-    known = known_names(job.stack)
     for name, value in box.slots.items():
         if name == OPEN:
             found.unknown["*"] = value
-        elif not isinstance(box.of, UserClass) or name in known or name in LENGTHS:
+        elif not isinstance(box.of, UserClass) or name in ARGUMENTS or name in LENGTHS:
             found.put(str(name), value)
 
 
