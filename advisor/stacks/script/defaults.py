@@ -99,12 +99,23 @@ SCRIPT: dict[str, Any] = {
 MIXTURE: dict[str, Any] = {"datasets": (), "streaming": False, "test_split_size": None}
 """trl 1.16 scripts/utils.py DatasetMixtureConfig."""
 
+ALIGNMENT: dict[str, Any] = {
+    **MODEL,
+    "dtype": None,
+    "torch_dtype": None,
+    "model_code_revision": None,
+    "tokenizer_name_or_path": None,
+    "use_flash_attention_2": False,
+}
+"""alignment-handbook 925acdf src/alignment/configs.py ModelArguments."""
+
 TABLES: dict[str, dict[str, Any]] = {
     "TrainingArguments": TRAINING,
     "Seq2SeqTrainingArguments": TRAINING,
     "SFTConfig": SFT,
     "UnslothTrainingArguments": SFT,
     "ModelConfig": MODEL,
+    "ModelArguments": ALIGNMENT,
     "ScriptArguments": SCRIPT,
     "SFTScriptArguments": SCRIPT,
     "DatasetMixtureConfig": MIXTURE,

@@ -218,9 +218,10 @@ def _comprehension(machine: Machine, scope: Box, node: ast.ListComp | ast.SetCom
         return whole  # the parameters of a model, all or some
     found: list[Value] = []
     for unsure in _rounds(machine, inner, node.generators):
+        element_of = evaluate(machine, inner, node.elt)
         if unsure is not None:
             return unsure
-        found.append(evaluate(machine, inner, node.elt))
+        found.append(element_of)
     return machine.new_list(found, node.lineno)
 
 
@@ -230,7 +231,9 @@ def _rounds(machine: Machine, scope: Box, generators: list[ast.comprehension]) -
     whole = evaluate(machine, scope, first.iter)
     items = members(whole)
     if items is None:
-        yield unknown_of(whole) or Unknown("what it goes through is not known", first.iter.lineno)
+        missing = unknown_of(whole) or Unknown("what it goes through is not known", first.iter.lineno)
+        bind(machine, scope, first.target, missing)
+        yield missing
         return
     for item in items:
         bind(machine, scope, first.target, item)

@@ -25,6 +25,9 @@ class Gathered:
         self.unknown.pop(name, None)
         if isinstance(held, Unknown):
             self.unknown[name] = held
+        elif isinstance(held, dict):
+            self.unknown |= {f"{name}.{key}": inner for key, inner in held.items() if isinstance(inner, Unknown)}
+            self.values[name] = {key: inner for key, inner in held.items() if not isinstance(inner, Unknown)}
         elif held is not None:
             self.values[name] = held
 

@@ -14,7 +14,9 @@ _LOADING_READ = "dtype torch_dtype attn_implementation load_in_4bit load_in_8bit
 LOADING_READ = frozenset(_LOADING_READ.split())
 """Arguments of `from_pretrained` that are read."""
 
-_CONFIGURATION = "use_cache pretraining_tp num_labels id2label label2id trust_remote_code pad_token_id token cache_dir revision"
+_CONFIGURATION = """
+use_cache pretraining_tp num_labels id2label label2id trust_remote_code pad_token_id token cache_dir revision finetuning_task
+"""
 CONFIGURATION = frozenset(_CONFIGURATION.split())
 """Entries of a model's configuration that leave a training's memory alone (transformers 5.23 configuration_utils.py)."""
 

@@ -7,9 +7,17 @@ from collections.abc import Iterator, Mapping
 from advisor.stacks.fields import Fields
 from advisor.stacks.keys import is_neutral
 from advisor.stacks.reading import Remark, Way
+from advisor.stacks.script.known import LOADING_READ
 from advisor.stacks.script.values import Unknown
 from advisor.values.vocabulary import Stack
 
+_WHOLE = {
+    "*": "the trainer's arguments",
+    "*loading": "the arguments of loading the model",
+    "peft.*": "the adapter's settings",
+    "quantization_config.*": "the settings of the quantisation",
+}
+"""What is called by a whole that is not known."""
 _NEUTRAL = (
     "learning_rate",
     "model_name_or_path",
@@ -30,11 +38,13 @@ def unknown_remarks(stack: Stack, fields: Fields, unknown: Mapping[str, Unknown]
     for name, why in unknown.items():
         if name in _NEUTRAL or not _matters(stack, fields, name):
             continue
-        shown = {"*": "the arguments", "*loading": "the arguments of loading the model"}.get(name, name.removesuffix(".*"))
         place = f" (line {why.line})" if why.line else ""
-        bare = name.removeprefix("peft.").removeprefix("quantization_config.")
-        hint = "" if "*" in name else f"say it with --set {bare}=VALUE"
-        yield Remark("unknown-value", shown, f"{shown} is not known: {why.why}{place}", hint, Way.EITHER)
+        if name in _WHOLE:
+            yield Remark("unknown-value", name, f"{_WHOLE[name]} are not known: {why.why}{place}", way=Way.EITHER)
+            continue
+        bare = name.removeprefix("peft.").removeprefix("quantization_config.").removeprefix("model_init_kwargs.")
+        text = f"{name.removeprefix('peft.')} is not known: {why.why}{place}"
+        yield Remark("unknown-value", name, text, f"say it with --set {bare}=VALUE", Way.EITHER)
 
 
 def _matters(stack: Stack, fields: Fields, name: str) -> bool:
@@ -43,4 +53,6 @@ def _matters(stack: Stack, fields: Fields, name: str) -> bool:
         return inner in _ADAPTER or not is_neutral(None, inner)
     if dot and group == "quantization_config":
         return inner in _QUANTIZATION
+    if dot and group == "model_init_kwargs":
+        return inner in LOADING_READ
     return name in fields.asked() or not is_neutral(stack, name)

@@ -70,7 +70,7 @@ def _is_model_class(name: Name) -> bool:
 def _unfollowed(machine: Machine, name: Name, positional: list[Value], named: dict[str, Value], line: int) -> Value:
     given = (*positional, *named.values())
     note_length(machine, named, line)
-    if any(isinstance(value, Function) for value in given) and (name.leaf in _STARTERS or name.library == "tyro"):
+    if name.library == "tyro" or (any(isinstance(value, Function) for value in given) and name.leaf in _STARTERS):
         return _started(machine, name, positional, line)
     try_functions(machine, given, line)
     if (

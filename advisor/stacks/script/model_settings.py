@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from advisor.stacks.reading import Way
 from advisor.stacks.script.gathered import Gathered
 from advisor.stacks.script.known import CONFIGURATION, LOADING, LOADING_READ, MODEL_ATTRIBUTES, UNSLOTH_LOADING
 from advisor.stacks.script.machine import Change
@@ -24,15 +25,21 @@ def model_settings(found: Gathered, model: Box, changes: tuple[Change, ...]) -> 
     load: Box = model.slots[LOAD]
     name = model.slots[NAME]
     found.put("model_name_or_path", name or Unknown("the name that it is loaded by is empty, unless the command line gives one", load.line))
-    for name in ("dtype", "torch_dtype", "attn_implementation", "load_in_4bit", "load_in_8bit"):
+    load_settings(found, load)
+    _loading(found, model, load)
+    _done_to(found, model, changes)
+    _head(found, model)
+
+
+def load_settings(found: Gathered, load: Box) -> None:
+    """Arguments of loading that are read: types, attention, quantisation."""
+    configured = load.slots.get("quantization_config") is not None
+    for name in ("dtype", "torch_dtype", "attn_implementation", *(() if configured else ("load_in_4bit", "load_in_8bit"))):
         if name in load.slots:
             found.put(name, load.slots[name])
     if load.slots.get("use_flash_attention_2") is True and "attn_implementation" not in load.slots:
         found.put("attn_implementation", "flash_attention_2")
     _quantization(found, load.slots.get("quantization_config"))
-    _loading(found, model, load)
-    _done_to(found, model, changes)
-    _head(found, model)
 
 
 def _quantization(found: Gathered, given: Value) -> None:
@@ -42,7 +49,12 @@ def _quantization(found: Gathered, given: Value) -> None:
         found.unknown["quantization_config"] = unknown_of(given) or Unknown("it is no configuration that is followed", 0)
         return
     kind = "" if is_dict(given) else given.made_by
-    found.put_group("quantization_config", given, **({"class": kind} if kind and kind != "BitsAndBytesConfig" else {}))
+    if not kind or kind == "BitsAndBytesConfig":
+        found.put_group("quantization_config", given)
+    elif kind != "Mxfp4Config" or given.get("dequantize") is not True:
+        found.put_group("quantization_config", given, **{"class": kind})
+        text = f"quantization_config: the weights are held as {kind} says (line {given.line}): priced in 16 bit"
+        found.remark("quantization_config", text, Way.DOWN)
 
 
 def _loading(found: Gathered, model: Box, load: Box) -> None:
@@ -131,8 +143,10 @@ def _head(found: Gathered, model: Box) -> None:
     head = next((head for word, head in _HEADS if word in name), None)
     if head is not None:
         found.put("head", head.value)
-        if head in (Head.CLASSIFICATION, Head.TOKENS) and load.get("num_labels") is not None:
-            found.put("labels", load.get("num_labels"))
+        config = load.get("config")
+        labels = load.get("num_labels", config.get("num_labels") if isinstance(config, Box) else None)
+        if head in (Head.CLASSIFICATION, Head.TOKENS) and labels is not None:
+            found.put("labels", labels)
     elif name == "AutoModel":
         found.put("head", Head.EMBEDDING.value)
     elif any(word in name for word in _OTHER_HEADS):

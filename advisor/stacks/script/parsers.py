@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from advisor.errors import InvalidInputError
 from advisor.json_files import is_file
 from advisor.stacks.files import read_settings
-from advisor.stacks.script.defaults import MODEL, SCRIPT, TABLES
+from advisor.stacks.script.defaults import TABLES
 from advisor.stacks.script.machine import Machine
 from advisor.stacks.script.operators import unknown_of
 from advisor.stacks.script.sightings import is_arguments, kind_of, seen_object
@@ -66,7 +66,7 @@ def call_on_parser(machine: Machine, parser: Box, name: str, positional: list[Va
         words = _words(machine, positional[0] if positional else named.get("args"))
         space = _unknown_words(line) if words is None else _parsed(machine, parser, words, name == "parse_known_args", line)
         return space if name == "parse_args" or isinstance(space, Unknown) else (space, machine.new_list((), line))
-    elif name.startswith("parse_args_into") or name == "parse_args_and_config":
+    elif name.startswith("parse_args_into") or name in ("parse_args_and_config", "parse"):
         return _objects(machine, parser, positional, named, line, name)
     elif name in ("parse_json_file", "parse_yaml_file", "parse_dict"):
         return _from_file(machine, parser, name, positional, named, line)
@@ -166,9 +166,10 @@ def _objects(machine: Machine, parser: Box, positional: list[Value], named: dict
     words = _words(machine, positional[0] if positional else named.get("args"))
     if words is None:
         return _unknown_words(line)
-    given = {flag.lstrip("-").replace("-", "_"): values for flag, values in _given(words).items() if flag}
+    given = {flag.lstrip("-").replace("-", "_"): values for flag, values in _given(words).items()}
     settings: dict[str, Any] = {}
-    config = given.pop("config", None) if method == "parse_args_and_config" else None
+    loose = [word for word in given.pop("", []) if word.endswith((".yaml", ".yml"))]
+    config = loose if method == "parse" else given.pop("config", None) if method == "parse_args_and_config" else None
     if config:
         settings |= read_settings(found_file(machine, config[0])).values
     settings |= {name: _from_line(values) for name, values in given.items()}
@@ -226,8 +227,7 @@ def _fields(cls: Value) -> frozenset[str]:
     """Names of the arguments of a class, as far as they are known; those of the trainer's own take the rest."""
     if isinstance(cls, UserClass):
         return frozenset(fields_of(cls))
-    tables = {"ModelConfig": MODEL, "ScriptArguments": SCRIPT, "SFTScriptArguments": SCRIPT}
-    return frozenset(tables.get(cls.leaf, TABLES.get(cls.leaf, {})) if isinstance(cls, Name) else ())
+    return frozenset(TABLES.get(cls.leaf, {}) if isinstance(cls, Name) else ())
 
 
 def boxed(machine: Machine, value: Any, line: int) -> Value:
@@ -246,7 +246,7 @@ def _object(machine: Machine, cls: Value, given: dict[str, Value], line: int) ->
                 given[name] = Unknown(f"the command line decides --{name}", cls.line)
         return machine.call(cls, [], given, line)
     if isinstance(cls, Name):
-        if cls.leaf == "ModelConfig" and "model_name_or_path" not in given:
+        if cls.leaf in ("ModelConfig", "ModelArguments") and "model_name_or_path" not in given:
             given["model_name_or_path"] = Unknown("the command line decides --model_name_or_path", line)
         return seen_object(machine, machine.new_object(cls, dict(given), line))
     return unknown_of(cls) or Unknown("", line)

@@ -12,7 +12,7 @@ from advisor.stacks.script.gathered import Gathered
 from advisor.stacks.script.job import Job
 from advisor.stacks.script.known import ARGUMENTS, OVERRIDES, TRAINER
 from advisor.stacks.script.machine import Seen
-from advisor.stacks.script.model_settings import model_settings
+from advisor.stacks.script.model_settings import load_settings, model_settings
 from advisor.stacks.script.models import LOAD, UNSLOTH
 from advisor.stacks.script.operators import unknown_of
 from advisor.stacks.script.sightings import kind_of
@@ -71,7 +71,7 @@ def _arguments(found: Gathered, job: Job) -> None:
             found.unknown["*"] = missing
         return
     kind = kind_of(box.of)
-    if job.stack is Stack.TRL and kind is not None and kind.leaf != "SFTConfig":
+    if job.stack is Stack.TRL and kind is not None and kind.leaf in ("TrainingArguments", "Seq2SeqTrainingArguments"):
         found.values |= _AS_TRAINING_ARGUMENTS
     for name, value in box.slots.items():
         if name == OPEN:
@@ -156,19 +156,26 @@ def _optimizers(found: Gathered, trainer: Box) -> None:
 
 def _named_model(found: Gathered, job: Job) -> None:
     """A trainer that is handed the model's name, or nothing that is known."""
-    missing = unknown_of(job.model)
+    trainer, missing = job.trainer, unknown_of(job.model)
+    given = trainer.get("model_init_kwargs") if trainer is not None else None
+    if given is None and job.arguments is not None:
+        given = job.arguments.get("model_init_kwargs")
+    if isinstance(given, Box):
+        load_settings(found, given)
+        found.values.pop("model_init_kwargs", None)
     if isinstance(job.model, str):
         found.put("model_name_or_path", job.model)
-        if job.stack is Stack.TRL and not {"dtype", "torch_dtype"} & set(found.values.get("model_init_kwargs") or {}):
-            found.put("dtype", "float32")
-            found.taken.append("dtype: float32, as SFTTrainer loads a model that it is handed by name (trl 1.16 trainer/utils.py)")
+    elif missing is not None and isinstance(given, Box):
+        found.unknown["model_name_or_path"] = missing
+    else:
+        if missing is None:
+            missing = Unknown("no model that is followed reaches the trainer", trainer.line if trainer is not None else 0)
+        found.unknown["model_name_or_path"] = missing
+        found.remark("model", f"how the model is loaded is not known: {missing.why} (line {missing.line})")
         return
-    if missing is None and job.model is None and job.trainer is not None and "model_init" in job.trainer.slots:
-        missing = Unknown("the trainer makes it by model_init", job.trainer.line)
-    elif missing is None:
-        missing = Unknown("no model that is followed reaches the trainer", job.trainer.line if job.trainer is not None else 0)
-    found.unknown["model_name_or_path"] = missing
-    found.remark("model", f"how the model is loaded is not known: {missing.why} (line {missing.line})")
+    if job.stack is Stack.TRL and not {"dtype", "torch_dtype"} & {*found.values, *found.unknown}:
+        found.put("dtype", "float32")
+        found.taken.append("dtype: float32, as SFTTrainer loads a model that it is handed by name (trl 1.16 trainer/utils.py)")
 
 
 def _adapter(found: Gathered, job: Job) -> None:

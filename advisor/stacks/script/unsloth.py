@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from advisor.stacks.reading import Way
 from advisor.stacks.script.gathered import Gathered
 from advisor.stacks.script.known import UNSLOTH_ADAPTER
@@ -31,8 +33,10 @@ def settings(found: Gathered, model: Box, adapter: Value) -> None:
     if isinstance(full, Unknown):
         found.unknown["full_finetuning"] = full
     _length(found, load)
+    found.values.pop("embedding_learning_rate", None)
     if full is True:
         found.values.pop("peft", None)
+        _checkpointing(found, load)
     elif isinstance(adapter, Box):
         _adapter(found, model, adapter)
     name = found.values.get("model_name_or_path")
@@ -67,18 +71,34 @@ def _length(found: Gathered, load: Box) -> None:
         found.unknown.pop("max_seq_length", None)
 
 
-def _adapter(found: Gathered, model: Box, adapter: Box) -> None:
-    group = found.values.setdefault("peft", {})
-    if adapter.of is not None and getattr(adapter.of, "library", "") != "unsloth":
-        return
-    checkpointing = adapter.get("use_gradient_checkpointing", "unsloth")
+def _checkpointing(found: Gathered, given: Box) -> None:
+    """On unless it is told otherwise: `use_gradient_checkpointing="unsloth"`."""
+    checkpointing = given.get("use_gradient_checkpointing", "unsloth")
     if checkpointing in (True, False, "unsloth"):
         found.values["gradient_checkpointing"] = bool(checkpointing)
     elif isinstance(checkpointing, Unknown):
         found.unknown["gradient_checkpointing"] = checkpointing
+
+
+def _whole_modules(group: dict[str, Any]) -> None:
+    """Embeddings and head among the targets are trained whole (unsloth models/llama.py get_peft_model)."""
+    targets = group.get("target_modules")
+    if isinstance(targets, list):
+        whole = [name for name in targets if name in ("embed_tokens", "lm_head")]
+        if whole:
+            group["target_modules"] = [name for name in targets if name not in whole]
+            group["modules_to_save"] = [*(group.get("modules_to_save") or []), *whole]
+
+
+def _adapter(found: Gathered, model: Box, adapter: Box) -> None:
+    group = found.values.setdefault("peft", {})
+    if adapter.of is not None and getattr(adapter.of, "library", "") != "unsloth":
+        return
+    _checkpointing(found, adapter)
     for name in UNSLOTH_ADAPTER:
         group.pop(name, None)
         found.unknown.pop(f"peft.{name}", None)
+    _whole_modules(group)
     llama = model.slots[CLASS].leaf in ("FastLanguageModel", "FastLlamaModel", "FastMistralModel", "FastQwen2Model")
     for name, default in (("r", RANK), ("lora_alpha", ALPHA), ("target_modules", list(TARGETS) if llama else "all-linear")):
         if f"peft.{name}" not in found.unknown:
