@@ -7,7 +7,7 @@ from pathlib import Path
 
 from advisor.errors import AdvisorError
 from advisor.stacks.files import read_text
-from advisor.stacks.script.expressions import evaluate
+from advisor.stacks.script.expressions import defaults_of, evaluate
 from advisor.stacks.script.machine import Machine
 from advisor.stacks.script.scopes import PARENT, module_of
 from advisor.stacks.script.values import ABSENT, SCOPE, Box, Function, Name, UserClass, Value
@@ -24,14 +24,8 @@ def define_function(machine: Machine, scope: Box, node: ast.FunctionDef | ast.As
 
 
 def make_function(machine: Machine, scope: Box, node: ast.FunctionDef | ast.AsyncFunctionDef) -> Function:
-    """A function with its defaults, which are evaluated where it stands."""
-    described = node.args
-    names = [argument.arg for argument in (*described.posonlyargs, *described.args)]
-    last = names[len(names) - len(described.defaults) :]
-    defaults = {name: evaluate(machine, scope, value) for name, value in zip(last, described.defaults, strict=True)}
-    for argument, value in zip(described.kwonlyargs, described.kw_defaults, strict=True):
-        if value is not None:
-            defaults[argument.arg] = evaluate(machine, scope, value)
+    """A function with its defaults, and those that decorators of click give its parameters."""
+    defaults = defaults_of(machine, scope, node.args)
     for decorator in node.decorator_list:
         defaults |= _option_of_click(machine, scope, decorator)
     return Function(node.name, node, scope, defaults)

@@ -195,7 +195,18 @@ def _call(machine: Machine, scope: Box, node: ast.Call) -> Value:
 
 
 def _function(machine: Machine, scope: Box, node: ast.Lambda) -> Value:
-    return Function("lambda", node, scope, {})
+    return Function("lambda", node, scope, defaults_of(machine, scope, node.args))
+
+
+def defaults_of(machine: Machine, scope: Box, described: ast.arguments) -> dict[str, Value]:
+    """Defaults of a function's parameters, which are evaluated where it stands."""
+    names = [argument.arg for argument in (*described.posonlyargs, *described.args)]
+    last = names[len(names) - len(described.defaults) :]
+    defaults = {name: evaluate(machine, scope, value) for name, value in zip(last, described.defaults, strict=True)}
+    for argument, given in zip(described.kwonlyargs, described.kw_defaults, strict=True):
+        if given is not None:
+            defaults[argument.arg] = evaluate(machine, scope, given)
+    return defaults
 
 
 def _named(machine: Machine, scope: Box, node: ast.NamedExpr) -> Value:
