@@ -12,7 +12,6 @@ axolotl validates its configuration first, so that only what is not priced is re
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,8 +20,8 @@ from pydantic import BaseModel
 
 from advisor.check.files import card_of, model_of_name
 from advisor.check.report import report_on
-from advisor.errors import AdvisorError
 from advisor.hooks.flight import PreflightOptions, act
+from advisor.hooks.guard import guarded
 from advisor.hooks.live import loaded_versions
 from advisor.ladder.request import options_as
 from advisor.stacks import axolotl as room
@@ -53,15 +52,13 @@ class AdvisorPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is Any to the 
     def get_input_args(self) -> str:
         return "advisor.hooks.axolotl.AdvisorArgs"
 
+    @guarded("pre-flight")
     def pre_model_load(self, cfg: Any) -> None:
         options, _ = _options(cfg)
-        try:
-            self.report = report_of(plain(cfg), options)
-        except AdvisorError as error:
-            warnings.warn(f"advisor: no pre-flight: {error}", UserWarning, stacklevel=2)
-            return
-        act(self.report, options.on_misfit, stacklevel=3)
+        self.report = report_of(plain(cfg), options)
+        act(self.report, options.on_misfit, stacklevel=4)
 
+    @guarded("comparison with what was measured", otherwise=())
     def add_callbacks_post_trainer(self, cfg: Any, trainer: Any) -> list[Any]:
         """The same again with the live model, for the comparison at the end; what was found has been said."""
         from advisor.hooks.callback import AdvisorCallback
@@ -91,7 +88,7 @@ def report_of(settings: Mapping[str, Any], options: PreflightOptions) -> CheckRe
 
 
 def plain(value: Any) -> Any:
-    """axolotl's own mappings answer None for every name that they do not have: plain ones do not."""
+    """Convert axolotl's DictDefault, which returns None for missing keys, to a dict, so that `in` works."""
     if isinstance(value, Mapping):
         return {str(key): plain(inner) for key, inner in value.items()}
     return [plain(inner) for inner in value] if isinstance(value, (list, tuple)) else value
