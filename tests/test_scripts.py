@@ -117,6 +117,8 @@ PRICED: list[tuple[str, str, str, dict[str, Any]]] = [
     ("unsloth_alpaca_marimo", "", "unslothai/notebooks molab/Llama3.1_(8B)-Alpaca.py",
      {"model": "meta-llama/Llama-3.1-8B", "method": "qlora", "rank": 16, "target_modules": LINEAR, "micro_batch_size": 2,
       "seq_len_tokens": 2048, "optimizer": "adamw_8bit", "gradient_checkpointing": True}),
+    ("unsloth_72b", "", "unslothai/unsloth issue 2937",
+     {"model": "Qwen/Qwen2.5-72B", "method": "qlora", "rank": 16, "target_modules": LINEAR, "seq_len_tokens": 24576, "micro_batch_size": 1}),
     ("unsloth_full", "", "unslothai/notebooks, full fine-tuning", {"method": "full", "seq_len_tokens": 4096,
      "gradient_checkpointing": True}),
     ("unsloth_cpt", "", "unslothai/notebooks Mistral_v0.3_(7B)-CPT", {"method": "qlora", "rank": 128, "target_modules": LINEAR,
@@ -128,9 +130,13 @@ PRICED: list[tuple[str, str, str, dict[str, Any]]] = [
 ]  # fmt: skip
 
 
+KNOWN_AS = {"unsloth_72b": "qwen2.5-72b"}
+"""Models under names that have a profile."""
+
+
 @pytest.mark.parametrize(("name", "arguments", "source", "says"), PRICED, ids=[f"{row[0]} {row[1][:24]}" for row in PRICED])
 def test_a_public_script_says(name: str, arguments: str, source: str, says: dict[str, Any]) -> None:
-    read = reading(sample(name), *arguments.split())
+    read = reading(sample(name), *arguments.split(), model=KNOWN_AS.get(name))
     plan = read.reading.plan
     found = {"model": read.model.id} | {field: getattr(value, "value", value) for field, value in plan}
     assert {key: found[key] for key in says} == says
@@ -209,6 +215,12 @@ def test_what_is_not_priced_is_told_with_its_way(name: str, key: str, way: Way, 
     told = {remark.key: remark for remark in parsed(sample(name)).remarks}
     assert told[key].way is way
     assert words in told[key].text
+
+
+def test_unsloth_turns_the_verdict_and_is_never_full_fine_tuning(tmp_path: Path) -> None:
+    found = report(tmp_path, sample("unsloth_72b"), "a100-80gb", model="qwen2.5-72b")
+    assert (found.plan.method.value, found.exit_code) == ("qlora", 3)
+    assert found.expected_bytes < 120 * 2**30
 
 
 def test_unknown_values_are_named_with_their_line_and_turn_the_verdict(tmp_path: Path) -> None:
@@ -360,6 +372,16 @@ MODELS: list[tuple[str, str, dict[str, Any]]] = [
      "model = get_peft_model(model, LoraConfig(r=2, target_modules='all-linear'))\n" + TRAIN,
      {"method": "qlora", "kbit_prepare": True, "gradient_checkpointing": True}),
     ("two branches that agree", "if torch.cuda.device_count() > 1:\n    " + LOAD + "else:\n    " + LOAD + TRAIN, {"base_dtype": "bf16"}),
+    ("what is done after training is no part of it", LOAD + TRAIN + "model.half()\nmodel.gradient_checkpointing_enable()\n"
+     "for p in model.parameters():\n    p.requires_grad = False\n", {"base_dtype": "bf16", "gradient_checkpointing": False}),
+    ("a function that makes the model", "def make():\n    " + LOAD + "    return model\n"
+     "trainer = Trainer(args=TrainingArguments('o', max_steps=1), model_init=make)\ntrainer.train()\n", {"base_dtype": "bf16"}),
+    ("trained parameters in 16 bit", LOAD + "model = get_peft_model(model, LoraConfig(r=2, target_modules='all-linear'))\n"
+     "for p in (p for p in model.parameters() if p.requires_grad):\n    p.data = p.data.to(torch.float16)\n" + TRAIN,
+     {"adapter_dtype": "fp16"}),
+    ("a collator that cuts", LOAD + "class Collator:\n    def __init__(self, length):\n        self.length = length\n"
+     "    def __call__(self, rows):\n        return tokenizer(rows, truncation=True, max_length=self.length)\n"
+     "Trainer(model, TrainingArguments('o', max_steps=1), Collator(77)).train()\n", {"seq_len_tokens": 77}),
     ("a type by a condition", LOAD.replace("torch.bfloat16",
      "torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16") + TRAIN,
      {"base_dtype": "bf16"}),
@@ -372,6 +394,19 @@ def test_the_model_that_is_trained(what: str, text: str, says: dict[str, Any]) -
     assert read.model.id == "Qwen/Qwen2.5-0.5B"
     assert {name: getattr(value, "value", value) for name in says for value in [getattr(read.reading.plan, name)]} == says
     assert {remark.way for remark in read.reading.remarks if remark.id != "length-unbounded"} <= {None}
+
+
+def test_a_sweep_is_told_to_train_more_than_once() -> None:
+    sweep = "for rank in (8, 64):\n    " + LOAD + "    m = get_peft_model(model, LoraConfig(r=rank, target_modules='all-linear'))\n"
+    found = parsed(BODY + sweep + "    Trainer(m, TrainingArguments('o', max_steps=1)).train()\n")
+    assert [(remark.key, remark.way) for remark in found.remarks] == [("trainers", Way.UP)]
+
+
+def test_lengths_that_differ_are_told() -> None:
+    cut = "a = tokenizer(x, truncation=True, max_length=512)\nb = tokenizer(y, truncation=True, max_length=128)\n"
+    found = parsed(BODY + LOAD + cut + TRAIN)
+    assert found.values["seq_len"] == 512
+    assert [(remark.key, remark.way) for remark in found.remarks] == [("seq_len", Way.UP)]
 
 
 # --------------------------------------------------------------------------------------- values that the evaluator finds

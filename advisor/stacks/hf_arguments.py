@@ -10,7 +10,7 @@ from advisor.errors import InvalidInputError, UnsupportedError
 from advisor.stacks import trainer_arguments as common
 from advisor.stacks.fields import Fields
 from advisor.stacks.keys import unread_remarks
-from advisor.stacks.reading import Adapter, Around, Batch, Loop, Reading, Weights, assemble
+from advisor.stacks.reading import Adapter, Around, Batch, Loop, Reading, Way, Weights, assemble
 from advisor.stacks.trainer_arguments import MICRO_BATCH, Notes
 from advisor.stacks.trl import default_targets, loss_of
 from advisor.stacks.words import saved_dtype
@@ -21,6 +21,8 @@ LENGTHS = ("max_length", "max_seq_length", "block_size", "model_max_length", "se
 PEFT_RANK, PEFT_ALPHA = 8, 8.0
 """peft 0.21 tuners/lora/config.py: r=8, lora_alpha=8."""
 TRL_LENGTH = 1024
+_SPLITTING = ("auto", "balanced", "balanced_low_0", "sequential")
+"""Values of `device_map` that spread a model over all cards (accelerate 1.15 big_modeling.py)."""
 
 SPELLINGS = {
     **common.SPELLINGS,
@@ -57,6 +59,8 @@ def read(fields: Fields, around: Around) -> Reading:
     loop = Loop(
         common.optimizer(fields, around, notes), checkpointing, common.attention(fields, around, notes), _loss(fields, around, notes)
     )
+    if fields.text("device_map") in _SPLITTING and (around.launch.n_gpus or 1) > 1:
+        notes.unpriced("device_map", "splits the layers over the cards; priced as whole replicas", Way.DOWN)
     plan = assemble(around, adapter, weights, batch, loop, common.cards(fields, around, notes))
     return Reading(
         plan=_with_head(plan, fields),

@@ -13,6 +13,7 @@ from advisor.stacks.keys import unread_remarks
 from advisor.stacks.known import defaults_of, room_of
 from advisor.stacks.reading import Around, Reading, Remark
 from advisor.stacks.script.left_open import unknown_remarks
+from advisor.stacks.script.settings import LENGTHS
 from advisor.values.plan import Plan
 from advisor.values.vocabulary import Stack
 
@@ -42,7 +43,9 @@ def read_opened(opened: Opened, around: Around, where: str) -> Reading:
         reading: Reading = _readers(opened.stack, opened.is_script).read(fields, around)
     except InvalidInputError as error:
         raise error if where in str(error) else InvalidInputError(f"{where}: {error}") from None
-    left = (*unread_remarks(opened.stack, fields), *unknown_remarks(opened.stack, fields, opened.unknown), *opened.remarks)
+    own = (*unknown_remarks(opened.stack, fields, opened.unknown), *opened.remarks)
+    said = LENGTHS if around.seq_len is not None else ()
+    left = (*unread_remarks(opened.stack, fields), *(remark for remark in own if remark.key not in said))
     return reading._replace(remarks=(*reading.remarks, *left, *_duplicates(opened)), taken=(*opened.taken, *reading.taken))
 
 

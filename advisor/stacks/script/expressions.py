@@ -6,7 +6,7 @@ import ast
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from advisor.stacks.script.attributes import attribute
+from advisor.stacks.script.attributes import PARAMETERS, attribute
 from advisor.stacks.script.machine import Machine
 from advisor.stacks.script.operators import binary, compare, element, formatted, truth, unary, unknown_of
 from advisor.stacks.script.scopes import PARENT, bind, look_up
@@ -225,8 +225,10 @@ def _comprehension(machine: Machine, scope: Box, node: ast.ListComp | ast.SetCom
                 return machine.new_dict({OPEN: unknown_of(key) or Unknown("a key is not known", node.lineno)}, node.lineno)
             slots[key] = evaluate(machine, inner, node.value)
         return machine.new_dict(slots, node.lineno)
-    if len(node.generators) == 1 and isinstance(whole := evaluate(machine, inner, node.generators[0].iter), Box) and whole.kind == "object":
-        return whole  # the parameters of a model, all or some
+    whole = evaluate(machine, inner, node.generators[0].iter)
+    if isinstance(whole, Box) and whole.of == PARAMETERS:
+        which = " and ".join(ast.unparse(condition) for generator in node.generators for condition in generator.ifs)
+        return machine.new_object(PARAMETERS, {**whole.slots, "*which": which}, node.lineno)
     found: list[Value] = []
     for unsure in _rounds(machine, inner, node.generators):
         element_of = evaluate(machine, inner, node.elt)

@@ -11,7 +11,7 @@ from advisor.stacks.script.attributes import MODEL
 from advisor.stacks.script.machine import Seen
 from advisor.stacks.script.models import ADAPTER, PREPARED, UNSLOTH
 from advisor.stacks.script.sightings import kind_of
-from advisor.stacks.script.values import Box, Name, UserClass, Value
+from advisor.stacks.script.values import Box, Name, UserClass, Value, same
 from advisor.values.vocabulary import Stack
 
 _SFT = ("SFTTrainer", "UnslothTrainer")
@@ -86,12 +86,10 @@ def _of_trainer(candidates: list[Box], seen: Seen) -> Job:
     if held is None and arguments is None and len(seen.arguments) == 1:
         held = seen.arguments[0]
     model = trainer.slots.get("model")
-    if model is None:
-        model = trainer.slots.get("*model_init")
     adapter = trainer.slots.get("peft_config")
     if adapter is None and isinstance(model, Box):
         adapter = model.slots.get(ADAPTER)
-    others = tuple(dict.fromkeys(box.line for box in candidates[1:] if box.line != trainer.line))
+    others = tuple(dict.fromkeys(box.line for box in candidates[1:] if box.line != trainer.line or not same(box, trainer)))
     return Job(Stack.TRL if sft else Stack.HF, trainer, held, model, adapter, others)
 
 

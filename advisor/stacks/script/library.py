@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 from collections.abc import Callable
+from functools import partial
 
 from advisor.errors import AdvisorError
 from advisor.stacks.files import read_settings
@@ -14,7 +15,7 @@ from advisor.stacks.script.functions import REQUIRED, call_function
 from advisor.stacks.script.machine import Machine
 from advisor.stacks.script.operators import truth, unknown_of
 from advisor.stacks.script.parsers import boxed, call_on_parser, found_file, is_parser, make_parser, parse_class
-from advisor.stacks.script.sightings import PLACES, is_trainer, kind_of, seen_object
+from advisor.stacks.script.sightings import CHANGES, PLACES, is_trainer, kind_of, seen_object
 from advisor.stacks.script.values import ABSENT, LIBRARIES, OBJECT, Box, Function, Name, Unknown, UserClass, Value, items_of
 
 Handler = Callable[[Machine, list[Value], dict[str, Value], int], Value]
@@ -99,10 +100,7 @@ def try_functions(machine: Machine, given: tuple[Value, ...], line: int) -> None
     for value in given:
         if isinstance(value, Function):
             why = Unknown(f"{value.name}() is handed on and may change it", line)
-
-            def call(function: Function = value) -> Value:
-                return call_function(machine, function, [], {}, line)
-
+            call = partial(call_function, machine, value, [], {}, line)
             machine.try_each([call, lambda: None], why, f"{value.name}()", lambda _: True)
 
 
@@ -136,9 +134,18 @@ def call_bound(machine: Machine, holder: Value, name: str, positional: list[Valu
 
 
 def _on_trainer(machine: Machine, trainer: Box, name: str) -> Value:
-    if name in ("train", "fit") and not any(trainer is other for other in machine.seen.trained):
-        machine.seen.trained.append(trainer)
+    """What a trainer is when it trains: what a script does to its model afterwards is no part of it."""
+    if name in ("train", "fit"):
+        slots = {key: _frozen(machine, value) for key, value in trainer.slots.items()}
+        machine.seen.trained.append(machine.new_object(trainer.of, {**slots, CHANGES: len(machine.seen.changes)}, trainer.line))
     return Unknown("", machine.line)
+
+
+def _frozen(machine: Machine, value: Value) -> Value:
+    """An object as it is now, with what it holds as it is now."""
+    if not isinstance(value, Box) or value.kind != OBJECT:
+        return value
+    return machine.new_object(value.of, dict(value.slots), value.line)
 
 
 def note_length(machine: Machine, named: dict[str, Value], line: int) -> None:

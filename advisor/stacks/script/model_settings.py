@@ -26,6 +26,8 @@ def model_settings(found: Gathered, model: Box, changes: tuple[Change, ...]) -> 
     name = model.slots[NAME]
     found.put("model_name_or_path", name or Unknown("the name that it is loaded by is empty, unless the command line gives one", load.line))
     load_settings(found, load)
+    if isinstance(load.slots.get("device_map"), str):
+        found.put("device_map", load.slots["device_map"])
     _loading(found, model, load)
     _done_to(found, model, changes)
     _head(found, model)

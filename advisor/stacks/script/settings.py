@@ -15,7 +15,7 @@ from advisor.stacks.script.machine import Seen
 from advisor.stacks.script.model_settings import load_settings, model_settings
 from advisor.stacks.script.models import LOAD, UNSLOTH
 from advisor.stacks.script.operators import unknown_of
-from advisor.stacks.script.sightings import kind_of
+from advisor.stacks.script.sightings import CHANGES, kind_of
 from advisor.stacks.script.values import OPEN, Box, Unknown, UserClass, Value, is_dict
 from advisor.values.vocabulary import Stack
 
@@ -40,8 +40,10 @@ def settings_of(job: Job, seen: Seen, module: Box, where: str) -> Settings:
     _arguments(found, job)
     _trainer(found, job)
     if isinstance(job.model, Box) and job.model.of == MODEL:
+        until = job.trainer.slots.get(CHANGES) if job.trainer is not None else None
         loaded = job.model.slots[LOAD].line
-        model_settings(found, job.model, tuple(change for change in seen.changes if change.model.slots[LOAD].line == loaded))
+        changes = (change for change in seen.changes[:until] if change.model.slots[LOAD].line == loaded)
+        model_settings(found, job.model, tuple(changes))
     else:
         _named_model(found, job)
     _adapter(found, job)
@@ -184,8 +186,8 @@ def _adapter(found: Gathered, job: Job) -> None:
     if adapter is None:
         _frozen(found, trained)
         return
-    for value, _, line in trained:
-        if value is not False and (job.model is None or isinstance(value, Unknown) or value is True):
+    for value, condition, line in trained:
+        if value is not False and not any(word in condition for word in ("lora", "adapter")):
             found.remark("requires_grad", f"weights beside the adapter are set to be trained (line {line}), which is not priced", Way.UP)
             break
     if not isinstance(adapter, Box):
@@ -215,6 +217,7 @@ def _seen(found: Gathered, seen: Seen) -> None:
     found.taken.extend(dict.fromkeys(seen.defaulted))
 
 
+_SAY_LENGTH = "say the longest example with --seq-len"
 _PARSED_LENGTHS = (*LENGTHS, "max_seq_len", "cutoff_len", "max_source_length")
 """Arguments of scripts that bound their sequences, by names that published scripts give them."""
 
@@ -232,6 +235,9 @@ def _length(found: Gathered, job: Job, seen: Seen, module: Box) -> None:
     if known:
         found.unknown.pop("seq_len", None)
         found.put("seq_len", max(known))
+        if len(set(known)) > 1:
+            shown = " and ".join(f"{length:,}" for length in sorted(set(known)))
+            found.remark("seq_len", f"the script cuts texts to {shown} tokens: priced as the largest alone", Way.UP, _SAY_LENGTH)
         return
     for name in ("seq_len", "max_seq_length", "block_size"):
         if isinstance(module.slots.get(name), int):

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 
 from advisor.stacks.script.machine import Machine
-from advisor.stacks.script.values import Box, Name, UserClass, Value, library_base
+from advisor.stacks.script.values import Bound, Box, Function, Name, Unknown, UserClass, Value, class_slot, library_base
+
+CHANGES = "*changes"
+"""Slot of a trainer that trains: how many changes of parameters came before."""
 
 PLACES: dict[str, tuple[str, ...]] = {
     "Trainer": ("model", "args", "data_collator", "train_dataset", "eval_dataset"),
@@ -47,10 +51,25 @@ def kind_of(of: Value) -> Name | None:
     return of if isinstance(of, Name) else library_base(of) if isinstance(of, UserClass) else None
 
 
+def _look_into(machine: Machine, trainer: Box) -> None:
+    """Functions that a trainer will call: what makes its model, and what cuts its examples."""
+    maker = trainer.slots.get("model_init")
+    if trainer.slots.get("model") is None and isinstance(maker, Function):
+        machine.write(trainer, "model", machine.call(maker, [], {}, trainer.line))
+    for name, method in (("train_dataset", "__getitem__"), ("data_collator", "__call__")):
+        held = trainer.slots.get(name)
+        found = class_slot(held.of, method) if isinstance(held, Box) and isinstance(held.of, UserClass) else None
+        if isinstance(found, Function):
+            why = Unknown(f"{method} may change it", trainer.line)
+            call = partial(machine.call, Bound(held, method, trainer.line, found), [], {}, trainer.line)
+            machine.try_each([call, lambda: None], why, method, lambda _: True)
+
+
 def seen_object(machine: Machine, box: Box) -> Box:
     """Notes a trainer, its arguments or an adapter's configuration, and hands it back."""
     kind = kind_of(box.of)
     if kind is not None and is_trainer(kind):
+        _look_into(machine, box)
         machine.seen.trainers.append(box)
     elif kind is not None and is_arguments(kind):
         machine.seen.arguments.append(box)

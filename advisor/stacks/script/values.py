@@ -196,7 +196,7 @@ def plain(value: Value, depth: int = 0) -> Value:
     if items is not None:
         return _whole([plain(item, depth + 1) for item in items])
     if isinstance(value, Name):
-        return value.dotted if value.is_value else Unknown(f"{value.dotted} is not in the script", 0)
+        return _spelled(value) if value.is_value else Unknown(f"{value.dotted} is not in the script", 0)
     if isinstance(value, Bound):
         return Unknown(f".{value.name} of it is not known", value.line)
     if isinstance(value, Box) and value.kind != SCOPE:
@@ -204,6 +204,12 @@ def plain(value: Value, depth: int = 0) -> Value:
             return value.slots[OPEN]
         return {str(key): plain(inner, depth + 1) for key, inner in value.slots.items()}
     return Unknown("it is no plain value", getattr(value, "line", 0))
+
+
+def _spelled(name: Name) -> str:
+    """A type of torch by its name, a member of transformers' enumerations by its value: `IntervalStrategy.STEPS` is `steps`."""
+    *_, holder, leaf = ("", *name.dotted.split("."))
+    return leaf.lower() if holder in ("IntervalStrategy", "SaveStrategy", "OptimizerNames", "SchedulerType") else name.dotted
 
 
 def _whole(parts: list[Value]) -> Value:
