@@ -55,7 +55,8 @@ def read(fields: Fields, around: Around) -> Reading:
     micro = fields.count("per_device_train_batch_size", "micro_batch_size") or _default_batch(around)
     notes.remarks.extend(unread_remarks(None, lora))
     batch = Batch(micro, _sequence(fields, around, notes), fields.count("gradient_accumulation_steps") or 1)
-    checkpointing = common.checkpointing(fields, around, notes) or _by_helper(fields, around, weights)
+    by_helper = _by_helper(fields, around, weights)
+    checkpointing = common.checkpointing(fields, around, notes) or by_helper
     loop = Loop(
         common.optimizer(fields, around, notes), checkpointing, common.attention(fields, around, notes), _loss(fields, around, notes)
     )
@@ -111,9 +112,9 @@ def _weights(fields: Fields, around: Around, notes: Notes) -> Weights:
     double = bool(source.flag("bnb_4bit_use_double_quant", "use_bnb_nested_quant"))
     if eight and four:
         raise InvalidInputError(f"{fields.where}: load_in_8bit and load_in_4bit are both on; one of them can be")
+    helper = fields.flag("prepare_model_for_kbit_training")
     if not (eight or four):
         return Weights(dtype, amp)
-    helper = fields.flag("prepare_model_for_kbit_training")
     lifted = around.defaults.kbit_prepare.value if helper is None else helper
     return Weights(dtype, amp, Quantization.INT8 if eight else common.four_bit(fields, kind), double, lifted)
 
