@@ -6,6 +6,7 @@ import ast
 from pathlib import Path
 
 from advisor.errors import AdvisorError
+from advisor.json_files import is_file
 from advisor.stacks.files import read_text
 from advisor.stacks.script.expressions import defaults_of, evaluate
 from advisor.stacks.script.machine import Machine
@@ -13,6 +14,8 @@ from advisor.stacks.script.scopes import PARENT, module_of
 from advisor.stacks.script.values import ABSENT, SCOPE, Box, Function, Name, UserClass, Value
 
 _MODULES = "*modules"
+MAX_MODULES = 8
+"""Modules of the script's own folder that are followed. Judgement: published training scripts have one or two."""
 
 
 def define_function(machine: Machine, scope: Box, node: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
@@ -84,10 +87,10 @@ def _own_module(machine: Machine, scope: Box, module: str) -> Box | None:
     if module in modules:
         held: Box | None = modules[module]
         return held
+    if len(modules) >= MAX_MODULES or not is_file(path):
+        return None
     modules[module] = None
     try:
-        if not path.is_file():
-            return None
         tree = ast.parse(read_text(path))
     except (AdvisorError, OSError, SyntaxError, ValueError, RecursionError, MemoryError):
         return None

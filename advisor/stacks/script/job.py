@@ -36,6 +36,8 @@ OBJECTIVES = {
     "Reward": "a reward model has a head and pairs of answers of its own",
     "PRM": "a reward model has a head of its own",
     "GKD": "distillation holds a teacher",
+    "Distillation": "distillation holds a teacher",
+    "AsyncGRPO": "reinforcement learning generates answers while it trains",
     "MiniLLM": "distillation holds a teacher",
     "GOLD": "distillation holds a teacher",
     "SentenceTransformer": "embedding models are trained with losses over pairs",

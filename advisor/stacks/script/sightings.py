@@ -23,7 +23,7 @@ PLACES: dict[str, tuple[str, ...]] = {
 }
 """Names of positional arguments (transformers 5.23 trainer.py, training_args.py, utils/quantization_config.py; trl 1.16; peft 0.21)."""
 
-_TRAINER = re.compile(r"Trainer$|^Trainer|TrainerV\d$")
+_TRAINER = re.compile(r"Trainer(V\d)?$")
 _ARGUMENTS = re.compile(r"TrainingArguments$")
 _TRL_CONFIG = re.compile(
     r"^(SFT|DPO|GRPO|KTO|ORPO|CPO|BCO|RLOO|PPO|PPOv2|Reward|OnlineDPO|NashMD|XPO|GKD|PRM|IterativeSFT|AlignProp|DDPO|PAPO|MiniLLM|GOLD|Async\w+|\w*Distillation)Config$"
