@@ -16,6 +16,7 @@ from advisor.stacks.overrides import parse_settings, with_settings
 from advisor.stacks.reading import Around, Launch, Reading
 from advisor.stacks.rooms import model_named, read_opened
 from advisor.stacks.script import Start
+from advisor.stacks.script.left_open import why_unnamed
 from advisor.stacks.versions import Profile, profile_of
 from advisor.values import GpuSpec, ModelSpec, Stack, Value
 from advisor.values.check import CheckReport
@@ -83,7 +84,8 @@ def read_found(opened: Opened, path: Path, gpu: GpuSpec | None, options: CheckOp
     if options.gpus is not None and options.gpus > MAX_GPUS:
         raise InvalidInputError(f"--gpus {options.gpus}: at most {MAX_GPUS:,}")
     where = str(path)
-    model, note = (spec, ()) if spec is not None else model_of_name(options.model or model_named(opened, where), where)
+    named = options.model or model_named(opened, where)
+    model, note = (spec, ()) if spec is not None else model_of_name(named, where, why_unnamed(opened.unknown))
     profile = profile_of(opened.stack, options.stack_version)
     launch, taken = _launch(path, opened, options)
     around = Around(model, gpu, profile.defaults, launch, options.seq_len, str(path.parent))
@@ -101,8 +103,10 @@ def card_of(gpu: str | GpuSpec | None) -> GpuSpec | None:
         return None
 
 
-def model_of_name(named: str | None, where: str) -> tuple[ModelSpec, tuple[str, ...]]:
+def model_of_name(named: str | None, where: str, why: str = "") -> tuple[ModelSpec, tuple[str, ...]]:
     """The model by the file's name for it; where only the organisation is not known, by the name without it, which is said."""
+    if named is None and why:
+        raise InvalidInputError(f"{where}: which model is trained is not known, as {why}; say it with --model")
     if named is None:
         raise InvalidInputError(f"{where} names no model; say it with --model")
     try:

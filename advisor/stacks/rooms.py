@@ -27,12 +27,8 @@ def _readers(stack: Stack, is_script: bool) -> ModuleType:
 
 
 def model_named(opened: Opened, where: str) -> str | None:
-    """The model that the file names; None where it names none. Raises InvalidInputError where a script names one that is not known."""
+    """The model that the file names; None where it names none."""
     named: str | None = _readers(opened.stack, opened.is_script).model_of(Fields(opened.values, where))
-    why = opened.unknown.get("model_name_or_path")
-    if named is None and why is not None:
-        place = f" (line {why.line})" if why.line else ""
-        raise InvalidInputError(f"{where}: which model is trained is not known, as {why.why}{place}; say it with --model")
     return named
 
 

@@ -33,6 +33,12 @@ _QUANTIZATION = ("load_in_4bit", "load_in_8bit", "bnb_4bit_quant_type", "bnb_4bi
 """Settings inside the groups that readers ask for (hf_arguments)."""
 
 
+def why_unnamed(unknown: Mapping[str, Unknown]) -> str:
+    """Why a script's model is not known; empty where it names none."""
+    why = unknown.get("model_name_or_path")
+    return "" if why is None else f"{why.why} (line {why.line})" if why.line else why.why
+
+
 def unknown_remarks(stack: Stack, fields: Fields, unknown: Mapping[str, Unknown]) -> Iterator[Remark]:
     """One remark for each unknown setting that was asked for, or that is not known to leave memory alone."""
     for name, why in unknown.items():
