@@ -118,7 +118,7 @@ PRICED: list[tuple[str, str, str, dict[str, Any]]] = [
      {"model": "meta-llama/Llama-3.1-8B", "method": "qlora", "rank": 16, "target_modules": LINEAR, "micro_batch_size": 2,
       "seq_len_tokens": 2048, "optimizer": "adamw_8bit", "gradient_checkpointing": True}),
     ("unsloth_72b", "", "unslothai/unsloth issue 2937",
-     {"model": "Qwen/Qwen2.5-72B", "method": "qlora", "rank": 16, "target_modules": LINEAR, "seq_len_tokens": 24576, "micro_batch_size": 1}),
+     {"model": "Qwen/Qwen2.5-72B", "method": "qlora", "rank": 16, "target_modules": LINEAR, "seq_len_tokens": 24576}),
     ("unsloth_full", "", "unslothai/notebooks, full fine-tuning", {"method": "full", "seq_len_tokens": 4096,
      "gradient_checkpointing": True}),
     ("unsloth_cpt", "", "unslothai/notebooks Mistral_v0.3_(7B)-CPT", {"method": "qlora", "rank": 128, "target_modules": LINEAR,
@@ -206,7 +206,6 @@ TOLD = [
     ("weighted_trainer", "trainer", Way.EITHER, "WeightedTrainer is the script's own Trainer (line 4)"),
     ("spectrum_freeze", "requires_grad", Way.DOWN, "some weights are frozen (line 6)"),
     ("peft_fp4_opt", "lm_head", Way.EITHER, "replaces lm_head"),
-    ("gptq_lora", "quantization_config", Way.DOWN, "held as GPTQConfig says"),
 ]
 
 
@@ -215,6 +214,14 @@ def test_what_is_not_priced_is_told_with_its_way(name: str, key: str, way: Way, 
     told = {remark.key: remark for remark in parsed(sample(name)).remarks}
     assert told[key].way is way
     assert words in told[key].text
+
+
+def test_a_base_that_another_library_quantises_is_told() -> None:
+    read = reading(sample("gptq_lora"), model="meta-llama/Llama-2-7b-chat-hf")
+    assert [(remark.key, remark.way) for remark in read.reading.remarks if "gptq" in remark.key] == [
+        ("quantization_config: gptq", Way.DOWN)
+    ]
+    assert parsed(sample("gptq_lora")).values["quantization_config"] == {"quant_method": "gptq", "bits": 4, "use_exllama": False}
 
 
 def test_unsloth_turns_the_verdict_and_is_never_full_fine_tuning(tmp_path: Path) -> None:

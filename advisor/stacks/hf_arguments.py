@@ -107,6 +107,9 @@ def _weights(fields: Fields, around: Around, notes: Notes) -> Weights:
     amp = common.autocast(fields, around, DType.BF16 if around.defaults.stack is Stack.TRL and around.defaults.autocast.value else None)
     bits = fields.group("quantization_config")
     source = bits if fields.has("quantization_config") else fields
+    method = bits.text("quant_method")
+    if method is not None and not bits.flag("dequantize"):
+        notes.unpriced(f"quantization_config: {method}", "the weights are priced in 16 bit", Way.DOWN)
     eight, four = bool(source.flag("load_in_8bit")), bool(source.flag("load_in_4bit"))
     kind = source.text("bnb_4bit_quant_type") or ("fp4" if four and source is bits else "nf4")
     double = bool(source.flag("bnb_4bit_use_double_quant", "use_bnb_nested_quant"))

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from advisor.stacks.reading import Way
 from advisor.stacks.script.gathered import Gathered
-from advisor.stacks.script.known import CONFIGURATION, LOADING, LOADING_READ, MODEL_ATTRIBUTES, QUANTIZATION, UNSLOTH_LOADING
+from advisor.stacks.script.known import CONFIGURATION, LOADING, LOADING_READ, MODEL_ATTRIBUTES, QUANT_METHODS, QUANTIZATION, UNSLOTH_LOADING
 from advisor.stacks.script.machine import Change
 from advisor.stacks.script.models import CAST, CHECKPOINTING, CLASS, COMPILED, LIGER, LOAD, NAME, PREPARED, UNSLOTH, WRAP
 from advisor.stacks.script.operators import unknown_of
@@ -56,10 +55,8 @@ def _quantization(found: Gathered, given: Value) -> None:
         for name in given.slots:
             if name not in QUANTIZATION and not str(name).startswith("*"):
                 found.remark(str(name), f"{name} of the quantisation is no setting that is known here (line {given.line})")
-    elif kind != "Mxfp4Config" or given.get("dequantize") is not True:
-        found.put_group("quantization_config", given, **{"class": kind})
-        text = f"quantization_config: the weights are held as {kind} says (line {given.line}): priced in 16 bit"
-        found.remark("quantization_config", text, Way.DOWN)
+    else:
+        found.put_group("quantization_config", given, quant_method=QUANT_METHODS.get(kind, kind))
 
 
 def _loading(found: Gathered, model: Box, load: Box) -> None:
