@@ -60,6 +60,8 @@ def read(fields: Fields, around: Around) -> Reading:
     loop = Loop(
         common.optimizer(fields, around, notes), checkpointing, common.attention(fields, around, notes), _loss(fields, around, notes)
     )
+    if fields.flag("activation_offloading"):
+        notes.unpriced("activation_offloading", "moves kept activations to the host", Way.DOWN)
     if fields.text("device_map") in _SPLITTING and (around.launch.n_gpus or 1) > 1:
         notes.unpriced("device_map", "splits the layers over the cards; priced as whole replicas", Way.DOWN)
     plan = assemble(around, adapter, weights, batch, loop, common.cards(fields, around, notes))
