@@ -673,6 +673,67 @@ def test_any_script_comes_to_settings_or_one_line(pieces: list[tuple[str, list[s
     assert "\n" not in _line_or_nothing(text + "\n" + TAIL, Path("train.py"))
 
 
+# ------------------------------------------------------------------------------------- Python itself decides what a value is
+
+NUMBERS = st.sampled_from(["1", "2", "3", "a", "b", "len(l)", "d.get('k', 7)", "l[0]", "f(a)", "sum(l)", "int('4')", "(a if b > 2 else b)"])
+TESTS = st.sampled_from(
+    ["a > b", "a == 2", "b % 2", "mystery()", "mystery() and a > 1", "a > 1 or mystery()", "not mystery()", "len(l) > 2", "'k' in d"]
+)
+SIMPLE = st.one_of(
+    st.builds("a = {}".format, NUMBERS),
+    st.builds("b = {} + {}".format, NUMBERS, NUMBERS),
+    st.builds("a += {}".format, NUMBERS),
+    st.builds("l.append({})".format, NUMBERS),
+    st.builds("l = [{}, {}]".format, NUMBERS, NUMBERS),
+    st.builds("l = [x + 1 for x in l if x > {}] or [9]".format, NUMBERS),
+    st.builds("m = l; m.append({})".format, NUMBERS),
+    st.builds("d['k'] = {}".format, NUMBERS),
+    st.builds("d = dict(d, k={})".format, NUMBERS),
+    st.builds("d.update(j={})".format, NUMBERS),
+    st.builds("o.x = {}; a = o.x".format, NUMBERS),
+    st.builds("p = o; p.x = {}; b = o.x".format, NUMBERS),
+    st.builds("a, b = b, {}".format, NUMBERS),
+    st.builds("b = (lambda x, y={}: x + y)(a)".format, NUMBERS),
+    st.builds("b = g(l)".format),
+    st.builds("a = {} if {} else {}".format, NUMBERS, TESTS, NUMBERS),
+)
+
+
+def _indented(lines: list[str]) -> str:
+    return "\n".join(f"    {line}" for text in lines or ["pass"] for line in text.split("\n"))
+
+
+def _blocks(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
+    body = st.lists(inner, max_size=3).map(_indented)
+    return st.one_of(
+        st.builds("if {}:\n{}\nelse:\n{}".format, TESTS, body, body),
+        st.builds("for i in [1, 2]:\n{}\n    if {}:\n        break".format, body, TESTS),
+        st.builds("for i in range(2):\n    if {}:\n        continue\n{}".format, TESTS, body),
+        st.builds("n = 0\nwhile n < 2:\n    n += 1\n{}".format, body),
+        st.builds("def f(x):\n    if {}:\n        return x + 1\n    return {}".format, TESTS, st.sampled_from(["x", "2", "x * 2"])),
+        st.builds("def g(x):\n    if {}:\n        x.append(5)\n        return 1\n    x.append(6)\n    return 2".format, TESTS),
+        st.builds("try:\n{}\nexcept ValueError:\n    a = 1".format, body),
+    )
+
+
+PROGRAMS = st.lists(st.recursive(SIMPLE, _blocks, max_leaves=8), min_size=1, max_size=8).map("\n".join)
+BEFORE = "a, b, l, d = 1, 2, [3], {}\nclass O:\n    x = 1\no = O()\ndef f(x):\n    return x\ndef g(x):\n    return 0\n"
+AFTER = "TrainingArguments('o', run_name=a, project=b, debug=l, lr_scheduler_kwargs=d)\n"
+
+
+@given(PROGRAMS, st.lists(st.booleans(), min_size=6, max_size=6))
+@settings(max_examples=120, deadline=None)
+def test_a_value_that_is_known_is_what_python_makes_of_it(program: str, answers: list[bool]) -> None:
+    """Python runs the program with one answer or another to each condition that the evaluator cannot know."""
+    turn = iter(range(10**6))
+    names: dict[str, Any] = {"mystery": lambda: answers[next(turn) % len(answers)]}
+    exec(BEFORE + program, names)  # own text, made of the pieces above
+    found = parsed(f"{BEFORE}{program}\n{AFTER}").values
+    for name, held in (("run_name", "a"), ("project", "b"), ("debug", "l"), ("lr_scheduler_kwargs", "d")):
+        if name in found and (name != "lr_scheduler_kwargs" or found[name].keys() == names[held].keys()):
+            assert found[name] == names[held], program
+
+
 # --------------------------------------------------------------------------------------------------- the libraries' own classes
 
 

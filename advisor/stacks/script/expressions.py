@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 from advisor.stacks.script.attributes import PARAMETERS, attribute
@@ -68,12 +69,16 @@ def _unary(machine: Machine, scope: Box, node: ast.UnaryOp) -> Value:
 
 
 def _boolean(machine: Machine, scope: Box, node: ast.BoolOp) -> Value:
-    """`and` and `or`, which stop at the first value that decides. An unknown one leaves it open unless a later one decides anyway."""
+    """`and` and `or`, which stop at the first value that decides. After one that is not known, the others may run."""
     stops = isinstance(node.op, ast.Or)
     unsure: Unknown | None = None
     value: Value = None
     for part in node.values:
-        value = evaluate(machine, scope, part)
+        if unsure is None:
+            value = evaluate(machine, scope, part)
+        else:
+            paths: list[Callable[[], Value]] = [partial(evaluate, machine, scope, part), lambda: None]
+            value = machine.try_each(paths, unsure, ast.unparse(node)[:200], lambda _: True)[0]
         true = truth(value)
         if isinstance(true, Unknown):
             unsure = unsure or true
@@ -231,10 +236,10 @@ def _comprehension(machine: Machine, scope: Box, node: ast.ListComp | ast.SetCom
         return machine.new_object(PARAMETERS, {**whole.slots, "*which": which}, node.lineno)
     found: list[Value] = []
     for unsure in _rounds(machine, inner, node.generators):
-        element_of = evaluate(machine, inner, node.elt)
         if unsure is not None:
+            machine.try_each([partial(evaluate, machine, inner, node.elt), lambda: None], unsure, "a comprehension", lambda _: True)
             return unsure
-        found.append(element_of)
+        found.append(evaluate(machine, inner, node.elt))
     return machine.new_list(found, node.lineno)
 
 

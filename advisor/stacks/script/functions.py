@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import ast
-from typing import Any, NamedTuple
+from typing import Any
 
 from advisor.stacks.script.expressions import evaluate
+from advisor.stacks.script.flow import value_of
 from advisor.stacks.script.machine import MAX_CALLS, Machine
 from advisor.stacks.script.scopes import PARENT
 from advisor.stacks.script.sightings import PLACES, is_arguments, is_trainer, seen_object
@@ -30,18 +31,6 @@ REQUIRED = Name("*required")
 _ALL_LINEAR = "all-linear"
 
 
-class Return(NamedTuple):
-    """A block that ended with `return`."""
-
-    value: Value
-
-
-class Stop(NamedTuple):
-    """A block that ended with `break`, `continue` or an exception."""
-
-    kind: str
-
-
 def call_function(machine: Machine, function: Function, positional: list[Value], named: dict[str, Value], line: int) -> Value:
     """What a function of the script hands back."""
     if machine.depth >= MAX_CALLS:
@@ -49,19 +38,13 @@ def call_function(machine: Machine, function: Function, positional: list[Value],
     scope = machine.box(SCOPE, None, {PARENT: function.scope})
     scope.slots.update(_bound(machine, function, positional, named, line))
     machine.depth += 1
-    machine.returns.append([])
     try:
         if isinstance(function.node, ast.Lambda):
             return evaluate(machine, scope, function.node.body)
         flow = machine.run(scope, function.node.body)
     finally:
         machine.depth -= 1
-        maybe = machine.returns.pop()
-    if not isinstance(flow, Stop) or not maybe:
-        maybe = [*maybe, flow.value if isinstance(flow, Return) else None]
-    result = maybe[0]
-    for other in maybe[1:]:
-        result = machine.join(result, other, Unknown(f"{function.name}() hands back one of several values", line))
+    result = value_of(machine, flow, Unknown(f"{function.name}() hands back one of several values", line))
     return _linear_names(machine, function, result, line)
 
 

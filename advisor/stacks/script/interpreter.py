@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from advisor.errors import UnsupportedError
@@ -13,7 +15,7 @@ from advisor.stacks.script.methods import call_method
 from advisor.stacks.script.operators import unknown_of
 from advisor.stacks.script.parsers import parse_class
 from advisor.stacks.script.statements import run
-from advisor.stacks.script.values import OBJECT, SCOPE, Bound, Box, Function, Name, Unknown, UserClass, Value
+from advisor.stacks.script.values import OBJECT, SCOPE, Bound, Box, Either, Function, Name, Unknown, UserClass, Value
 
 
 def follow(tree: ast.Module, start: Start, folder: str) -> tuple[Seen, Box]:
@@ -62,6 +64,15 @@ def _call(machine: Machine, target: Value, positional: list[Value], named: dict[
     """What a call comes to."""
     if isinstance(target, Function):
         return call_function(machine, target, positional, named, line)
+    if isinstance(target, Either):
+        calls: list[Callable[[], Value]] = [
+            partial(call_function, machine, function, positional, named, line) for function in target.functions
+        ]
+        results = machine.try_each(calls, target.why, "one of several functions", lambda _: True)
+        joined = results[0]
+        for result in results[1:]:
+            joined = machine.join(joined, result, target.why)
+        return joined
     if isinstance(target, UserClass):
         return instantiate(machine, target, positional, named, line)
     if isinstance(target, Name):

@@ -7,7 +7,22 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from advisor.errors import UnsupportedError
-from advisor.stacks.script.values import ABSENT, DICT, ITEMS, LIST, MAX_DEPTH, OBJECT, SCOPE, Box, Unknown, Value, items_of, same
+from advisor.stacks.script.values import (
+    ABSENT,
+    DICT,
+    ITEMS,
+    LIST,
+    MAX_DEPTH,
+    OBJECT,
+    SCOPE,
+    Box,
+    Either,
+    Function,
+    Unknown,
+    Value,
+    items_of,
+    same,
+)
 
 MAX_STEPS = 100_000
 """Nodes of the syntax tree that are evaluated. Judgement: published training scripts take under 5,000."""
@@ -73,8 +88,6 @@ class Machine:
         self.line = 0
         self.conditions: list[str] = []
         """Texts of the open conditions that are not known."""
-        self.returns: list[list[Value]] = []
-        """Values that open functions may have returned, under conditions that are not known."""
         self.call: Callable[[Value, list[Value], dict[str, Value], int], Value]
         self.run: Callable[[Box, list[Any]], Value]
         self.environment = dict(start.environment)
@@ -172,9 +185,14 @@ class Machine:
             return right if left is ABSENT else left
         for value in (left, right):
             if isinstance(value, Unknown):
-                return value
+                return value._replace(absent=any(other is ABSENT or getattr(other, "absent", False) for other in (left, right)))
+        if ABSENT in (left, right):
+            return why._replace(absent=True)
         if isinstance(left, Box) and isinstance(right, Box) and depth < MAX_DEPTH:
             return self._join_boxes(left, right, why, depth)
+        functions = (*_functions_of(left), *_functions_of(right))
+        if len(functions) >= 2 and isinstance(left, (Function, Either)) and isinstance(right, (Function, Either)):
+            return Either(functions, why)
         first, second = items_of(left), items_of(right)
         if isinstance(left, tuple) and isinstance(right, tuple) and first is not None and second is not None and len(first) == len(second):
             return tuple(self.join(a, b, why, False, depth + 1) for a, b in zip(first, second, strict=True))
@@ -191,6 +209,10 @@ class Machine:
             if left in kept or right in kept:
                 kept.append(joined)
         return joined
+
+
+def _functions_of(value: Value) -> tuple[Function, ...]:
+    return (value,) if isinstance(value, Function) else value.functions if isinstance(value, Either) else ()
 
 
 def _restore(box: Box, key: Any, before: Value) -> None:

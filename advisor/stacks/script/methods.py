@@ -9,7 +9,7 @@ from advisor.stacks.script.builtin import computed, make_dict
 from advisor.stacks.script.known import TEXT_METHODS
 from advisor.stacks.script.machine import MAX_SIZE, Machine
 from advisor.stacks.script.operators import unknown_of
-from advisor.stacks.script.values import ABSENT, ITEMS, OPEN, PLAIN, Box, Unknown, Value, is_dict, is_list, items_of, plain
+from advisor.stacks.script.values import ABSENT, ITEMS, OPEN, PLAIN, Box, Unknown, Value, is_dict, is_list, items_of, may_lack, plain
 
 _PLAIN_FORMAT = re.compile(r"^(?:[^{}]|\{\{|\}\}|\{\w*\})*$")
 
@@ -48,7 +48,9 @@ def _of_text(machine: Machine, text: str, name: str, positional: list[Value], na
 
 
 def _of_list(machine: Machine, holder: Box, name: str, positional: list[Value], line: int) -> Value:
-    items: tuple[Value, ...] = holder.slots[ITEMS]
+    items = items_of(holder)
+    if items is None:
+        return unknown_of(holder) or Unknown("", line)
     first = positional[0] if positional else None
     more = items_of(first)
     if name in ("append", "add"):
@@ -92,8 +94,8 @@ def _of_dict(machine: Machine, holder: Box, name: str, positional: list[Value], 
         for changed, value in made.slots.items():
             machine.write(holder, changed, value)
         return None
-    if OPEN in holder.slots:
-        return holder.slots[OPEN]
+    if OPEN in holder.slots or (name != "copy" and may_lack(holder) is not None):
+        return holder.slots.get(OPEN, may_lack(holder))
     if name in ("items", "keys", "values"):
         views: dict[str, Any] = {"items": holder.slots.items(), "keys": holder.slots, "values": holder.slots.values()}
         return machine.new_list(views[name], line)

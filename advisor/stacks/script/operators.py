@@ -10,11 +10,13 @@ from typing import Any
 from advisor.stacks.script.machine import MAX_SIZE, Machine
 from advisor.stacks.script.values import (
     DICT,
+    ITEMS,
     OBJECT,
     OPEN,
     PLAIN,
     Bound,
     Box,
+    Either,
     Name,
     Unknown,
     Value,
@@ -22,6 +24,7 @@ from advisor.stacks.script.values import (
     is_list,
     is_pair,
     items_of,
+    may_lack,
     same,
 )
 
@@ -54,6 +57,11 @@ def unknown_of(*values: Value) -> Unknown | None:
             return value
         if isinstance(value, Bound) and value.function is None:
             return Unknown(f".{value.name} of it is not known", value.line)
+        if is_list(value) and isinstance(value.slots[ITEMS], Unknown):
+            why: Unknown = value.slots[ITEMS]
+            return why
+        if isinstance(value, Either):
+            return value.why
         if isinstance(value, Name) and not value.is_value:
             return Unknown(f"{value.dotted} is not in the script", 0)
     return None
@@ -70,7 +78,8 @@ def truth(value: Value) -> bool | Unknown:
     if isinstance(value, Box) and value.kind == DICT:
         if OPEN in value.slots:
             return value.slots[OPEN] if len(value.slots) == 1 else True
-        return bool(value.slots)
+        certain = [held for held in value.slots.values() if not (isinstance(held, Unknown) and held.absent)]
+        return bool(certain) or may_lack(value) or False
     return bool(value) if isinstance(value, PLAIN) else True
 
 
@@ -198,6 +207,9 @@ def _contains(whole: Value, part: Value, line: int) -> bool | Unknown:
     if isinstance(whole, Box) and whole.made_by == "signature":
         return part not in _DROPPED
     if is_dict(whole) and isinstance(part, (str, int)):
+        held = whole.slots.get(part)
+        if isinstance(held, Unknown) and held.absent:
+            return held
         return part in whole.slots or whole.slots.get(OPEN) or False
     return Unknown("what it holds is not known", line)
 

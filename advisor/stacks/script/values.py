@@ -16,6 +16,8 @@ class Unknown(NamedTuple):
 
     why: str
     line: int
+    absent: bool = False
+    """There may be nothing under its key."""
 
 
 class Name(NamedTuple):
@@ -51,7 +53,7 @@ ABSENT = Absent()
 
 SCOPE, DICT, LIST, OBJECT = "scope", "dict", "list", "object"
 ITEMS = "*items"
-"""Slot of a list that holds its elements, as a tuple."""
+"""Slot of a list that holds its elements as a tuple, or why they are not known."""
 OPEN = "*open"
 """Slot of a mapping or call that may hold more than is known; its value says why."""
 
@@ -82,6 +84,13 @@ class Function(NamedTuple):
     defaults: dict[str, Value]
     cls: Value = None
     """The class that it is a method of."""
+
+
+class Either(NamedTuple):
+    """One of several functions of the script, and why it is not known which."""
+
+    functions: tuple[Function, ...]
+    why: Unknown
 
 
 class UserClass(NamedTuple):
@@ -143,19 +152,22 @@ def is_dict(value: Value) -> TypeGuard[Box]:
 
 
 def items_of(value: Value) -> tuple[Value, ...] | None:
-    """Elements of a list or tuple; None for anything else."""
-    if isinstance(value, tuple) and not isinstance(value, (Unknown, Name, Function, UserClass, Bound)):
+    """Elements of a list or tuple; None for anything else, and for a list that is not known."""
+    if isinstance(value, tuple) and not isinstance(value, (Unknown, Name, Function, Either, UserClass, Bound)):
         return value
-    if is_list(value):
-        items: tuple[Value, ...] = value.slots[ITEMS]
-        return items
-    return None
+    held = value.slots[ITEMS] if is_list(value) else None
+    return None if held is None or isinstance(held, Unknown) else held
+
+
+def may_lack(holder: Box) -> Unknown | None:
+    """A slot of a dict that may not be there."""
+    return next((value for value in holder.slots.values() if isinstance(value, Unknown) and value.absent), None)
 
 
 def members(value: Value) -> tuple[Value, ...] | None:
     """What going through a value gives: elements, characters or keys; None where that is not known."""
     if is_dict(value):
-        return None if OPEN in value.slots else tuple(value.slots)
+        return None if OPEN in value.slots or may_lack(value) is not None else tuple(value.slots)
     return tuple(value) if isinstance(value, str) else items_of(value)
 
 
@@ -170,6 +182,8 @@ def same(left: Value, right: Value, depth: int = 0) -> bool:
         return True
     if type(left) is not type(right) or depth > MAX_DEPTH:
         return False
+    if isinstance(left, Function):
+        return left.node is right.node and left.scope is right.scope
     if isinstance(left, Box):
         return (
             left.kind == right.kind
@@ -199,6 +213,8 @@ def plain(value: Value, depth: int = 0) -> Value:
         return _spelled(value) if value.is_value else Unknown(f"{value.dotted} is not in the script", 0)
     if isinstance(value, Bound):
         return Unknown(f".{value.name} of it is not known", value.line)
+    if is_list(value):
+        return value.slots[ITEMS]
     if isinstance(value, Box) and value.kind != SCOPE:
         if OPEN in value.slots:
             return value.slots[OPEN]
