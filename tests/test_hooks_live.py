@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ import pytest
 from advisor import preflight
 from advisor.errors import DoesNotFitError, UnsupportedError
 from advisor.hooks import jobs, live
+from advisor.hooks.configured import report_of
+from advisor.hooks.flight import PreflightOptions
 from advisor.hooks.guard import guarded
 from advisor.values import Optimizer
 
@@ -238,3 +241,21 @@ def test_a_mistyped_card_ends_no_training_of_ms_swift(monkeypatch: pytest.Monkey
         callback = SwiftCallback(None, None)
     callback.on_init_end(None, None, None, model=object())
     assert callback.report is None
+
+
+# ----------------------------------------------------------------------------------------- what a framework's validation hands over
+
+VALIDATED = json.loads((Path(__file__).parent / "data" / "axolotl_validated.json").read_text(encoding="utf-8"))
+"""axolotl adds what it switches on by itself: its LoRA kernels, parallel sizes of 1, vLLM's and TRL's defaults."""
+
+
+def test_a_validated_configuration_of_axolotl_that_fits_says_so() -> None:
+    report = report_of(VALIDATED["validated"], PreflightOptions(gpu="24GB"))
+    assert report.plan.method.value == "qlora"
+    assert report.exit_code == 0, [finding.message for finding in report.findings]
+
+
+def test_one_that_is_far_too_large_is_a_firm_no() -> None:
+    """Kernels of adapters and sizes of 1 cannot make terabytes fit."""
+    report = report_of({**VALIDATED["validated"], "sequence_len": 500_000}, PreflightOptions(gpu="1GiB"))
+    assert report.exit_code == 1, [finding.message for finding in report.findings]

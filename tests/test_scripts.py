@@ -25,6 +25,7 @@ from advisor.stacks.script import Settings, Start, parse_script
 from advisor.stacks.script.known import ADAPTER, ARGUMENTS
 from advisor.values.check import CheckReport
 from advisor.values.plan import Plan
+from advisor.values.vocabulary import Quantization
 
 SAMPLES = Path(__file__).parent / "data" / "scripts"
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
@@ -118,7 +119,7 @@ PRICED: list[tuple[str, str, str, dict[str, Any]]] = [
      {"model": "meta-llama/Llama-3.1-8B", "method": "qlora", "rank": 16, "target_modules": LINEAR, "micro_batch_size": 2,
       "seq_len_tokens": 2048, "optimizer": "adamw_8bit", "gradient_checkpointing": True}),
     ("unsloth_72b", "", "unslothai/unsloth issue 2937",
-     {"model": "Qwen/Qwen2.5-72B", "method": "qlora", "rank": 16, "target_modules": LINEAR, "seq_len_tokens": 24576}),
+     {"model": "unsloth/Qwen2.5-72B-bnb-4bit", "method": "qlora", "rank": 16, "target_modules": LINEAR, "seq_len_tokens": 24576}),
     ("unsloth_full", "", "unslothai/notebooks, full fine-tuning", {"method": "full", "seq_len_tokens": 4096,
      "gradient_checkpointing": True}),
     ("unsloth_cpt", "", "unslothai/notebooks Mistral_v0.3_(7B)-CPT", {"method": "qlora", "rank": 128, "target_modules": LINEAR,
@@ -130,13 +131,9 @@ PRICED: list[tuple[str, str, str, dict[str, Any]]] = [
 ]  # fmt: skip
 
 
-KNOWN_AS = {"unsloth_72b": "qwen2.5-72b"}
-"""Models under names that have a profile."""
-
-
 @pytest.mark.parametrize(("name", "arguments", "source", "says"), PRICED, ids=[f"{row[0]} {row[1][:24]}" for row in PRICED])
 def test_a_public_script_says(name: str, arguments: str, source: str, says: dict[str, Any]) -> None:
-    read = reading(sample(name), *arguments.split(), model=KNOWN_AS.get(name))
+    read = reading(sample(name), *arguments.split())
     plan = read.reading.plan
     found = {"model": read.model.id} | {field: getattr(value, "value", value) for field, value in plan}
     assert {key: found[key] for key in says} == says
@@ -216,16 +213,16 @@ def test_what_is_not_priced_is_told_with_its_way(name: str, key: str, way: Way, 
     assert words in told[key].text
 
 
-def test_a_base_that_another_library_quantises_is_told() -> None:
-    read = reading(sample("gptq_lora"), model="meta-llama/Llama-2-7b-chat-hf")
-    assert [(remark.key, remark.way) for remark in read.reading.remarks if "gptq" in remark.key] == [
-        ("quantization_config: gptq", Way.DOWN)
-    ]
+def test_a_base_that_another_library_quantised_is_handed_on() -> None:
     assert parsed(sample("gptq_lora")).values["quantization_config"] == {"quant_method": "gptq", "bits": 4, "use_exllama": False}
+    plan = reading(sample("gptq_lora"), model="meta-llama/Llama-2-7b-chat-hf").reading.plan
+    assert (plan.method.value, plan.quantization) == ("qlora", Quantization.GPTQ)
+    with pytest.raises(UnsupportedError, match="hqq"):
+        reading(sample("gptq_lora").replace("GPTQ", "Hqq"), model="meta-llama/Llama-2-7b-chat-hf")
 
 
 def test_unsloth_turns_the_verdict_and_is_never_full_fine_tuning(tmp_path: Path) -> None:
-    found = report(tmp_path, sample("unsloth_72b"), "a100-80gb", model="qwen2.5-72b")
+    found = report(tmp_path, sample("unsloth_72b"), "a100-80gb")
     assert (found.plan.method.value, found.exit_code) == ("qlora", 3)
     assert found.expected_bytes < 120 * 2**30
 

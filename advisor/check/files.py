@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 from advisor.check.report import report_on
 from advisor.devices import load_gpu
-from advisor.errors import AdvisorError, InvalidInputError, UnknownNameError
-from advisor.hub import load_model
+from advisor.errors import InvalidInputError, UnknownNameError
+from advisor.hub import as_named, load_model
 from advisor.ladder.request import options_as
 from advisor.stacks.detect import Opened, open_file
 from advisor.stacks.launch import beside, read_accelerate
@@ -17,10 +17,11 @@ from advisor.stacks.reading import Around, Launch, Reading
 from advisor.stacks.rooms import model_named, read_opened
 from advisor.stacks.script import Start
 from advisor.stacks.script.left_open import why_unnamed
-from advisor.stacks.versions import Profile, profile_of
+from advisor.stacks.stored import expert_remarks
+from advisor.stacks.versions import Profile, profile_of, transformers_of
 from advisor.values import GpuSpec, ModelSpec, Stack, Value
 from advisor.values.check import CheckReport
-from advisor.values.request import MAX_GPUS, Count
+from advisor.values.request import MAX_GPUS, Count, Length
 
 
 class CheckOptions(Value):
@@ -33,7 +34,7 @@ class CheckOptions(Value):
     model: str | None = None
     """The model, where the file names none, or one that is not known."""
     gpus: Count | None = None
-    seq_len: Count | None = None
+    seq_len: Length | None = None
     """Tokens of the longest sequence."""
     accelerate: str | None = None
     """An accelerate configuration."""
@@ -84,13 +85,29 @@ def read_found(opened: Opened, path: Path, gpu: GpuSpec | None, options: CheckOp
     if options.gpus is not None and options.gpus > MAX_GPUS:
         raise InvalidInputError(f"--gpus {options.gpus}: at most {MAX_GPUS:,}")
     where = str(path)
-    named = options.model or model_named(opened, where)
-    model, note = (spec, ()) if spec is not None else model_of_name(named, where, why_unnamed(opened.unknown))
+    model = spec if spec is not None else _model_of(opened, options, where)
     profile = profile_of(opened.stack, options.stack_version)
     launch, taken = _launch(path, opened, options)
     around = Around(model, gpu, profile.defaults, launch, options.seq_len, str(path.parent))
     reading = read_opened(opened, around, where)
-    return Read(model, reading._replace(taken=(*note, *taken, *reading.taken)), profile)
+    experts = expert_remarks(model, reading.plan, transformers_of(profile))
+    reading = reading._replace(remarks=(*reading.remarks, *experts))
+    return Read(model, reading._replace(taken=(*taken, *reading.taken)), profile)
+
+
+def _model_of(opened: Opened, options: CheckOptions, where: str) -> ModelSpec:
+    """The model that is said beside the file, stored as the file's own name for it says; else the one that the file names."""
+    named = model_named(opened, where)
+    if options.model is None:
+        return model_of_name(named, where, why_unnamed(opened.unknown))
+    model = model_of_name(options.model, where)
+    if not named or model.checkpoint_format is not None:
+        return model
+    stored = as_named(model, named)
+    if stored.checkpoint_format is None:
+        return model
+    said = f"{model.resolved_from}; its weights as {stored.checkpoint_format.label}, by the file's name for it"
+    return stored.model_copy(update={"resolved_from": said})
 
 
 def card_of(gpu: str | GpuSpec | None) -> GpuSpec | None:
@@ -103,23 +120,16 @@ def card_of(gpu: str | GpuSpec | None) -> GpuSpec | None:
         return None
 
 
-def model_of_name(named: str | None, where: str, why: str = "") -> tuple[ModelSpec, tuple[str, ...]]:
-    """The model by the file's name for it; where only the organisation is not known, by the name without it, which is said."""
+def model_of_name(named: str | None, where: str, why: str = "") -> ModelSpec:
+    """The model by the file's name for it; its `resolved_from` says what of the name was left out."""
     if named is None and why:
         raise InvalidInputError(f"{where}: which model is trained is not known, as {why}; say it with --model")
     if named is None:
         raise InvalidInputError(f"{where} names no model; say it with --model")
     try:
-        return load_model(named), ()
+        return load_model(named)
     except UnknownNameError as error:
-        bare = named.rpartition("/")[2]
-        if bare == named or not bare:
-            raise UnknownNameError(f"{where}: {error}; or say another with --model", error.candidates) from None
-        try:
-            spec = load_model(bare)
-        except AdvisorError:
-            raise UnknownNameError(f"{where}: {error}; or say another with --model", error.candidates) from None
-        return spec, (f"{named} is not known: taken as {spec.id}, by the name without the organisation",)
+        raise UnknownNameError(f"{where}: {error}; or say another with --model", error.candidates) from None
 
 
 def _launch(path: Path, opened: Opened, options: CheckOptions) -> tuple[Launch, tuple[str, ...]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 
 from advisor.check.situation import Checked
+from advisor.checkpoints import expanded_by, in_16_bit
 from advisor.ladder import rules_capacity, rules_memory, rules_setup
 from advisor.ladder.fit import make_fit, price
 from advisor.ladder.knowledge import threshold
@@ -16,7 +17,7 @@ from advisor.ladder.situation import Situation
 from advisor.stacks import smallest_wrapped
 from advisor.stacks.rooms import changed_settings, setting_for, spelled
 from advisor.units import format_size
-from advisor.values import DType, Finding, Fit, Level, Loss, Method, Plan, Quantization, Verdict
+from advisor.values import DType, Finding, Fit, Level, Loss, Method, ModelSpec, Plan, Quantization, Verdict
 from advisor.values.run import options_of
 
 Rule = Callable[[Checked], Iterable[Finding]]
@@ -76,7 +77,7 @@ def _cure(c: Checked) -> str:
     if better.fit is Fit.FITS and better.memory.high_bytes + c.beside_bytes <= c.case.gpu.usable_bytes:
         settings = changed_settings(first, better.plan) or tuple(change.what for change in better.changes)
         return f"fits with {'; '.join(settings)} ({format_size(better.memory.expected_bytes + c.beside_bytes)})"
-    fitting = [plan for plan in _other_methods(better.plan) if price(c.case, plan).fit is Fit.FITS]
+    fitting = [plan for plan in _other_methods(c.model, better.plan) if price(c.case, plan).fit is Fit.FITS]
     if fitting:
         settings = changed_settings(first, fitting[0])
         how = f": {'; '.join(settings)}" if settings else ""
@@ -84,14 +85,14 @@ def _cure(c: Checked) -> str:
     return f"nothing smaller was found on this card; the most frugal plan tried needs {format_size(better.memory.high_bytes)}"
 
 
-def _other_methods(frugal: Plan) -> Iterator[Plan]:
-    """LoRA and QLoRA with the same loop, for plans that are not QLoRA already."""
+def _other_methods(model: ModelSpec, frugal: Plan) -> Iterator[Plan]:
+    """LoRA and QLoRA with the same loop, for plans that are not QLoRA already; bitsandbytes quantises 16-bit checkpoints only."""
     from advisor.stacks import defaults_of
 
     defaults = defaults_of(frugal.stack)
     if frugal.method is Method.FULL:
         yield frugal.model_copy(update={"method": Method.LORA, "adapter_dtype": defaults.adapter_dtype.value})
-    if frugal.quantization is None:
+    if frugal.quantization is None and not expanded_by(model):
         update = {"method": Method.QLORA, "quantization": Quantization.NF4, "double_quant": True, "kbit_prepare": False}
         yield frugal.model_copy(update={**update, "adapter_dtype": defaults.quantized_adapter_dtype.value})
 
@@ -218,7 +219,7 @@ def quantized_needlessly(c: Checked) -> Iterator[Finding]:
         return
     method = Method.DORA if c.plan.method.is_dora else Method.LORA
     update = {"method": method, "quantization": None, "double_quant": False, "kbit_prepare": False}
-    twin = price(c.case, c.plan.model_copy(update=update))
+    twin = price(c.case._replace(model=in_16_bit(c.case.model)), c.plan.model_copy(update=update))
     if twin.memory.high_bytes + c.beside_bytes > c.case.gpu.usable_bytes:
         return
     yield Finding(

@@ -28,7 +28,7 @@ def guarded(what: str, otherwise: Any = None) -> Callable[[Hook], Hook]:
         def run(*args: Any, **kwargs: Any) -> Any:
             try:
                 return method(*args, **kwargs)
-            except DoesNotFitError:
+            except (DoesNotFitError, Warning):  # a warning that the user has made an error
                 raise
             except Exception as error:
                 if not speaks(args[1] if len(args) > 1 else None):

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+from advisor.checkpoints import unshardable
 from advisor.ladder.knowledge import say
 from advisor.memory import estimate_memory
 from advisor.values import Change, Fit, GpuSpec, MemoryBreakdown, Method, ModelSpec, Optimizer, Plan, Sharding
@@ -114,6 +115,8 @@ def _best_move(case: Case, current: Priced, step: _Step) -> Priced:
     """The mildest move that fits, else the one that saves most, else no move."""
     best = current
     for plan, change in step.moves(current.plan):
+        if plan.sharding.shards_weights and unshardable(case.model, plan.quantization):
+            continue
         moved = price(case, plan, (*current.changes, change))
         if moved.memory.expected_bytes < best.memory.expected_bytes:
             best = moved

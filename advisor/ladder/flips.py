@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from advisor.checkpoints import unshardable
 from advisor.ladder.fit import SHORTEST_SEQ_TOKENS, Case, fits, largest, longest_seq, make_fit, price
 from advisor.ladder.knowledge import say
 from advisor.ladder.rungs import fixed_options
@@ -72,15 +73,21 @@ def _more_cards(s: Situation) -> Iterator[Flip]:
     """Rungs that do not fit, on several cards of the kind: the one asked for, else LoRA and full, QLoRA first when nothing fits."""
     asked_seq = max(rung.plan.seq_len_tokens for rung in s.rungs)
     wanted = (Method.LORA, Method.FULL) if s.request.method is None else (s.request.method,)
-    plans = [_to_shard(s, rung) for rung in map(s.rung, wanted) if rung.fit is not Fit.FITS or rung.plan.seq_len_tokens < asked_seq]
+    short = (rung for rung in map(s.rung, wanted) if rung.fit is not Fit.FITS or rung.plan.seq_len_tokens < asked_seq)
+    plans = [_to_shard(s, rung) for rung in short if _can_shard(s.case, rung)]
     needed = [(plan, cards_needed(s.case, plan)) for plan in plans]
-    if s.chosen is None and s.request.method is None:
+    if s.chosen is None and s.request.method is None and _can_shard(s.case, s.rung(Method.QLORA)):
         frugal = _to_shard(s, s.rung(Method.QLORA))
         fewer = cards_needed(s.case, frugal)
         if fewer is not None and fewer < (needed[0][1] or MOST_CARDS + 1):  # quantising saves nothing where most weights are bare experts
             needed.insert(0, (frugal, fewer))
     for plan, cards in needed:
         yield _on_several(s.case, plan, cards)
+
+
+def _can_shard(case: Case, rung: Rung) -> bool:
+    """Whether the checkpoint trains so, and its weights can be split over cards."""
+    return rung.fit is not Fit.WOULD_NOT_START and not unshardable(case.model, rung.plan.quantization)
 
 
 def _on_several(case: Case, plan: Plan, found: int | None) -> Flip:
@@ -123,12 +130,13 @@ def _other_card(s: Situation) -> Iterator[Flip]:
     lora, qlora = s.rung(Method.LORA), s.rung(Method.QLORA)
     cards = "a card with" if lora.plan.n_gpus == 1 else f"{lora.plan.n_gpus} cards, each with"
     if s.chosen is None:
-        smallest = min(s.rungs, key=lambda rung: rung.memory.high_bytes) if s.request.method is None else s.rung(s.request.method)
+        able = (rung for rung in s.rungs if rung.fit is not Fit.WOULD_NOT_START)
+        smallest = min(able, key=lambda rung: rung.memory.high_bytes) if s.request.method is None else s.rung(s.request.method)
         yield _fits_card(cards, smallest)
     elif s.request.method is None and s.chosen is lora:
         sizes = {"lora": format_size(lora.memory.high_bytes), "qlora": format_size(qlora.memory.high_bytes)}
         yield Flip(say("flip.smaller_card", cards=cards, **sizes), opens=False)
-    elif s.request.method is None and lora.fit is not Fit.FITS:
+    elif s.request.method is None and lora.fit in (Fit.UNCERTAIN, Fit.DOES_NOT_FIT):
         yield _fits_card(cards, lora)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import NamedTuple
 
+from advisor.checkpoints import check_plan, unshardable
 from advisor.errors import UnsupportedError
 from advisor.memory.attention import Kernel
 from advisor.memory.calibrated import narrowed
@@ -27,6 +28,7 @@ def estimate_memory(model: ModelSpec, plan: Plan, gpu: GpuSpec | None = None) ->
     Raises UnsupportedError for parts of a model that have no closed form, and for settings of a plan that are not priced.
     """
     refuse_unread(Tier.ESTIMATE, plan)
+    _check_checkpoint(model, plan)
     standing, program = _whatever_the_batch(model, _without_batch(plan), workspace_bytes(gpu), has_flash(gpu))
     batch = Batch(plan.micro_batch_size * plan.seq_len_tokens, plan.micro_batch_size * plan.seq_len_tokens**2)
     held = program.outlives_backward.at(batch.tokens, batch.pairs)
@@ -43,6 +45,14 @@ def estimate_memory(model: ModelSpec, plan: Plan, gpu: GpuSpec | None = None) ->
         interval=interval_of("estimate", plan, gpu),
     )
     return with_chance(narrowed(memory, model, plan, gpu), gpu)
+
+
+def _check_checkpoint(model: ModelSpec, plan: Plan) -> None:
+    """Raises UnsupportedError where the checkpoint's storage cannot be trained by this plan."""
+    check_plan(model, plan.method, plan.quantization)
+    why = unshardable(model, plan.quantization) if plan.sharding.shards_weights else ""
+    if why:
+        raise UnsupportedError(f"{plan.sharding.value}: {why}; use DDP, or train from the 16-bit weights")
 
 
 class Batch(NamedTuple):
@@ -147,6 +157,7 @@ def setting_of(model: ModelSpec, plan: Plan) -> Setting:
         trains_base=plan.method is Method.FULL,
         quantization=plan.quantization,
         double_quant=plan.double_quant,
+        quantized_experts=plan.quantized_experts,
         rank=plan.rank,
         dora=plan.method.is_dora,
         autocast=plan.autocast,

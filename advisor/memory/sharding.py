@@ -29,7 +29,7 @@ def gathered_bytes(model: ModelSpec, plan: Plan) -> int:
     gathered from forward to the end of backward."""
     if not plan.sharding.shards_weights:
         return 0
-    layers = [block_weights_bytes(block, plan) for block in model.blocks]
+    layers = [block_weights_bytes(model, block, plan) for block in model.blocks]
     root = weights_bytes(model, plan) - sum(size * block.count for size, block in zip(layers, model.blocks, strict=True))
     return root + GATHERED_UNITS * max(layers)
 

@@ -13,6 +13,7 @@ from advisor.stacks.facts import FOUR_BIT, Default, StackDefaults
 from advisor.stacks.fields import Fields
 from advisor.stacks.hf import HF, PEFT_ADAPTER_FP32
 from advisor.stacks.reading import Adapter, Around, Batch, Cards, Loop, Reading, Way, Weights, assemble
+from advisor.stacks.stored import as_stored
 from advisor.stacks.trainer_arguments import Notes
 from advisor.stacks.write import Line, number, setting
 from advisor.values.plan import ALL_LINEAR, Plan
@@ -88,7 +89,7 @@ def read(fields: Fields, around: Around) -> Reading:
     notes = Notes()
     for name in ("base_model", "learning_rate"):
         fields.raw(name)
-    weights = _weights(fields, around)
+    weights = as_stored(fields, around, _weights(fields, around), notes)
     micro = fields.count("micro_batch_size") or 1
     batch = Batch(
         micro, common.sequence(fields.count("sequence_len") or SEQUENCE_LEN, around, notes, "sequence_len"), _accumulation(fields, micro)
@@ -130,9 +131,10 @@ def _weights(fields: Fields, around: Around) -> Weights:
     settings = fields.group("bnb_config_kwargs")
     kind = settings.text("bnb_4bit_quant_type") or "nf4"
     double = settings.flag("bnb_4bit_use_double_quant")
+    experts = bool(fields.flag("quantize_moe_experts"))
     if eight:
-        return Weights(dtype, autocast, Quantization.INT8)
-    return Weights(dtype, autocast, common.four_bit(fields, kind), double is not False)
+        return Weights(dtype, autocast, Quantization.INT8, quantized_experts=experts)
+    return Weights(dtype, autocast, common.four_bit(fields, kind), double is not False, quantized_experts=experts)
 
 
 def _accumulation(fields: Fields, micro: int) -> int:
@@ -228,6 +230,8 @@ def _write_adapter(plan: Plan) -> Iterator[Line]:
     yield setting("adapter", "qlora" if four else "lora")
     if plan.quantization is not None:
         yield setting("load_in_4bit" if four else "load_in_8bit", True)
+    if plan.quantized_experts:
+        yield setting("quantize_moe_experts", True)
     if four and plan.quantization is not None and (plan.quantization is not Quantization.NF4 or not plan.double_quant):
         yield "bnb_config_kwargs:"
         yield f"  bnb_4bit_quant_type: {plan.quantization.value}"

@@ -11,6 +11,7 @@ from advisor.stacks import trainer_arguments as common
 from advisor.stacks.fields import Fields
 from advisor.stacks.keys import unread_remarks
 from advisor.stacks.reading import Adapter, Around, Batch, Loop, Reading, Way, Weights, assemble
+from advisor.stacks.stored import as_stored
 from advisor.stacks.trainer_arguments import MICRO_BATCH, Notes
 from advisor.stacks.trl import default_targets, loss_of
 from advisor.stacks.words import saved_dtype
@@ -50,7 +51,7 @@ def read(fields: Fields, around: Around) -> Reading:
     fields.raw("model_name_or_path")
     lora = fields.group("peft")
     adapter = _adapter(lora, around) if fields.has("peft") else None
-    weights = _weights(fields, around, notes)
+    weights = as_stored(fields, around, _weights(fields, around, notes), notes)
     adapter = None if adapter is None else adapter._replace(dtype=_adapter_dtype(fields, around, weights))
     micro = fields.count("per_device_train_batch_size", "micro_batch_size") or _default_batch(around)
     notes.remarks.extend(unread_remarks(None, lora))
@@ -109,9 +110,6 @@ def _weights(fields: Fields, around: Around, notes: Notes) -> Weights:
     amp = common.autocast(fields, around, DType.BF16 if around.defaults.stack is Stack.TRL and around.defaults.autocast.value else None)
     bits = fields.group("quantization_config")
     source = bits if fields.has("quantization_config") else fields
-    method = bits.text("quant_method")
-    if method is not None and not bits.flag("dequantize"):
-        notes.unpriced(f"quantization_config: {method}", "the weights are priced in 16 bit", Way.DOWN)
     eight, four = bool(source.flag("load_in_8bit")), bool(source.flag("load_in_4bit"))
     kind = source.text("bnb_4bit_quant_type") or ("fp4" if four and source is bits else "nf4")
     double = bool(source.flag("bnb_4bit_use_double_quant", "use_bnb_nested_quant"))

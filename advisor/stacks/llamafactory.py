@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from advisor.checkpoints import packed
 from advisor.errors import InvalidInputError, UnsupportedError
 from advisor.stacks import trainer_arguments as common
 from advisor.stacks.facts import FOUR_BIT, Default, StackDefaults
@@ -14,6 +15,7 @@ from advisor.stacks.fields import Fields
 from advisor.stacks.first_plan import first_attention
 from advisor.stacks.hf import HF
 from advisor.stacks.reading import Adapter, Around, Batch, Loop, Reading, Way, Weights, assemble
+from advisor.stacks.stored import as_stored
 from advisor.stacks.trainer_arguments import MICRO_BATCH, Notes
 from advisor.stacks.words import saved_dtype
 from advisor.stacks.write import Line, number, setting
@@ -76,7 +78,7 @@ def read(fields: Fields, around: Around) -> Reading:
     stage = fields.text("stage") or "sft"
     if stage not in ("sft", "pt"):
         notes.unpriced(f"stage: {stage}", "holds more than one sequence or model; priced as supervised fine-tuning", Way.UP)
-    weights = _weights(fields, around, kind == "full", notes)
+    weights = as_stored(fields, around, _weights(fields, around, kind == "full", notes), notes)
     cutoff = common.sequence(fields.count("cutoff_len") or CUTOFF_LEN, around, notes, "cutoff_len")
     micro = fields.count("per_device_train_batch_size") or MICRO_BATCH
     batch = Batch(micro, cutoff, fields.count("gradient_accumulation_steps") or 1)
@@ -175,7 +177,7 @@ def write(plan: Plan, model: str, learning_rate: str, defaults: StackDefaults) -
 
 
 def _write_adapter(plan: Plan) -> Iterator[Line]:
-    if plan.quantization is not None:
+    if plan.quantization is not None and not packed(plan.quantization):
         four = plan.quantization in FOUR_BIT
         yield setting("quantization_bit", 4 if four else 8)
         if four:

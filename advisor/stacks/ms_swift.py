@@ -8,6 +8,7 @@ from advisor.stacks.facts import Default, StackDefaults
 from advisor.stacks.fields import Fields
 from advisor.stacks.hf import HF, PEFT_ADAPTER_FP32
 from advisor.stacks.reading import Adapter, Around, Batch, Cards, Loop, Reading, Way, Weights, assemble
+from advisor.stacks.stored import as_stored
 from advisor.stacks.trainer_arguments import Notes
 from advisor.stacks.words import dtype_named, saved_dtype
 from advisor.values.plan import ALL_LINEAR
@@ -64,7 +65,7 @@ def read(fields: Fields, around: Around) -> Reading:
     kind = fields.text("tuner_type", "train_type", "sft_type") or "lora"
     if kind not in ("lora", "full"):
         raise UnsupportedError(f"{fields.where}: tuner_type: {kind} cannot be priced; lora and full can")
-    weights = _weights(fields, around, notes)
+    weights = as_stored(fields, around, _weights(fields, around, notes), notes)
     adapter = _adapter(fields)
     micro = fields.count("per_device_train_batch_size", "batch_size") or 1
     cards = _cards(fields, around, notes)

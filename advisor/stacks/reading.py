@@ -83,6 +83,7 @@ class Weights(NamedTuple):
     quantization: Quantization | None = None
     double_quant: bool = False
     kbit_prepare: bool = False
+    quantized_experts: bool = False
 
 
 class Batch(NamedTuple):
@@ -142,6 +143,7 @@ def assemble(around: Around, adapter: Adapter | None, weights: Weights, batch: B
             quantization=weights.quantization,
             double_quant=weights.quantization in FOUR_BIT and weights.double_quant,
             kbit_prepare=quantized and weights.kbit_prepare,
+            quantized_experts=quantized and weights.quantized_experts,
             optimizer=loop.optimizer,
             micro_batch_size=batch.micro,
             seq_len_tokens=batch.seq,

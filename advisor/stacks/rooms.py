@@ -14,6 +14,7 @@ from advisor.stacks.known import defaults_of, room_of
 from advisor.stacks.reading import Around, Reading, Remark
 from advisor.stacks.script.left_open import unknown_remarks
 from advisor.stacks.script.settings import LENGTHS
+from advisor.stacks.stored import kernel_remarks
 from advisor.values.plan import Plan
 from advisor.values.vocabulary import Stack
 
@@ -42,7 +43,8 @@ def read_opened(opened: Opened, around: Around, where: str) -> Reading:
     own = (*unknown_remarks(opened.stack, fields, opened.unknown), *opened.remarks)
     said = LENGTHS if around.seq_len is not None else ()
     left = (*unread_remarks(opened.stack, fields), *(remark for remark in own if remark.key not in said))
-    return reading._replace(remarks=(*reading.remarks, *left, *_duplicates(opened)), taken=(*opened.taken, *reading.taken))
+    remarks = (*reading.remarks, *left, *_duplicates(opened), *kernel_remarks(reading.plan))
+    return reading._replace(remarks=remarks, taken=(*opened.taken, *reading.taken))
 
 
 def _duplicates(opened: Opened) -> Iterator[Remark]:

@@ -10,6 +10,7 @@ from advisor.stacks.facts import FOUR_BIT, Default, StackDefaults
 from advisor.stacks.fields import Fields
 from advisor.stacks.hf import HF
 from advisor.stacks.reading import Adapter, Around, Batch, Loop, Reading, Way, Weights, assemble
+from advisor.stacks.stored import as_stored
 from advisor.stacks.trainer_arguments import MICRO_BATCH, Notes
 from advisor.stacks.words import PEFT_TARGETS, saved_dtype
 from advisor.stacks.write import Line, number, setting
@@ -75,7 +76,7 @@ def read(fields: Fields, around: Around) -> Reading:
     """A YAML of `trl sft --config` as a plan."""
     notes = Notes()
     fields.raw("model_name_or_path")
-    adapter, weights = _adapter(fields, around), _weights(fields, around, notes)
+    adapter, weights = _adapter(fields, around), as_stored(fields, around, _weights(fields, around, notes), notes)
     if adapter is not None and weights.quantization is not None:
         adapter = adapter._replace(dtype=around.defaults.quantized_adapter_dtype.value)
     elif adapter is not None and weights.dtype is not DType.FP32:

@@ -63,6 +63,13 @@ def profile_of(stack: Stack, version: str | None = None, installed: Mapping[str,
     return Profile(defaults, f"{newest.package} {found} ({how}{ahead})", tuple(row["source"] for row in rows))
 
 
+def transformers_of(profile: Profile) -> tuple[int, ...] | None:
+    """The release of transformers that trains: the profile's where the stack is transformers' own, else the installed one."""
+    own = profile.defaults.version if profile.defaults.package == "transformers" else None
+    found = own or installed_version("transformers")
+    return None if found is None else release_of(found)
+
+
 def release_of(version: str) -> tuple[int, ...]:
     """ "1.10.0.dev0" → (1, 10, 0). Raises InvalidInputError for what is no version."""
     found = _VERSION.match(version.strip().removeprefix("v"))

@@ -3,6 +3,7 @@
 from functools import cached_property
 from typing import Literal
 
+from advisor.values.checkpoint import CheckpointFormat
 from advisor.values.vocabulary import Positive, Value
 
 
@@ -129,6 +130,8 @@ class ModelSpec(Value):
     embedding_scaled: bool = False
     embedding_dropout: bool = False
     max_position_tokens: int | None = None
+    checkpoint_format: CheckpointFormat | None = None
+    """How the checkpoint stores its matrices; None: in a floating-point type, as they were trained."""
     config_json: str
     """The config.json that this was read from, verbatim, so that the dry run can build the real model."""
     source: str

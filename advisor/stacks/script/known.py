@@ -113,21 +113,3 @@ llm_int8_has_fp16_weight llm_int8_skip_modules llm_int8_threshold load_in_4bit l
 """
 QUANTIZATION = frozenset(_QUANTIZATION.split())
 """Arguments of BitsAndBytesConfig, and the bits of others (transformers 5.23 utils/quantization_config.py)."""
-
-QUANT_METHODS = {
-    "AqlmConfig": "aqlm",
-    "AutoRoundConfig": "auto-round",
-    "AwqConfig": "awq",
-    "BitNetQuantConfig": "bitnet",
-    "CompressedTensorsConfig": "compressed-tensors",
-    "EetqConfig": "eetq",
-    "FbgemmFp8Config": "fbgemm_fp8",
-    "FineGrainedFP8Config": "fp8",
-    "GPTQConfig": "gptq",
-    "HiggsConfig": "higgs",
-    "HqqConfig": "hqq",
-    "Mxfp4Config": "mxfp4",
-    "QuantoConfig": "quanto",
-    "TorchAoConfig": "torchao",
-}
-"""`quant_method` of transformers' classes (5.23 quantizers/auto.py); a class that is not here stands under its own name."""

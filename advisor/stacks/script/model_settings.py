@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from advisor.checkpoints import CLASSES
 from advisor.stacks.script.gathered import Gathered
-from advisor.stacks.script.known import CONFIGURATION, LOADING, LOADING_READ, MODEL_ATTRIBUTES, QUANT_METHODS, QUANTIZATION, UNSLOTH_LOADING
+from advisor.stacks.script.known import CONFIGURATION, LOADING, LOADING_READ, MODEL_ATTRIBUTES, QUANTIZATION, UNSLOTH_LOADING
 from advisor.stacks.script.machine import Change
 from advisor.stacks.script.models import CAST, CHECKPOINTING, CLASS, COMPILED, LIGER, LOAD, NAME, PREPARED, UNSLOTH, WRAP
 from advisor.stacks.script.operators import unknown_of
@@ -56,7 +57,7 @@ def _quantization(found: Gathered, given: Value) -> None:
             if name not in QUANTIZATION and not str(name).startswith("*"):
                 found.remark(str(name), f"{name} of the quantisation is no setting that is known here (line {given.line})")
     else:
-        found.put_group("quantization_config", given, quant_method=QUANT_METHODS.get(kind, kind))
+        found.put_group("quantization_config", given, quant_method=CLASSES.get(kind, kind))
 
 
 def _loading(found: Gathered, model: Box, load: Box) -> None:
