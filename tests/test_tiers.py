@@ -50,7 +50,7 @@ CHANGES: dict[str, tuple[dict[str, object], object]] = {
     "seq_len_tokens": (LORA, 4096),
     "grad_accum_steps": (FULL, 2),
     "gradient_checkpointing": (LORA, False),
-    "use_reentrant": ({**QLORA, "n_gpus": 4, "sharding": "fsdp1"}, True),
+    "use_reentrant": ({**QLORA, "n_gpus": 4, "sharding": "fsdp1", "loss": "fused", "micro_batch_size": 16}, True),
     "attention": (KEEPING, "eager"),
     "padding": (KEEPING, True),
     "kv_cache_in_outputs": ({**KEEPING, "padding": True}, True),

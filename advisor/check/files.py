@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,10 +12,11 @@ from advisor.devices import load_gpu
 from advisor.errors import InvalidInputError, UnknownNameError
 from advisor.hub import as_named, load_model
 from advisor.ladder.request import options_as
-from advisor.stacks.detect import Opened, open_file
+from advisor.stacks.detect import SHELL, Opened, open_file
+from advisor.stacks.jobs import refuse_other_jobs
 from advisor.stacks.launch import beside, read_accelerate
 from advisor.stacks.overrides import parse_settings, with_settings
-from advisor.stacks.reading import Around, Launch, Reading
+from advisor.stacks.reading import Around, Launch, Reading, Remark, Way
 from advisor.stacks.rooms import model_named, read_opened
 from advisor.stacks.script import Start
 from advisor.stacks.script.left_open import why_unnamed
@@ -85,14 +88,29 @@ def read_found(opened: Opened, path: Path, gpu: GpuSpec | None, options: CheckOp
     if options.gpus is not None and options.gpus > MAX_GPUS:
         raise InvalidInputError(f"--gpus {options.gpus}: at most {MAX_GPUS:,}")
     where = str(path)
+    refuse_other_jobs(opened.stack, opened.values, where)
     model = spec if spec is not None else _model_of(opened, options, where)
     profile = profile_of(opened.stack, options.stack_version)
     launch, taken = _launch(path, opened, options)
     around = Around(model, gpu, profile.defaults, launch, options.seq_len, str(path.parent))
     reading = read_opened(opened, around, where)
     experts = expert_remarks(model, reading.plan, transformers_of(profile))
-    reading = reading._replace(remarks=(*reading.remarks, *experts))
+    stored = reading.plan.quantization is not None or model.checkpoint_format is not None
+    named = () if stored or spec is not None else _quantised_by_name(model_named(opened, where))
+    reading = reading._replace(remarks=(*reading.remarks, *experts, *named))
     return Read(model, reading._replace(taken=(*taken, *reading.taken)), profile)
+
+
+_QUANTISED = re.compile(r"(?i)(?:^|[-_./])(aqlm|exl[23]|gguf|hqq|nvfp4|int[48]|[48]-?bit|w\d+a\d+)(?:$|[-_./])")
+"""Marks of quantised weights beyond the formats that are read by their names (`advisor.names.format_of_name`)."""
+
+
+def _quantised_by_name(stated: str | None) -> Iterator[Remark]:
+    """The file names a checkpoint that is quantised, and neither the plan nor the model's storage says anything of it."""
+    found = _QUANTISED.search(stated or "")
+    if found:
+        text = f"{stated} is a quantised checkpoint by its name ({found[1]}): priced with weights in 16 bit"
+        yield Remark("not-priced", found[1], text, way=Way.DOWN)
 
 
 def _model_of(opened: Opened, options: CheckOptions, where: str) -> ModelSpec:
@@ -136,7 +154,10 @@ def _launch(path: Path, opened: Opened, options: CheckOptions) -> tuple[Launch, 
     """The user's word, a launcher's configuration, one that lies beside the file, the file's own launch line."""
     launch = opened.launch
     taken: tuple[str, ...] = ()
-    found = Path(options.accelerate).expanduser() if options.accelerate else beside(path)
+    if opened.lost and not options.accelerate:
+        raise InvalidInputError(f"{path}: the launcher takes {opened.lost}, and there is no such file; give it as --accelerate FILE")
+    near = None if path.suffix in SHELL else beside(path)  # a script says itself what it starts
+    found = Path(options.accelerate).expanduser() if options.accelerate else near
     if found is not None:
         launch = read_accelerate(found)
         taken = (f"launch: {found}, which lies beside the file",) if not options.accelerate else ()

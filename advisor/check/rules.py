@@ -46,26 +46,30 @@ def findings(checked: Checked) -> tuple[Finding, ...]:
 
 
 def fits(c: Checked) -> Iterator[Finding]:
-    """Whether it fits, barely fits, does not, or cannot be told; what would make it fit."""
+    """Whether it fits, barely fits, does not, or cannot be told, with what is not priced; what would make it fit."""
     if c.gpu is None or c.fit is None:
         return
     usable, low, high = c.gpu.usable_bytes, c.memory.low_bytes + c.beside_bytes, c.memory.high_bytes + c.beside_bytes
-    expected, label = c.memory.expected_bytes + c.beside_bytes, c.plan.method.label
+    expected, label, reason = c.memory.expected_bytes + c.beside_bytes, c.plan.method.label, c.settled.reason
     numbers = {"low_bytes": low, "expected_bytes": expected, "high_bytes": high, "usable_bytes": usable}
     size = f"{format_size(expected)} expected ({format_size(low)} to {format_size(high)}) of {format_size(usable)}"
-    unsure = ", by what is priced" if c.fit is not c.priced_fit else ""
-    if c.priced_fit is Fit.DOES_NOT_FIT:
-        level = Level.WARNING if unsure else Level.ERROR
-        yield Finding(id="does-not-fit", level=level, message=f"{label} does not fit{unsure}: {size}", hint=_cure(c), numbers=numbers)
-    elif c.priced_fit is Fit.UNCERTAIN:
-        message = f"{label} may or may not fit: {size}; the card lies inside the estimate's interval"
-        yield Finding(id="fit-uncertain", level=Level.WARNING, message=message, hint=_cure(c), numbers=numbers)
+    size = f"{size}; {reason}" if reason else size
+
+    def found(id: str, level: Level, message: str, hint: str = "") -> Finding:
+        return Finding(id=id, level=level, message=message, hint=hint, numbers=numbers)
+
+    if c.fit is Fit.DOES_NOT_FIT:
+        yield found("does-not-fit", Level.ERROR, f"{label} does not fit: {size}", _cure(c))
+    elif c.fit is Fit.UNCERTAIN:
+        where = "" if c.fit is not c.priced_fit else "; the card lies inside the estimate's interval"
+        hint = "" if c.priced_fit is Fit.FITS else _cure(c)
+        yield found("fit-uncertain", Level.WARNING, f"{label} may or may not fit: {size}{where}", hint)
     elif usable - high < threshold("headroom_tight") * usable:
-        message = f"{label} fits{unsure} with only {format_size(usable - high)} beyond the estimate's upper end: {size}"
         hint = "keep other processes off the card, and evaluate with the same batch and length as in training"
-        yield Finding(id="fits-tightly", level=Level.WARNING, message=message, hint=hint, numbers=numbers)
+        message = f"{label} fits with only {format_size(usable - high)} beyond the estimate's upper end: {size}"
+        yield found("fits-tightly", Level.WARNING, message, hint)
     else:
-        yield Finding(id="fits", level=Level.INFO, message=f"{label} fits{unsure}: {size}", numbers=numbers)
+        yield found("fits", Level.INFO, f"{label} fits: {size}")
 
 
 def _cure(c: Checked) -> str:
@@ -235,7 +239,8 @@ def quantized_needlessly(c: Checked) -> Iterator[Finding]:
 def remarks(c: Checked) -> Iterator[Finding]:
     """What the file says and the plan does not."""
     for remark in c.reading.remarks:
-        yield Finding(id=remark.id, level=Level.WARNING, message=remark.text, hint=remark.hint)
+        level = Level.ERROR if remark.stops else Level.WARNING
+        yield Finding(id=remark.id, level=level, message=remark.text, hint=remark.hint)
 
 
 def release(c: Checked) -> Iterator[Finding]:

@@ -6,11 +6,12 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from advisor.checkpoints import unshardable
-from advisor.ladder.fit import SHORTEST_SEQ_TOKENS, Case, fits, largest, longest_seq, make_fit, price
+from advisor.ladder.fit import SHORTEST_SEQ_TOKENS, Case, fits, largest, longest_seq, make_fit, price, without_accumulation
 from advisor.ladder.knowledge import say
 from advisor.ladder.rungs import fixed_options
 from advisor.ladder.situation import Situation
 from advisor.stacks import default_plan
+from advisor.stacks.engines import shared
 from advisor.units import format_size
 from advisor.values import Fit, Method, Plan, Rung, Sharding
 
@@ -35,7 +36,8 @@ def on_cards(plan: Plan, n_gpus: int) -> Plan:
     """The plan with everything sharded over `n_gpus` cards, and as much less accumulation as there are more cards."""
     sequences = plan.micro_batch_size * plan.grad_accum_steps * plan.n_gpus
     accumulation = max(1, sequences // (plan.micro_batch_size * n_gpus))
-    return plan.model_copy(update={"n_gpus": n_gpus, "sharding": Sharding.FSDP2, "grad_accum_steps": accumulation})
+    sharding = plan.sharding if plan.sharding.shards_weights else Sharding.FSDP2
+    return shared(plan.model_copy(update={"n_gpus": n_gpus, "grad_accum_steps": accumulation}), sharding)
 
 
 def cards_needed(case: Case, plan: Plan) -> int | None:
@@ -44,7 +46,12 @@ def cards_needed(case: Case, plan: Plan) -> int | None:
     span = MOST_CARDS - least + 1
     if span <= 0:
         return None
-    short = largest(span, lambda extra: not fits(case, on_cards(plan, least + extra - 1)))
+
+    def falls_short(extra: int) -> bool:
+        shared_out = on_cards(plan, least + extra - 1)
+        return not (fits(case, shared_out) or fits(case, without_accumulation(shared_out)))
+
+    short = largest(span, falls_short)
     return least + short if short < span else None
 
 
@@ -91,7 +98,7 @@ def _can_shard(case: Case, rung: Rung) -> bool:
 
 
 def _on_several(case: Case, plan: Plan, found: int | None) -> Flip:
-    alone = price(case, plan.model_copy(update={"n_gpus": 1, "sharding": Sharding.NONE})).memory
+    alone = price(case, shared(plan.model_copy(update={"n_gpus": 1}), Sharding.NONE)).memory
     values = {"method": plan.method.label, "gpu": case.gpu.name, "size": format_size(alone.expected_bytes)}
     if found is None:
         return Flip(say("flip.no_cards", limit=MOST_CARDS, **values), opens=False)

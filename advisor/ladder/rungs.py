@@ -13,7 +13,7 @@ from advisor.values import DType, Fit, Method, Plan, Quantization, Request, Rung
 LADDER = (Method.LORA, Method.QLORA, Method.DORA, Method.QDORA, Method.FULL)
 """In the order of climbing."""
 
-_OPTIONS = ("kbit_prepare", "checkpointing", "batch_size", "optimizer", "seq_len")
+_OPTIONS = ("kbit_prepare", "checkpointing", "shard", "batch_size", "optimizer", "seq_len")
 
 
 def fixed_options(request: Request) -> frozenset[str]:

@@ -64,6 +64,26 @@ def stored_linear_bytes(layer: Linear, model: ModelSpec, plan: Plan) -> int:
     return quantized_linear_bytes(layer, plan.quantization, plan.double_quant)
 
 
+def _unshared_bytes(layer: Linear, quantization: Quantization, double_quant: bool) -> int:
+    """The part of a quantised matrix that no engine shares: the scales and code tables of 4-bit weights, which are no parameters, and
+    8-bit matrices altogether, whose type no collective takes (accelerate 1.15 utils/fsdp_utils.py, "Params4bit")."""
+    whole = quantized_linear_bytes(layer, quantization, double_quant)
+    packed = 0 if quantization is Quantization.INT8 else -(-layer.in_features * layer.out_features // 2)
+    return whole - packed
+
+
+def scales_bytes(model: ModelSpec, plan: Plan) -> int:
+    """What is whole on each card of the quantised weights, however they are shared."""
+    return sum(block_scales_bytes(block, plan) * block.count for block in model.blocks)
+
+
+def block_scales_bytes(block: Block, plan: Plan) -> int:
+    """The same of one layer; nothing without quantisation."""
+    if plan.quantization is None:
+        return 0
+    return sum(_unshared_bytes(x, plan.quantization, plan.double_quant) * x.copies for x in block.linears if x.is_module)
+
+
 def unquantized_bytes_per_param(plan: Plan) -> int:
     """fp32 once `prepare_model_for_kbit_training` has lifted them (peft/utils/other.py), else the base type."""
     return FP32_BYTES if plan.kbit_prepare and plan.quantization else plan.base_dtype.size_bytes

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from advisor.errors import InvalidInputError
 from advisor.json_files import is_file, read_object
-from advisor.stacks.command_line import read_command, started_with
+from advisor.stacks.command_line import Command, read_command, started_with
 from advisor.stacks.files import parse_settings, read_text
+from advisor.stacks.jobs import refuse_other_frameworks
 from advisor.stacks.launch import is_accelerate
-from advisor.stacks.reading import Launch, Remark
+from advisor.stacks.reading import Launch, Remark, Way
 from advisor.stacks.script import ENDINGS, Start, parse_script
 from advisor.stacks.script.values import Unknown
-from advisor.stacks.script_command import Started, started_script
 from advisor.values.vocabulary import Stack
 
 ADAPTER_CONFIG = "adapter_config.json"
+SHELL = (".sh", ".bash")
 _LLAMAFACTORY = frozenset(
     [
         "finetuning_type",
@@ -46,6 +48,9 @@ _TRL = frozenset(
         "packing",
         "max_length",
         "datasets",
+        "dataset_mixture",
+        "dataset_mixer",
+        "max_seq_length",
     ]
 )
 _MS_SWIFT = frozenset(
@@ -74,33 +79,52 @@ class Opened(NamedTuple):
     duplicates: tuple[str, ...] = ()
     launch: Launch = Launch()
     taken: tuple[str, ...] = ()
+    remarks: tuple[Remark, ...] = ()
+    """What was found open while the file was opened."""
+    lost: str = ""
+    """The launcher's configuration where the command names one that is not here."""
     is_script: bool = False
     """Python, whose calls are read, and no file of settings."""
-    unknown: dict[str, Unknown] = {}
+    unknown: Mapping[str, Unknown] = {}
     """Settings that a script sets to what its text does not say."""
-    remarks: tuple[Remark, ...] = ()
 
 
 def open_file(path: Path, stack: Stack | None, start: Start | None = None) -> Opened:
     """Reads the file and finds out whose it is; `stack` is the user's word for it, `start` what a script is started with."""
-    if path.suffix in (".sh", ".bash"):
-        started = started_script(path)
-        if started is not None:
-            return _open_started(started, stack, start or Start())
-        command = read_command(path)
-        if command.config is not None and is_file(path.parent / command.config):
-            inner = open_file(path.parent / command.config, stack or command.stack)
-            return inner._replace(values={**inner.values, **command.values}, launch=command.launch)
-        return Opened(stack or command.stack, command.values, "", launch=command.launch)
+    if path.suffix in SHELL:
+        return _open_command(read_command(path), stack, start or Start())
     return open_text(read_text(path), path, stack, start)
 
 
-def _open_started(started: Started, stack: Stack | None, start: Start) -> Opened:
-    """The Python script that a shell script starts, with the arguments that stand there and those that the user adds."""
-    given = (*started.arguments, *(start.arguments or ()))
-    start = start._replace(arguments=given, environment=started.environment)
-    opened = open_text(read_text(started.script), started.script, stack, start)
-    return opened._replace(launch=started.launch, taken=(f"script: {started.script}", *opened.taken))
+def _open_command(command: Command, stack: Stack | None, start: Start) -> Opened:
+    """What a shell script's command trains: its arguments, over the file that it is given, or a Python script."""
+    remarks = tuple(_left_open(name, text) for name, text in command.open)
+    if command.script is not None:
+        start = start._replace(arguments=(*command.arguments, *(start.arguments or ())))
+        opened = open_text(read_text(command.script), command.script, stack, start)
+        taken = (f"script: {command.script}", *command.taken, *opened.taken)
+        return opened._replace(launch=command.launch, taken=taken, lost=command.lost)
+    if command.config is None:
+        return Opened(stack or command.stack, command.values, "", (), command.launch, command.taken, remarks, command.lost)
+    inner = open_text(read_text(command.config), command.config, stack or command.stack)
+    values = with_changes(inner.values, command.values)
+    taken = (f"configuration: {command.config}", *command.taken, *inner.taken)
+    return inner._replace(values=values, launch=command.launch, taken=taken, remarks=(*inner.remarks, *remarks), lost=command.lost)
+
+
+def with_changes(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings with others written over them; `a.b=c` reaches into a group."""
+    result = dict(values)
+    for name, value in changes.items():
+        outer, _, inner = name.partition(".")
+        group = result.get(outer)
+        result[outer] = value if not inner else with_changes(group if isinstance(group, Mapping) else {}, {inner: value})
+    return result
+
+
+def _left_open(name: str, text: str) -> Remark:
+    said = f"{name} is {text}, which only running the script would show: priced as if it were left out"
+    return Remark("left-open", name.lstrip("-"), said, way=Way.EITHER)
 
 
 def open_text(text: str, path: Path, stack: Stack | None, start: Start | None = None) -> Opened:
@@ -112,7 +136,7 @@ def open_text(text: str, path: Path, stack: Stack | None, start: Start | None = 
     file = parse_settings(text, path)
     values: dict[str, Any] = file.values
     taken: tuple[str, ...] = ()
-    whose = stack or detected(values, path)
+    whose = stack if stack is not None else detected(values, path)
     if whose is Stack.HF and "peft" not in values and is_file(path.parent / ADAPTER_CONFIG):
         values = {**values, "peft": read_object(path.parent / ADAPTER_CONFIG)}
         taken = (f"adapter: {path.parent / ADAPTER_CONFIG}, which lies beside the file",)
@@ -153,3 +177,4 @@ def _refuse_others(names: frozenset[str], values: dict[str, Any], path: Path) ->
         raise InvalidInputError(f"{path} is an adapter's configuration; check the trainer's, or read a trained adapter with advise inspect")
     if "architectures" in names and "model_type" in names:
         raise InvalidInputError(f"{path} is a model's configuration; advise --model {path} asks what can be trained")
+    refuse_other_frameworks(values, str(path))

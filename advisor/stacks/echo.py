@@ -94,4 +94,5 @@ def _several(gpu: GpuSpec | None, request: Request) -> Iterator[str]:
     if (request.gpus or 1) > 1:
         if gpu is not None and request.gpus == gpu.gpus_of_machine:
             yield f"all {request.gpus} of the machine (--gpus says otherwise)"
-        yield "a replica on each first (DDP), sharded (FSDP) where that does not fit"
+        if request.shard is None:
+            yield "a replica on each first (DDP), sharded (FSDP) where that does not fit"

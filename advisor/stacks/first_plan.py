@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from advisor.checkpoints import check_plan, packed, trained_as
 from advisor.errors import InvalidInputError
+from advisor.stacks.engines import masters_of, reentrant_of
 from advisor.stacks.facts import FOUR_BIT, StackDefaults
 from advisor.stacks.known import defaults_of
 from advisor.stacks.targets import available_targets, check_rank, check_targets, without_stacked
@@ -55,6 +56,9 @@ def default_plan(method: Method, model: ModelSpec, gpu: GpuSpec | None, request:
     numbers = _numbers(method, gpu, _with_fp16(request, quantization), stack)
     n_gpus = request.gpus or 1
     micro_batch, accumulation = batch(request, n_gpus)
+    sharding = sharding_of(request)
+    checkpointing = _given(request.checkpointing, (stack.quantized_checkpointing if quantization else stack.checkpointing).value)
+    reentrant = _given(request.reentrant, reentrant_of(stack, sharding, adapter=method.has_adapter))
     try:
         return Plan(
             method=method,
@@ -72,19 +76,30 @@ def default_plan(method: Method, model: ModelSpec, gpu: GpuSpec | None, request:
             micro_batch_size=micro_batch,
             seq_len_tokens=request.seq_len or first_seq_len(model),
             grad_accum_steps=accumulation,
-            gradient_checkpointing=_given(
-                request.checkpointing, (stack.quantized_checkpointing if quantization else stack.checkpointing).value
-            ),
+            gradient_checkpointing=checkpointing,
+            use_reentrant=reentrant,
             attention=request.attention or first_attention(model),
             padding=_given(request.padding, False),
             kv_cache_in_outputs=stack.kv_cache_in_outputs.value,
             loss=request.loss or stack.loss.value,
             stack=stack.stack,
             n_gpus=n_gpus,
-            sharding=Sharding.DDP if n_gpus > 1 else Sharding.NONE,
+            sharding=sharding,
+            masters=masters_of(sharding, stack.stack, mixed=numbers.autocast, quantized=quantization is not None),
         )
     except ValidationError as error:
         raise InvalidInputError(str(error.errors()[0]["msg"]).removeprefix("Value error, ")) from None
+
+
+def sharding_of(request: Request) -> Sharding:
+    """The engine that was asked for, else replicas where there are several cards."""
+    if (request.gpus or 1) == 1:
+        if request.shard not in (None, Sharding.NONE):
+            raise InvalidInputError(f"--shard {request.shard.value}: one GPU shares nothing; say how many there are with --gpus N")
+        return Sharding.NONE
+    if request.shard is Sharding.NONE:
+        raise InvalidInputError(f"--shard none: {request.gpus} GPUs that train one model share it or its gradients; ddp shares least")
+    return request.shard or Sharding.DDP
 
 
 def _given(option: bool | None, default: bool) -> bool:

@@ -53,13 +53,19 @@ def read(fields: Fields, around: Around) -> Reading:
     adapter = _adapter(lora, around) if fields.has("peft") else None
     weights = as_stored(fields, around, _weights(fields, around, notes), notes)
     adapter = None if adapter is None else adapter._replace(dtype=_adapter_dtype(fields, around, weights))
-    micro = fields.count("per_device_train_batch_size", "micro_batch_size") or _default_batch(around)
+    micro = fields.count(*common.MICRO_NAMES, "micro_batch_size") or _default_batch(around)
+    dropout, saved = lora.number("lora_dropout") or 0.0, lora.names("modules_to_save") or ()
     notes.remarks.extend(unread_remarks(None, lora))
+    lora.close()
     batch = Batch(micro, _sequence(fields, around, notes), fields.count("gradient_accumulation_steps") or 1)
     by_helper = _by_helper(fields, around, weights)
     checkpointing = common.checkpointing(fields, around, notes) or by_helper
     loop = Loop(
-        common.optimizer(fields, around, notes), checkpointing, common.attention(fields, around, notes), _loss(fields, around, notes)
+        common.optimizer(fields, around, notes),
+        checkpointing,
+        common.attention(fields, around, notes),
+        _loss(fields, around, notes),
+        common.reentrant(fields, around),
     )
     if fields.flag("activation_offloading"):
         notes.unpriced("activation_offloading", "moves kept activations to the host", Way.DOWN)
@@ -69,8 +75,8 @@ def read(fields: Fields, around: Around) -> Reading:
     return Reading(
         plan=_with_head(plan, fields),
         remarks=tuple(notes.remarks),
-        dropout=lora.number("lora_dropout") or 0.0,
-        modules_to_save=lora.names("modules_to_save") or (),
+        dropout=dropout,
+        modules_to_save=saved,
         eval_batch_size=common.evaluation(fields),
         learning_rate=fields.number("learning_rate"),
         taken=tuple(notes.taken),

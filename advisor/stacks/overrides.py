@@ -8,7 +8,7 @@ from typing import Any
 
 from advisor.errors import InvalidInputError
 from advisor.json_files import parse_json
-from advisor.stacks.detect import Opened
+from advisor.stacks.detect import Opened, with_changes
 from advisor.stacks.script.known import ADAPTER, ARGUMENTS, LOADING_READ, QUANTIZATION
 from advisor.stacks.script.parsers import literal
 from advisor.stacks.script.settings import LENGTHS
@@ -36,7 +36,7 @@ def with_settings(opened: Opened, given: Mapping[str, Any]) -> Opened:
     values, unknown = dict(opened.values), dict(opened.unknown)
     for name, value in given.items():
         place = _place(name, values) if opened.is_script else name
-        _put(values, place.split("."), value, name)
+        values = with_changes(values, {place: value})
         unknown.pop(place, None)
     taken = tuple(f"{name}: {value}, as --set says" for name, value in given.items())
     return opened._replace(values=values, unknown=unknown, taken=(*opened.taken, *taken))
@@ -52,14 +52,3 @@ def _place(name: str, values: Mapping[str, Any]) -> str:
         return f"peft.{name}"
     near = difflib.get_close_matches(name, [*_SCRIPT, *ADAPTER, *QUANTIZATION], n=1, cutoff=0.6)
     raise InvalidInputError(f"--set {name}: there is no such setting of a script{f'; did you mean {near[0]}?' if near else ''}")
-
-
-def _put(values: dict[str, Any], trail: list[str], value: Any, name: str) -> None:
-    *groups, last = trail
-    for group in groups:
-        inner = values.get(group, {})
-        if not isinstance(inner, Mapping):
-            raise InvalidInputError(f"--set {name}: {group} is no group of settings")
-        values[group] = dict(inner)
-        values = values[group]
-    values[last] = value

@@ -9,8 +9,9 @@ from types import ModuleType
 from advisor.errors import InvalidInputError
 from advisor.stacks.detect import Opened
 from advisor.stacks.fields import Fields
-from advisor.stacks.keys import unread_remarks
+from advisor.stacks.keys import is_neutral, unread_remarks
 from advisor.stacks.known import defaults_of, room_of
+from advisor.stacks.nonsense import nonsense
 from advisor.stacks.reading import Around, Reading, Remark
 from advisor.stacks.script.left_open import unknown_remarks
 from advisor.stacks.script.settings import LENGTHS
@@ -40,10 +41,12 @@ def read_opened(opened: Opened, around: Around, where: str) -> Reading:
         reading: Reading = _readers(opened.stack, opened.is_script).read(fields, around)
     except InvalidInputError as error:
         raise error if where in str(error) else InvalidInputError(f"{where}: {error}") from None
-    own = (*unknown_remarks(opened.stack, fields, opened.unknown), *opened.remarks)
+    left = (*unread_remarks(opened.stack, fields), *unknown_remarks(opened.stack, fields, opened.unknown))
     said = LENGTHS if around.seq_len is not None else ()
-    left = (*unread_remarks(opened.stack, fields), *(remark for remark in own if remark.key not in said))
-    remarks = (*reading.remarks, *left, *_duplicates(opened), *kernel_remarks(reading.plan))
+    still_open = (remark for remark in opened.remarks if not is_neutral(opened.stack, remark.key))
+    stops = nonsense(opened.stack, opened.values)
+    found = (*reading.remarks, *stops, *left, *still_open, *_duplicates(opened), *kernel_remarks(reading.plan))
+    remarks = tuple(remark for remark in found if remark.key not in said)
     return reading._replace(remarks=remarks, taken=(*opened.taken, *reading.taken))
 
 

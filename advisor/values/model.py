@@ -144,6 +144,11 @@ class ModelSpec(Value):
     def __hash__(self) -> int:
         return hash((self.id, self.config_json))
 
+    @property
+    def taken_as(self) -> tuple[str, ...]:
+        """What the name and its config.json were taken to mean, one line each."""
+        return tuple(filter(None, (self.resolved_from, *self.notes)))
+
     @cached_property
     def layers(self) -> int:
         return sum(block.count for block in self.blocks)
