@@ -18,7 +18,6 @@ REPORTS = json.loads((Path(__file__).parent / "data" / "field_reports.json").rea
 ASKED = [(report, number) for report in REPORTS for number in range(len(report["asks"]))]
 AWAITING: dict[str, str] = {
     "f-zero3-qwen15-32b-8xa100": "sharding",
-    "f-dpo-quickstart-0.5b": "scripts",
     "f-gemma4-e2b-eval-4090": "losses",
 }
 """Reports whose right answer is the work of another part, which is not merged yet."""
