@@ -52,7 +52,7 @@ def _linear_names(machine: Machine, function: Function, result: Value, line: int
     """A helper that lists the model's linear layers, as QLoRA's script brought it up: what it finds is every linear layer."""
     lists = not isinstance(function.node, ast.Lambda) and "linear" in function.name.lower() and isinstance(result, (Unknown, Box))
     if lists and any(getattr(node, "attr", "") == "named_modules" for node in ast.walk(function.node)):
-        machine.seen.defaulted.append(f"{function.name}() (line {line}) lists the model's linear layers: taken as all-linear")
+        machine.seen.taken.append(f"{function.name}() (line {line}) lists the model's linear layers: taken as all-linear")
         return _ALL_LINEAR
     return result
 

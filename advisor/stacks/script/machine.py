@@ -74,8 +74,8 @@ class Seen:
         self.changes: list[Change] = []
         self.touched: list[tuple[str, int]] = []
         """Calls that were handed a model and are not known."""
-        self.defaulted: list[str] = []
-        """Arguments of the command line that were left at their defaults."""
+        self.taken: list[str] = []
+        """What was taken for granted, one line each."""
 
 
 class Machine:

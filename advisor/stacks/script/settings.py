@@ -214,7 +214,7 @@ def _seen(found: Gathered, seen: Seen) -> None:
         found.put("use_liger_kernel", True)
     for name, line in dict.fromkeys(seen.touched):
         found.remark("model", f"what {name} does with the model (line {line}) is not followed")
-    found.taken.extend(dict.fromkeys(seen.defaulted))
+    found.taken.extend(dict.fromkeys(seen.taken))
 
 
 _SAY_LENGTH = "say the longest example with --seq-len"
