@@ -139,7 +139,7 @@ def _evaluation(model: ModelSpec, plan: Plan, has_flash: bool, workspace: int, b
     """Weights, adapter, states, and a forward pass that keeps nothing for backward; gradients are set to None before it."""
     if plan.eval_micro_batch_size is None:
         return
-    standing, program = _whatever_the_batch(model, _without_batch(plan.model_copy(update={"grad_accum_steps": 1})), has_flash)
+    standing, program = _whatever_the_batch(model, _without_batch(model, plan.model_copy(update={"grad_accum_steps": 1})), has_flash)
     computed = computing(plan)
     ending = evaluated(ending_of(plan), plan.stack)
     stations = compile_evaluation(model, setting_of(model, computed), kernel_of(computed, has_flash), ending)
