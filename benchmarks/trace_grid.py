@@ -1,6 +1,6 @@
 """Trace a grid of plans and keep the peaks, so that the fast tests hold the closed form against the dry run without torch.
 
-    python benchmarks/trace_grid.py            writes tests/data/trace_grid.json (about ten minutes on two cores)
+    python benchmarks/trace_grid.py            writes profiles/measurements/replays/grid.json (about ten minutes on two cores)
     python benchmarks/trace_grid.py --report   prints the errors of the closed form on the file as it is
 
 Every architecture meets every method; the other settings rotate through the grid, so that each value of each setting meets each
@@ -21,7 +21,7 @@ from advisor.hub import load_model
 from advisor.memory import estimate_memory
 from advisor.values import Method, ModelSpec, Plan
 
-TARGET = Path(__file__).parent.parent / "tests" / "data" / "trace_grid.json"
+TARGET = Path(__file__).parent.parent / "profiles" / "measurements" / "replays" / "grid.json"
 
 MODELS = (
     "meta-llama/Llama-3.2-1B",

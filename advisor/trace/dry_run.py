@@ -16,6 +16,7 @@ from advisor.memory.calibrated import narrowed
 from advisor.memory.chance import with_chance
 from advisor.memory.runtime import HANDLES, context_of, has_caching_allocator, has_flash, has_tier, interval_of, workspace_bytes
 from advisor.trace import breakdown, compat, meta_model, optimizers, step
+from advisor.trace.adapters import names_layers
 from advisor.trace.allocator import DEFAULT_CONFIG, AllocatorConfig
 from advisor.trace.attention import pinned
 from advisor.trace.autocast import MetaAutocast, answering
@@ -81,7 +82,8 @@ class Settings:
 
 def record(spec: ModelSpec, plan: Plan, settings: Settings) -> tuple[Stream, str]:
     """Run one step per length on the meta device; the event stream and the path of the layers."""
-    found = meta_model.whole_model_cut(spec, plan) if settings.layers is None and settings.repeat_layers else None
+    whole = settings.layers is not None or not settings.repeat_layers or names_layers(settings.peft_config)
+    found = None if whole else meta_model.whole_model_cut(spec, plan)
     if found is not None:
         cut, shape = found
         stream, layer_path = _record_shape(spec, plan, settings, shape)
@@ -147,7 +149,7 @@ def _autocast(plan: Plan, recorder: Recorder, attention: Any) -> Iterator[Any]:
         yield mode.forward
 
 
-_LIBRARY_ERRORS = (RuntimeError, AttributeError, NotImplementedError, TypeError, ValueError, IndexError, KeyError)
+_LIBRARY_ERRORS = (RuntimeError, AttributeError, NotImplementedError, TypeError, ValueError, IndexError, KeyError, ImportError)
 """What library code raises when a model, a config or an adapter does not work together."""
 
 
