@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from advisor.errors import AdvisorError, InvalidInputError
+from advisor.errors import AdvisorError, UnsupportedError
 from advisor.values import Advice, Fit, GpuSpec, MemoryBreakdown, ModelSpec, Plan
 
 if TYPE_CHECKING:
@@ -108,44 +108,9 @@ def next_step(facts: Facts | Mapping[str, Any] | str | Path | None = None, *, le
     `more` are fields of `Facts` that replace theirs: `gpu="80GB"`, `evaluation={"target": 0.5}`; `runs` are added as the newest ones.
     """
     from advisor import evidence
+    from advisor.evidence.gather import gathered
 
-    return evidence.next_step(_gathered(facts, ledger, more))
-
-
-def _gathered(facts: Facts | Mapping[str, Any] | str | Path | None, ledger: str | Path | None, more: Mapping[str, Any]) -> Facts:
-    from advisor.evidence.read import facts_from, read_facts, with_more
-    from advisor.runs import ledger_path
-    from advisor.values.evidence import Facts
-
-    if facts is not None and ledger is not None:
-        raise InvalidInputError("--facts and --ledger: give one of them")
-    if facts is None and (ledger is not None or ledger_path().exists()):
-        return with_more(_of_ledger(ledger, more), more)
-    if facts is None:
-        if not more:
-            raise InvalidInputError(
-                "there is nothing to go on from: record a run with advise record, or give --facts, or a run by its flags"
-            )
-        return facts_from(more)
-    given = facts if isinstance(facts, Facts) else facts_from(facts) if isinstance(facts, Mapping) else read_facts(Path(facts))
-    return with_more(given, more) if more else given
-
-
-def _of_ledger(ledger: str | Path | None, more: Mapping[str, Any]) -> Facts:
-    from advisor.evidence.focus import view_of
-    from advisor.runs import facts_from_ledger, ledger_path
-
-    model = more.get("model", "") if isinstance(more.get("model", ""), str) else ""
-    metric = more.get("evaluation", {}).get("metric", "")
-    facts = facts_from_ledger(ledger, model=model, metric=metric, current=more.get("current", ""))
-    if model and not facts.runs:
-        raise InvalidInputError(f"{ledger_path(ledger)} holds no run of {model}: name the model as it was recorded")
-    focus = None if facts.current else view_of(facts).focus
-    if focus is None or len(facts.runs) == 1:
-        return facts
-    # What belongs to one run alone is that of the run to go on from, which only the evidence can choose.
-    own = facts_from_ledger(ledger, model=model, metric=metric, current=focus.id)
-    return facts.model_copy(update={"adapter": own.adapter, "other_scores": own.other_scores})
+    return evidence.next_step(gathered(facts, ledger, more))
 
 
 class Priced(NamedTuple):
@@ -217,11 +182,13 @@ def advise_and_trace(
     use_calibrations: bool = True,
     **options: Any,
 ) -> TracedAdvice:
-    """`advise`, and then the dry run of the rung that it recommends, held against the same card."""
+    """`advise`, and then the dry run of the rung that it recommends. Raises UnsupportedError for several cards."""
     from advisor.ladder import classify
     from advisor.trace import trace as run
     from advisor.values.advice import TracedAdvice
 
+    if (as_request(options).gpus or 1) > 1:
+        raise UnsupportedError("--trace: a dry run plays one card; ask without it, or without --gpus")
     spec = as_model(model)
     answer = advise(spec, gpu, use_calibrations=use_calibrations, **options)
     if answer.chosen is None:

@@ -119,7 +119,7 @@ def test_a_launcher_s_configuration(row: dict[str, Any], tmp_path: Path) -> None
     trainer.write_text("model_name_or_path: Qwen/Qwen2.5-7B\nuse_peft: true\nlora_target_modules: all-linear\ndtype: bfloat16\n")
     plan = check(trainer, "80GB").plan  # lies beside it
     assert plan.n_gpus == 8
-    assert plan.sharding.value == ("ddp" if row["path"].endswith("multi_gpu.yaml") else "fsdp")
+    assert plan.sharding.value == ("ddp" if row["path"].endswith("multi_gpu.yaml") else "fsdp2")
 
 
 # ------------------------------------------------------------------------------------------------ writing
@@ -178,7 +178,7 @@ def test_a_sharded_plan_keeps_its_cards(tmp_path: Path) -> None:
     path = tmp_path / "train.yaml"
     path.write_text(config("llama-3-70b", "80GB", stack="axolotl", gpus=8, method="lora"), encoding="utf-8")
     report = check(path, "80GB")
-    assert (report.plan.n_gpus, report.plan.sharding.value, report.exit_code) == (8, "fsdp", 0)
+    assert (report.plan.n_gpus, report.plan.sharding.value, report.exit_code) == (8, "fsdp2", 0)
 
 
 # (stack, options, what it has no setting for)

@@ -58,7 +58,7 @@ def simple_memory(model: ModelSpec, plan: Plan, gpu: GpuSpec | None = None) -> M
     states = trained * (2 if eight_bit else 3)
     tokens = plan.micro_batch_size * plan.seq_len_tokens
     activations = tokens * (1 if plan.gradient_checkpointing else 8) * (2 if plan.method.is_dora else 1)
-    shared = plan.n_gpus if plan.sharding is Sharding.FSDP else 1
+    shared = plan.n_gpus if plan.sharding is Sharding.FSDP2 else 1
     return flat(((weights + states) // shared + activations) * MIB, 0.1)
 
 
@@ -147,7 +147,7 @@ def test_a_first_plan_that_fits_is_left_alone() -> None:
 @pytest.mark.usefixtures("simple")
 def test_several_cards_are_sharded_before_anything_is_cut() -> None:
     priced = fitted(12_500, first(gpus=2))
-    assert priced.plan.sharding is Sharding.FSDP
+    assert priced.plan.sharding is Sharding.FSDP2
     assert priced.plan.seq_len_tokens == 2048
     assert priced.fit is Fit.FITS
 

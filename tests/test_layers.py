@@ -18,6 +18,7 @@ LEVELS = {
     "units": 1,
     "values": 2,
     "names": 3,
+    "tiers": 3,
     "json_files": 3,
     "profiles": 3,
     "config_files": 4,

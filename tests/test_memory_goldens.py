@@ -124,7 +124,7 @@ def test_logits_that_outlive_the_forward_cost_their_size():
 def test_full_sharding_divides_what_rests():
     model = load_model("meta-llama/Llama-3.1-8B")
     one = Plan(method="full", optimizer="adamw_torch_fused")
-    eight = one.model_copy(update={"n_gpus": 8, "sharding": Sharding.FSDP})
+    eight = one.model_copy(update={"n_gpus": 8, "sharding": Sharding.FSDP2})
     states = [next(t.bytes for t in estimate_memory(model, plan).phases[-1].terms if t.term is Term.OPTIMIZER) for plan in (one, eight)]
     assert states[1] == -(-states[0] // 8)
 

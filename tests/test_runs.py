@@ -924,12 +924,13 @@ def test_the_callback_refuses_what_record_refuses() -> None:
 
 def test_the_next_step_reads_the_adapter_of_the_run_it_goes_on_from() -> None:
     from advisor import api
+    from advisor.evidence.gather import gathered
 
     common = {"model": "llama-2-7b", "metric": "accuracy", "n": 1000, "target": 0.9, "dataset_tokens": 10**8, "method": "lora"}
     record(**common, rank=8, learning_rate=2e-4, score=0.5, adapter={"rank": 8, "energy_at_half": 0.7})
     record(**common, rank=16, learning_rate=1e-4, score=0.6, adapter={"rank": 16, "energy_at_half": 0.9})
     record(**common, rank=32, learning_rate=1e-3, score=0.3)
-    adapter = api._of_ledger(None, {}).adapter
+    adapter = gathered(None, None, {}).adapter
     assert adapter is not None
     assert adapter.rank == 16
     assert any("goes on from 2" in text for text in api.next_step().assumptions)

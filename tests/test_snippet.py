@@ -164,7 +164,7 @@ def test_trl_snippet(checkpoint: ModelSpec, options: dict[str, Any], tmp_path: P
 
 def test_shards_of_a_quantised_base_are_of_one_type(checkpoint: ModelSpec) -> None:
     plan = plan_from_request(checkpoint, CARD, request_from({"method": "qlora", "gpus": 4}))
-    text = snippet(checkpoint, plan.model_copy(update={"sharding": Sharding.FSDP}))
+    text = snippet(checkpoint, plan.model_copy(update={"sharding": Sharding.FSDP2}))
     assert "bnb_4bit_quant_storage=torch.bfloat16" in text
     assert "fsdp=True" in text
     assert "device_map" not in text

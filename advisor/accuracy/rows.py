@@ -17,7 +17,7 @@ from advisor import profiles
 from advisor.errors import InvalidInputError, UnsupportedError
 from advisor.json_files import read_json
 from advisor.refusals import one_line
-from advisor.values import Attention, DType, Loss, Method, Optimizer, Plan, Quantization, Sharding, Stack, Value
+from advisor.values import Attention, DType, Head, Loss, Masters, Method, Optimizer, Plan, Quantization, Sharding, Stack, Value
 
 PositiveBytes = Annotated[int, Field(gt=0)]
 
@@ -107,6 +107,12 @@ class Settings(Value):
     loss: Loss | None = None
     stack: Stack | None = None
     sharding: Sharding | None = None
+    masters: Masters | None = None
+    use_reentrant: bool | None = None
+    lora_dropout: float | None = None
+    head: Head | None = None
+    labels: int | None = None
+    eval_micro_batch_size: int | None = None
 
 
 class Measurement(Value):
@@ -207,6 +213,8 @@ _ALWAYS = (
     "stack",
     "sharding",
 )
+_RARE = ("masters", "use_reentrant", "lora_dropout", "head", "labels", "eval_micro_batch_size")
+"""Taken at the plan's own default where a source says nothing of them."""
 _ADAPTER = ("rank", "alpha", "target_modules", "use_rslora", "adapter_dtype")
 _QUANTIZED = ("quantization", "double_quant", "kbit_prepare")
 
@@ -228,6 +236,7 @@ def plan_of(row: Measurement, seq_len_tokens: int | None = None) -> Plan:
         raise UnsupportedError(f"{row.id}: {', '.join(missing)} not stated")
     fields = {name: getattr(stated, name) for name in needed}
     fields |= {"method": method, "seq_len_tokens": length, "n_gpus": row.n_gpus}
+    fields |= {name: getattr(stated, name) for name in _RARE if getattr(stated, name) is not None}
     if stated.autocast:
         fields["autocast_dtype"] = stated.autocast_dtype
     return Plan.model_validate(fields)

@@ -165,5 +165,5 @@ def plan_here(plan: Plan, accelerator: Any) -> Plan:
     count = int(accelerator.num_processes)
     kind = str(getattr(accelerator.distributed_type, "value", accelerator.distributed_type)).lower()
     shards = kind in ("fsdp", "deepspeed", "megatron_lm")
-    sharding = Sharding.NONE if count == 1 else Sharding.FSDP if shards else Sharding.DDP
+    sharding = Sharding.NONE if count == 1 else Sharding.FSDP2 if shards else Sharding.DDP
     return plan.model_copy(update={"n_gpus": count, "sharding": sharding})

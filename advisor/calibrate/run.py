@@ -20,6 +20,7 @@ from advisor.host import CPU_VENDOR, available_bytes, this_cpu
 from advisor.ladder import classify
 from advisor.memory import estimate_memory
 from advisor.speed import step_time
+from advisor.tiers import Tier, refuse_unread
 from advisor.values import Fit, GpuSpec, ModelSpec, Plan
 from advisor.values.calibration import Calibration, CalibrationRun, Ending, Hardware, Point
 
@@ -32,8 +33,10 @@ UNSTEADY = 1.5
 def calibrate(model: ModelSpec, plan: Plan, gpu: GpuSpec | None, settings: Settings, progress: Progress) -> CalibrationRun:
     """Run `plan` on the hardware at hand and lay measured beside predicted; `gpu` is what the plan is held against.
 
-    Whatever becomes of the child process is a result. Raises MissingExtraError where the libraries are missing.
+    Whatever becomes of the child process is a result. Raises MissingExtraError where the libraries are missing, and
+    UnsupportedError for settings of a plan that the worker's loop does not run.
     """
+    refuse_unread(Tier.CALIBRATE, plan)
     _need_libraries(plan)
     settings = _as_planned(settings, plan, gpu)
     began = time.monotonic()

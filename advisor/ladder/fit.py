@@ -166,9 +166,9 @@ def _checkpoint(plan: Plan) -> Iterator[tuple[Plan, Change]]:
 
 
 def _shard(plan: Plan) -> Iterator[tuple[Plan, Change]]:
-    if plan.n_gpus > 1 and plan.sharding is not Sharding.FSDP:
+    if plan.n_gpus > 1 and not plan.sharding.shards_weights:
         change = Change(what=say("change.sharding", n=plan.n_gpus), cost=say("cost.sharding"))
-        yield plan.model_copy(update={"sharding": Sharding.FSDP}), change
+        yield plan.model_copy(update={"sharding": Sharding.FSDP2}), change
 
 
 def _shrink_batch(plan: Plan) -> Iterator[tuple[Plan, Change]]:

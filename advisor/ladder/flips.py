@@ -34,7 +34,7 @@ def on_cards(plan: Plan, n_gpus: int) -> Plan:
     """The plan with everything sharded over `n_gpus` cards, and as much less accumulation as there are more cards."""
     sequences = plan.micro_batch_size * plan.grad_accum_steps * plan.n_gpus
     accumulation = max(1, sequences // (plan.micro_batch_size * n_gpus))
-    return plan.model_copy(update={"n_gpus": n_gpus, "sharding": Sharding.FSDP, "grad_accum_steps": accumulation})
+    return plan.model_copy(update={"n_gpus": n_gpus, "sharding": Sharding.FSDP2, "grad_accum_steps": accumulation})
 
 
 def cards_needed(case: Case, plan: Plan) -> int | None:

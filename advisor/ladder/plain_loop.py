@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from advisor.ladder.snippet_parts import torch_dtype
-from advisor.values import DType, Optimizer, Plan, Sharding
+from advisor.values import DType, Optimizer, Plan
 
 
 class _Build(NamedTuple):
@@ -39,7 +39,7 @@ def loop_lines(plan: Plan, learning_rate: str) -> Iterator[str]:
     if plan.gradient_checkpointing and not plan.kbit_prepare:
         yield 'model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})'
     if plan.n_gpus > 1:
-        wrapper = "torch.distributed.fsdp.fully_shard, block by block" if plan.sharding is Sharding.FSDP else "DistributedDataParallel"
+        wrapper = "torch.distributed.fsdp.fully_shard, block by block" if plan.sharding.shards_weights else "DistributedDataParallel"
         yield f"# wrap the model here: {wrapper}"
     yield "trained = [parameter for parameter in model.parameters() if parameter.requires_grad]"
     yield f"optimizer = {build.name}(trained, lr={learning_rate}{build.settings})"

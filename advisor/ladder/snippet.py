@@ -67,7 +67,7 @@ def _model(model: ModelSpec, plan: Plan) -> Iterator[str]:
     if plan.quantization is not None:
         yield f"quantization = {call('BitsAndBytesConfig', _quantization(plan))}"
         settings["quantization_config"] = "quantization"
-        if plan.sharding is not Sharding.FSDP:
+        if not plan.sharding.shards_weights:
             settings["device_map"] = text({"": 0}) if plan.n_gpus == 1 else '{"": int(os.environ["LOCAL_RANK"])}'
     yield f"model = {call(f'{auto}.from_pretrained', settings, text(model.id))}"
     yield "model.config.use_cache = False"
@@ -89,7 +89,7 @@ def _quantization(plan: Plan) -> dict[str, str]:
         "bnb_4bit_use_double_quant": text(plan.double_quant),
         "bnb_4bit_compute_dtype": torch_dtype(compute),
     }
-    if plan.sharding is Sharding.FSDP:
+    if plan.sharding.shards_weights:
         settings["bnb_4bit_quant_storage"] = torch_dtype(plan.base_dtype)  # shards want one floating type throughout
     return settings
 
@@ -154,7 +154,7 @@ def _arguments(plan: Plan, learning_rate: str) -> dict[str, str]:
     }
     if plan.loss is Loss.FUSED:
         settings["use_liger_kernel"] = "True"
-    if plan.sharding is Sharding.FSDP:
+    if plan.sharding.shards_weights:
         settings["fsdp"] = "True"
     return settings
 

@@ -6,7 +6,7 @@ from advisor.ladder.fit import Case
 from advisor.ladder.knowledge import say
 from advisor.stacks import first_seq_len
 from advisor.units import format_size
-from advisor.values import Fit, Method, Request, Rung, Sharding, Verdict
+from advisor.values import Fit, Method, Request, Rung, Verdict
 
 FIRST_CHOICES = (Method.LORA, Method.QLORA)
 """What may be chosen before any run. DoRA answers to a rank that was shown to be the limit, full fine-tuning to closed doors below:
@@ -64,7 +64,7 @@ def asked_seq_len(case: Case, request: Request) -> int:
 def base_bytes(case: Case, rung: Rung) -> int:
     """The base weights in the plan's type on one card."""
     whole = case.model.params * rung.plan.base_dtype.size_bytes
-    return whole // rung.plan.n_gpus if rung.plan.sharding is Sharding.FSDP else whole
+    return whole // rung.plan.n_gpus if rung.plan.sharding.shards_weights else whole
 
 
 def _asked(case: Case, request: Request, rungs: tuple[Rung, ...]) -> Verdict:
@@ -107,5 +107,5 @@ def _sizes(case: Case, rung: Rung) -> dict[str, str]:
         "expected": format_size(memory.expected_bytes),
         "usable": format_size(case.gpu.usable_bytes),
         "bits": str(8 * rung.plan.base_dtype.size_bytes),
-        "weights": format_size(base_bytes(case, rung)) + (" per card" if rung.plan.sharding is Sharding.FSDP else ""),
+        "weights": format_size(base_bytes(case, rung)) + (" per card" if rung.plan.sharding.shards_weights else ""),
     }

@@ -17,14 +17,16 @@ from advisor.memory.runtime import context_of, has_caching_allocator, has_flash,
 from advisor.memory.sharding import bucket_bytes, first_exchange_bytes, gathered_bytes, share
 from advisor.memory.weights import adapter_bytes, load_extra_bytes, unquantized_bytes_per_param, weights_bytes
 from advisor.stacks.targets import targets
+from advisor.tiers import Tier, refuse_unread
 from advisor.values import DType, GpuSpec, MemoryBreakdown, Method, ModelSpec, Phase, PhaseBytes, Plan, Stack, Term, TermBytes
 
 
 def estimate_memory(model: ModelSpec, plan: Plan, gpu: GpuSpec | None = None) -> MemoryBreakdown:
     """Memory of `plan` on each card, in closed form; `gpu` decides workspace, context and interval.
 
-    Raises UnsupportedError for parts of a model that have no closed form.
+    Raises UnsupportedError for parts of a model that have no closed form, and for settings of a plan that are not priced.
     """
+    refuse_unread(Tier.ESTIMATE, plan)
     standing, program = _whatever_the_batch(model, _without_batch(plan), workspace_bytes(gpu), has_flash(gpu))
     batch = Batch(plan.micro_batch_size * plan.seq_len_tokens, plan.micro_batch_size * plan.seq_len_tokens**2)
     held = program.outlives_backward.at(batch.tokens, batch.pairs)

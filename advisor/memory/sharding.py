@@ -21,13 +21,13 @@ BROADCAST_BUCKET_BYTES = 250 * MIB
 
 def share(size_bytes: int, plan: Plan) -> int:
     """One card's part of what is sharded."""
-    return -(-size_bytes // plan.n_gpus) if plan.sharding is Sharding.FSDP else size_bytes
+    return -(-size_bytes // plan.n_gpus) if plan.sharding.shards_weights else size_bytes
 
 
 def gathered_bytes(model: ModelSpec, plan: Plan) -> int:
     """Whole weights on every card while it computes: two layers, and the root unit (embeddings, head, final norm), which stays
     gathered from forward to the end of backward."""
-    if plan.sharding is not Sharding.FSDP:
+    if not plan.sharding.shards_weights:
         return 0
     layers = [block_weights_bytes(block, plan) for block in model.blocks]
     root = weights_bytes(model, plan) - sum(size * block.count for size, block in zip(layers, model.blocks, strict=True))

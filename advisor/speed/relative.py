@@ -5,6 +5,7 @@ from __future__ import annotations
 from advisor.speed.card import Peaks, lopsided, peaks_of
 from advisor.speed.constants import bounds
 from advisor.speed.roofline import Factors, device_s, dora_factors, launch_s, work_of
+from advisor.tiers import Tier, refuse_unread
 from advisor.values import GpuSpec, Method, ModelSpec, Plan, Quantization, Range
 
 UNIT = Range(low=1.0, high=1.0, source="LoRA is the unit")
@@ -15,7 +16,9 @@ def relative_step_time(model: ModelSpec, plan: Plan, gpu: GpuSpec | None = None)
 
     How much a byte weighs against a FLOP depends on the card: without one, or without its speeds, the range spans the cards in use, and
     launch times, which level the methods out in short steps, are left out. So is the exchange between several cards.
+    Raises UnsupportedError for settings of a plan that have no time.
     """
+    refuse_unread(Tier.SPEED, plan)
     if plan.method is Method.LORA:
         return UNIT
     lora = plan.model_copy(update={"method": Method.LORA, "quantization": None, "kbit_prepare": False})

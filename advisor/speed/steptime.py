@@ -8,6 +8,7 @@ from advisor.speed.card import fastest, peaks_of, slowest
 from advisor.speed.constants import bounds
 from advisor.speed.measured import MARGIN_SHARE, step_seconds
 from advisor.speed.roofline import device_s, dora_factors, exchange_factors, launch_s, work_of
+from advisor.tiers import Tier, refuse_unread
 from advisor.values import GpuSpec, ModelSpec, Plan, Range, StepTime
 
 SECONDS_PER_HOUR = 3600
@@ -17,7 +18,9 @@ def step_time(model: ModelSpec, plan: Plan, gpu: GpuSpec, dataset_tokens: int | 
     """Time of one optimizer step, and of one pass over `dataset_tokens`; None when the card's speeds are not known.
 
     Tokens are those that the card computes: padding counts. Loading data, evaluation and checkpoints come on top.
+    Raises UnsupportedError for settings of a plan that have no time.
     """
+    refuse_unread(Tier.SPEED, plan)
     measured = _measured(model, plan, gpu)
     if measured is not None:
         return _step_time(measured, plan, gpu, dataset_tokens)

@@ -16,7 +16,7 @@ from advisor.stacks.reading import Adapter, Around, Batch, Cards, Loop, Reading,
 from advisor.stacks.trainer_arguments import Notes
 from advisor.stacks.write import Line, number, setting
 from advisor.values.plan import ALL_LINEAR, Plan
-from advisor.values.vocabulary import Attention, DType, Loss, Method, Optimizer, Quantization, Sharding, Stack
+from advisor.values.vocabulary import Attention, DType, Loss, Method, Optimizer, Quantization, Stack
 
 AUTOCAST = "axolotl 0.19 core/builders/base.py: bf16, unless it is 'full', becomes the Trainer's bf16, which autocasts"
 
@@ -97,7 +97,7 @@ def read(fields: Fields, around: Around) -> Reading:
     cards = _cards(fields, around, notes)
     checkpointing = _checkpointing(fields, notes)
     attention = _attention(fields, around, notes)
-    if adapter is None and cards.sharding is not Sharding.FSDP and weights.dtype is not DType.FP32 and attention in _KEEPS_FP32:
+    if adapter is None and not cards.sharding.shards_weights and weights.dtype is not DType.FP32 and attention in _KEEPS_FP32:
         notes.unpriced(f"{attention.value} attention", "axolotl trains embeddings and head in fp32 with it; priced in 16 bit", Way.UP)
     loop = Loop(common.optimizer(fields, around, notes, "optimizer"), checkpointing, attention, _loss(fields))
     return Reading(
@@ -218,7 +218,7 @@ def write(plan: Plan, model: str, learning_rate: str, defaults: StackDefaults) -
     yield setting("attn_implementation", _ATTENTION_NAMES[plan.attention])
     yield setting("optimizer", plan.optimizer.value)
     yield setting("learning_rate", learning_rate)
-    if plan.sharding is Sharding.FSDP:
+    if plan.sharding.shards_weights:
         yield from ("fsdp_version: 2", "fsdp_config:", "  reshard_after_forward: true", "  auto_wrap_policy: TRANSFORMER_BASED_WRAP")
     yield from ("", "datasets:  # yours", "  - path: data.jsonl", "    type: chat_template", "output_dir: out")
 

@@ -18,7 +18,7 @@ from advisor.stacks.trainer_arguments import MICRO_BATCH, Notes
 from advisor.stacks.words import saved_dtype
 from advisor.stacks.write import Line, number, setting
 from advisor.values.plan import ALL_LINEAR, Plan
-from advisor.values.vocabulary import Attention, DType, Loss, Method, Quantization, Sharding, Stack
+from advisor.values.vocabulary import Attention, DType, Loss, Method, Quantization, Stack
 
 LIFTED = "llamafactory 0.9.5 model/adapter.py: what is trained is cast to fp32 (and peft does so under pure_bf16)"
 
@@ -169,7 +169,7 @@ def write(plan: Plan, model: str, learning_rate: str, defaults: StackDefaults) -
     yield setting("learning_rate", learning_rate)
     if plan.loss is Loss.FUSED:
         yield setting("enable_liger_kernel", True)
-    if plan.sharding is Sharding.FSDP:
+    if plan.sharding.shards_weights:
         yield setting("fsdp", "full_shard auto_wrap")
     yield from ("", "dataset: yours  # a name in dataset_info.json", "template: default  # the model's", "output_dir: out")
 

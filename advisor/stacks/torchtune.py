@@ -164,4 +164,4 @@ def _cards(fields: Fields, around: Around, notes: Notes) -> Cards:
     if degree is not None and degree > 1:
         notes.unpriced(f"tensor_parallel_dim: {degree}", "splits matrices over GPUs; priced as full sharding", Way.EITHER)
     n_gpus = around.launch.n_gpus or 1
-    return Cards(n_gpus, Sharding.FSDP if n_gpus > 1 else Sharding.NONE)
+    return Cards(n_gpus, Sharding.FSDP2 if n_gpus > 1 else Sharding.NONE)

@@ -163,7 +163,7 @@ def shared(around: Around, notes: Notes, whole: bool, stage: int | None, offload
         notes.remark("gpus-unknown", "gpus", text, "say it with --gpus N, or give the accelerate configuration", Way.DOWN)
     if (n_gpus or 1) == 1:
         return Cards()
-    return Cards(n_gpus or 1, Sharding.FSDP if whole else Sharding.DDP)
+    return Cards(n_gpus or 1, Sharding.FSDP2 if whole else Sharding.DDP)
 
 
 _STAGE_IN_NAME = re.compile(r"(?:zero|z|stage)[_-]?(\d)", re.IGNORECASE)

@@ -15,7 +15,7 @@ from advisor.stacks.words import PEFT_TARGETS, saved_dtype
 from advisor.stacks.write import Line, number, setting
 from advisor.values.model import ModelSpec
 from advisor.values.plan import ALL_LINEAR, Plan
-from advisor.values.vocabulary import Attention, DType, Loss, Method, Quantization, Sharding, Stack
+from advisor.values.vocabulary import Attention, DType, Loss, Method, Quantization, Stack
 
 CHECKPOINTING = "trl 1.16 trainer/base_config.py: gradient_checkpointing=True"
 AUTOCAST = "trl 1.16 trainer/base_config.py: bf16 becomes True unless fp16 is set, which autocasts"
@@ -178,7 +178,7 @@ def write(plan: Plan, model: str, learning_rate: str, defaults: StackDefaults) -
         yield setting("use_liger_kernel", True)
     elif plan.loss is not defaults.loss.value:
         yield setting("loss_type", "chunked_nll" if plan.loss is Loss.CHUNKED else "nll")
-    if plan.sharding is Sharding.FSDP:
+    if plan.sharding.shards_weights:
         yield setting("fsdp", "full_shard auto_wrap")
     yield from ("", "dataset_name: yours", "output_dir: out")
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from advisor.errors import InvalidInputError, MissingExtraError, UnsupportedError
+from advisor.tiers import Tier, refuse_unread
 from advisor.values import ModelSpec, Plan
 
 if TYPE_CHECKING:
@@ -59,7 +60,11 @@ def _release(version: str) -> tuple[int, int]:
 
 
 def trace(model: ModelSpec, plan: Plan, *, progress: Callable[[str], None] = lambda _: None, **options: Any) -> Trace:
-    """Dry-run `plan` for `model` on meta tensors. Options are those of `dry_run.trace`; `progress` is told what is under way."""
+    """Dry-run `plan` for `model` on meta tensors. Options are those of `dry_run.trace`; `progress` is told what is under way.
+
+    Raises UnsupportedError for settings of a plan that a dry run does not run: several cards, for one.
+    """
+    refuse_unread(Tier.TRACE, plan)
     _need_libraries(plan)
     progress("dry run: loading torch, transformers and peft …")
     try:

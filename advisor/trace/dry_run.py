@@ -15,6 +15,7 @@ from advisor.errors import UnsupportedError
 from advisor.memory.calibrated import narrowed
 from advisor.memory.chance import with_chance
 from advisor.memory.runtime import HANDLES, context_of, has_caching_allocator, has_flash, has_tier, interval_of, workspace_bytes
+from advisor.tiers import Tier, said_beside
 from advisor.trace import breakdown, compat, meta_model, optimizers, step
 from advisor.trace.adapters import names_layers
 from advisor.trace.allocator import DEFAULT_CONFIG, AllocatorConfig
@@ -178,6 +179,7 @@ def summarise(
         reserved_slack_bytes=slack_bytes,
         context_bytes=context_of(gpu.compute_capability if gpu else None).context_bytes,
         interval=interval_of(TIER if has_tier(TIER) else "estimate", plan, gpu),
+        notes=said_beside(Tier.TRACE, plan),
     )
     return Trace(memory, stream, layout, layer_path)
 

@@ -7,7 +7,9 @@ from pydantic import Field, model_validator
 from advisor.values.vocabulary import (
     Attention,
     DType,
+    Head,
     Loss,
+    Masters,
     Method,
     Optimizer,
     Positive,
@@ -32,6 +34,8 @@ class Plan(Value):
     target_modules: tuple[str, ...] = (ALL_LINEAR,)
     """Leaf names as peft matches them, or ("all-linear",): every linear layer of the blocks, not the head."""
     use_rslora: bool = False
+    lora_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of an adapter's inputs that is zeroed at random in training (peft `LoraConfig.lora_dropout`)."""
     adapter_dtype: DType = DType.FP32
     """peft keeps adapters of 16-bit models in fp32 (`autocast_adapter_dtype`, peft 0.21 tuners/tuners_utils.py)."""
     base_dtype: DType = DType.BF16
@@ -48,15 +52,24 @@ class Plan(Value):
     seq_len_tokens: Positive = 2048
     grad_accum_steps: Positive = 1
     gradient_checkpointing: bool = True
+    use_reentrant: bool = False
+    """Checkpointing by `use_reentrant=True` (torch/utils/checkpoint.py)."""
     attention: Attention = Attention.SDPA
     padding: bool = False
     """Batches hold padding, so that attention gets a mask."""
     kv_cache_in_outputs: bool = False
     """`use_cache` left on without checkpointing: the forward's outputs keep keys and values alive."""
+    head: Head | None = None
+    """None: the model's first, `lm` for a decoder and `classification` for an encoder."""
+    labels: Positive = 2
+    """Classes of a classification head (transformers `PretrainedConfig.num_labels`)."""
     loss: Loss = Loss.FULL
+    eval_micro_batch_size: Positive | None = None
+    """Sequences per card in evaluation, at the length of training; None where nothing is evaluated during training."""
     stack: Stack = Stack.HF
     n_gpus: Positive = 1
     sharding: Sharding = Sharding.NONE
+    masters: Masters = Masters.NONE
 
     @model_validator(mode="after")
     def _consistent(self) -> "Plan":
@@ -68,12 +81,21 @@ class Plan(Value):
             raise ValueError(f"quantization: {self.method.value} on a quantised base is called q{self.method.value}")
         if self.n_gpus == 1 and self.sharding is not Sharding.NONE:
             raise ValueError("sharding: needs more than one GPU")
+        if self.masters is Masters.LIFTED and not self.sharding.is_fsdp:
+            raise ValueError("masters: parameters are lifted to fp32 under FSDP only")
+        if self.masters is Masters.COPIED and not self.sharding.is_zero:
+            raise ValueError("masters: an fp32 copy beside 16-bit parameters is kept by DeepSpeed only")
         return self
 
     @property
     def tokens_per_step(self) -> int:
         """Tokens of one optimizer step over all cards."""
         return self.micro_batch_size * self.seq_len_tokens * self.grad_accum_steps * self.n_gpus
+
+    @property
+    def reentrant(self) -> bool:
+        """Whether checkpoints are reentrant ones."""
+        return self.gradient_checkpointing and self.use_reentrant
 
     @property
     def kind(self) -> str:
@@ -87,11 +109,15 @@ class Plan(Value):
             "double quantisation" if self.quantization and self.double_quant else "",
             "kbit" if self.kbit_prepare else "",
             self.optimizer.value,
-            "checkpointing" if self.gradient_checkpointing else "",
+            "reentrant checkpointing" if self.reentrant else "checkpointing" if self.gradient_checkpointing else "",
             self.attention.value,
             "padding" if self.padding else "",
+            f"{self.head.value} head" if self.head else "",
+            "dropout" if self.lora_dropout and self.method.has_adapter else "",
             f"{self.loss.value} loss",
+            "evaluation" if self.eval_micro_batch_size else "",
             self.stack.value,
             f"{self.n_gpus} x {self.sharding.value}" if self.n_gpus > 1 else "",
+            f"{self.masters.value} masters" if self.masters is not Masters.NONE else "",
         )
         return ", ".join(part for part in parts if part)

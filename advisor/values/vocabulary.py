@@ -88,11 +88,33 @@ class Attention(str, Enum):
 
 
 class Loss(str, Enum):
-    """How logits become a loss: all at once with an fp32 copy, in chunks of tokens (TRL >= 1.7), or fused into the head (Liger, CCE)."""
+    """How logits become a loss."""
 
     FULL = "full"
+    """All logits at once, with an fp32 copy (transformers loss/loss_utils.py `ForCausalLMLoss`)."""
+    IN_PLACE = "in_place"
+    """All logits at once in their own type; the gradient overwrites them (Liger's and Unsloth's cross-entropy kernels)."""
+    CHUNKED_OUTPUT = "chunked_output"
+    """All logits at once in their own type, an fp32 copy of one chunk at a time (torchtune `CEWithChunkedOutputLoss`)."""
     CHUNKED = "chunked"
+    """Logits of a chunk of tokens at a time (TRL >= 1.7)."""
     FUSED = "fused"
+    """Fused into the head (Liger's fused linear cross-entropy, cut cross-entropy)."""
+
+
+class Head(str, Enum):
+    """What stands on the body of the model and is trained: the task's output and its loss."""
+
+    LM = "lm"
+    """A score for each word at each token, next token (`AutoModelForCausalLM`)."""
+    MLM = "mlm"
+    """A score for each word at each token, masked token (`AutoModelForMaskedLM`)."""
+    CLASSIFICATION = "classification"
+    """A score for each label of a sequence (`AutoModelForSequenceClassification`)."""
+    TOKENS = "tokens"
+    """A score for each label at each token (`AutoModelForTokenClassification`)."""
+    EMBEDDING = "embedding"
+    """The body alone (`AutoModel`)."""
 
 
 class Stack(str, Enum):
@@ -108,11 +130,45 @@ class Stack(str, Enum):
 
 
 class Sharding(str, Enum):
-    """What several cards share: nothing (DDP keeps a replica each), or everything (FSDP full shard, ZeRO-3)."""
+    """What several cards share, and whose engine does it."""
 
     NONE = "none"
     DDP = "ddp"
-    FSDP = "fsdp"
+    """Nothing: a replica on each card."""
+    FSDP1 = "fsdp1"
+    """Weights, gradients and states (torch `FullyShardedDataParallel`, FULL_SHARD)."""
+    FSDP2 = "fsdp2"
+    """Weights, gradients and states (torch `fully_shard`)."""
+    ZERO1 = "zero1"
+    """Optimizer states (DeepSpeed)."""
+    ZERO2 = "zero2"
+    """Optimizer states and gradients (DeepSpeed)."""
+    ZERO3 = "zero3"
+    """Weights, gradients and states (DeepSpeed)."""
+
+    @property
+    def is_fsdp(self) -> bool:
+        return self in (Sharding.FSDP1, Sharding.FSDP2)
+
+    @property
+    def is_zero(self) -> bool:
+        return self in (Sharding.ZERO1, Sharding.ZERO2, Sharding.ZERO3)
+
+    @property
+    def shards_weights(self) -> bool:
+        return self.is_fsdp or self is Sharding.ZERO3
+
+
+class Masters(str, Enum):
+    """Who holds fp32 values of what is trained in 16 bit."""
+
+    NONE = "none"
+    """Nobody: parameters are trained in the type that they rest in."""
+    LIFTED = "lifted"
+    """The parameters themselves are lifted to fp32 before they are sharded, and gathered in 16 bit (accelerate under FSDP with mixed
+    precision)."""
+    COPIED = "copied"
+    """The optimizer: an fp32 copy beside the 16-bit parameters, sharded like its states (DeepSpeed)."""
 
 
 class Phase(str, Enum):
@@ -122,6 +178,7 @@ class Phase(str, Enum):
     FORWARD = "forward"
     BACKWARD = "backward"
     OPTIMIZER_STEP = "optimizer_step"
+    EVALUATION = "evaluation"
 
 
 class Term(str, Enum):

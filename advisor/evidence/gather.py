@@ -1,0 +1,46 @@
+"""Gather the facts that a next step is asked on: from a value, a file, or the ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from advisor.errors import InvalidInputError
+from advisor.evidence.focus import view_of
+from advisor.evidence.read import facts_from, read_facts, with_more
+from advisor.runs import facts_from_ledger, ledger_path
+from advisor.values.evidence import Facts
+
+
+def gathered(facts: Facts | Mapping[str, Any] | str | Path | None, ledger: str | Path | None, more: Mapping[str, Any]) -> Facts:
+    """Facts as a value, a mapping or a file, or those of the ledger, with the fields of `more` in place of theirs.
+
+    Raises InvalidInputError where there is nothing to go on from.
+    """
+    if facts is not None and ledger is not None:
+        raise InvalidInputError("--facts and --ledger: give one of them")
+    if facts is None and (ledger is not None or ledger_path().exists()):
+        return with_more(_of_ledger(ledger, more), more)
+    if facts is None:
+        if not more:
+            raise InvalidInputError(
+                "there is nothing to go on from: record a run with advise record, or give --facts, or a run by its flags"
+            )
+        return facts_from(more)
+    given = facts if isinstance(facts, Facts) else facts_from(facts) if isinstance(facts, Mapping) else read_facts(Path(facts))
+    return with_more(given, more) if more else given
+
+
+def _of_ledger(ledger: str | Path | None, more: Mapping[str, Any]) -> Facts:
+    model = more.get("model", "") if isinstance(more.get("model", ""), str) else ""
+    metric = more.get("evaluation", {}).get("metric", "")
+    facts = facts_from_ledger(ledger, model=model, metric=metric, current=more.get("current", ""))
+    if model and not facts.runs:
+        raise InvalidInputError(f"{ledger_path(ledger)} holds no run of {model}: name the model as it was recorded")
+    focus = None if facts.current else view_of(facts).focus
+    if focus is None or len(facts.runs) == 1:
+        return facts
+    # What belongs to one run alone is that of the run to go on from, which only the evidence can choose.
+    own = facts_from_ledger(ledger, model=model, metric=metric, current=focus.id)
+    return facts.model_copy(update={"adapter": own.adapter, "other_scores": own.other_scores})

@@ -1,0 +1,151 @@
+"""Declare which fields of a plan each tier reads, and refuse a plan that sets any other.
+
+Every field of `Plan` stands in the table of every tier exactly once: it is read, or it is proved to leave the tier's answer alone, or
+its values that the tier does not read are refused with the reason. So a tier never answers another question than the one asked.
+tests/test_tiers.py walks every field through every tier.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+
+from advisor.errors import UnsupportedError
+from advisor.values import Head, Loss, Plan, Stack
+
+
+class Tier(str, Enum):
+    """The ways to answer for a plan."""
+
+    ESTIMATE = "estimate"
+    """Memory in closed form."""
+    TRACE = "trace"
+    """Memory by a dry run of the installed libraries."""
+    CALIBRATE = "calibrate"
+    """A short training on the hardware at hand."""
+    SPEED = "speed"
+    """Time of a step."""
+
+
+Reason = Callable[[Plan], str]
+"""Why a value is not read, in words that follow the name of the tier; empty where it is read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fields:
+    """What a tier does with each field of a plan."""
+
+    reads: frozenset[str]
+    neutral: Mapping[str, str]
+    """Field → why it changes nothing that the tier answers."""
+    limits: Mapping[str, Reason]
+    """Field → why this value of it is not read."""
+    said: Mapping[str, Reason] = field(default_factory=dict)
+    """Field → what is to be said beside the answer: the field is read as something near it."""
+
+
+SHAPE = ("micro_batch_size", "seq_len_tokens", "grad_accum_steps")
+ADAPTER = ("method", "rank", "target_modules", "adapter_dtype")
+WEIGHTS = ("base_dtype", "autocast", "autocast_dtype", "quantization", "double_quant", "kbit_prepare")
+LOOP = ("optimizer", "gradient_checkpointing", "attention", "padding", "kv_cache_in_outputs", "stack")
+CARDS = ("n_gpus", "sharding")
+SCALE = dict.fromkeys(("alpha", "use_rslora"), "a factor on the adapter's output: no tensor of its own")
+
+
+def _unless(name: str, meaning: str, *read: object) -> Reason:
+    """A limit: values of the field `name` other than `read` are refused as `meaning`."""
+    return lambda plan: "" if getattr(plan, name) in read else meaning
+
+
+def _several_cards(plan: Plan) -> str:
+    return "" if plan.n_gpus == 1 else "plays one card; say the plan without --gpus, or take advise estimate"
+
+
+def _loop_of_another(plan: Plan) -> str:
+    if plan.stack in (Stack.HF, Stack.TRL, Stack.PLAIN):
+        return ""
+    return f"runs the steps of transformers and peft in place of {plan.stack.value}'s own"
+
+
+_HEADS = (None, Head.LM)
+_LOSSES = (Loss.FULL, Loss.CHUNKED, Loss.FUSED)
+
+FIELDS: Mapping[Tier, Fields] = {
+    Tier.ESTIMATE: Fields(
+        reads=frozenset((*SHAPE, *ADAPTER, *WEIGHTS, *LOOP, *CARDS)),
+        neutral=SCALE,
+        limits={
+            "use_reentrant": _unless("use_reentrant", "does not price reentrant checkpointing", False),
+            "lora_dropout": _unless("lora_dropout", "does not price dropout of the adapter", 0.0),
+            "head": _unless("head", "prices the head of a language model only", *_HEADS),
+            "labels": _unless("labels", "prices the head of a language model only", 2),
+            "loss": _unless("loss", "does not price this loss", *_LOSSES),
+            "eval_micro_batch_size": _unless("eval_micro_batch_size", "does not price evaluation", None),
+            "masters": _unless("masters", "does not price fp32 masters", Plan().masters),
+        },
+    ),
+    Tier.TRACE: Fields(
+        reads=frozenset((*SHAPE, *ADAPTER, *WEIGHTS, *LOOP)) - {"stack"},
+        neutral={**SCALE, "sharding": "one card shares nothing", "masters": "kept by sharding engines only"},
+        limits={
+            "n_gpus": _several_cards,
+            "use_reentrant": _unless("use_reentrant", "is told of reentrant checkpointing by --reentrant", False),
+            "lora_dropout": _unless("lora_dropout", "does not run dropout of the adapter", 0.0),
+            "head": _unless("head", "runs the model's first head only", *_HEADS),
+            "labels": _unless("labels", "runs the model's first head only", 2),
+            "loss": _unless("loss", "does not run this loss", *_LOSSES),
+            "eval_micro_batch_size": _unless("eval_micro_batch_size", "does not run evaluation", None),
+        },
+        said={"stack": _loop_of_another},
+    ),
+    Tier.CALIBRATE: Fields(
+        reads=frozenset((*SHAPE, *ADAPTER, *WEIGHTS, *LOOP, *CARDS, *SCALE)) - {"stack"},
+        neutral={},
+        limits={
+            "use_reentrant": _unless("use_reentrant", "does not run reentrant checkpointing", False),
+            "lora_dropout": _unless("lora_dropout", "does not run dropout of the adapter", 0.0),
+            "head": _unless("head", "runs a language model only", *_HEADS),
+            "labels": _unless("labels", "runs a language model only", 2),
+            "loss": _unless("loss", "does not run this loss", *_LOSSES),
+            "eval_micro_batch_size": _unless("eval_micro_batch_size", "does not run evaluation", None),
+            "masters": _unless("masters", "does not run with fp32 masters of a sharding engine", Plan().masters),
+        },
+        said={"stack": _loop_of_another},
+    ),
+    Tier.SPEED: Fields(
+        reads=frozenset((*SHAPE, *ADAPTER, *WEIGHTS, *LOOP, *CARDS))
+        - {"stack", "kv_cache_in_outputs", "padding", "quantization", "double_quant"},
+        neutral={
+            **SCALE,
+            "quantization": "all kinds are expanded at one published rate",
+            "double_quant": "the scales are under 2 % of the bytes read",
+            "stack": "the loop's own time is inside the range",
+            "kv_cache_in_outputs": "the cache is held, not computed anew",
+            "padding": "tokens are those that the card computes, padding among them",
+            "use_reentrant": "the same operations are recomputed",
+            "lora_dropout": "one elementwise operation a module, inside the range",
+            "eval_micro_batch_size": "the time is that of a training step",
+            "masters": "the optimizer's traffic is inside the range",
+        },
+        limits={
+            "head": _unless("head", "counts the head of a language model only", *_HEADS),
+            "labels": _unless("labels", "counts the head of a language model only", 2),
+            "loss": _unless("loss", "has no time for this loss", *_LOSSES),
+        },
+    ),
+}
+
+
+def refuse_unread(tier: Tier, plan: Plan) -> None:
+    """Raise UnsupportedError, one line, where `plan` sets a field to a value that `tier` does not read."""
+    for name, reason in FIELDS[tier].limits.items():
+        why = reason(plan)
+        if why:
+            shown = getattr(plan, name)
+            raise UnsupportedError(f"{name} {getattr(shown, 'value', shown)}: {tier.value} {why}")
+
+
+def said_beside(tier: Tier, plan: Plan) -> tuple[str, ...]:
+    """What the tier reads as something near it, one line each."""
+    return tuple(f"{name}: {tier.value} {why}" for name, reason in FIELDS[tier].said.items() if (why := reason(plan)))

@@ -1,0 +1,116 @@
+"""Every tier says what it does with every field of a plan, and does it: a field moves the answer, is proved to leave it, or is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import pytest
+
+from advisor import hub
+from advisor.devices import load_gpu
+from advisor.errors import UnsupportedError
+from advisor.memory import estimate_memory
+from advisor.speed import step_time
+from advisor.tiers import FIELDS, Tier, refuse_unread, said_beside
+from advisor.values import ModelSpec, Plan
+
+MODEL = hub.load_model("llama-3.2-1b")
+OTHER_MODELS = {"kv_cache_in_outputs": hub.load_model("pythia-1b")}
+"""Its rotary embedding turns a part of each head, so that a cache of keys is a copy."""
+CARD = load_gpu("a100 80gb sxm")
+TWO_RATES = CARD.model_copy(update={"fp16_flop_per_s": 2 * (CARD.bf16_flop_per_s or 0)})
+"""A card that multiplies one 16-bit type faster than the other."""
+
+LORA = {"method": "lora"}
+QLORA = {"method": "qlora", "quantization": "nf4", "double_quant": False}
+FULL = {"method": "full"}
+KEEPING = {**LORA, "gradient_checkpointing": False, "loss": "fused"}
+"""Nothing but the blocks decides the peak."""
+FOUR = {"n_gpus": 4, "sharding": "ddp"}
+
+CHANGES: dict[str, tuple[dict[str, object], object]] = {
+    # field: the plan on which it matters, and another value of it
+    "method": (LORA, "dora"),
+    "rank": (LORA, 64),
+    "alpha": (LORA, 128.0),
+    "target_modules": (LORA, ("q_proj",)),
+    "use_rslora": (LORA, True),
+    "lora_dropout": (KEEPING, 0.1),
+    "adapter_dtype": (LORA, "bf16"),
+    "base_dtype": (LORA, "fp32"),
+    "autocast": ({**LORA, "base_dtype": "fp32"}, True),
+    "autocast_dtype": ({**KEEPING, "base_dtype": "fp32", "autocast": True, "attention": "eager"}, "fp16"),
+    "quantization": (QLORA, "int8"),
+    "double_quant": (QLORA, True),
+    "kbit_prepare": (QLORA, True),
+    "optimizer": (FULL, "adamw_torch_fused"),
+    "micro_batch_size": (LORA, 2),
+    "seq_len_tokens": (LORA, 4096),
+    "grad_accum_steps": (FULL, 2),
+    "gradient_checkpointing": (LORA, False),
+    "use_reentrant": ({**QLORA, "n_gpus": 4, "sharding": "fsdp1"}, True),
+    "attention": (KEEPING, "eager"),
+    "padding": (KEEPING, True),
+    "kv_cache_in_outputs": ({**KEEPING, "padding": True}, True),
+    "head": (LORA, "classification"),
+    "labels": ({**FULL, "head": "classification"}, 100_000),  # a weight matrix of hidden x labels
+    "loss": (LORA, "fused"),
+    "eval_micro_batch_size": (LORA, 8),
+    "stack": (LORA, "plain"),
+    "n_gpus": ({**FULL, "n_gpus": 2, "sharding": "fsdp2"}, 4),
+    "sharding": ({**LORA, **FOUR}, "fsdp2"),
+    "masters": ({**FULL, "n_gpus": 4, "sharding": "fsdp2", "autocast": True}, "lifted"),
+}
+ANSWERS: dict[Tier, Callable[[ModelSpec, Plan], object]] = {
+    # The dry run is walked in tests/test_trace.py's own rows; here its table alone.
+    Tier.ESTIMATE: lambda model, plan: estimate_memory(model, plan, CARD).phases,
+    Tier.SPEED: lambda model, plan: step_time(model, plan, TWO_RATES).seconds_per_step,
+}
+
+
+@pytest.mark.parametrize("tier", Tier)
+def test_every_field_stands_in_the_table_once(tier: Tier) -> None:
+    table = FIELDS[tier]
+    named = [*table.reads, *table.neutral, *table.limits, *table.said]
+    assert sorted(named) == sorted(Plan.model_fields)
+
+
+def test_every_field_is_walked() -> None:
+    assert CHANGES.keys() == Plan.model_fields.keys()
+
+
+@pytest.mark.parametrize("name", CHANGES)
+@pytest.mark.parametrize("tier", ANSWERS, ids=lambda tier: tier.value)
+def test_a_field_moves_the_answer_or_leaves_it_or_is_refused(tier: Tier, name: str) -> None:
+    settings, other = CHANGES[name]
+    first = Plan.model_validate(settings)
+    changed = Plan.model_validate({**settings, name: other})
+    table, answer = FIELDS[tier], partial(ANSWERS[tier], OTHER_MODELS.get(name, MODEL))
+    if name in table.limits and table.limits[name](changed):
+        with pytest.raises(UnsupportedError):
+            answer(changed)
+        return
+    if any(reason(first) for reason in table.limits.values()):
+        with pytest.raises(UnsupportedError):
+            answer(first)
+        return
+    assert (answer(first) == answer(changed)) == (name in table.neutral), name
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({**FULL, "n_gpus": 4, "sharding": "fsdp2"}, "plays one card"),
+        ({**LORA, "eval_micro_batch_size": 8}, "does not run evaluation"),
+    ],
+)
+def test_the_dry_run_refuses_what_it_does_not_run(settings: dict[str, object], words: str) -> None:
+    with pytest.raises(UnsupportedError, match=words):
+        refuse_unread(Tier.TRACE, Plan.model_validate(settings))
+
+
+@pytest.mark.parametrize("stack", ["torchtune", "axolotl", "llamafactory", "ms-swift"])
+def test_the_dry_run_says_whose_steps_it_runs(stack: str) -> None:
+    assert stack in said_beside(Tier.TRACE, Plan(stack=stack))[0]
+    assert said_beside(Tier.TRACE, Plan(stack="hf")) == ()
