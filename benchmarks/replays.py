@@ -43,34 +43,57 @@ METHODS = (Method.LORA, Method.QLORA, Method.FULL)
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj")
 
 
-def plans() -> Iterator[tuple[str, Plan]]:
-    """Every model with every method, loop and checkpointing; shapes, kernels and targets rotate."""
+FREES: dict[str, Any] = {"keep_outputs": False}
+Run = tuple[str, Plan, dict[str, Any]]
+"""Model, plan, and how the dry run is run."""
+
+
+def plans() -> Iterator[Run]:
+    """Every model with every method, loop and checkpointing; shapes, kernels and targets rotate. A loop of one's own is run in the open,
+    and as a function whose outputs go when it returns."""
     everything = product(MODELS, METHODS, ("plain", "hf"), (True, False), range(2))
     for number, (model, method, stack, checkpointing, turn) in enumerate(everything):
-        micro_batch, seq_len = SHAPES[(number + turn) % len(SHAPES)]
-        attention = ATTENTION[(number // 2 + turn) % len(ATTENTION)]
-        settings: dict[str, Any] = {
-            "method": method,
-            "quantization": "nf4" if method.is_quantized else None,
-            "micro_batch_size": micro_batch,
-            "seq_len_tokens": min(seq_len, 2048) if attention == "eager" or not checkpointing else seq_len,
-            "gradient_checkpointing": checkpointing,
-            "attention": attention,
-            "stack": stack,
-            "kbit_prepare": method.is_quantized and stack == "plain",
-            "base_dtype": "fp16" if stack == "plain" and method.has_adapter else "bf16",
-        }
-        targets = {"target_modules": TARGETS} if turn and method.has_adapter and not model.startswith("microsoft/Phi") else {}
-        yield model, Plan(**settings, **targets)
+        place = number + turn, number // 2 + turn
+        yield model, _plan(model, method, stack, checkpointing, place, bool(turn)), {}
+        if stack == "plain":
+            elsewhere = place[0] + 1 + number // 24, place[1] + 1
+            yield model, _plan(model, method, stack, checkpointing, elsewhere, bool(turn)), FREES
 
 
-def replay(model: str, plan: Plan) -> dict[str, Any]:
+def _plan(model: str, method: Method, stack: str, checkpointing: bool, place: tuple[int, int], some_targets: bool) -> Plan:
+    micro_batch, seq_len = SHAPES[place[0] % len(SHAPES)]
+    attention = ATTENTION[place[1] % len(ATTENTION)]
+    settings: dict[str, Any] = {
+        "method": method,
+        "quantization": "nf4" if method.is_quantized else None,
+        "micro_batch_size": micro_batch,
+        "seq_len_tokens": min(seq_len, 2048) if attention == "eager" or not checkpointing else seq_len,
+        "gradient_checkpointing": checkpointing,
+        "attention": attention,
+        "stack": stack,
+        "kbit_prepare": method.is_quantized and stack == "plain",
+        "base_dtype": "fp16" if stack == "plain" and method.has_adapter else "bf16",
+    }
+    if some_targets and method.has_adapter and not model.startswith("microsoft/Phi"):
+        settings["target_modules"] = TARGETS
+    return Plan(**settings)
+
+
+def replay(model: str, plan: Plan, options: dict[str, Any]) -> dict[str, Any]:
     from advisor.trace import trace
 
-    traced = trace(load_model(model), plan)
-    memory = traced.breakdown
-    words = plan.model_dump(mode="json", exclude_defaults=True)
-    return {"model": model, "plan": words, "allocated_bytes": memory.peak_allocated_bytes, "reserved_bytes": memory.peak_reserved_bytes}
+    memory = trace(load_model(model), plan, **options).breakdown
+    return {
+        "model": model,
+        "plan": plan.model_dump(mode="json", exclude_defaults=True),
+        "options": options,
+        "allocated_bytes": memory.peak_allocated_bytes,
+        "reserved_bytes": memory.peak_reserved_bytes,
+    }
+
+
+def key(model: str, plan: Plan, options: dict[str, Any]) -> tuple[str, Plan, str]:
+    return model, plan, json.dumps(options)
 
 
 def write(rows: list[dict[str, Any]]) -> None:
@@ -84,16 +107,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--anew", action="store_true", help="trace all of it again")
     kept = [] if parser.parse_args().anew or not TARGET.exists() else json.loads(TARGET.read_text(encoding="utf-8"))
-    known = {(row["model"], Plan(**row["plan"])): row for row in kept}
+    known = {key(row["model"], Plan(**row["plan"]), row["options"]): row for row in kept}
     rows = []
-    for number, (model, plan) in enumerate(plans(), start=1):
+    for number, (model, plan, options) in enumerate(plans(), start=1):
+        found = known.get(key(model, plan, options))
         try:
-            rows.append(known.get((model, plan)) or replay(model, plan))
+            rows.append(found or replay(model, plan, options))
         except AdvisorError as error:
             sys.stderr.write(f"{number} {model}: {error}\n")
             continue
-        if (model, plan) not in known:
-            sys.stderr.write(f"{number} {model} {rows[-1]}\n")
+        if found is None:
+            sys.stderr.write(f"{number} {rows[-1]}\n")
             write(rows)
     write(rows)
 

@@ -15,7 +15,9 @@ from advisor.accuracy.rows import Measurement
 from advisor.errors import UnsupportedError
 from advisor.json_files import read_json
 from advisor.memory import estimate_memory
-from advisor.memory.runtime import context_of, interval_of
+from advisor.memory.chance import with_chance
+from advisor.memory.intervals import interval_of
+from advisor.memory.runtime import context_of
 from advisor.trace import peft_config_of, trace
 from advisor.values import GpuSpec, MemoryBreakdown, ModelSpec, PhaseBytes, Plan, Value
 
@@ -83,11 +85,12 @@ def recorded_dry_run(recorded: Recorded, ran: MeasuredPlan) -> MemoryBreakdown:
     found = recorded.get((ran.row.id, ran.plan.seq_len_tokens))
     if found is None:
         raise UnsupportedError(f"{ran.row.id}: no dry run is recorded")
-    return MemoryBreakdown(
+    memory = MemoryBreakdown(
         source="trace",
         versions=found.versions,
         phases=found.phases,
         reserved_slack_bytes=found.reserved_slack_bytes,
         context_bytes=context_of(ran.gpu.compute_capability).context_bytes,
-        interval=interval_of(DRY_RUN, ran.plan, ran.gpu),
+        interval=interval_of(DRY_RUN, ran.model, ran.plan, ran.gpu, found.versions),
     )
+    return with_chance(memory, ran.model, ran.plan, ran.gpu)

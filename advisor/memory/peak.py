@@ -13,7 +13,8 @@ from advisor.memory.gradients import gradient_bytes
 from advisor.memory.layers import Setting
 from advisor.memory.optimizer import state_bytes, step_temporary_bytes
 from advisor.memory.program import Loop, Program, Station, compile_program
-from advisor.memory.runtime import context_of, has_caching_allocator, has_flash, interval_of, workspace_bytes
+from advisor.memory.intervals import ESTIMATE, interval_of
+from advisor.memory.runtime import context_of, has_caching_allocator, has_flash, workspace_bytes
 from advisor.memory.sharding import bucket_bytes, first_exchange_bytes, gathered_bytes, share
 from advisor.memory.weights import adapter_bytes, load_extra_bytes, unquantized_bytes_per_param, weights_bytes
 from advisor.stacks.targets import targets
@@ -40,9 +41,9 @@ def estimate_memory(model: ModelSpec, plan: Plan, gpu: GpuSpec | None = None) ->
         ),
         reserved_slack_bytes=_slack_bytes(program, batch) if has_caching_allocator(gpu) else 0,
         context_bytes=context_of(gpu.compute_capability if gpu else None).context_bytes,
-        interval=interval_of("estimate", plan, gpu),
+        interval=interval_of(ESTIMATE, model, plan, gpu),
     )
-    return with_chance(narrowed(memory, model, plan, gpu), gpu)
+    return with_chance(narrowed(memory, model, plan, gpu), model, plan, gpu)
 
 
 class Batch(NamedTuple):
