@@ -10,10 +10,10 @@ from advisor.memory.attention import Kernel
 from advisor.memory.calibrated import narrowed
 from advisor.memory.chance import with_chance
 from advisor.memory.gradients import gradient_bytes
+from advisor.memory.intervals import ESTIMATE, interval_of
 from advisor.memory.layers import Setting
 from advisor.memory.optimizer import state_bytes, step_temporary_bytes
 from advisor.memory.program import Loop, Program, Station, compile_program
-from advisor.memory.intervals import ESTIMATE, interval_of
 from advisor.memory.runtime import context_of, has_caching_allocator, has_flash, workspace_bytes
 from advisor.memory.sharding import bucket_bytes, first_exchange_bytes, gathered_bytes, share
 from advisor.memory.weights import adapter_bytes, load_extra_bytes, unquantized_bytes_per_param, weights_bytes
