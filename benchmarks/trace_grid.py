@@ -44,6 +44,8 @@ SHAPES = ((1, 512), (1, 2048), (2, 1024), (4, 512), (1, 4096))
 """Micro-batch and sequence."""
 OPTIMIZERS = ("adamw_torch", "adamw_torch_fused", "adamw_8bit", "paged_adamw_8bit", "sgd")
 STACKS = ("hf", "plain")
+OPTIONS = {"keep_outputs": False}
+"""How the dry run is run: a loop of one's own as a function whose outputs go when it returns."""
 REPEATS = 3
 """Plans per model, method and checkpointing."""
 
@@ -76,8 +78,12 @@ def plans() -> Iterator[tuple[str, Plan]]:
 def measure(model: ModelSpec, plan: Plan) -> dict[str, Any]:
     from advisor.trace import trace
 
-    traced = trace(model, plan, keep_outputs=False)
-    return {"allocated_bytes": traced.breakdown.peak_allocated_bytes, "reserved_bytes": traced.breakdown.peak_reserved_bytes}
+    traced = trace(model, plan, **OPTIONS)
+    return {
+        "options": OPTIONS,
+        "allocated_bytes": traced.breakdown.peak_allocated_bytes,
+        "reserved_bytes": traced.breakdown.peak_reserved_bytes,
+    }
 
 
 def write() -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from advisor.accuracy.intervals import Residual
+from advisor.accuracy.tiers import with_outputs
 from advisor.errors import UnsupportedError
 from advisor.memory import estimate_memory
 from advisor.memory.kinds import kind_of
@@ -24,4 +25,5 @@ def replay_residuals() -> Iterator[Residual]:
         except UnsupportedError:  # a setting that the closed form does not price
             continue
         share = round(row["reserved_bytes"] / predicted - 1, 5)
-        yield Residual(id=str(number), group=model.id, metric="reserved", kind=kind_of(model, plan, None), share=share)
+        kind = with_outputs(kind_of(model, plan, None), plan, row["options"].get("keep_outputs", True))
+        yield Residual(id=str(number), group=model.id, metric="reserved", kind=kind, share=share)

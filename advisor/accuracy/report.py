@@ -8,7 +8,7 @@ from pydantic import computed_field
 
 from advisor.accuracy.intervals import Coverage, Residual, coverages, median
 from advisor.accuracy.rows import Measurement, Metric, Reading, measurements, plan_of
-from advisor.accuracy.tiers import DRY_RUN, MeasuredPlan
+from advisor.accuracy.tiers import DRY_RUN, MeasuredPlan, kind_of_run
 from advisor.devices import load_gpu
 from advisor.errors import AdvisorError, UnsupportedError
 from advisor.ladder import classify
@@ -224,7 +224,8 @@ def _compare(row: Measurement, model: ModelSpec, gpu: GpuSpec, estimator: Estima
         if not reading.scored or reading.metric is Metric.UNKNOWN:
             continue
         plan = plan_of(row, reading.seq_len_tokens)
-        memory = estimator(MeasuredPlan(row, model, plan, gpu))
+        ran = MeasuredPlan(row, model, plan, gpu)
+        memory = estimator(ran)
         other_plan = _apart(row, tier, memory)
         predicted = _predicted(memory, reading)
         yield Comparison(
@@ -243,7 +244,7 @@ def _compare(row: Measurement, model: ModelSpec, gpu: GpuSpec, estimator: Estima
             reserved_bytes=memory.peak_reserved_bytes,
             low_bytes=predicted - int(memory.peak_reserved_bytes * memory.interval.low_share),
             high_bytes=predicted + int(memory.peak_reserved_bytes * memory.interval.high_share),
-            kind=kind_of(model, plan, gpu, memory.versions),
+            kind=kind_of_run(ran, memory),
             versions=memory.versions,
             apart=other_plan or (reading.dry_run_apart if tier == DRY_RUN else ""),
             of_the_plan=not other_plan,

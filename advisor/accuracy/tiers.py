@@ -16,10 +16,11 @@ from advisor.errors import UnsupportedError
 from advisor.json_files import read_json
 from advisor.memory import estimate_memory
 from advisor.memory.chance import with_chance
-from advisor.memory.intervals import interval_of
+from advisor.memory.intervals import interval, interval_of
+from advisor.memory.kinds import FREED, KEPT, Kind, kind_of
 from advisor.memory.runtime import context_of
 from advisor.trace import peft_config_of, trace
-from advisor.values import GpuSpec, MemoryBreakdown, ModelSpec, PhaseBytes, Plan, Value
+from advisor.values import GpuSpec, MemoryBreakdown, ModelSpec, PhaseBytes, Plan, Stack, Value
 
 CLOSED_FORM = "estimate"
 DRY_RUN = "trace"
@@ -49,7 +50,20 @@ def closed_form(ran: MeasuredPlan) -> MemoryBreakdown:
     """Raises UnsupportedError for an adapter that no plan says."""
     if ran.row.peft_config:
         raise UnsupportedError(f"{ran.row.id}: {ran.row.peft_config['peft_type']} is not one of the priced methods")
-    return estimate_memory(ran.model, ran.plan, ran.gpu)
+    memory = estimate_memory(ran.model, ran.plan, ran.gpu)
+    margin_bytes = memory.interval.context_bytes
+    return memory.model_copy(update={"interval": interval(CLOSED_FORM, kind_of_run(ran, memory), margin_bytes)})
+
+
+def kind_of_run(ran: MeasuredPlan, memory: MemoryBreakdown) -> Kind:
+    """The kind of what ran, by the versions that the prediction speaks for, with what its loop did that no plan says."""
+    kind = kind_of(ran.model, ran.plan, ran.gpu, memory.versions)
+    return with_outputs(kind, ran.plan, ran.row.loop.keep_outputs)
+
+
+def with_outputs(kind: Kind, plan: Plan, keep_outputs: bool) -> Kind:
+    """`kind`, knowing what a loop of one's own does with its outputs."""
+    return kind._replace(outputs=KEPT if keep_outputs else FREED) if plan.stack is Stack.PLAIN else kind
 
 
 def dry_run(ran: MeasuredPlan, progress: Callable[[str], None] = lambda _: None) -> MemoryBreakdown:

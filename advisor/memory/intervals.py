@@ -22,12 +22,18 @@ ESTIMATE, TRACE, REPLAY = "estimate", "trace", "replay"
 FEWEST, FEWEST_GROUPS = 10, 2
 """Errors, and groups of them, that make a kind. The extremes of ten cover a new one with 82 % (conformal.py); one group says nothing of
 another source, card or model."""
+FEWEST_ALONE = 5
+"""Errors of a kind that one group alone has, whose bounds are widened (judgement)."""
 
 NOTHING_KNOWN = -1.0, 1.0
 """Bounds without a single error (judgement)."""
 
+_OF_NO_REPLAY = {"cards": ONE_CARD, "maker": "", "code": "", "extras": "", "base": "", "loading": ""}
+"""Facets of which no dry run is replayed: where no card ran them, the measured errors are widened already."""
+
 _MEASURED_LEVELS = (("checkpointing", "weights", "loading"), ("checkpointing", "loading"), ("loading",), ())
 _REPLAYED_LEVELS = (
+    ("loop", "outputs", "checkpointing", "method", "weights", "kernel"),
     ("loop", "checkpointing", "method", "weights", "kernel"),
     ("loop", "checkpointing", "method", "weights"),
     ("loop", "checkpointing", "method"),
@@ -87,11 +93,12 @@ def pool_of(name: str, kind: Kind, without: str = "") -> Pool:
     if found is not None:
         return found
     unlike = _unlike(errors, kind)
-    if seen and sum(len(entry.shares) for entry in like) >= FEWEST:  # of one group alone
+    if seen and sum(len(entry.shares) for entry in like) >= FEWEST_ALONE:
         return _widened(like, "another source or card than the one that ran it", errors)
     nearest = [entry for entry in errors if entry.kind.cards == ONE_CARD and entry.metric == "reserved"]
-    best = _most_specific(nearest, kind, levels)
-    return _widened(nearest, unlike, errors, best)._replace(kin=False)
+    if not nearest:
+        return Pool((), 0, unlike, kin=False)
+    return _widened(nearest, unlike, errors, _most_specific(nearest, kind, levels))._replace(kin=False)
 
 
 def _nearest_to_reserved(errors: list[Errors]) -> list[Errors]:
@@ -107,6 +114,8 @@ def _most_specific(errors: list[Errors], kind: Kind, levels: tuple[tuple[str, ..
     """The errors of the most specific kind that several groups have; no narrower than what one group alone says of a narrower kind."""
     alone: tuple[float, ...] = ()
     for names in levels:
+        if "outputs" in names and not kind.outputs:
+            continue  # a plan does not say it: loops of either sort speak
         chosen = [entry for entry in errors if _agree(entry.kind, kind, names)]
         groups = {entry.group for entry in chosen}
         if sum(len(entry.shares) for entry in chosen) < FEWEST:
@@ -130,15 +139,19 @@ def _sorted(errors: list[Errors]) -> tuple[float, ...]:
 
 def _widened(like: list[Errors], unlike: str, errors: list[Errors], best: Pool | None = None) -> Pool:
     """Errors that are of another kind, with the largest step of a group and of a kind beyond the others on either side."""
-    by_group: dict[str, list[float]] = {}
-    by_kind: dict[str, list[float]] = {}
-    for entry in errors:
-        if entry.metric == "reserved":
-            by_group.setdefault(entry.group, []).extend(entry.shares)
-            by_kind.setdefault(entry.kind.words(("checkpointing", "method", "loading")), []).extend(entry.shares)
-    pairs = (steps(by_group), steps(by_kind))
+    comparable = [entry for entry in errors if entry.metric == like[0].metric]
+    pairs = (steps(_together(comparable, "group")), steps(_together(comparable, "kind")))
     pool = best or Pool(_sorted(like), len({entry.group for entry in like}))
     return pool._replace(unlike=unlike, down=min(down for down, _ in pairs), up=max(up for _, up in pairs))
+
+
+def _together(errors: list[Errors], by: str) -> dict[str, list[float]]:
+    """The errors of each group, or of each kind as far as steps between kinds are told apart."""
+    found: dict[str, list[float]] = {}
+    for entry in errors:
+        key = entry.group if by == "group" else entry.kind.words(("cards", "loss", "checkpointing", "method", "loading"))
+        found.setdefault(key, []).extend(entry.shares)
+    return found
 
 
 def _unlike(errors: list[Errors], kind: Kind) -> str:
@@ -171,7 +184,7 @@ def bounds_of(tier: str, kind: Kind, without: str = "") -> Bounds:
     measured = _measured(tier, kind, without)
     if tier == TRACE or not errors_of(REPLAY):
         return _bounds(measured.errors, measured, len(measured.errors), f"{len(measured.errors)} measured runs", 0.0)
-    replayed = pool_of(REPLAY, kind._replace(cards=ONE_CARD, loading=""), without)
+    replayed = pool_of(REPLAY, kind._replace(**_OF_NO_REPLAY), without)
     pairs = tuple(sorted((1 + own) * (1 + other) - 1 for own in replayed.errors for other in measured.errors))
     both = measured._replace(
         down=measured.down + replayed.down,

@@ -32,6 +32,8 @@ class Kind(NamedTuple):
     checkpointing: str
     kernel: str
     loop: str
+    outputs: str
+    """Of a measured or replayed loop of one's own: whether they go when its step returns, which no plan says."""
     loading: str
 
     def words(self, names: tuple[str, ...]) -> str:
@@ -45,6 +47,7 @@ NEEDED = (*BOUNDARIES, "checkpointing", "loading")
 """Facets of which some run must have been, though errors of others may speak beside it."""
 
 ONE_CARD = "one card"
+FREED, KEPT = "outputs go with the step", "outputs stay"
 IN_THREADS = "4-bit weights loaded in threads"
 
 _CARDS = {
@@ -76,6 +79,7 @@ def kind_of(model: ModelSpec, plan: Plan, gpu: GpuSpec | None, versions: Mapping
         checkpointing="checkpointing" if plan.gradient_checkpointing else "no checkpointing",
         kernel="eager attention" if plan.attention is Attention.EAGER else "",
         loop="a loop of one's own" if plan.stack is Stack.PLAIN else "the Trainer's loop",
+        outputs="",
         loading=IN_THREADS if _loads_in_threads(plan, versions) else "",
     )
 

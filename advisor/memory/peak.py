@@ -16,6 +16,7 @@ from advisor.memory.optimizer import state_bytes, step_temporary_bytes
 from advisor.memory.program import Loop, Program, Station, compile_program
 from advisor.memory.runtime import context_of, has_caching_allocator, has_flash, workspace_bytes
 from advisor.memory.sharding import bucket_bytes, first_exchange_bytes, gathered_bytes, share
+from advisor.memory.slack import slack_bytes
 from advisor.memory.weights import adapter_bytes, load_extra_bytes, unquantized_bytes_per_param, weights_bytes
 from advisor.stacks.targets import targets
 from advisor.tiers import Tier, refuse_unread
@@ -31,15 +32,16 @@ def estimate_memory(model: ModelSpec, plan: Plan, gpu: GpuSpec | None = None) ->
     standing, program = _whatever_the_batch(model, _without_batch(plan), workspace_bytes(gpu), has_flash(gpu))
     batch = Batch(plan.micro_batch_size * plan.seq_len_tokens, plan.micro_batch_size * plan.seq_len_tokens**2)
     held = program.outlives_backward.at(batch.tokens, batch.pairs)
+    step = _step(standing, held)
     memory = MemoryBreakdown(
         source="estimate",
         phases=(
             standing.load,
             _dynamic(Phase.FORWARD, program.forward, standing, plan, batch, held),
             _dynamic(Phase.BACKWARD, program.backward, standing, plan, batch, 0),
-            _step(standing, held),
+            step,
         ),
-        reserved_slack_bytes=_slack_bytes(program, batch) if has_caching_allocator(gpu) else 0,
+        reserved_slack_bytes=slack_bytes(model, plan, program, *batch, step) if has_caching_allocator(gpu) else 0,
         context_bytes=context_of(gpu.compute_capability if gpu else None).context_bytes,
         interval=interval_of(ESTIMATE, model, plan, gpu),
     )
@@ -119,18 +121,6 @@ def _step(standing: Standing, held: int) -> PhaseBytes:
         (Term.TEMPORARIES, standing.step_bytes),
     )
     return PhaseBytes(phase=Phase.OPTIMIZER_STEP, terms=standing.resident + moving)
-
-
-def _slack_bytes(program: Program, batch: Batch) -> int:
-    """What the caching allocator holds idle at the peak.
-
-    Tensors of the head and of the blocks differ so much in size that hardly any segment serves both: at the peak of the one, the
-    segments of the other are cached and idle. So the slack is the lesser of the two transients. Read off the replay of traced
-    steps, and checked against measured runs (`advise accuracy`).
-    """
-    head = max(size.at(batch.tokens, batch.pairs) for size in program.head_transients)
-    block = max(size.at(batch.tokens, batch.pairs) for size in program.block_transients)
-    return min(head, block)
 
 
 def _terms(*terms: tuple[Term, int]) -> tuple[TermBytes, ...]:

@@ -1,0 +1,37 @@
+"""What the caching allocator holds idle at the peak: cached segments that no live tensor fills."""
+
+from __future__ import annotations
+
+from advisor.memory.program import Program
+from advisor.values import DType, Head, Loss, ModelSpec, PhaseBytes, Plan, Stack, Term
+
+
+def slack_bytes(model: ModelSpec, plan: Plan, program: Program, tokens: int, pairs: int, step: PhaseBytes) -> int:
+    """Bytes that are reserved beyond the live ones, for a batch of `tokens` with `pairs` of them in the same sequence; `step` is the
+    optimizer's phase.
+
+    Tensors of the head and of the blocks differ so much in size that hardly any segment serves both: at the peak of the one, the
+    segments of the other are cached and idle. So the slack is the lesser of the two transients.
+
+    Optimizer states on the card settle in the segments that the head left, because they are made after the first backward; the head's
+    next tensors then need segments of their own, which are idle when gradients and the step's temporaries come. So the slack is no less
+    than what head and step both need, as far as states can settle.
+
+    Read off the replay of traced steps (torch c10/cuda/CUDACachingAllocator.cpp splits a segment where a smaller tensor fits), and off by
+    what `advise accuracy` shows: the interval holds that.
+    """
+    head = max(size.at(tokens, pairs) for size in program.head_transients)
+    block = max(size.at(tokens, pairs) for size in program.block_transients)
+    held = {term.term: term.bytes for term in step.terms}
+    stepping = held.get(Term.GRADIENTS, 0) + held.get(Term.TEMPORARIES, 0)
+    passes = min(head, block) + _dropped_logits_bytes(model, plan, tokens)
+    return max(passes, min(head, stepping, held.get(Term.OPTIMIZER, 0)))
+
+
+def _dropped_logits_bytes(model: ModelSpec, plan: Plan, tokens: int) -> int:
+    """16-bit logits that the Trainer drops before backward: it keeps the loss alone (transformers 5.23 trainer.py, `compute_loss`), so that
+    their segment is idle when the fp32 copy's gradients peak. A head in fp32 has no copy, and a loop of one's own holds its outputs."""
+    decodes = model.kind == "decoder" and plan.head in (None, Head.LM)
+    half = not plan.kbit_prepare and (plan.autocast or plan.base_dtype is not DType.FP32)
+    drops = plan.stack not in (Stack.PLAIN, Stack.TORCHTUNE) and plan.loss is Loss.FULL
+    return tokens * model.vocab_size * DType.BF16.size_bytes if decodes and half and drops else 0
