@@ -43,6 +43,14 @@ METHODS = (Method.LORA, Method.QLORA, Method.FULL)
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj")
 
 
+WORDS: tuple[dict[str, Any], ...] = (
+    {"loss": "chunked", "stack": "trl"},
+    {"loss": "fused"},
+    {"loss": "in_place"},
+    {"loss": "chunked_output"},
+    {"lora_dropout": 0.05},
+)
+"""Settings that are kinds of their own, each with the Trainer's loop."""
 FREES: dict[str, Any] = {"keep_outputs": False}
 Run = tuple[str, Plan, dict[str, Any]]
 """Model, plan, and how the dry run is run."""
@@ -58,6 +66,10 @@ def plans() -> Iterator[Run]:
         if stack == "plain":
             elsewhere = place[0] + 1 + number // 24, place[1] + 1
             yield model, _plan(model, method, stack, checkpointing, elsewhere, bool(turn)), FREES
+    for number, (words, model, method, checkpointing) in enumerate(product(WORDS, MODELS[::2], METHODS, (True, False))):
+        if "lora_dropout" not in words or method.has_adapter:
+            plan = _plan(model, method, "hf", checkpointing, (number, number // 2), bool(number % 2))
+            yield model, Plan.model_validate(plan.model_dump() | words), {}
 
 
 def _plan(model: str, method: Method, stack: str, checkpointing: bool, place: tuple[int, int], some_targets: bool) -> Plan:

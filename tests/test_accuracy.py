@@ -226,7 +226,7 @@ def test_coverage_by_hand(monkeypatch):
 
     def bounds_of(tier, kind, without=""):
         low, high = made[without]
-        return Bounds(errors=(), effective=0, groups=2, low=low, high=high, unlike="", bias=0.0, sources="")
+        return Bounds(errors=(), effective=0, groups=2, low=low, high=high, unlike="", kin=True, bias=0.0, sources="")
 
     monkeypatch.setattr("advisor.accuracy.intervals.bounds_of", bounds_of)
     row, together = coverages("estimate", residuals(("x", -0.05), ("x", 0.0), ("x", 0.02), ("y", 0.1), ("y", 0.2)))

@@ -74,6 +74,14 @@ def test_the_most_specific_kind_with_enough_errors_speaks(known):
     assert (wider.low, wider.high, wider.unlike, len(wider.errors)) == (-0.02, 0.4, "", 12)  # two runs of its own, ten beside it
 
 
+def test_a_kind_that_one_source_alone_ran_is_wide_and_says_so(known):
+    fused = KIND._replace(loss="fused loss")
+    known(trace=[errors("x", *FIVE), errors("y", *FIVE), errors("z", 0.0, 0.1, kind=KIND), errors("z", *FIVE, kind=fused)])
+    found = bounds_of(TRACE, fused)
+    assert (found.low, found.high) == pytest.approx((-0.02, 0.02 + 0.08))  # z lies 0.08 above x and y
+    assert "one source alone ran this kind (one card, fused loss)" in interval(TRACE, fused).source
+
+
 def test_one_group_alone_never_narrows(known):
     open_loop = KIND._replace(checkpointing="no checkpointing")
     known(trace=[errors("x", *FIVE), errors("y", *FIVE), errors("z", *(10 * share for share in FIVE * 2), kind=open_loop)])

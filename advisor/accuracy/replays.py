@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from advisor.accuracy.intervals import Residual
-from advisor.accuracy.tiers import with_outputs
+from advisor.accuracy.tiers import not_kept_bytes, with_outputs
 from advisor.errors import UnsupportedError
 from advisor.memory import estimate_memory
 from advisor.memory.kinds import kind_of
@@ -24,6 +24,7 @@ def replay_residuals() -> Iterator[Residual]:
             predicted = estimate_memory(model, plan).peak_reserved_bytes
         except UnsupportedError:  # a setting that the closed form does not price
             continue
-        share = round(row["reserved_bytes"] / predicted - 1, 5)
-        kind = with_outputs(kind_of(model, plan, None), plan, row["options"].get("keep_outputs", True))
+        keeps = row["options"].get("keep_outputs", True)
+        share = round(row["reserved_bytes"] / (predicted - (0 if keeps else not_kept_bytes(model, plan))) - 1, 5)
+        kind = with_outputs(kind_of(model, plan, None), plan, keeps)
         yield Residual(id=str(number), group=model.id, metric="reserved", kind=kind, share=share)

@@ -154,7 +154,7 @@ def accuracy(estimator: Estimator, tier: str, resolve: Resolver | None = None, r
         try:
             model, gpu = _model(row, resolve), _gpu(row)
             comparisons.extend(_compare(row, model, gpu, estimator, tier))
-            boundaries.append(_check(row, model, gpu, estimator))
+            boundaries.extend(_check(row, model, gpu, estimator, tier))
         except AdvisorError as error:
             not_scored.append(NotScored(id=row.id, source=row.source, reason=str(error)))
     together = [item for item in comparisons if not item.apart]
@@ -265,12 +265,14 @@ def _predicted(memory: MemoryBreakdown, reading: Reading) -> int:
     }[reading.metric]
 
 
-def _check(row: Measurement, model: ModelSpec, gpu: GpuSpec, estimator: Estimator) -> BoundaryCheck:
-    """A boundary as it is stated; a run that was measured is a run that fitted."""
+def _check(row: Measurement, model: ModelSpec, gpu: GpuSpec, estimator: Estimator, tier: str) -> Iterator[BoundaryCheck]:
+    """A boundary as it is stated; a run that was measured is a run that fitted. None where another plan ran than the one priced."""
     lengths = [reading.seq_len_tokens for reading in row.readings if reading.seq_len_tokens]
     plan = plan_of(row, max(lengths, default=None))
     memory = estimator(MeasuredPlan(row, model, plan, gpu))
-    return BoundaryCheck(
+    if _apart(row, tier, memory):
+        return
+    yield BoundaryCheck(
         id=row.id,
         group=row.group,
         kind=f"{plan.method.label}, {kind_of(model, plan, gpu).words(('cards',))}",

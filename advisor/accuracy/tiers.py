@@ -19,6 +19,7 @@ from advisor.memory.chance import with_chance
 from advisor.memory.intervals import interval, interval_of
 from advisor.memory.kinds import FREED, KEPT, Kind, kind_of
 from advisor.memory.runtime import context_of
+from advisor.memory.slack import kept_logits_bytes
 from advisor.trace import peft_config_of, trace
 from advisor.values import GpuSpec, MemoryBreakdown, ModelSpec, PhaseBytes, Plan, Stack, Value
 
@@ -51,8 +52,14 @@ def closed_form(ran: MeasuredPlan) -> MemoryBreakdown:
     if ran.row.peft_config:
         raise UnsupportedError(f"{ran.row.id}: {ran.row.peft_config['peft_type']} is not one of the priced methods")
     memory = estimate_memory(ran.model, ran.plan, ran.gpu)
-    margin_bytes = memory.interval.context_bytes
-    return memory.model_copy(update={"interval": interval(CLOSED_FORM, kind_of_run(ran, memory), margin_bytes)})
+    own = interval(CLOSED_FORM, kind_of_run(ran, memory), memory.interval.context_bytes)
+    less = 0 if ran.row.loop.keep_outputs else not_kept_bytes(ran.model, ran.plan)
+    return memory.model_copy(update={"interval": own, "reserved_slack_bytes": memory.reserved_slack_bytes - less})
+
+
+def not_kept_bytes(model: ModelSpec, plan: Plan) -> int:
+    """What the closed form counts for outputs that a loop of one's own keeps, to be taken off where one does not."""
+    return kept_logits_bytes(model, plan, plan.micro_batch_size * plan.seq_len_tokens)
 
 
 def kind_of_run(ran: MeasuredPlan, memory: MemoryBreakdown) -> Kind:

@@ -31,12 +31,17 @@ NOTHING_KNOWN = -1.0, 1.0
 _OF_NO_REPLAY = {"cards": ONE_CARD, "maker": "", "code": "", "extras": "", "base": "", "loading": ""}
 """Facets of which no dry run is replayed: where no card ran them, the measured errors are widened already."""
 
-_MEASURED_LEVELS = (("checkpointing", "weights", "loading"), ("checkpointing", "loading"), ("loading",), ())
+_MEASURED_LEVELS = (
+    ("checkpointing", "weights", "kernel", "loading"),
+    ("checkpointing", "kernel", "loading"),
+    ("checkpointing", "loading"),
+    ("loading",),
+    (),
+)
 _REPLAYED_LEVELS = (
     ("loop", "outputs", "checkpointing", "method", "weights", "kernel"),
-    ("loop", "checkpointing", "method", "weights", "kernel"),
-    ("loop", "checkpointing", "method", "weights"),
-    ("loop", "checkpointing", "method"),
+    ("loop", "outputs", "checkpointing", "method", "weights"),
+    ("loop", "outputs", "checkpointing", "method"),
     ("checkpointing", "method"),
     ("checkpointing",),
     (),
@@ -59,7 +64,7 @@ class Pool(NamedTuple):
     errors: tuple[float, ...]
     groups: int
     unlike: str = ""
-    """What about the plan no error speaks for; empty for a kind with errors of its own."""
+    """What about the plan no error, or one group alone, speaks for; empty for a kind with errors of its own."""
     down: float = 0.0
     up: float = 0.0
     """How much wider than its errors it bounds."""
@@ -94,7 +99,7 @@ def pool_of(name: str, kind: Kind, without: str = "") -> Pool:
         return found
     unlike = _unlike(errors, kind)
     if seen and sum(len(entry.shares) for entry in like) >= FEWEST_ALONE:
-        return _widened(like, "another source or card than the one that ran it", errors)
+        return _widened(like, kind.words(BOUNDARIES), errors)
     nearest = [entry for entry in errors if entry.kind.cards == ONE_CARD and entry.metric == "reserved"]
     if not nearest:
         return Pool((), 0, unlike, kin=False)
@@ -114,8 +119,6 @@ def _most_specific(errors: list[Errors], kind: Kind, levels: tuple[tuple[str, ..
     """The errors of the most specific kind that several groups have; no narrower than what one group alone says of a narrower kind."""
     alone: tuple[float, ...] = ()
     for names in levels:
-        if "outputs" in names and not kind.outputs:
-            continue  # a plan does not say it: loops of either sort speak
         chosen = [entry for entry in errors if _agree(entry.kind, kind, names)]
         groups = {entry.group for entry in chosen}
         if sum(len(entry.shares) for entry in chosen) < FEWEST:
@@ -141,8 +144,9 @@ def _widened(like: list[Errors], unlike: str, errors: list[Errors], best: Pool |
     """Errors that are of another kind, with the largest step of a group and of a kind beyond the others on either side."""
     comparable = [entry for entry in errors if entry.metric == like[0].metric]
     pairs = (steps(_together(comparable, "group")), steps(_together(comparable, "kind")))
-    pool = best or Pool(_sorted(like), len({entry.group for entry in like}))
-    return pool._replace(unlike=unlike, down=min(down for down, _ in pairs), up=max(up for _, up in pairs))
+    pool = best or Pool(_sorted(like), 0)
+    groups = len({entry.group for entry in errors})
+    return pool._replace(groups=groups, unlike=unlike, down=min(down for down, _ in pairs), up=max(up for _, up in pairs))
 
 
 def _together(errors: list[Errors], by: str) -> dict[str, list[float]]:
@@ -170,6 +174,7 @@ class Bounds(NamedTuple):
     low: float
     high: float
     unlike: str
+    kin: bool
     bias: float
     """Median of what dry runs of such plans reserve beyond the closed form."""
     sources: str
@@ -190,6 +195,7 @@ def bounds_of(tier: str, kind: Kind, without: str = "") -> Bounds:
         down=measured.down + replayed.down,
         up=measured.up + replayed.up,
         unlike=measured.unlike or replayed.unlike,
+        kin=measured.kin and replayed.kin,
     )
     said = f"{len(measured.errors)} measured runs and {len(replayed.errors)} dry runs"
     middle = replayed.errors[len(replayed.errors) // 2]
@@ -205,7 +211,7 @@ def _measured(tier: str, kind: Kind, without: str) -> Pool:
 
 def _bounds(errors: tuple[float, ...], pool: Pool, effective: int, said: str, bias: float) -> Bounds:
     low, high = bounds(errors) if errors else NOTHING_KNOWN
-    return Bounds(errors, effective, pool.groups, min(low, 0.0) + pool.down, max(high, 0.0) + pool.up, pool.unlike, bias, said)
+    return Bounds(errors, effective, pool.groups, min(low, 0.0) + pool.down, max(high, 0.0) + pool.up, pool.unlike, pool.kin, bias, said)
 
 
 def interval_of(tier: str, model: ModelSpec, plan: Plan, gpu: GpuSpec | None, versions: Mapping[str, str] | None = None) -> Interval:
@@ -225,7 +231,9 @@ def interval(tier: str, kind: Kind, margin_bytes: int = 0, without: str = "") ->
 
 
 def _said(found: Bounds) -> Iterator[str]:
-    if found.unlike:
+    if found.unlike and found.kin:
+        yield f"wide, because one source alone ran this kind ({found.unlike}): {found.sources}"
+    elif found.unlike:
         yield f"wide, because no measured run was of this kind ({found.unlike}): from the nearest, {found.sources}"
     else:
         yield f"from the errors of {found.sources} of this kind, nine in ten inside"

@@ -33,7 +33,7 @@ class Kind(NamedTuple):
     kernel: str
     loop: str
     outputs: str
-    """Of a measured or replayed loop of one's own: whether they go when its step returns, which no plan says."""
+    """Of a loop of one's own: a plan says one that keeps them until the next step has made its own; some measured runs did not."""
     loading: str
 
     def words(self, names: tuple[str, ...]) -> str:
@@ -79,7 +79,7 @@ def kind_of(model: ModelSpec, plan: Plan, gpu: GpuSpec | None, versions: Mapping
         checkpointing="checkpointing" if plan.gradient_checkpointing else "no checkpointing",
         kernel="eager attention" if plan.attention is Attention.EAGER else "",
         loop="a loop of one's own" if plan.stack is Stack.PLAIN else "the Trainer's loop",
-        outputs="",
+        outputs=KEPT if plan.stack is Stack.PLAIN else "",
         loading=IN_THREADS if _loads_in_threads(plan, versions) else "",
     )
 

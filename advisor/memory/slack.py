@@ -24,14 +24,24 @@ def slack_bytes(model: ModelSpec, plan: Plan, program: Program, tokens: int, pai
     block = max(size.at(tokens, pairs) for size in program.block_transients)
     held = {term.term: term.bytes for term in step.terms}
     stepping = held.get(Term.GRADIENTS, 0) + held.get(Term.TEMPORARIES, 0)
-    passes = min(head, block) + _dropped_logits_bytes(model, plan, tokens)
-    return max(passes, min(head, stepping, held.get(Term.OPTIMIZER, 0)))
+    between = max(min(head, block), min(head, stepping, held.get(Term.OPTIMIZER, 0)))
+    return between + dropped_logits_bytes(model, plan, tokens) + kept_logits_bytes(model, plan, tokens)
 
 
-def _dropped_logits_bytes(model: ModelSpec, plan: Plan, tokens: int) -> int:
+def dropped_logits_bytes(model: ModelSpec, plan: Plan, tokens: int) -> int:
     """16-bit logits that the Trainer drops before backward: it keeps the loss alone (transformers 5.23 trainer.py, `compute_loss`), so that
-    their segment is idle when the fp32 copy's gradients peak. A head in fp32 has no copy, and a loop of one's own holds its outputs."""
+    their segment is idle when the fp32 copy's gradients peak. A head in fp32 has no copy."""
+    drops = plan.stack not in (Stack.PLAIN, Stack.TORCHTUNE)
+    return _half_logits_bytes(model, plan, tokens) if drops else 0
+
+
+def kept_logits_bytes(model: ModelSpec, plan: Plan, tokens: int) -> int:
+    """A loop of one's own that keeps its outputs holds the 16-bit logits of the step before until it has the next: they lie in a segment
+    of the fp32 copies' size, in place of which the next step needs another (4 bytes a logit)."""
+    return 2 * _half_logits_bytes(model, plan, tokens) if plan.stack is Stack.PLAIN else 0
+
+
+def _half_logits_bytes(model: ModelSpec, plan: Plan, tokens: int) -> int:
     decodes = model.kind == "decoder" and plan.head in (None, Head.LM)
     half = not plan.kbit_prepare and (plan.autocast or plan.base_dtype is not DType.FP32)
-    drops = plan.stack not in (Stack.PLAIN, Stack.TORCHTUNE) and plan.loss is Loss.FULL
-    return tokens * model.vocab_size * DType.BF16.size_bytes if decodes and half and drops else 0
+    return tokens * model.vocab_size * DType.BF16.size_bytes if decodes and half and plan.loss is Loss.FULL else 0
