@@ -23,15 +23,17 @@ if TYPE_CHECKING:
 def advise(model: str | ModelSpec, gpu: str | GpuSpec | None = None, *, use_calibrations: bool = True, **options: Any) -> Advice:
     """Which method for `model` on `gpu`, whether it fits, and what to try next.
 
-    `model` is a name, a Hub id, a path of a config.json or a ModelSpec; `gpu` a name, a size such as "80GB" or "79.2GiB", a GpuSpec,
-    "cpu" for this machine's processor, or None for the local card. The options are the fields of `advisor.Request`: `rank=64`,
-    `seq_len=4096`, `gpus=2` … What `calibrate` measured on that card is used unless `use_calibrations` is False.
+    `model` is a name, a Hub id, a path of a config.json or a ModelSpec; `gpu` a name, a cloud's machine such as "g5.12xlarge", a size such
+    as "80GB" or "79.2GiB", a GpuSpec, "cpu" for this machine's processor, or None for the local card. The options are the fields of
+    `advisor.Request`: `rank=64`, `seq_len=4096`, `gpus=2` … What `calibrate` measured on that card is used unless `use_calibrations` is
+    False.
 
     Raises an AdvisorError, one clear line, for what it cannot use.
     """
     from advisor import ladder
 
-    return ladder.advise(as_model(model), as_gpu(gpu, use_calibrations), as_request(options))
+    card = as_gpu(gpu, use_calibrations)
+    return ladder.advise(as_model(model), card, as_request(options, card))
 
 
 def estimate(
@@ -92,7 +94,7 @@ def advise_and_check(
 
     settings, rest = split(options)
     spec, card = as_model(model), as_gpu(gpu, use_calibrations)
-    answer = ladder.advise(spec, card, as_request(rest))
+    answer = ladder.advise(spec, card, as_request(rest, card))
     if answer.chosen is None:
         return CheckedAdvice(advice=answer, check=None, problem="nothing fits, so that there is nothing to run")
     try:
@@ -187,10 +189,10 @@ def advise_and_trace(
     from advisor.trace import trace as run
     from advisor.values.advice import TracedAdvice
 
-    if (as_request(options).gpus or 1) > 1:
-        raise UnsupportedError("--trace: a dry run plays one card; ask without it, or without --gpus")
-    spec = as_model(model)
-    answer = advise(spec, gpu, use_calibrations=use_calibrations, **options)
+    spec, card = as_model(model), as_gpu(gpu, use_calibrations)
+    if (as_request(options, card).gpus or 1) > 1:
+        raise UnsupportedError("--trace: a dry run plays one card; ask without it, or with --gpus 1")
+    answer = advise(spec, card, **options)
     if answer.chosen is None:
         return TracedAdvice(advice=answer, memory=None, fit=None)
     memory = run(spec, answer.chosen.plan, gpu=answer.gpu, progress=progress).breakdown
@@ -203,7 +205,7 @@ def _priced(spec: ModelSpec, card: GpuSpec | None, plan: Plan, memory: MemoryBre
 
     names = tuple(name.resolved_from for name in (spec, card) if name is not None and name.resolved_from)
     fit = None if card is None else classify(memory, card.usable_bytes)
-    return Priced(spec, card, plan, memory, fit, (*names, *echo_defaults(spec, card, as_request(options))))
+    return Priced(spec, card, plan, memory, fit, (*names, *echo_defaults(spec, card, as_request(options, card))))
 
 
 def accuracy(
@@ -229,7 +231,7 @@ def plan_for(model: ModelSpec, gpu: GpuSpec | None, options: Mapping[str, object
     """The one plan that the options describe; what is left out gets the stack's default."""
     from advisor.ladder import plan_from_request
 
-    return plan_from_request(model, gpu, as_request(options))
+    return plan_from_request(model, gpu, as_request(options, gpu))
 
 
 def as_model(model: str | ModelSpec) -> ModelSpec:
@@ -260,7 +262,8 @@ def _load_card(name: str | None) -> GpuSpec:
     return load_gpu(name)
 
 
-def as_request(options: Mapping[str, object]) -> Request:
+def as_request(options: Mapping[str, object], gpu: GpuSpec | None = None) -> Request:
+    """The options as a request; of a cloud's machine that was named, all cards are used where nobody says how many."""
     from advisor.ladder import request_from
 
-    return request_from(options)
+    return request_from(options, gpu)

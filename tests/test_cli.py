@@ -12,11 +12,14 @@ from typing import Any
 
 import pytest
 import samples
+from hypothesis import given, strategies as st
 
 from advisor import Advice, Fit, MemoryBreakdown, Request, __version__, api
 from advisor.cli.options import SWITCHES, TEXT_OPTIONS, parse_lengths
 from advisor.cli.run import run
 from advisor.errors import InvalidInputError, MissingExtraError, UnknownNameError, UnsupportedError
+from advisor.ladder import request_from
+from advisor.values import Attention, Method, Optimizer, Precision, Quantization, Stack, Task
 
 MAIN_JOB = ["--model", "llama-70b", "--gpu", "80GB"]
 
@@ -181,12 +184,120 @@ def test_usage_errors_are_one_line(arguments: list[str], message: str, capsys: p
 def test_bad_input_is_one_line_that_names_it(
     command: list[str], arguments: list[str], names: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run([*command, *MAIN_JOB, *arguments]) == 2
+    job = [part for flag, name in zip(MAIN_JOB[::2], MAIN_JOB[1::2], strict=True) if flag not in arguments for part in (flag, name)]
+    assert run([*command, *job, *arguments]) == 2
     shown = capsys.readouterr()
     assert shown.out == ""
     assert shown.err.startswith("error: ")
     assert shown.err.count("\n") == 1
     assert names in shown.err
+
+
+# (what is said twice, the line)
+REPEATED = [
+    (["--gpu", "24GB", "--gpu", "t4"], "--gpu is given 2 times: give it once; several equal cards are --gpus N"),
+    (["-g", "24GB", "--gpu", "t4"], "--gpu is given 2 times: give it once; several equal cards are --gpus N"),
+    (["--model", "llama-8b"], "--model is given 2 times: give it once"),
+    (["--rank", "8", "--rank", "16", "--rank", "32"], "--rank is given 3 times: give it once"),
+    (["--method", "lora", "--method", "lora"], "--method is given 2 times: give it once"),
+    (["--checkpointing", "--no-checkpointing"], "--checkpointing is given 2 times: give it once"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "line"), REPEATED, ids=lambda value: " ".join(value) if isinstance(value, list) else "")
+@pytest.mark.parametrize("command", [[], ["estimate"], ["trace"], ["config"]], ids=lambda command: " ".join(command) or "advise")
+def test_an_option_that_is_given_twice_is_refused(
+    command: list[str], arguments: list[str], line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run([*command, "--model", "llama-70b", *arguments]) == 2
+    assert capsys.readouterr() == ("", f"error: {line}\n")
+
+
+def test_a_plain_switch_may_be_said_twice(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["gpus", "h100", "--json", "--json"]) == 0
+
+
+# (option, as it is written, what it means)
+WRITTEN = [
+    ("method", "LoRA", Method.LORA),
+    ("method", "QLoRA", Method.QLORA),
+    ("method", "Full", Method.FULL),
+    ("optimizer", "adamw_bnb_8bit", Optimizer.ADAMW_8BIT),
+    ("optimizer", "adamw_hf", Optimizer.ADAMW),
+    ("optimizer", "AdamW_Torch_Fused", Optimizer.ADAMW_FUSED),
+    ("optimizer", "paged_adamw", Optimizer.PAGED_ADAMW_32BIT),
+    ("optimizer", "lion", Optimizer.LION_32BIT),
+    ("attention", "flash_attention_2", Attention.FLASH),
+    ("attention", "SDPA", Attention.SDPA),
+    ("precision", "bfloat16", Precision.BF16),
+    ("precision", "BF16_AMP", Precision.BF16_AMP),
+    ("quantization", "NF4", Quantization.NF4),
+    ("stack", "LLaMA-Factory", Stack.LLAMAFACTORY),
+    ("stack", "TRL", Stack.TRL),
+    ("stack", "ms_swift", Stack.MS_SWIFT),
+    ("stack", "transformers", Stack.HF),
+    ("task", "Math", Task.MATH),
+    ("seq_len", "4k", 4096),
+    ("seq_len", "2K", 2048),
+    ("seq_len", "4,096", 4096),
+    ("seq_len", "4_096", 4096),
+    ("seq_len", "1.5k", 1536),
+    ("seq_len", "1M", 1_048_576),
+    ("dataset_tokens", "30M", 30_000_000),
+    ("dataset_tokens", "20B", 20_000_000_000),
+    ("dataset_tokens", "1.1k", 1100),
+    ("dataset_tokens", "1_000", 1000),
+    ("rank", "1,024", 1024),
+    ("gpus", "8", 8),
+]
+
+
+@pytest.mark.parametrize(("option", "written", "meant"), WRITTEN)
+def test_options_take_the_words_and_numbers_that_people_write(option: str, written: str, meant: object) -> None:
+    assert getattr(request_from({option: written}), option) == meant
+    assert getattr(Request(**{option: written}), option) == meant
+
+
+@given(st.integers(1, 10**9))
+def test_marks_between_thousands_change_no_number(number: int) -> None:
+    assert {request_from({"seq_len": text}).seq_len for text in (number, str(number), f"{number:,}", f"{number:_}")} == {number}
+
+
+@given(st.integers(1, 10**5))
+def test_a_thousand_tokens_of_a_length_are_1024_and_of_data_1000(thousands: int) -> None:
+    request = request_from({"seq_len": f"{thousands}k", "dataset_tokens": f"{thousands}k"})
+    assert (request.seq_len, request.dataset_tokens) == (thousands * 1024, thousands * 1000)
+
+
+# (option, as it is written, words of the line)
+NOT_TAKEN = [
+    ("method", "lorra", "did you mean lora?"),
+    ("method", "qdoar", "did you mean qdora?"),
+    ("optimizer", "adamw_torch_fsued", "did you mean adamw_torch_fused?"),
+    ("optimizer", "adamw_bnb_8bits", "did you mean adamw_bnb_8bit?"),
+    ("optimizer", "muon", "adamw_torch_fused keeps no less"),
+    ("optimizer", "adamw_torch_4bit", "adamw_8bit keeps no less"),
+    ("stack", "axolottl", "did you mean axolotl?"),
+    ("attention", "flashattention", "did you mean flash"),
+    ("seq_len", "9" * 5000, "exceeded maximum size"),
+    ("seq_len", "4kk", "must be a valid integer"),
+    ("seq_len", "3B", "must be a valid integer"),
+    ("seq_len", "4,09", "must be a valid integer"),
+    ("seq_len", "1.0001k", "must be a valid integer"),
+    ("rank", "4k", "must be a valid integer"),
+    ("rank", "1__6", "must be a valid integer"),
+    ("rank", True, "must be a valid integer"),
+    ("gpus", "200,000", "must be less than or equal to 100000"),
+    ("batchsize", 4, "there is no such option; did you mean batch_size?"),
+]
+
+
+@pytest.mark.parametrize(("option", "written", "words"), NOT_TAKEN)
+def test_what_is_not_taken_is_offered_the_nearest(option: str, written: object, words: str) -> None:
+    with pytest.raises(InvalidInputError, match=re.escape(words)) as caught:
+        request_from({option: written})
+    assert str(caught.value).startswith(f"--{option.replace('_', '-')}")
+    assert "\n" not in str(caught.value)
 
 
 INTERRUPTED = """
@@ -200,13 +311,15 @@ main()
 
 
 @pytest.mark.parametrize(
-    ("text", "lengths"), [("", ()), ("512", (512,)), ("230,485,683", (230, 485, 683)), (" 230 , 485,", (230, 485))], ids=repr
+    ("text", "lengths"),
+    [("", ()), ("512", (512,)), ("230,485,683", (230, 485, 683)), (" 230 , 485,", (230, 485)), ("512,4k", (512, 4096))],
+    ids=repr,
 )
 def test_lengths(text: str, lengths: tuple[int, ...]) -> None:
     assert parse_lengths(text) == lengths
 
 
-@pytest.mark.parametrize("text", ["0", "-1", "12x", "1.5", "1,,0"])
+@pytest.mark.parametrize("text", ["0", "-1", "12x", "1.5", "1,,0", "9" * 50])
 def test_bad_lengths_are_one_line(text: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["trace", "--model", "llama-3.1-8b", "--lengths", text]) == 2
     assert capsys.readouterr().err.startswith(f"error: --lengths {text}: ")

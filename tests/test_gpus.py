@@ -10,9 +10,9 @@ from types import SimpleNamespace
 import pytest
 from hypothesis import given, strategies as st
 
-from advisor import devices, profiles
+from advisor import api, devices, profiles
 from advisor.devices import load_gpu, search_gpus
-from advisor.errors import AdvisorError, InvalidInputError, UnknownNameError
+from advisor.errors import AdvisorError, InvalidInputError, UnknownNameError, UnsupportedError
 from advisor.units import GIB, MIB
 
 ROWS = profiles.read("gpus")
@@ -36,6 +36,15 @@ GOLDEN = [
     ("mi300x", "Instinct MI300X", 196592 * MIB, "torch reports"),
     ("m2 max 96gb", "Apple M2 Max 96GB", 72 * GIB, "75% of 96 GB"),
     ("m1 16gb", "Apple M1 16GB", int(16 * GIB * 2 / 3), "67% of 16 GB"),
+    ("a800", "A800 SXM4 80GB", 81233 * MIB, "MoonshotAI/Kimi-VL/issues/51"),
+    ("A800 40GB", "A800 PCIe 40GB", 40326 * MIB, "the same memory as the A100 PCIe 40GB"),
+    ("h800", "H800 SXM5 80GB", 81082 * MIB, "the same memory as the H100 SXM5 80GB"),
+    ("v100s", "Tesla V100S PCIe 32GB", 32502 * MIB, "the same memory as the Tesla V100 PCIe 32GB"),
+    ("3050 8gb", "GeForce RTX 3050 8GB", 8 * GIB, "NVIDIA/cosmos/issues/47"),
+    ("w7900", "Radeon PRO W7900", 45 * GIB, "unslothai/unsloth/issues/9551"),
+    ("mi308x", "Instinct MI308X", 196592 * MIB, "the same memory as the Instinct MI300X"),
+    ("4090 48gb", "GeForce RTX 4090 48GB", 49140 * MIB, "tinygrad/open-gpu-kernel-modules/issues/36"),
+    ("jetson agx orin 64gb", "Jetson AGX Orin 64GB", 52736 * MIB, "ollama/ollama/issues/3406"),
 ]
 
 # (reference, card): spelling, aliases, words in any order
@@ -61,6 +70,13 @@ SPELLINGS = [
     ("gaudi2", "Gaudi 2"),
     ("m3 max", "Apple M3 Max 36GB"),
     ("Apple M4 Pro 48GB", "Apple M4 Pro 48GB"),
+    ("NVIDIA A800-SXM4-80GB", "A800 SXM4 80GB"),
+    ("NVIDIA A800 80GB PCIe", "A800 PCIe 80GB"),
+    ("NVIDIA H800", "H800 SXM5 80GB"),
+    ("Tesla V100S-PCIE-32GB", "Tesla V100S PCIe 32GB"),
+    ("Radeon Pro W7900 48GB", "Radeon PRO W7900"),
+    ("AMD Instinct MI308X", "Instinct MI308X"),
+    ("orin 64gb", "Jetson AGX Orin 64GB"),
 ]
 
 # (reference, usable bytes, the card that gave it)
@@ -95,6 +111,22 @@ REFUSED = [
     ("12MiB", InvalidInputError, "between 1 GiB and 2048 GiB"),
     ("999999GiB", InvalidInputError, "between 1 GiB and 2048 GiB"),
     ("2x80GB", InvalidInputError, "--gpu '80GB' --gpus 2"),
+    ("8*A100", InvalidInputError, "--gpu 'A100' --gpus 8"),
+    ("h100:8", InvalidInputError, "--gpu 'h100' --gpus 8"),
+    ("4090 x2", InvalidInputError, "--gpu '4090' --gpus 2"),
+    ("rtx 4090x2", InvalidInputError, "--gpu 'rtx 4090' --gpus 2"),
+    ("rtx 3050", UnknownNameError, "GeForce RTX 3050 6GB, GeForce RTX 3050 8GB; name one of them"),
+    ("agx orin", UnknownNameError, "Jetson AGX Orin 64GB, Jetson AGX Orin 32GB; name one of them"),
+    ("strix halo", UnsupportedError, "the nearest known card with memory of its own is Radeon PRO W7900"),
+    ("Radeon 8060S", UnsupportedError, "give what torch.cuda.mem_get_info() says as a size"),
+    ("orin nx", UnsupportedError, "the nearest known card is Jetson AGX Orin 64GB"),
+    ("Jetson Orin Nano", UnsupportedError, "the nearest known card is Jetson AGX Orin 64GB"),
+    ("910b", UnsupportedError, "Ascend 910B: its kernels and its allocator (torch_npu) are not those that are priced"),
+    ("Huawei Ascend 910B", UnsupportedError, "--gpu 64GiB"),
+    ("tpu v5e", UnsupportedError, "is no GPU"),
+    ("g5.3xlarge", UnknownNameError, "did you mean g5.xlarge"),
+    ("g6f.xlarge", UnknownNameError, "did you mean g6.xlarge"),
+    ("Standard_NC24ads_A100_v5", UnknownNameError, "did you mean Standard_NC24ads_A100_v4"),
 ]
 
 
@@ -136,6 +168,61 @@ def test_refused_in_one_clear_line(reference, error, words):
     with pytest.raises(error, match=re.escape(words)) as caught:
         load_gpu(reference)
     assert "\n" not in str(caught.value)
+
+
+# (a cloud's machine, its card, how many)
+MACHINES = [
+    ("g4dn.xlarge", "Tesla T4", 1),
+    ("g4dn.12xlarge", "Tesla T4", 4),
+    ("g5.xlarge", "A10G", 1),
+    ("ml.g5.12xlarge", "A10G", 4),
+    ("G5.48XLARGE", "A10G", 8),
+    ("g6.12xlarge", "L4", 4),
+    ("g6e.xlarge", "L40S", 1),
+    ("p3.2xlarge", "Tesla V100 SXM2 16GB", 1),
+    ("p3dn.24xlarge", "Tesla V100 SXM2 32GB", 8),
+    ("p4d.24xlarge", "A100 SXM4 40GB", 8),
+    ("p4de.24xlarge", "A100 SXM4 80GB", 8),
+    ("p5.48xlarge", "H100 SXM5 80GB", 8),
+    ("p5e.48xlarge", "H200 SXM", 8),
+    ("p5en.48xlarge", "H200 SXM", 8),
+    ("a2-highgpu-1g", "A100 SXM4 40GB", 1),
+    ("a2-ultragpu-4g", "A100 SXM4 80GB", 4),
+    ("a3-highgpu-8g", "H100 SXM5 80GB", 8),
+    ("a3-ultragpu-8g", "H200 SXM", 8),
+    ("g2-standard-24", "L4", 2),
+    ("Standard_NC4as_T4_v3", "Tesla T4", 1),
+    ("NC24s_v3", "Tesla V100 PCIe 16GB", 4),
+    ("standard_nc48ads_a100_v4", "A100 PCIe 80GB", 2),
+    ("NC80adis_H100_v5", "H100 NVL", 2),
+    ("ND96asr_v4", "A100 SXM4 40GB", 8),
+    ("Standard_ND96isr_H100_v5", "H100 SXM5 80GB", 8),
+]
+
+
+@pytest.mark.parametrize(("reference", "name", "count"), MACHINES)
+def test_machines_of_a_cloud_are_their_cards(reference, name, count):
+    gpu = load_gpu(reference)
+    assert (gpu.name, gpu.gpus_of_machine) == (name, count)
+    assert f"{count} × {name}" in gpu.resolved_from
+    assert gpu.usable_bytes == load_gpu(name).usable_bytes
+
+
+# (options, cards that are used, what is said of them)
+USED = [
+    ({}, 4, "several GPUs: all 4 of the machine (--gpus says otherwise)"),
+    ({"gpus": 1}, 1, ""),
+    ({"gpus": 2}, 2, "several GPUs: a replica on each first"),
+]
+
+
+@pytest.mark.parametrize(("options", "count", "said"), USED)
+def test_all_cards_of_a_machine_are_used_unless_a_number_is_given(options, count, said):
+    priced = api.price("llama-3.2-1b", "g5.12xlarge", method="lora", **options)
+    assert priced.plan.n_gpus == count
+    assert said in "; ".join(priced.assumptions)
+    assert ("several GPUs" in "; ".join(priced.assumptions)) == bool(said)
+    assert api.advise("llama-3.2-1b", "g5.12xlarge", **options).n_gpus == count
 
 
 def test_candidates_travel_with_the_error():
@@ -204,9 +291,9 @@ def test_files_are_sorted_and_names_and_aliases_are_unique():
     for vendor in ("AMD", "Apple", "Intel", "NVIDIA"):
         names = [row["name"] for row in ROWS if row["vendor"] == vendor]
         assert names == sorted(names, key=lambda name: [(1, int(part), "") if part.isdigit() else (0, 0, part) for part in _parts(name)])
-    keys = [key for card in devices._cards() for key in card.keys]
+    keys = [key for card in devices.all_cards() for key in card.keys]
     assert len(keys) == len(set(keys))
-    assert len(ROWS) == 126
+    assert len(ROWS) == 138
     assert {row["vendor"] for row in ROWS} == {"AMD", "Apple", "Intel", "NVIDIA"}
 
 
@@ -215,9 +302,11 @@ def _parts(name):
 
 
 def test_search():
-    assert [gpu.name for gpu in search_gpus("rtx4090")] == ["GeForce RTX 4090", "GeForce RTX 4090 D", "GeForce RTX 4090 Laptop GPU"]
+    found = ["GeForce RTX 4090", "GeForce RTX 4090 48GB", "GeForce RTX 4090 D", "GeForce RTX 4090 Laptop GPU"]
+    assert [gpu.name for gpu in search_gpus("rtx4090")] == found
     assert {gpu.vendor for gpu in search_gpus("amd")} == {"AMD"}
     assert search_gpus("no such card") == ()
+    assert [(gpu.name, gpu.gpus_of_machine) for gpu in search_gpus("g5.12xlarge")] == [("A10G", 4)]
     assert len(search_gpus()) > len(ROWS)
 
 

@@ -411,53 +411,6 @@ def test_inside_trl(tmp_path: Path) -> None:
         trl.SFTTrainer(model(), args, train_dataset=examples, processing_class=tokenizer, callbacks=[small])
 
 
-CONFIGURATION = {
-    "base_model": "meta-llama/Meta-Llama-3-70B",
-    "load_in_4bit": True,
-    "adapter": "qlora",
-    "lora_r": 16,
-    "lora_alpha": 32,
-    "lora_target_linear": True,
-    "sequence_len": 4096,
-    "micro_batch_size": 1,
-    "gradient_checkpointing": True,
-    "bf16": True,
-    "learning_rate": 1e-4,
-    "attn_implementation": "flash_attention_2",
-}
-
-
-def test_inside_axolotl() -> None:
-    base = pytest.importorskip("axolotl.integrations.base")
-    from axolotl.integrations.config import merge_input_args
-    from axolotl.utils.dict import DictDefault
-
-    plugins = base.PluginManager.get_instance()
-    plugins.register("advisor.hooks.axolotl.AdvisorPlugin")
-    (plugin,) = [plugin for plugin in plugins.plugins.values() if type(plugin).__name__ == "AdvisorPlugin"]
-    assert "advisor" in merge_input_args()[1].model_fields
-    with pytest.raises(DoesNotFitError, match="QLoRA does not fit"):
-        plugins.pre_model_load(DictDefault(CONFIGURATION | {"advisor": {"gpu": "40GB", "on_misfit": "raise"}}))
-    with pytest.warns(UserWarning, match="QLoRA does not fit"):
-        plugins.pre_model_load(DictDefault(CONFIGURATION | {"advisor": {"gpu": "40GB"}}))
-    cfg = DictDefault(CONFIGURATION | {"advisor": {"gpu": "80GB"}})
-    before = dict(cfg)
-    plugins.pre_model_load(cfg)
-    assert dict(cfg) == before
-    assert plugin.report.fit is Fit.FITS
-    assert isinstance(plugin.add_callbacks_post_trainer(cfg, None)[0], transformers.TrainerCallback)
-
-
-def test_inside_ms_swift(monkeypatch: pytest.MonkeyPatch) -> None:
-    mapping = pytest.importorskip("swift.callbacks.mapping")
-    from advisor.hooks import ms_swift
-
-    monkeypatch.setenv("ADVISOR_GPU", "8GiB")
-    ms_swift.register()
-    callback = mapping.callbacks_map["advisor"](None, None)
-    assert isinstance(callback, transformers.TrainerCallback)
-
-
 def test_options_of_ms_swift_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     from advisor.hooks.ms_swift import options_from_environment
 

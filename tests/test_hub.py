@@ -14,10 +14,11 @@ import pytest
 from huggingface_hub import constants, errors
 from hypothesis import given, strategies as st
 
-from advisor import config_files, hub, profiles
+from advisor import config_files, profiles
 from advisor.errors import AdvisorError, InvalidInputError, UnknownNameError, UnsupportedError
-from advisor.hub import load_model, search_models
-from advisor.names import contains, tokens
+from advisor.hub import ModelRow, load_model, search_models
+from advisor.hub.rows import all_rows, spelt_row
+from advisor.names import contains, format_of_name, keeps_size, tokens, without_format
 
 ROWS = search_models()
 TINY = {
@@ -112,6 +113,100 @@ def test_misspelt_names_are_offered(typed: str, offered: str) -> None:
     assert offered in caught.value.candidates
 
 
+# (what was typed, sizes of the family that are known, why it must not be taken for one of them)
+SIZES = [
+    ("bge-base", "bge-large", "109 M parameters, not 335 M"),
+    ("bge-base-en-v1.5", "bge-large-en-v1.5", "the same, by its whole name"),
+    ("bge-small", "bge-large", "33 M"),
+    ("whisper-base", "whisper-tiny", "74 M, not 39 M"),
+    ("whisper-large", "whisper-tiny", "1.5 B"),
+    ("deberta-v3-base", "deberta-v3-large", "184 M, not 435 M"),
+    ("roberta-tiny", "roberta-base", "a size that nobody knows"),
+    ("qwen3-9b", "qwen3-8b", "sizes in parameters"),
+    ("pythia-medium-1.4b", "pythia-1.4b", "a size beside a known one"),
+]
+
+
+@pytest.mark.parametrize(("typed", "known", "why"), SIZES, ids=[typed for typed, _, _ in SIZES])
+def test_a_size_is_never_dropped(typed: str, known: str, why: str) -> None:
+    with pytest.raises(UnknownNameError, match="is not known"):
+        load_model(typed)
+
+
+# (what was typed, the id it means): "base" is no size where another size stands, or none
+BASES = [
+    ("qwen3-8b-base", "Qwen/Qwen3-8B-Base"),
+    ("gemma-2-9b-base", "google/gemma-2-9b"),
+    ("deepseek-v3-base", "deepseek-ai/DeepSeek-V3-Base"),
+    ("llama-2-7b-base", "meta-llama/Llama-2-7b-hf"),
+]
+
+
+@pytest.mark.parametrize(("typed", "id"), BASES)
+def test_base_is_a_variant_where_the_size_is_said_otherwise(typed: str, id: str) -> None:
+    assert load_model(typed).id == id
+
+
+SIZE_WORDS = ["tiny", "mini", "small", "base", "medium", "large", "xl", "3b", "70m", "8x7b"]
+
+
+@given(st.sampled_from(SIZE_WORDS), st.lists(st.sampled_from(["llama", "chat", "v3", "2.5"]), max_size=3), st.sampled_from(SIZE_WORDS))
+def test_a_size_that_was_asked_for_stands_in_what_was_found(size: str, others: list[str], other_size: str) -> None:
+    asked, found = (size, *others), (other_size, *others)
+    assert keeps_size(asked, found) == (size == other_size)
+
+
+# (the end of a name, what it says)
+FORMATS = [
+    ("-bnb-4bit", ("bnb-4bit", 4)),
+    ("-unsloth-bnb-4bit", ("bnb-4bit", 4)),
+    ("-bnb-8bit", ("bnb-8bit", 8)),
+    ("-BNB-NF4-BF16", ("bnb-4bit", 4)),
+    ("-AWQ", ("awq", 4)),
+    ("-AWQ-INT4", ("awq", 4)),
+    ("-GPTQ", ("gptq", 4)),
+    ("-GPTQ-Int4", ("gptq", 4)),
+    ("-GPTQ-Int8", ("gptq", 8)),
+    ("-gptq-4bit", ("gptq", 4)),
+    ("-GPTQ-4bit-128g", ("gptq", 4)),
+    ("-FP8", ("fp8", 8)),
+    ("-FP8-dynamic", ("fp8", 8)),
+    ("-MXFP4", ("mxfp4", 4)),
+    ("-unsloth", None),
+    ("-BF16", None),
+    ("-hf", None),
+]
+
+
+@pytest.mark.parametrize(("end", "stored"), FORMATS)
+def test_what_the_end_of_a_name_says_of_the_weights(end: str, stored: tuple[str, int] | None) -> None:
+    assert format_of_name(f"org/Llama-3.1-8B{end}") == stored
+    assert without_format(f"org/Llama-3.1-8B{end}") == "org/Llama-3.1-8B"
+
+
+@pytest.mark.parametrize("name", ["llama-3.1-8b", "Qwen/Qwen3-8B", "awq", "-AWQ", "gpt-oss-20b", "phi-3-mini-4k", "x-GGUF", "x-4bit"])
+def test_names_that_say_nothing_of_the_weights(name: str) -> None:
+    assert (format_of_name(name), without_format(name)) == (None, name)
+
+
+# (what was typed, the id it means, words that say what was left out)
+FORMATTED = [
+    ("llama-3.1-8b-bnb-4bit", "meta-llama/Llama-3.1-8B", "named as a checkpoint of bitsandbytes 4-bit weights"),
+    ("Llama 3.1 8B bnb 4bit", "meta-llama/Llama-3.1-8B", "named as a checkpoint of bitsandbytes 4-bit weights"),
+    ("Qwen2.5-7B-Instruct-GPTQ-Int8", "Qwen/Qwen2.5-7B-Instruct", "named as a checkpoint of GPTQ 8-bit weights"),
+    ("qwen3-8b-fp8", "Qwen/Qwen3-8B", "named as a checkpoint of FP8 weights"),
+    ("gpt-oss-20b-bf16", "openai/gpt-oss-20b", "without '-bf16' at the end"),
+    ("llama-3-8b-unsloth", "meta-llama/Meta-Llama-3-8B", "without '-unsloth' at the end"),
+]
+
+
+@pytest.mark.parametrize(("typed", "id", "words"), FORMATTED)
+def test_a_format_in_the_name_is_said(typed: str, id: str, words: str) -> None:
+    spec = load_model(typed)
+    assert spec.id == id
+    assert words in spec.resolved_from
+
+
 # (reference, words of the reason)
 REFUSED = [
     ("t5-base", "encoder-decoder"),
@@ -150,7 +245,7 @@ def test_no_name_at_all(empty: str) -> None:
 
 # ------------------------------------------------------------------------------------------------ laws over all names
 
-ALL_NAMES = [(row, name) for row in hub._rows() for name in row.names]
+ALL_NAMES = [(row, name) for row in all_rows() for name in row.names]
 
 
 def test_names_are_unique() -> None:
@@ -159,25 +254,24 @@ def test_names_are_unique() -> None:
 
 
 def test_the_quick_way_finds_every_covered_name() -> None:
-    missed = [name for row, name in ALL_NAMES if row.covered and hub._spelt(name.upper()) != (row, name, "known name")]
+    missed = [name for row, name in ALL_NAMES if row.covered and spelt_row(name.upper()) != (row, name)]
     assert missed == []
 
 
 def test_profiles_are_sorted_and_tell_their_source() -> None:
-    for kind in ("models", "not_covered"):
-        for path in sorted((profiles.ROOT / kind).glob("*.json")):
-            text = path.read_text(encoding="utf-8")
-            rows = json.loads(text)
-            ids = [row["id"] for row in rows]
-            assert ids == sorted(ids, key=str.lower), path.name
-            assert text == json.dumps(rows, indent=1, ensure_ascii=False) + "\n", path.name
-    for row in hub._rows():
+    for path in (*sorted((profiles.ROOT / "models").glob("*.json")), profiles.ROOT / "not_covered" / "models.json"):
+        text = path.read_text(encoding="utf-8")
+        rows = json.loads(text)
+        ids = [row["id"] for row in rows]
+        assert ids == sorted(ids, key=str.lower), path.name
+        assert text == json.dumps(rows, indent=1, ensure_ascii=False) + "\n", path.name
+    for row in all_rows():
         assert row.source
         assert row.source_date[:2] == "20"
 
 
 @given(st.sampled_from(ALL_NAMES), st.data())
-def test_every_name_finds_its_row_in_any_spelling(entry: tuple[hub.ModelRow, str], data: st.DataObject) -> None:
+def test_every_name_finds_its_row_in_any_spelling(entry: tuple[ModelRow, str], data: st.DataObject) -> None:
     row, name = entry
     organisation, slash, plain = name.rpartition("/")
     mark = data.draw(st.sampled_from([" ", "-", "_-"]))
@@ -346,6 +440,39 @@ def test_a_repository_that_is_not_cached_when_the_hub_is_switched_off(cache: Pat
 def test_a_repository_without_network() -> None:
     with pytest.raises(UnknownNameError, match=r"neither known nor in the local cache.*hf download someone/tiny config\.json"):
         load_model("someone/tiny")
+
+
+BARE = "by the name without the organisation, as that repository cannot be read here"
+
+# (a repository that cannot be read, the known model of that name, words that say so)
+BY_BARE_NAME = [
+    ("NousResearch/Meta-Llama-3-8B", "meta-llama/Meta-Llama-3-8B", BARE),
+    ("unsloth/Qwen2.5-72B-bnb-4bit", "Qwen/Qwen2.5-72B", "named as a checkpoint of bitsandbytes 4-bit weights"),
+    ("unsloth/Llama-3.2-1B-unsloth-bnb-4bit", "unsloth/Llama-3.2-1B", "known name; "),
+    ("TheBloke/Mistral-7B-v0.1-AWQ", "mistralai/Mistral-7B-v0.1", "named as a checkpoint of AWQ 4-bit weights"),
+    ("Qwen/Qwen2.5-7B-Instruct-GPTQ-Int4", "Qwen/Qwen2.5-7B-Instruct", "named as a checkpoint of GPTQ 4-bit weights"),
+    ("unsloth/gpt-oss-20b-BF16", "openai/gpt-oss-20b", "without '-BF16' at the end"),
+]
+
+
+@pytest.mark.usefixtures("cache")
+@pytest.mark.parametrize(("repository", "id", "words"), BY_BARE_NAME)
+def test_a_repository_that_cannot_be_read_is_taken_by_its_bare_name(repository: str, id: str, words: str) -> None:
+    spec = load_model(repository)
+    assert spec.id == id
+    assert words in spec.resolved_from
+
+
+def test_a_repository_that_can_be_read_is_never_taken_by_its_bare_name(cache: Path) -> None:
+    put_in_cache(cache, "someone/Meta-Llama-3-8B")
+    assert load_model("someone/Meta-Llama-3-8B").params == TINY_PARAMS
+
+
+@pytest.mark.usefixtures("cache")
+@pytest.mark.parametrize("repository", ["someone/r1-distill-qwen", "someone/llama", "someone/bge-base-en-v1.5", "someone/Qwen2.5-7B-GGUF"])
+def test_a_bare_name_is_no_loose_name(repository: str) -> None:
+    with pytest.raises(UnknownNameError, match="neither known nor in the local cache"):
+        load_model(repository)
 
 
 @pytest.mark.usefixtures("cache")

@@ -39,6 +39,7 @@ LEVELS = {
     "evidence": 11,
     "hooks": 11,
     "api": 12,
+    "schemas": 12,
     "render": 13,
     "cli": 14,
     "__main__": 15,

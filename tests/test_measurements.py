@@ -7,7 +7,6 @@ from collections import Counter
 import pytest
 from pydantic import ValidationError
 
-from advisor import profiles
 from advisor.accuracy import MeasuredPlan, Measurement, Metric, closed_form, measurements, plan_of, recorded_dry_run, recorded_in
 from advisor.devices import load_gpu
 from advisor.errors import UnsupportedError
@@ -142,7 +141,7 @@ READINGS = [
 
 
 def test_every_row_loads_and_ids_are_unique():
-    assert len(ROWS) == len(profiles.read("measurements")) == 454
+    assert len(ROWS) == len(measurements()) == 454
     assert [row_id for row_id, count in Counter(row.id for row in ROWS).items() if count > 1] == []
     assert Counter(row.kind for row in ROWS) == {"run": 356, "boundary": 98}
 

@@ -177,7 +177,7 @@ class Measurement(Value):
 @cache
 def measurements() -> tuple[Measurement, ...]:
     """Every row of `profiles/measurements/`, files in name order."""
-    return tuple(Measurement.model_validate(row) for row in profiles.read("measurements"))
+    return profiles.rows("measurements", Measurement)
 
 
 def read_measurements(path: str | Path) -> tuple[Measurement, ...]:

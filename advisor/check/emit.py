@@ -41,11 +41,12 @@ def config(model: str | ModelSpec, gpu: str | GpuSpec | None = None, *, stack: s
 
 
 def emitted(model: str | ModelSpec, gpu: str | GpuSpec | None, stack: str | Stack, options: dict[str, Any]) -> Emitted:
-    request = request_from({**options, "stack": stack})
+    card = gpu if isinstance(gpu, GpuSpec) else load_gpu(gpu)
+    request = request_from({**options, "stack": stack}, card)
     spec, chosen = model if isinstance(model, ModelSpec) else load_model(model), request.stack
     if chosen not in WRITTEN or chosen is None:
         raise UnsupportedError(f"--stack {chosen.value if chosen else stack}: files are written for {', '.join(s.value for s in WRITTEN)}")
-    answer = advise(spec, gpu if isinstance(gpu, GpuSpec) else load_gpu(gpu), request)
+    answer = advise(spec, card, request)
     rung = answer.chosen
     return Emitted("" if rung is None else text_of(spec, rung.plan, request.task), answer)
 

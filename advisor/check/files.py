@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from advisor.check.report import report_on
 from advisor.devices import load_gpu
-from advisor.errors import AdvisorError, InvalidInputError, UnknownNameError
+from advisor.errors import InvalidInputError, UnknownNameError
 from advisor.hub import load_model
 from advisor.ladder.request import options_as
 from advisor.stacks.detect import Opened, open_file
@@ -17,7 +17,7 @@ from advisor.stacks.rooms import model_named, read_opened
 from advisor.stacks.versions import Profile, profile_of
 from advisor.values import GpuSpec, ModelSpec, Stack, Value
 from advisor.values.check import CheckReport
-from advisor.values.request import MAX_GPUS, Count
+from advisor.values.request import MAX_GPUS, Count, Length
 
 
 class CheckOptions(Value):
@@ -30,7 +30,7 @@ class CheckOptions(Value):
     model: str | None = None
     """The model, where the file names none, or one that is not known."""
     gpus: Count | None = None
-    seq_len: Count | None = None
+    seq_len: Length | None = None
     """Tokens of the longest sequence."""
     accelerate: str | None = None
     """An accelerate configuration."""
@@ -72,12 +72,12 @@ def read_found(opened: Opened, path: Path, gpu: GpuSpec | None, options: CheckOp
     if options.gpus is not None and options.gpus > MAX_GPUS:
         raise InvalidInputError(f"--gpus {options.gpus}: at most {MAX_GPUS:,}")
     is_script, where = path.suffix == ".py", str(path)
-    model, note = (spec, ()) if spec is not None else model_of_name(options.model or model_named(opened, where, is_script), where)
+    model = spec if spec is not None else model_of_name(options.model or model_named(opened, where, is_script), where)
     profile = profile_of(opened.stack, options.stack_version)
     launch, taken = _launch(path, opened, options)
     around = Around(model, gpu, profile.defaults, launch, options.seq_len, str(path.parent))
     reading = read_opened(opened, around, where, is_script)
-    return Read(model, reading._replace(taken=(*note, *taken, *reading.taken)), profile)
+    return Read(model, reading._replace(taken=(*taken, *reading.taken)), profile)
 
 
 def card_of(gpu: str | GpuSpec | None) -> GpuSpec | None:
@@ -90,21 +90,14 @@ def card_of(gpu: str | GpuSpec | None) -> GpuSpec | None:
         return None
 
 
-def model_of_name(named: str | None, where: str) -> tuple[ModelSpec, tuple[str, ...]]:
-    """The model by the file's name for it; where only the organisation is not known, by the name without it, which is said."""
+def model_of_name(named: str | None, where: str) -> ModelSpec:
+    """The model by the file's name for it; its `resolved_from` says what of the name was left out."""
     if named is None:
         raise InvalidInputError(f"{where} names no model; say it with --model")
     try:
-        return load_model(named), ()
+        return load_model(named)
     except UnknownNameError as error:
-        bare = named.rpartition("/")[2]
-        if bare == named or not bare:
-            raise UnknownNameError(f"{where}: {error}; or say another with --model", error.candidates) from None
-        try:
-            spec = load_model(bare)
-        except AdvisorError:
-            raise UnknownNameError(f"{where}: {error}; or say another with --model", error.candidates) from None
-        return spec, (f"{named} is not known: taken as {spec.id}, by the name without the organisation",)
+        raise UnknownNameError(f"{where}: {error}; or say another with --model", error.candidates) from None
 
 
 def _launch(path: Path, opened: Opened, options: CheckOptions) -> tuple[Launch, tuple[str, ...]]:

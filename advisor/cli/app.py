@@ -7,10 +7,11 @@ from importlib import import_module
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
 from advisor.cli.answer import Answer, as_json, look_of_stdout
+from advisor.cli.once import OnceEach
 from advisor.cli.options import GpuName, Json, NoCalibration, ignoring, takes_plan_options
 from advisor.errors import InvalidInputError
 
@@ -38,12 +39,16 @@ _SETTINGS: dict[str, Any] = {
 }
 
 
+class _Command(OnceEach, TyperCommand):
+    pass
+
+
 class _OnDemand(Mapping[str, Any]):
     """The subcommands by name, each made when it is looked up: typer takes 4 ms to read the options of one."""
 
     def __getitem__(self, name: str) -> Any:
         single = typer.Typer(**_SETTINGS)
-        single.command(name)(getattr(import_module(SUBCOMMANDS[name]), name))
+        single.command(name, cls=_Command)(getattr(import_module(SUBCOMMANDS[name]), name))
         return get_command(single)
 
     def __iter__(self) -> Iterator[str]:
@@ -53,7 +58,7 @@ class _OnDemand(Mapping[str, Any]):
         return len(SUBCOMMANDS)
 
 
-class _Group(TyperGroup):
+class _Group(OnceEach, TyperGroup):
     def __init__(self, *arguments: Any, **settings: Any) -> None:
         super().__init__(*arguments, **settings)
         self.commands = _OnDemand()  # type: ignore[assignment]  # typer only reads it

@@ -15,7 +15,7 @@ import typer
 
 from advisor.errors import InvalidInputError
 from advisor.values import Attention, Loss, Method, Optimizer, Quantization, Stack
-from advisor.values.request import Precision, Task
+from advisor.values.request import Precision, Task, read_length
 
 
 def _choices(words: type[Enum]) -> str:
@@ -28,7 +28,11 @@ ModelName = Annotated[
 GpuName = Annotated[
     str | None,
     typer.Option(
-        "--gpu", "-g", metavar="NAME", help='A card ("rtx 4090"), a size ("80GB", "79.2GiB"), or the local card.', show_default=False
+        "--gpu",
+        "-g",
+        metavar="NAME",
+        help='A card ("rtx 4090"), a cloud\'s machine ("g5.12xlarge"), a size ("80GB", "79.2GiB"), or the local card.',
+        show_default=False,
     ),
 ]
 NoCalibration = Annotated[bool, typer.Option("--no-calibration", help="Ignore what `advise calibrate` measured on this card.")]
@@ -40,16 +44,16 @@ TEXT_OPTIONS: dict[str, tuple[str, str]] = {
     "alpha": ("X", "Scale of the adapter; twice the rank if left out."),
     "target_modules": ("NAMES", "Modules to adapt, as peft matches them: q_proj,v_proj or all-linear."),
     "batch_size": ("N", "Sequences per GPU and forward pass."),
-    "seq_len": ("TOKENS", "Length of a sequence."),
+    "seq_len": ("TOKENS", "Length of a sequence; 4k is 4,096."),
     "grad_accum": ("N", "Forward passes per optimizer step."),
-    "optimizer": (_choices(Optimizer), "As transformers names it."),
+    "optimizer": (_choices(Optimizer), "As transformers names it (adamw_bnb_8bit, too)."),
     "precision": (_choices(Precision), "Of the weights and the computation."),
     "quantization": (_choices(Quantization), "Of the frozen base, for QLoRA and QDoRA."),
     "attention": (_choices(Attention), "Which kernel computes attention."),
     "loss": (_choices(Loss), "How logits become a loss."),
     "stack": (_choices(Stack), "Whose training loop runs."),
-    "gpus": ("N", "How many equal GPUs."),
-    "dataset_tokens": ("TOKENS", "Size of the training set."),
+    "gpus": ("N", "How many equal GPUs; all of a cloud's machine if left out."),
+    "dataset_tokens": ("TOKENS", "Size of the training set; 30M is 30,000,000."),
     "task": (_choices(Task), "What the data teaches."),
 }
 SWITCHES: dict[str, str] = {
@@ -110,8 +114,8 @@ def ignoring(no_calibration: bool) -> dict[str, Any]:
 
 
 def parse_lengths(text: str) -> tuple[int, ...]:
-    """ "230,485,683": tokens of each step."""
-    parts = [part.strip() for part in text.split(",") if part.strip()]
-    if any(not part.isdecimal() or int(part) == 0 for part in parts):
+    """ "230,485,4k": tokens of each step."""
+    lengths = [read_length(part.strip()) for part in text.split(",") if part.strip()]
+    if any(length is None for length in lengths):
         raise InvalidInputError(f"--lengths {text}: write numbers of tokens with commas between, such as 230,485,683")
-    return tuple(map(int, parts))
+    return tuple(length for length in lengths if length is not None)

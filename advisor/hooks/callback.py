@@ -16,6 +16,7 @@ from advisor.check.files import card_of
 from advisor.errors import AdvisorError
 from advisor.hooks import live
 from advisor.hooks.flight import Flight, PreflightOptions, act, report_of
+from advisor.hooks.guard import guarded, speaks
 from advisor.hooks.measured import compare, note_of, record_run
 from advisor.ladder.request import options_as
 from advisor.stacks import hf_arguments
@@ -36,22 +37,28 @@ class AdvisorCallback(TrainerCallback):  # type: ignore[misc]  # transformers is
         if self._options.gpu is not None:  # a name that means no card is refused here, not in the middle of a start
             self._options = self._options.model_copy(update={"gpu": card_of(self._options.gpu)})
         self._ledger = ledger
+        self._looked = False
+        self._trainer: Any = None
+        """The trainer itself, where the framework hands it over."""
 
+    @guarded("pre-flight")
     def on_init_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         bounded = any(isinstance(getattr(args, name, None), int) for name in hf_arguments.LENGTHS)
         if kwargs.get("model") is not None and (bounded or self._options.seq_len is not None):
             self._check(args, kwargs["model"], None)
 
+    @guarded("pre-flight")
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if self.report is None and kwargs.get("model") is not None:
-            self._check(args, kwargs["model"], getattr(kwargs.get("train_dataloader"), "dataset", None))
+            self._check(args, kwargs["model"], getattr(kwargs.get("train_dataloader"), "dataset", None), kwargs.get("optimizer"))
 
+    @guarded("comparison with what was measured")
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if self.report is None:
             return
         self.comparison = compare(self.report)
         note = note_of(self.report, self.comparison)
-        if self.comparison is not None and not self.comparison.inside and _speaks(args):
+        if self.comparison is not None and not self.comparison.inside and speaks(args):
             warnings.warn(f"advisor: {note}", UserWarning, stacklevel=2)
         if self._ledger and getattr(state, "is_world_process_zero", True):
             try:
@@ -59,22 +66,15 @@ class AdvisorCallback(TrainerCallback):  # type: ignore[misc]  # transformers is
             except AdvisorError as error:  # hours of training are not lost to a ledger that cannot be written
                 warnings.warn(f"advisor: the run was not recorded: {error}", UserWarning, stacklevel=2)
 
-    def _check(self, args: Any, model: Any, dataset: Any) -> None:
-        """A model that cannot be read or priced is no reason to stop a training: then one line says so."""
-        try:
-            spec = live.spec_of(live.inner_of(model))
-            self.report = report_of(Flight(spec, live.live_of(model, args, spec), self._options, dataset))
-        except Exception as error:
-            if _speaks(args):
-                bug = "" if isinstance(error, AdvisorError) else f"a bug of finetune-advisor, {type(error).__name__}: "
-                warnings.warn(f"advisor: no pre-flight: {bug}{error}", UserWarning, stacklevel=4)
+    def _check(self, args: Any, model: Any, dataset: Any, optimizer: Any = None) -> None:
+        """Look once. A model that cannot be read or priced is no reason to stop a training: then one line says so."""
+        if self._looked:
             return
+        self._looked = True
+        spec = live.spec_of(live.inner_of(model))
+        found = live.live_of(model, args, spec, self._trainer, optimizer)
+        self.report = report_of(Flight(spec, found, self._options, dataset))
         on_misfit = self._options.on_misfit
-        if on_misfit != "raise" and not _speaks(args):
+        if on_misfit != "raise" and not speaks(args):
             return
         act(self.report, on_misfit, stacklevel=5)
-
-
-def _speaks(args: Any) -> bool:
-    """One process a node."""
-    return int(getattr(args, "local_process_index", 0) or 0) == 0

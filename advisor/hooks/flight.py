@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal, NamedTuple
 
 from advisor.check.files import card_of, model_of_name
 from advisor.check.report import beside, report_with, with_known_targets
 from advisor.check.situation import Checked
 from advisor.errors import DoesNotFitError, InvalidInputError, UnsupportedError
-from advisor.hooks import live
+from advisor.hooks import jobs, live
 from advisor.hooks.lengths import longest_example
 from advisor.ladder.request import options_as
 from advisor.memory import estimate_memory
+from advisor.memory.optimizer import FP32_BYTES, MOMENTS, trained_bytes_per_param
+from advisor.memory.params import adapter_params
 from advisor.stacks import hf_arguments
 from advisor.stacks.fields import Fields
 from advisor.stacks.keys import unread_remarks
@@ -21,7 +23,7 @@ from advisor.stacks.reading import Around, Launch, Reading, Remark, Way
 from advisor.stacks.versions import Profile, profile_of
 from advisor.values import Fit, GpuSpec, Level, MemoryBreakdown, ModelSpec, Plan, Stack, Value
 from advisor.values.check import CheckReport
-from advisor.values.request import Count
+from advisor.values.request import Length
 
 WHERE = "the trainer"
 
@@ -35,7 +37,7 @@ class PreflightOptions(Value):
     """What to do where the training does not fit, or would not start."""
     price: Literal["estimate", "trace"] = "estimate"
     """By the closed form, or by a dry run of the installed libraries on meta tensors."""
-    seq_len: Count | None = None
+    seq_len: Length | None = None
     """Tokens of the longest sequence."""
     stack: Stack | None = None
 
@@ -64,8 +66,10 @@ def preflight(subject: Any, args: Any = None, peft_config: Any = None, **options
     if hasattr(subject, "args") and hasattr(subject, "model"):
         model = live.inner_of(subject.model)
         spec = live.spec_of(model)
-        flight = Flight(spec, live.live_of(subject.model, subject.args, spec), chosen, getattr(subject, "train_dataset", None))
+        found = live.live_of(subject.model, subject.args, spec, trainer=subject)
+        flight = Flight(spec, found, chosen, getattr(subject, "train_dataset", None))
     else:
+        jobs.refuse_other_objectives(args)
         flight = Flight(_spec(subject), _planned(args, peft_config, loading), chosen)
     return fly(flight)
 
@@ -83,8 +87,10 @@ def report_of(flight: Flight) -> CheckReport:
     profile = profile_of(flight.options.stack or flight.live.stack, installed=live.loaded_versions())
     reading = _reading(flight, gpu, profile)
     reading, missing, nothing = with_known_targets(flight.spec, reading)
+    reading, more_bytes = _held_adapters(flight, reading)
     memory, closed_form = _price(flight, reading.plan, gpu)
-    checked = Checked(flight.spec, gpu, reading, profile, memory, beside(flight.spec, reading), missing, nothing, closed_form)
+    beside_bytes = beside(flight.spec, reading) + more_bytes
+    checked = Checked(flight.spec, gpu, reading, profile, memory, beside_bytes, missing, nothing, closed_form)
     return report_with(WHERE, checked)
 
 
@@ -109,10 +115,43 @@ def _reading(flight: Flight, gpu: GpuSpec | None, profile: Profile) -> Reading:
     reading = hf_arguments.read(fields, around)
     taken = (f"sequences of {longest.tokens:,} tokens: the longest of {longest.of}",) if longest is not None else ()
     remarks = (*reading.remarks, *(remark for remark in unread_remarks(profile.defaults.stack, fields) if remark.id == "not-priced"))
-    if flight.live.partly_frozen:
+    head = {"head": flight.live.head, "labels": flight.live.labels or reading.plan.labels} if flight.live.head else {}
+    plan = reading.plan.model_copy(update=head)
+    return reading._replace(plan=plan, remarks=(*remarks, *_live_remarks(flight.live)), taken=(*reading.taken, *taken))
+
+
+def _live_remarks(found: live.Live) -> Iterator[Remark]:
+    """What only the loaded model shows, and what no price counts."""
+    if found.partly_frozen:
         text = "some base weights are frozen: priced as if all of them were trained"
-        remarks = (*remarks, Remark("not-priced", "requires_grad", text, way=Way.DOWN))
-    return reading._replace(remarks=remarks, taken=(*reading.taken, *taken))
+        yield Remark("not-priced", "requires_grad", text, way=Way.DOWN)
+    if found.devices > 1:
+        text = f"device_map spreads the model over {found.devices} devices: priced on one"
+        yield Remark("not-priced", "device_map", text, way=Way.DOWN)
+    if found.own_loss:
+        text = f"{found.own_loss} computes the loss in its own way: priced as the trainer's own"
+        yield Remark("not-priced", found.own_loss, text, way=Way.EITHER)
+
+
+SAME_ADAPTER_SHARE = 0.005
+"""Judgement: biases and magnitudes that the count by rank and targets leaves out are far below it."""
+
+
+def _held_adapters(flight: Flight, reading: Reading) -> tuple[Reading, int]:
+    """What the model's adapters hold beyond those of the plan, with gradients and states, in bytes; where they hold less, a remark.
+
+    Ranks of their own (`rank_pattern`), some layers only, trained biases and further adapters all show in the count of elements.
+    """
+    held, planned = flight.live.adapter_params, adapter_params(flight.spec, reading.plan)
+    if held is None or abs(held - planned) <= SAME_ADAPTER_SHARE * planned:
+        return reading, 0
+    said = f"the model's adapters hold {held:,} parameters, rank and targets alone make {planned:,}"
+    if held < planned:
+        remark = Remark("not-priced", "peft_config", f"{said}: priced as those", way=Way.DOWN)
+        return reading._replace(remarks=(*reading.remarks, remark)), 0
+    per_param = trained_bytes_per_param(reading.plan) * 2 + MOMENTS[reading.plan.optimizer] * FP32_BYTES
+    taken = (*reading.taken, f"{said}: the others are counted with gradients and states, without their activations")
+    return reading._replace(taken=taken), (held - planned) * per_param
 
 
 def traced(spec: ModelSpec, plan: Plan, gpu: GpuSpec | None) -> MemoryBreakdown:
@@ -160,7 +199,7 @@ def _spec(subject: Any) -> ModelSpec:
     if isinstance(subject, ModelSpec):
         return subject
     if isinstance(subject, str):
-        return model_of_name(subject, "preflight")[0]
+        return model_of_name(subject, "preflight")
     if hasattr(subject, "to_dict"):
         return live.spec_of_config(subject)
     if hasattr(subject, "config"):

@@ -14,9 +14,10 @@ from typing import Any, NamedTuple
 
 from advisor.architectures import spec_from_config
 from advisor.errors import InvalidInputError
+from advisor.hooks import jobs
 from advisor.stacks.keys import not_priced_names
 from advisor.stacks.targets import available_targets
-from advisor.values import ALL_LINEAR, ModelSpec, Stack
+from advisor.values import ALL_LINEAR, Head, ModelSpec, Stack
 
 _ARGUMENTS = (
     "per_device_train_batch_size per_device_eval_batch_size gradient_accumulation_steps gradient_checkpointing bf16 fp16 optim "
@@ -34,6 +35,14 @@ class Live(NamedTuple):
     n_gpus: int
     partly_frozen: bool = False
     """Some base weights are trained and some are not, without an adapter."""
+    head: Head | None = None
+    labels: int | None = None
+    adapter_params: int | None = None
+    """Elements of every adapter that the model holds, whatever their configs say; None without one."""
+    devices: int = 1
+    """Over how many devices `device_map` spread the model."""
+    own_loss: str = ""
+    """The class of the user's own that computes the loss."""
 
 
 def stack_of(args: Any) -> Stack:
@@ -66,6 +75,8 @@ def settings_of(args: Any) -> dict[str, Any]:
         found["gradient_checkpointing"] = True
     if "max_length" in found and not isinstance(found["max_length"], int):
         del found["max_length"]
+    if isinstance(found.get("loss_type"), (list, tuple)):  # trl 1.16 takes several
+        found["loss_type"] = ",".join(map(_word, found["loss_type"]))
     return found
 
 
@@ -92,8 +103,10 @@ def _word(value: Any) -> str:
 
 
 def inner_of(model: Any) -> Any:
-    """The model inside DDP and its like."""
-    while hasattr(model, "module") and not hasattr(model, "peft_config") and not hasattr(model, "config"):
+    """The model inside DDP and its like. A model may name itself as its module, so that each is looked at once."""
+    seen: set[int] = set()
+    while id(model) not in seen and not hasattr(model, "peft_config") and not hasattr(model, "config") and hasattr(model, "module"):
+        seen.add(id(model))
         model = model.module
     return model
 
@@ -112,9 +125,15 @@ def spec_of_config(config: Any) -> ModelSpec:
     return spec_from_config(content, id=str(name), source="the loaded model's config", config_json=json.dumps(content))
 
 
-def live_of(model: Any, args: Any, spec: ModelSpec) -> Live:
-    """Everything about a loaded model that moves bytes. Nothing of it is changed, moved or computed with."""
+def live_of(model: Any, args: Any, spec: ModelSpec, trainer: Any = None, optimizer: Any = None) -> Live:
+    """Everything about a loaded model that moves bytes. Nothing of it is changed, moved or computed with.
+
+    Raises UnsupportedError where the trainer has another objective than supervised fine-tuning, or the head is not priced.
+    """
+    jobs.refuse_other_objectives(args, trainer)
     settings, inner = settings_of(args), inner_of(model)
+    handed_over = jobs.optimizer_word(optimizer if optimizer is not None else getattr(trainer, "optimizer", None))
+    settings["optim"] = handed_over or settings["optim"]
     config = inner.config
     settings["attn_implementation"] = getattr(config, "_attn_implementation", None) or "eager"
     settings["gradient_checkpointing"] = settings["gradient_checkpointing"] or _checkpoints(inner)
@@ -126,14 +145,33 @@ def live_of(model: Any, args: Any, spec: ModelSpec) -> Live:
     base = frozen if adapters else trained or frozen
     if base:
         settings["dtype"] = base
+    found = Live(
+        settings,
+        stack_of(args),
+        gpus_of(args),
+        head=jobs.head_of(inner),
+        labels=getattr(config, "num_labels", None),
+        devices=len(set((getattr(inner, "hf_device_map", None) or {"": 0}).values())),
+        own_loss=jobs.own_loss_of(trainer),
+    )
     if not adapters:
         every = [parameter.requires_grad for parameter in inner.parameters()]
-        return Live(settings, stack_of(args), gpus_of(args), any(every) and not all(every))
+        return found._replace(partly_frozen=any(every) and not all(every))
     settings["peft"] = _peft(inner, next(iter(adapters.values())), spec)
     settings["adapter_dtype"] = trained or "float32"
     if quantization is not None:
         _lifted(settings, config, frozen)
-    return Live(settings, stack_of(args), gpus_of(args))
+    return found._replace(adapter_params=_adapter_params(inner))
+
+
+def _adapter_params(model: Any) -> int:
+    """Elements of every adapter, active or not (peft 0.21 names them `lora_…`: tuners/lora/model.py `prefix`), and trained biases."""
+    held = {
+        id(parameter): parameter.numel()
+        for name, parameter in model.named_parameters()
+        if "lora_" in name or (parameter.requires_grad and "modules_to_save" not in name)
+    }
+    return sum(held.values())
 
 
 def _checkpoints(model: Any) -> bool:

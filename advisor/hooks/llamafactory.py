@@ -12,6 +12,7 @@ from typing import Any
 
 from advisor.check import check
 from advisor.hooks.flight import PreflightOptions, act
+from advisor.hooks.guard import guarded
 from advisor.ladder.request import options_as
 from advisor.stacks.files import read_settings
 from advisor.values import Stack
@@ -24,7 +25,13 @@ def run_exp(config: str | Path, callbacks: Sequence[Any] = (), *, ledger: bool |
     from advisor.hooks.callback import AdvisorCallback
 
     chosen = options_as(PreflightOptions, options, flags=False)
-    report = check(config, chosen.gpu, stack=Stack.LLAMAFACTORY, **({"seq_len": chosen.seq_len} if chosen.seq_len else {}))
-    act(report, chosen.on_misfit, stacklevel=3)
+    _look(config, chosen)
     live = AdvisorCallback(ledger=ledger, **{**chosen.model_dump(exclude_none=True), "on_misfit": "ignore"})
     train(read_settings(Path(config)).values, [*callbacks, live])
+
+
+@guarded("pre-flight")
+def _look(config: str | Path, chosen: PreflightOptions) -> None:
+    """Check the file, and warn or raise as told."""
+    length = {"seq_len": chosen.seq_len} if chosen.seq_len else {}
+    act(check(config, chosen.gpu, stack=Stack.LLAMAFACTORY, **length), chosen.on_misfit, stacklevel=5)

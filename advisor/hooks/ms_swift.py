@@ -10,10 +10,11 @@ before it starts: advise check train.sh.
 from __future__ import annotations
 
 import os
+import warnings
 from importlib.util import find_spec
 from typing import Any
 
-from advisor.errors import MissingExtraError
+from advisor.errors import AdvisorError, MissingExtraError
 from advisor.hooks.callback import AdvisorCallback
 
 NAME = "advisor"
@@ -32,7 +33,13 @@ class SwiftCallback(AdvisorCallback):
     """The callback as ms-swift makes it: with the arguments and the trainer, of which only the model and the data set are looked at."""
 
     def __init__(self, args: Any, trainer: Any) -> None:
-        super().__init__(**options_from_environment())
+        try:
+            super().__init__(**options_from_environment())
+        except AdvisorError as error:  # a mistyped variable is no reason to end a training
+            warnings.warn(f"advisor: no pre-flight: {error}", UserWarning, stacklevel=2)
+            super().__init__(on_misfit="ignore")
+            self._looked = True
+        self._trainer = trainer
 
 
 def register() -> None:

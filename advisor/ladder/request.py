@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TypeVar
+from typing import Any, TypeVar, get_args
 
 from pydantic import ValidationError
 
 from advisor.errors import InvalidInputError
+from advisor.refusals import did_you_mean
 from advisor.stacks import default_plan
+from advisor.stacks.words import NEAREST
 from advisor.values import GpuSpec, Method, ModelSpec, Plan, Request, Value
+from advisor.values.vocabulary import Word
 
 Options = TypeVar("Options", bound=Value)
+_LONGEST_VALUE = 40
 
 
-def request_from(options: Mapping[str, object]) -> Request:
-    """Options by name, as the command line or a caller gives them. Raises InvalidInputError, one line that names the option."""
-    return options_as(Request, options)
+def request_from(options: Mapping[str, object], gpu: GpuSpec | None = None) -> Request:
+    """Options by name, as the command line or a caller gives them. Raises InvalidInputError, one line that names the option.
+
+    All cards of a cloud's machine are used where nobody says how many.
+    """
+    request = options_as(Request, options)
+    cards = 1 if gpu is None else gpu.gpus_of_machine
+    return request if request.gpus is not None or cards == 1 else request.model_copy(update={"gpus": cards})
 
 
 def options_as(kind: type[Options], options: Mapping[str, object], flags: bool = True) -> Options:
@@ -24,15 +33,34 @@ def options_as(kind: type[Options], options: Mapping[str, object], flags: bool =
     try:
         return kind.model_validate(dict(options))
     except ValidationError as error:
-        first = error.errors()[0]
-        name = str(first["loc"][0])
-        option = "--" + name.replace("_", "-") if flags else name
-        if first["type"] == "extra_forbidden":
-            raise InvalidInputError(f"{option}: there is no such option") from None
-        if first["type"] == "too_short":
-            raise InvalidInputError(f"{option}: name at least one layer, or all-linear") from None
-        message = str(first["msg"]).replace("Input should be", "must be")
-        raise InvalidInputError(f"{option} {str(first['input'])[:40]}: {message}") from None
+        raise InvalidInputError(_refusal(error, kind, flags)) from None
+
+
+def _refusal(error: ValidationError, kind: type[Value], flags: bool) -> str:
+    """The first option that is wrong, in one line, with the word that it may have meant."""
+    first: Any = error.errors()[0]
+    name = str(first["loc"][0])
+    option = "--" + name.replace("_", "-") if flags else name
+    if first["type"] == "extra_forbidden":
+        return f"{option}: there is no such option{did_you_mean(name, kind.model_fields)}"
+    if first["type"] == "too_short":
+        return f"{option}: name at least one layer, or all-linear"
+    message = str(first["msg"]).removeprefix("Value error, ").replace("Input should be", "must be")
+    meant = _meant(str(first["input"]), kind, name) if first["type"] == "enum" else ""
+    return f"{option} {str(first['input'])[:_LONGEST_VALUE]}: {message}{meant}"
+
+
+def _meant(word: str, kind: type[Value], name: str) -> str:
+    """The nearest word in spelling; of transformers' optimizers that are not priced, one that keeps no less."""
+    if name == "optimizer" and word.lower() in NEAREST:
+        return f"; {NEAREST[word.lower()].value} keeps no less"
+    return did_you_mean(word, _words(kind, name))
+
+
+def _words(kind: type[Value], name: str) -> list[str]:
+    """Words that an option takes."""
+    enum = next((part for part in get_args(kind.model_fields[name].annotation) if isinstance(part, type) and issubclass(part, Word)), None)
+    return [] if enum is None else [*(str(member.value) for member in enum), *enum.also()]
 
 
 def check_request(request: Request) -> None:

@@ -7,12 +7,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from advisor.runs.build import run_from
+from advisor.stacks.words import ATTENTIONS, OPTIMIZERS
 from advisor.values.run import RunRecord
-from advisor.values.vocabulary import Attention, Optimizer, Quantization
+from advisor.values.vocabulary import Quantization
 
-_ATTENTIONS = {"sdpa": Attention.SDPA, "eager": Attention.EAGER, "flash_attention_2": Attention.FLASH, "flash_attention_3": Attention.FLASH}
-"""transformers' names (5.23, modeling_utils.py); any other is not recorded."""
-_OPTIMIZERS = {optimizer.value: optimizer for optimizer in Optimizer} | {"adamw_bnb_8bit": Optimizer.ADAMW_8BIT}
 _LIBRARIES = ("torch", "transformers", "peft", "trl", "bitsandbytes", "accelerate")
 _DTYPES = {"torch.float32": "fp32", "torch.bfloat16": "bf16", "torch.float16": "fp16"}
 
@@ -21,7 +19,7 @@ def from_trainer(args: Any, model: Any, dataloader: Any) -> RunRecord:
     """The set-up as `TrainingArguments` and the model have it (transformers 4.48 to 5.23, peft 0.13 to 0.21)."""
     cards = getattr(args, "world_size", None) or 1
     optimizer = str(getattr(args.optim, "value", args.optim))
-    notes = () if optimizer in _OPTIMIZERS else (f"optimizer: {optimizer}",)
+    notes = () if optimizer in OPTIMIZERS else (f"optimizer: {optimizer}",)
     schedule = getattr(args, "lr_scheduler_type", None)
     fields = {
         "learning_rate": args.learning_rate or None,
@@ -30,7 +28,7 @@ def from_trainer(args: Any, model: Any, dataloader: Any) -> RunRecord:
         "grad_accum": args.gradient_accumulation_steps,
         "gpus": cards,
         "effective_batch": args.per_device_train_batch_size * args.gradient_accumulation_steps * cards,
-        "optimizer": _OPTIMIZERS.get(optimizer),
+        "optimizer": OPTIMIZERS.get(optimizer),
         "checkpointing": bool(args.gradient_checkpointing),
         "seed": args.seed,
         "seq_len": _first(args, "max_length", "max_seq_length"),
@@ -55,7 +53,7 @@ def _of_model(model: Any, args: Any) -> dict[str, Any]:
     fields: dict[str, Any] = {
         "model": getattr(config, "_name_or_path", None) or None,
         "precision": _precision(_DTYPES.get(base), args),
-        "attention": _ATTENTIONS.get(str(getattr(config, "_attn_implementation", ""))),
+        "attention": ATTENTIONS.get(str(getattr(config, "_attn_implementation", ""))),
         "quantization": quantization,
     }
     adapters = getattr(inner, "peft_config", None)

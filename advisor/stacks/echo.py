@@ -21,7 +21,7 @@ def echo_defaults(model: ModelSpec, gpu: GpuSpec | None, request: Request) -> tu
         ("adapter", _adapter(request)),
         ("batch", _batch(model, request)),
         ("gradient checkpointing", _checkpointing(request, stack)),
-        ("several GPUs", _several(request)),
+        ("several GPUs", _several(gpu, request)),
     )
     return tuple(f"{subject}: {', '.join(parts)}" for subject, parts in ((name, list(parts)) for name, parts in subjects) if parts)
 
@@ -74,6 +74,8 @@ def _checkpointing(request: Request, stack: StackDefaults) -> Iterator[str]:
     yield f"starts {plain}" if plain == quantized else f"starts {plain}, on 4-bit bases {quantized} (the stack's defaults)"
 
 
-def _several(request: Request) -> Iterator[str]:
+def _several(gpu: GpuSpec | None, request: Request) -> Iterator[str]:
     if (request.gpus or 1) > 1:
+        if gpu is not None and request.gpus == gpu.gpus_of_machine:
+            yield f"all {request.gpus} of the machine (--gpus says otherwise)"
         yield "a replica on each first (DDP), sharded (FSDP) where that does not fit"

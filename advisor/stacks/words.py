@@ -7,14 +7,7 @@ import json
 from advisor.values.model import ModelSpec
 from advisor.values.vocabulary import Attention, DType, Optimizer
 
-OPTIMIZERS = {
-    **{optimizer.value: optimizer for optimizer in Optimizer},
-    "adamw_bnb_8bit": Optimizer.ADAMW_8BIT,
-    "adamw_hf": Optimizer.ADAMW,
-    "adamw": Optimizer.ADAMW,
-    "paged_adamw": Optimizer.PAGED_ADAMW_32BIT,
-    "lion": Optimizer.LION_32BIT,
-}
+OPTIMIZERS = {**{optimizer.value: optimizer for optimizer in Optimizer}, **Optimizer.also()}
 """transformers 5.23 training_args.py `OptimizerNames`, and older names of the same."""
 
 NEAREST = {
@@ -42,21 +35,8 @@ DTYPES = {
     "float": DType.FP32,
 }
 
-ATTENTIONS = {
-    "sdpa": Attention.SDPA,
-    "eager": Attention.EAGER,
-    "flash_attention_2": Attention.FLASH,
-    "flash_attention_3": Attention.FLASH,
-    "flash_attention_4": Attention.FLASH,
-    "flash_attn": Attention.FLASH,
-    "flash_attn_2": Attention.FLASH,
-    "kernels-community/flash-attn": Attention.FLASH,
-    "kernels-community/flash-attn2": Attention.FLASH,
-    "kernels-community/flash-attn3": Attention.FLASH,
-    "kernels-community/vllm-flash-attn3": Attention.FLASH,
-    "xformers": Attention.MEM_EFFICIENT,
-}
-"""transformers' `attn_implementation` (5.23 modeling_utils.py), its kernels of the Hub, and the short names of ms-swift."""
+ATTENTIONS = {"sdpa": Attention.SDPA, "eager": Attention.EAGER, **Attention.also()}
+"""transformers' `attn_implementation`, its kernels of the Hub, and the short names of ms-swift."""
 
 PEFT_TARGETS = {
     **dict.fromkeys(

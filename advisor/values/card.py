@@ -88,6 +88,8 @@ class GpuSpec(Value):
     notes: tuple[str, ...] = ()
     resolved_from: str = ""
     """One line for the reader: what was asked for and what it was taken to mean."""
+    gpus_of_machine: Positive = 1
+    """Cards of the cloud machine that was named: how many are used where nobody says."""
     calibrations: tuple[CardCalibration, ...] = ()
     """Runs on this card in this user's data directory, newest first."""
 

@@ -14,7 +14,7 @@ from pydantic import Field, field_validator, model_validator
 from advisor.values.card import GpuSpec
 from advisor.values.contradictions import check_facts, check_run
 from advisor.values.model import ModelSpec
-from advisor.values.request import Task
+from advisor.values.request import Amount, Task
 from advisor.values.vocabulary import Bytes, Method, Positive, Quantization, Value
 
 Number = Annotated[float, Field(allow_inf_nan=False)]
@@ -204,9 +204,9 @@ class Facts(Value):
     task: Task | None = None
     objective: Literal["sft", "dpo", "rl"] | None = None
     """How it is trained; None: reinforcement learning where the task says so, else supervised."""
-    dataset_tokens: Positive | None = None
+    dataset_tokens: Amount | None = None
     """Unique training tokens: of the completions when prompts are masked, of everything otherwise."""
-    examples: Positive | None = None
+    examples: Amount | None = None
     mean_tokens: PositiveNumber | None = None
     """Tokens of an example: with `examples` it stands in for `dataset_tokens`."""
     unit: Unit | None = None

@@ -1,21 +1,63 @@
 """What was asked for: every option of a plan, None where the choice is left to the tool."""
 
-from enum import Enum
+import re
+from functools import partial
 from typing import Annotated, Any
 
-from pydantic import Field, field_validator
+from pydantic import BeforeValidator, Field, field_validator
 
-from advisor.values.vocabulary import Attention, Loss, Method, Optimizer, Quantization, Stack, Value
+from advisor.values.vocabulary import Attention, Loss, Method, Optimizer, Quantization, Stack, Value, Word
 
 # Judgement: far above anything that is run, so that what exceeds them is a slip of the finger and not an answer in exbibytes.
 MAX_COUNT = 10**9
 MAX_GPUS = 10**5
 MAX_TOKENS = 10**15
 
-Count = Annotated[int, Field(gt=0, le=MAX_COUNT)]
+_COUNT = re.compile(r"(\d{1,3}(?:,\d{3})+|\d+(?:_\d+)*|\d*\.\d+)\s*([kmgbt]?)", re.IGNORECASE | re.ASCII)
+_LONGEST_NUMBER = 40
+"""Judgement: no count has more digits; thousands of them are beyond what Python turns into a number."""
+_BINARY = {"": 1, "k": 2**10, "m": 2**20}
+"""Of a length: "4k" is the context of 4,096 tokens that model cards call 4k, "1M" one of 1,048,576."""
+_DECIMAL = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "b": 10**9, "t": 10**12}
+"""Of an amount of data: "30M" is 30,000,000 tokens."""
 
 
-class Precision(str, Enum):
+def _read(suffixes: dict[str, int], value: Any) -> Any:
+    """4096 for "4,096", "4_096" or "4k"; what is no such number is handed on, to be refused as it stands."""
+    if isinstance(value, bool):
+        return str(value)  # refused in words: Python would count True as 1
+    found = _COUNT.fullmatch(value.strip()) if isinstance(value, str) and len(value) <= _LONGEST_NUMBER else None
+    unit = suffixes.get(found[2].lower()) if found else None
+    if found is None or unit is None:
+        return value
+    number = _exact(found[1].replace(",", "").replace("_", "")) * unit
+    return int(number) if number == int(number) else value
+
+
+def _exact(text: str) -> Any:
+    """The number as it is written: 1.1 million in floats is no whole number."""
+    if "." not in text:
+        return int(text)
+    from decimal import Decimal
+
+    return Decimal(text)
+
+
+def read_length(text: str) -> int | None:
+    """Tokens of a sequence as it may be written, "4k" for 4,096; None for what is no such number."""
+    number = _read(_BINARY, text)
+    return number if isinstance(number, int) and 0 < number <= MAX_COUNT else None
+
+
+Count = Annotated[int, BeforeValidator(partial(_read, {"": 1})), Field(gt=0, le=MAX_COUNT)]
+"""A number, with or without marks between its thousands: 4096, "4,096", "4_096"."""
+Length = Annotated[int, BeforeValidator(partial(_read, _BINARY)), Field(gt=0, le=MAX_COUNT)]
+"""Tokens of a sequence: a count, or "4k" for 4,096."""
+Amount = Annotated[int, BeforeValidator(partial(_read, _DECIMAL)), Field(gt=0, le=MAX_TOKENS)]
+"""Tokens or examples of a data set: a count, or "30M" for 30,000,000 and "2B" for 2,000,000,000."""
+
+
+class Precision(Word):
     """Type of the weights and of the computation. `-amp` keeps fp32 weights and computes in 16 bit under torch.autocast."""
 
     BF16 = "bf16"
@@ -24,8 +66,13 @@ class Precision(str, Enum):
     BF16_AMP = "bf16-amp"
     FP16_AMP = "fp16-amp"
 
+    @classmethod
+    def also(cls) -> dict[str, Any]:
+        """torch's names of the types."""
+        return {"bfloat16": cls.BF16, "float16": cls.FP16, "half": cls.FP16, "float32": cls.FP32, "float": cls.FP32}
 
-class Task(str, Enum):
+
+class Task(Word):
     """What the data teaches; the evidence differs by it."""
 
     EXTRACTION = "extraction"
@@ -46,7 +93,7 @@ class Request(Value):
     """Leaf names as in the model, or ("all-linear",). A text is split at its commas."""
     batch_size: Count | None = None
     """Micro-batch: sequences per card and forward pass."""
-    seq_len: Count | None = None
+    seq_len: Length | None = None
     """Tokens."""
     grad_accum: Count | None = None
     optimizer: Optimizer | None = None
@@ -59,8 +106,8 @@ class Request(Value):
     attention: Attention | None = None
     loss: Loss | None = None
     stack: Stack | None = None
-    gpus: Annotated[int, Field(gt=0, le=MAX_GPUS)] | None = None
-    dataset_tokens: Annotated[int, Field(gt=0, le=MAX_TOKENS)] | None = None
+    gpus: Annotated[Count, Field(le=MAX_GPUS)] | None = None
+    dataset_tokens: Amount | None = None
     """Unique training tokens: of the completions when prompts are masked, of everything otherwise."""
     task: Task | None = None
 

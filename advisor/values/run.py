@@ -9,7 +9,7 @@ from pydantic import Field, field_serializer, field_validator, model_validator
 
 from advisor.values.evidence import AdapterFacts, LossPoint, Number, PositiveNumber, Share
 from advisor.values.plan import Plan
-from advisor.values.request import MAX_TOKENS, Count, Precision, Request
+from advisor.values.request import MAX_TOKENS, Amount, Count, Precision, Request
 from advisor.values.vocabulary import SCHEMA_VERSION, Bytes, DType, Method, Positive, Value
 
 PERCENT = 100
@@ -108,9 +108,9 @@ class RunRecord(Request):
     steps: Annotated[int, Field(gt=0, le=MAX_TOKENS)] | None = None
     """Optimizer steps that were done."""
     epochs: PositiveNumber | None = None
-    tokens: Annotated[int, Field(gt=0, le=MAX_TOKENS)] | None = None
+    tokens: Amount | None = None
     """Seen in training, all epochs together."""
-    examples: Count | None = None
+    examples: Amount | None = None
     """Of the training set."""
     data_fraction: Share | None = None
     """Share of the training set that was used: below 1 for pilots and half-data controls."""

@@ -1,7 +1,7 @@
 """The words that every part of the tool shares: the base value and the closed enumerations, parsed once at the edge."""
 
 from enum import Enum
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -18,7 +18,27 @@ class Value(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Method(str, Enum):
+class Word(str, Enum):
+    """Base of the enumerations that are options: a value is read in any case and punctuation ("QLoRA", "LLaMA-Factory")."""
+
+    @classmethod
+    def _missing_(cls, value: object) -> "Word | None":
+        if not isinstance(value, str):
+            return None
+        spelt = {_plain(word): member for word, member in (*((member.value, member) for member in cls), *cls.also().items())}
+        return spelt.get(_plain(value))
+
+    @classmethod
+    def also(cls) -> "dict[str, Any]":
+        """Words of other libraries that mean exactly one of these."""
+        return {}
+
+
+def _plain(word: str) -> str:
+    return "".join(letter for letter in word.lower() if letter.isalnum())
+
+
+class Method(Word):
     """The rungs. QDoRA is DoRA on a 4-bit base."""
 
     LORA = "lora"
@@ -56,7 +76,7 @@ class DType(str, Enum):
         return 4 if self is DType.FP32 else 2
 
 
-class Quantization(str, Enum):
+class Quantization(Word):
     """bitsandbytes storage of the frozen base weights (bitsandbytes/functional.py, 0.50)."""
 
     NF4 = "nf4"
@@ -64,7 +84,7 @@ class Quantization(str, Enum):
     INT8 = "int8"
 
 
-class Optimizer(str, Enum):
+class Optimizer(Word):
     """Names as in transformers' `TrainingArguments.optim` (5.23); `adamw_torch` is the foreach implementation on CUDA."""
 
     ADAMW = "adamw_torch"
@@ -77,8 +97,19 @@ class Optimizer(str, Enum):
     LION_8BIT = "lion_8bit"
     SGD = "sgd"
 
+    @classmethod
+    def also(cls) -> dict[str, Any]:
+        """Other names of the same in transformers' `OptimizerNames` (5.23 training_args.py), and older names."""
+        return {
+            "adamw_bnb_8bit": cls.ADAMW_8BIT,
+            "adamw_hf": cls.ADAMW,
+            "adamw": cls.ADAMW,
+            "paged_adamw": cls.PAGED_ADAMW_32BIT,
+            "lion": cls.LION_32BIT,
+        }
 
-class Attention(str, Enum):
+
+class Attention(Word):
     """Which kernel computes attention. `sdpa` lets torch choose: flash, or mem-efficient where there is a mask or no flash kernel."""
 
     FLASH = "flash"
@@ -86,8 +117,15 @@ class Attention(str, Enum):
     MEM_EFFICIENT = "mem_efficient"
     EAGER = "eager"
 
+    @classmethod
+    def also(cls) -> dict[str, Any]:
+        """transformers' `attn_implementation` (5.23 modeling_utils.py), its kernels of the Hub, and the short names of ms-swift."""
+        flash = """flash_attention_2 flash_attention_3 flash_attention_4 flash_attn flash_attn_2 kernels-community/flash-attn
+            kernels-community/flash-attn2 kernels-community/flash-attn3 kernels-community/vllm-flash-attn3"""
+        return {**dict.fromkeys(flash.split(), cls.FLASH), "xformers": cls.MEM_EFFICIENT}
 
-class Loss(str, Enum):
+
+class Loss(Word):
     """How logits become a loss."""
 
     FULL = "full"
@@ -117,7 +155,7 @@ class Head(str, Enum):
     """The body alone (`AutoModel`)."""
 
 
-class Stack(str, Enum):
+class Stack(Word):
     """Whose training loop runs."""
 
     HF = "hf"
@@ -127,6 +165,17 @@ class Stack(str, Enum):
     LLAMAFACTORY = "llamafactory"
     MS_SWIFT = "ms-swift"
     TORCHTUNE = "torchtune"
+
+    @classmethod
+    def also(cls) -> dict[str, Any]:
+        """As answers call them (`advisor.stacks`), and the packages' short names."""
+        return {
+            "transformers": cls.HF,
+            "transformers Trainer": cls.HF,
+            "TRL SFTTrainer": cls.TRL,
+            "swift": cls.MS_SWIFT,
+            "a plain loop": cls.PLAIN,
+        }
 
 
 class Sharding(str, Enum):

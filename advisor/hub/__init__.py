@@ -1,0 +1,147 @@
+"""A model reference becomes a ModelSpec: a path, a name in `profiles/models/`, or a repository on the Hugging Face Hub.
+
+The rule, in order; the first that answers wins, and `resolved_from` says which it was:
+
+1. A path: a config.json, or a directory that holds one. A bare word counts as a path only if such a file is there.
+2. A known name: a profile's id, one of its aliases, or an id of the same shape, in full or without the organisation. Case and
+   punctuation do not matter, nor does "hf" ("Llama 3.1 70B" is "llama-3.1-70b").
+3. The same after dropping words that name a variant of one shape (instruct, chat, it, base, pt, model). A size is never dropped.
+4. A loose name: every word of it is among the words of exactly one profile. Where several fit, none is chosen: the error lists them.
+5. org/name: the config.json of that repository, from the local cache if it is there, else over the network.
+6. Rules 2 to 4 without what the end of the name says of the stored weights (-unsloth-bnb-4bit, -AWQ, -FP8). Of org/name that cannot be
+   read: rules 2 and 3 without that, and without the organisation. What was left out is said.
+
+A name that fits nothing is an error with the nearest known names.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from advisor.architectures import check_model_type, spec_from_config
+from advisor.config_files import Found, from_hub, from_path, looks_like_path
+from advisor.errors import InvalidInputError, MissingExtraError, UnknownNameError, UnsupportedError
+from advisor.hub.matching import CANDIDATES, Match, by_bare_name, known_model
+from advisor.hub.rows import ModelRow, covered_rows, rows_by_words
+from advisor.json_files import is_folder
+from advisor.names import contains, format_of_name, tokens, without_fillers, without_format
+from advisor.values import ModelSpec
+
+_LONGEST_REFERENCE = 1000
+
+__all__ = ["ModelRow", "load_model", "profile_spec", "search_models"]
+
+
+def load_model(reference: str) -> ModelSpec:
+    """The model that `reference` names, by the rule above; its `resolved_from` says what it was taken to mean.
+
+    Raises InvalidInputError for a broken config.json, UnknownNameError (with candidates) for a name that fits nothing or several
+    models, UnsupportedError with the reason for a model that is not covered.
+    """
+    text = reference.strip()
+    if not text or len(text) > _LONGEST_REFERENCE:
+        raise InvalidInputError("model: needs a name (llama-3.1-8b), a Hub id (org/name) or the path of a config.json")
+    if looks_like_path(text):
+        return _from_file(text, from_path(text))
+    match = known_model(text)
+    if match is not None:
+        return _from_profile(text, match)
+    if _is_repository(text):
+        return _from_repository(text)
+    if is_folder(Path(text)):
+        return _from_file(text, from_path(text))
+    match = known_model(without_format(text)) if without_format(text) != text else None
+    if match is not None:
+        return _from_profile(text, match)
+    raise _unknown(text)
+
+
+def search_models(text: str = "") -> tuple[ModelRow, ...]:
+    """Profiles whose names hold every word of `text`, sorted by id; all of them for an empty text. No spec is built."""
+    asked = tokens(text)
+    found = [row for row in covered_rows() if not asked or any(contains(tokens(name), asked) for name in row.names)]
+    if not found:
+        found = [row for row in covered_rows() if any(text.lower() in name.lower() for name in row.names)]
+    return tuple(sorted(found, key=lambda row: row.id.lower()))
+
+
+def profile_spec(row: ModelRow, name: str | None = None) -> ModelSpec:
+    """The spec of a profile, under its own id or one of the same shape."""
+    return spec_from_config(
+        row.config,
+        id=name or row.id,
+        source=row.source,
+        source_date=row.source_date,
+        params_published=row.params_published,
+    )
+
+
+def _from_profile(text: str, match: Match) -> ModelSpec:
+    row = match.row
+    if not row.covered:
+        raise _refused(text, row)
+    is_id = match.name == row.id or match.name in row.same_shape_ids
+    spec = profile_spec(row, match.name if is_id else None)
+    shape = f"; same shape as {row.id}" if match.name in row.same_shape_ids else ""
+    return spec.model_copy(update={"resolved_from": f"model {text!r} → {spec.id} ({match.how}{shape}{_of_weights(text, spec.id)})"})
+
+
+def _of_weights(text: str, found: str) -> str:
+    """What the end of a name says of the stored weights, where the model that was found does not say it."""
+    stored = format_of_name(text)
+    if stored is not None:
+        return f"; named as a checkpoint of {stored.label} weights: only its shape is taken"
+    end = text[len(without_format(text)) :]
+    return f"; without {end!r} at the end" if end and not found.lower().endswith(end.lower()) else ""
+
+
+def _from_repository(text: str) -> ModelSpec:
+    """A repository by its config.json; where that cannot be had, by the name of a known model of that shape."""
+    try:
+        return _from_file(text, from_hub(text, _nearest(text)))
+    except (UnknownNameError, MissingExtraError):
+        match = by_bare_name(text)
+        if match is None:
+            raise
+        return _from_profile(text, match)
+
+
+def _from_file(text: str, found: Found) -> ModelSpec:
+    spec = spec_from_config(found.config, id=found.id, source=found.source, config_json=found.text)
+    return spec.model_copy(update={"resolved_from": f"model {text!r} → {found.source}"})
+
+
+def _is_repository(text: str) -> bool:
+    organisation, _, name = text.partition("/")
+    return bool(organisation and name and "/" not in name and " " not in text)
+
+
+def _nearest(text: str) -> tuple[str, ...]:
+    """Known names spelt like `text`, nearest first, one a model."""
+    import difflib
+
+    spelt = {"-".join(words): entries[0] for words, entries in rows_by_words().items() if entries[0][0].covered}
+    close = difflib.get_close_matches("-".join(tokens(text)), spelt, n=2 * CANDIDATES, cutoff=0.6)
+    nearest: dict[str, str] = {}
+    for form in close:
+        row, name = spelt[form]
+        nearest.setdefault(row.id, next((alias for alias in row.aliases if "-".join(tokens(alias)) == form), name))
+    return tuple(nearest.values())[:CANDIDATES]
+
+
+def _unknown(text: str) -> UnknownNameError:
+    nearest = _nearest(text)
+    advice = f"did you mean {', '.join(nearest)}?" if nearest else "`advise models` lists the known ones."
+    return UnknownNameError(f"model {text!r} is not known; {advice} A Hub id is org/name, a config.json a path", nearest)
+
+
+def _refused(text: str, row: ModelRow) -> UnsupportedError:
+    """Why a known model is not covered, and covered ones whose names hold the same words."""
+    plain = without_fillers(tokens(text))
+    near = sorted(other.id for other in covered_rows() if any(contains(tokens(name), plain) for name in other.names))
+    hint = f"; covered and near in name: {', '.join(near[:CANDIDATES])}" if near else ""
+    try:
+        check_model_type(row.model_type, row.id)
+    except UnsupportedError as error:
+        return UnsupportedError(f"{error}{hint}")
+    return UnsupportedError(f"{row.id}: its config is not known here{hint}; give the path of its config.json")

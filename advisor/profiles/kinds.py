@@ -1,0 +1,59 @@
+"""Which row model the rows of a file are held against."""
+
+from __future__ import annotations
+
+from typing import Any
+
+KINDS = (
+    "gpus",
+    "instances",
+    "measurements/residuals",
+    "methods/curves",
+    "methods/facts",
+    "methods/gates",
+    "methods/moves",
+    "methods/speed",
+    "methods/texts",
+    "methods/thresholds",
+    "models",
+    "not_covered/gpus",
+    "not_covered/models",
+    "runtime",
+    "stacks/keys",
+    "stacks/versions",
+)
+"""Folders and single files of `profiles/`, each with one row model. Measured runs have theirs in `advisor.accuracy.rows`."""
+
+
+def row_type(kind: str) -> Any:
+    """The row model of a kind. Each is imported when it is asked for: to make one takes a millisecond."""
+    room, _, file = kind.partition("/")
+    if room == "methods":
+        from advisor.profiles import methods
+
+        return {
+            "curves": methods.Curve,
+            "facts": methods.Fact,
+            "gates": methods.Threshold,
+            "moves": methods.Move,
+            "speed": methods.Speed,
+            "texts": methods.Sentence,
+            "thresholds": methods.Threshold,
+        }[file]
+    if room == "stacks":
+        from advisor.profiles import stacks
+
+        return {"keys": stacks.KeysOrBuilders, "versions": stacks.Release}[file]
+    if room in ("runtime", "measurements"):
+        from advisor.profiles import runtime
+
+        return runtime.Residuals if file else runtime.ContextRow
+    from advisor.profiles import gpus, models
+
+    return {
+        "gpus": gpus.GpuProfile,
+        "instances": gpus.InstanceProfile,
+        "models": models.ModelProfile,
+        "not_covered/gpus": gpus.UncoveredGpu,
+        "not_covered/models": models.UncoveredModel,
+    }[kind]
