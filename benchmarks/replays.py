@@ -48,9 +48,8 @@ WORDS: tuple[dict[str, Any], ...] = (
     {"loss": "fused"},
     {"loss": "in_place"},
     {"loss": "chunked_output"},
-    {"lora_dropout": 0.05},
 )
-"""Settings that are kinds of their own, each with the Trainer's loop."""
+"""Settings that are kinds of their own, each with the Trainer's loop and, as they are used, with fused attention."""
 FREES: dict[str, Any] = {"keep_outputs": False}
 Run = tuple[str, Plan, dict[str, Any]]
 """Model, plan, and how the dry run is run."""
@@ -66,10 +65,10 @@ def plans() -> Iterator[Run]:
         if stack == "plain":
             elsewhere = place[0] + 1 + number // 24, place[1] + 1
             yield model, _plan(model, method, stack, checkpointing, elsewhere, bool(turn)), FREES
-    for number, (words, model, method, checkpointing) in enumerate(product(WORDS, MODELS[::2], METHODS, (True, False))):
-        if "lora_dropout" not in words or method.has_adapter:
-            plan = _plan(model, method, "hf", checkpointing, (number, number // 2), bool(number % 2))
-            yield model, Plan.model_validate(plan.model_dump() | words), {}
+    for words, (number, (model, method, checkpointing)) in product(WORDS, enumerate(product(MODELS[::2], METHODS, (True, False)))):
+        place = number + number // 6, 2 * (number // 2 % 2)  # flash or memory-efficient
+        plan = _plan(model, method, "hf", checkpointing, place, bool(number % 4 // 2))
+        yield model, Plan.model_validate(plan.model_dump() | words), {}
 
 
 def _plan(model: str, method: Method, stack: str, checkpointing: bool, place: tuple[int, int], some_targets: bool) -> Plan:

@@ -238,4 +238,4 @@ def _said(found: Bounds) -> Iterator[str]:
     else:
         yield f"from the errors of {found.sources} of this kind, nine in ten inside"
     if found.bias:
-        yield f"dry runs of such plans reserve {found.bias:+.1%} in the middle"
+        yield f"dry runs of such plans reserve {abs(found.bias):.1%} {'more' if found.bias > 0 else 'less'} in the middle"
