@@ -10,7 +10,6 @@ import pytest
 from advisor import api, hub, profiles
 from advisor.accuracy import (
     AccuracyReport,
-    ErrorsFile,
     MeasuredPlan,
     Measurement,
     Metric,
@@ -29,6 +28,7 @@ from advisor.devices import load_gpu
 from advisor.errors import InvalidInputError, UnsupportedError
 from advisor.memory.intervals import Bounds
 from advisor.memory.kinds import kind_of
+from advisor.profiles.runtime import Residuals
 from advisor.values import Fit, Interval, MemoryBreakdown, ModelSpec, Phase, PhaseBytes, Plan, Term, TermBytes
 
 GB = 10**9
@@ -378,5 +378,5 @@ def test_intervals_on_the_t4_runs_are_half_as_wide_as_they_were(tiers, tier, wid
 
 def test_residuals_on_the_disk_are_those_of_the_formulas_and_the_rows():
     """`python -m advisor.accuracy` writes them."""
-    on_disk = {row["tier"]: ErrorsFile.model_validate(row) for row in profiles.read("measurements/residuals")}
+    on_disk = {row.tier: row for row in profiles.rows("measurements/residuals", Residuals)}
     assert {content.tier: content for content in files()} == on_disk

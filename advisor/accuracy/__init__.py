@@ -1,6 +1,6 @@
 """How right the numbers are: measured runs, predictions beside them, and the intervals that follow."""
 
-from advisor.accuracy.intervals import Coverage, ErrorsFile, Residual, coverages, errors_file
+from advisor.accuracy.intervals import Coverage, Residual, coverages, errors_file
 from advisor.accuracy.report import (
     AccuracyReport,
     BoundaryCheck,
@@ -22,7 +22,6 @@ __all__ = [
     "BoundaryCheck",
     "Comparison",
     "Coverage",
-    "ErrorsFile",
     "Estimator",
     "Loop",
     "MeasuredPlan",

@@ -10,19 +10,20 @@ import json
 import sys
 from functools import partial
 
-from advisor.accuracy.intervals import ErrorsFile, errors_file
+from advisor.accuracy.intervals import errors_file
 from advisor.accuracy.replays import replay_residuals
 from advisor.accuracy.report import Estimator, accuracy, residuals_of
 from advisor.accuracy.tiers import CLOSED_FORM, DRY_RUN, closed_form, recorded_dry_run, recorded_in
 from advisor.memory.intervals import REPLAY
 from advisor.profiles import ROOT
+from advisor.profiles.runtime import Residuals
 
 
-def measured_errors(tier: str, estimator: Estimator) -> ErrorsFile:
+def measured_errors(tier: str, estimator: Estimator) -> Residuals:
     return errors_file(tier, residuals_of(accuracy(estimator, tier).comparisons))
 
 
-def files() -> tuple[ErrorsFile, ...]:
+def files() -> tuple[Residuals, ...]:
     """The content of the three files, as the formulas and the rows of today make them."""
     return (
         measured_errors(CLOSED_FORM, closed_form),

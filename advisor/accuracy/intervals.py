@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Literal
 
 from advisor.memory.intervals import bounds_of
 from advisor.memory.kinds import Kind
+from advisor.profiles.runtime import ErrorsRow, Residuals
 from advisor.values import Value
 
 SHOWN = ("cards", "maker", "code", "family", "head", "loss", "extras", "weights", "checkpointing", "loading")
@@ -17,7 +19,7 @@ class Residual(Value):
 
     id: str
     group: str
-    metric: str
+    metric: Literal["allocated", "reserved"]
     kind: Kind
     share: float
 
@@ -36,32 +38,13 @@ class Coverage(Value):
     """Of the intervals, as a share of the reserved bytes that were predicted."""
 
 
-class ErrorsEntry(Value):
-    """Errors of one kind in one group."""
-
-    kind: dict[str, str]
-    group: str
-    metric: str
-    ids: tuple[str, ...] = ()
-    shares: tuple[float, ...]
-
-
-class ErrorsFile(Value):
-    """The content of a residuals file."""
-
-    tier: str
-    n: int
-    n_groups: int
-    errors: tuple[ErrorsEntry, ...]
-
-
-def errors_file(tier: str, residuals: Iterable[Residual], *, named: bool = True) -> ErrorsFile:
+def errors_file(tier: str, residuals: Iterable[Residual], *, named: bool = True) -> Residuals:
     """`residuals` by kind and group, in a fixed order; `named` keeps the runs' ids."""
-    together: dict[tuple[str, str, Kind], list[Residual]] = {}
+    together: dict[tuple[str, Literal["allocated", "reserved"], Kind], list[Residual]] = {}
     for residual in residuals:
         together.setdefault((residual.group, residual.metric, residual.kind), []).append(residual)
     entries = tuple(
-        ErrorsEntry(
+        ErrorsRow(
             kind={name: value for name, value in kind._asdict().items() if value},
             group=group,
             metric=metric,
@@ -70,7 +53,7 @@ def errors_file(tier: str, residuals: Iterable[Residual], *, named: bool = True)
         )
         for (group, metric, kind), items in sorted(together.items())
     )
-    return ErrorsFile(
+    return Residuals(
         tier=tier, n=sum(len(entry.shares) for entry in entries), n_groups=len({entry.group for entry in entries}), errors=entries
     )
 
