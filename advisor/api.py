@@ -144,8 +144,6 @@ class HowToTrace(NamedTuple):
     """An adapter_config.json or its directory: that adapter is run in place of the plan's own."""
     alloc_conf: str = ""
     """As in `PYTORCH_ALLOC_CONF`."""
-    reentrant: bool = False
-    """Checkpointing with `use_reentrant=True`."""
 
 
 _TWO_STEPS = HowToTrace()
@@ -167,7 +165,7 @@ def dry_run(
     spec, card = as_model(model), None if gpu is None else as_gpu(gpu, use_calibrations)
     plan, allocator = plan_for(spec, card, options), read_alloc_conf(how.alloc_conf)
     adapter = None if how.peft_config is None else read_peft_config(how.peft_config, plan, options)
-    settings = {"lengths": how.lengths, "gpu": card, "allocator": allocator, "reentrant": how.reentrant, "peft_config": adapter}
+    settings = {"lengths": how.lengths, "gpu": card, "allocator": allocator, "peft_config": adapter}
     traced = run(spec, plan, progress=progress, **settings)
     priced = _priced(spec, card, plan, traced.breakdown, options)
     if adapter is not None:
@@ -203,7 +201,7 @@ def _priced(spec: ModelSpec, card: GpuSpec | None, plan: Plan, memory: MemoryBre
     from advisor.ladder import classify
     from advisor.stacks import echo_defaults
 
-    names = tuple(name.resolved_from for name in (spec, card) if name is not None and name.resolved_from)
+    names = (*spec.taken_as, *((card.resolved_from,) if card is not None and card.resolved_from else ()))
     fit = None if card is None else classify(memory, card.usable_bytes)
     return Priced(spec, card, plan, memory, fit, (*names, *echo_defaults(spec, card, as_request(options, card))))
 

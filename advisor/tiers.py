@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from advisor.errors import UnsupportedError
-from advisor.values import Head, Loss, Plan, Stack
+from advisor.values import Head, Loss, Plan, Quantization, Stack
 
 
 class Tier(str, Enum):
@@ -47,9 +47,10 @@ class Fields:
 
 SHAPE = ("micro_batch_size", "seq_len_tokens", "grad_accum_steps")
 ADAPTER = ("method", "rank", "target_modules", "adapter_dtype")
-WEIGHTS = ("base_dtype", "autocast", "autocast_dtype", "quantization", "double_quant", "kbit_prepare")
+WEIGHTS = ("base_dtype", "autocast", "autocast_dtype", "quantization", "double_quant", "kbit_prepare", "quantized_experts")
 LOOP = ("optimizer", "gradient_checkpointing", "attention", "padding", "kv_cache_in_outputs", "stack")
 CARDS = ("n_gpus", "sharding")
+ENGINE = ("masters", "use_reentrant")
 SCALE = dict.fromkeys(("alpha", "use_rslora"), "a factor on the adapter's output: no tensor of its own")
 
 
@@ -68,29 +69,33 @@ def _loop_of_another(plan: Plan) -> str:
     return f"runs the steps of transformers and peft in place of {plan.stack.value}'s own"
 
 
+def _packed_layers(plan: Plan) -> str:
+    packed = plan.quantization in (Quantization.AWQ, Quantization.GPTQ)
+    return "does not run GPT-QModel's layers; advise estimate prices them" if packed else ""
+
+
 _HEADS = (None, Head.LM)
 _LOSSES = (Loss.FULL, Loss.CHUNKED, Loss.FUSED)
 
 FIELDS: Mapping[Tier, Fields] = {
     Tier.ESTIMATE: Fields(
-        reads=frozenset((*SHAPE, *ADAPTER, *WEIGHTS, *LOOP, *CARDS)),
+        reads=frozenset((*SHAPE, *ADAPTER, *WEIGHTS, *LOOP, *CARDS, *ENGINE)),
         neutral=SCALE,
         limits={
-            "use_reentrant": _unless("use_reentrant", "does not price reentrant checkpointing", False),
             "lora_dropout": _unless("lora_dropout", "does not price dropout of the adapter", 0.0),
             "head": _unless("head", "prices the head of a language model only", *_HEADS),
             "labels": _unless("labels", "prices the head of a language model only", 2),
             "loss": _unless("loss", "does not price this loss", *_LOSSES),
             "eval_micro_batch_size": _unless("eval_micro_batch_size", "does not price evaluation", None),
-            "masters": _unless("masters", "does not price fp32 masters", Plan().masters),
         },
     ),
     Tier.TRACE: Fields(
-        reads=frozenset((*SHAPE, *ADAPTER, *WEIGHTS, *LOOP)) - {"stack"},
+        reads=frozenset((*SHAPE, *ADAPTER, *WEIGHTS, *LOOP, "use_reentrant")) - {"stack", "quantization", "quantized_experts"},
         neutral={**SCALE, "sharding": "one card shares nothing", "masters": "kept by sharding engines only"},
         limits={
             "n_gpus": _several_cards,
-            "use_reentrant": _unless("use_reentrant", "is told of reentrant checkpointing by --reentrant", False),
+            "quantization": _packed_layers,
+            "quantized_experts": _unless("quantized_experts", "does not run quantised stacked experts", False),
             "lora_dropout": _unless("lora_dropout", "does not run dropout of the adapter", 0.0),
             "head": _unless("head", "runs the model's first head only", *_HEADS),
             "labels": _unless("labels", "runs the model's first head only", 2),
@@ -100,10 +105,12 @@ FIELDS: Mapping[Tier, Fields] = {
         said={"stack": _loop_of_another},
     ),
     Tier.CALIBRATE: Fields(
-        reads=frozenset((*SHAPE, *ADAPTER, *WEIGHTS, *LOOP, *CARDS, *SCALE)) - {"stack"},
+        reads=frozenset((*SHAPE, *ADAPTER, *WEIGHTS, *LOOP, *CARDS, *SCALE, "use_reentrant"))
+        - {"stack", "quantization", "quantized_experts"},
         neutral={},
         limits={
-            "use_reentrant": _unless("use_reentrant", "does not run reentrant checkpointing", False),
+            "quantization": _packed_layers,
+            "quantized_experts": _unless("quantized_experts", "does not run quantised stacked experts", False),
             "lora_dropout": _unless("lora_dropout", "does not run dropout of the adapter", 0.0),
             "head": _unless("head", "runs a language model only", *_HEADS),
             "labels": _unless("labels", "runs a language model only", 2),

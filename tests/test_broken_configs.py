@@ -138,7 +138,8 @@ def test_assumptions_are_said() -> None:
     spec = spec_from_config(config, id="x", source="test")
     assert spec.params == 8_030_261_248
     assert any("LlamaModel" in note for note in spec.notes)
-    assert any("quantised" in note for note in spec.notes)
+    assert spec.checkpoint_format is not None
+    assert spec.checkpoint_format.label == "AWQ 4 bit"
 
 
 # ------------------------------------------------------------------------------------------------ mutations

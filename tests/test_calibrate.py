@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +15,7 @@ from advisor import api
 from advisor.accuracy.rows import Measurement
 from advisor.calibrate import export, store
 from advisor.calibrate.fit import non_negative
+from advisor.calibrate.formulas import ROOMS, digest
 from advisor.calibrate.run import _priced_anew, _unsteady
 from advisor.cli.run import run
 from advisor.errors import InvalidInputError, UnknownNameError
@@ -60,6 +62,7 @@ def a_record(number: int = 0, **changes: object) -> Calibration:
         "id": f"20261124T1200{number:02}-abcdef",
         "created_at": "2026-11-24T12:00:00+00:00",
         "tool_version": "0.1.0",
+        "formulas": digest(),
         "mode": "cut",
         "hardware": Hardware(backend="cuda", card="NVIDIA H100 80GB HBM3", profile=card().name),
         "versions": {},
@@ -78,6 +81,19 @@ def test_a_record_is_read_back_as_it_was() -> None:
     path = store.save(a_record())
     assert store.read(path).calibration == a_record()
     assert [entry.name for entry in path.parent.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize("formulas", ["", "0123456789abcdef"])
+def test_a_record_against_other_formulas_is_said_and_not_used(formulas: str) -> None:
+    store.save(a_record(formulas=formulas))
+    found = card()
+    assert found.calibrations == ()
+    assert "is ignored: it was held against the formulas of another version (finetune-advisor 0.1.0)" in found.resolved_from
+
+
+def test_the_digest_of_the_formulas_is_of_their_code_alone() -> None:
+    assert re.fullmatch("[0-9a-f]{16}", digest())
+    assert all((Path(api.__file__).parent / room / "__init__.py").is_file() for room in ROOMS)
 
 
 def test_an_estimate_on_that_card_uses_it_and_says_so() -> None:

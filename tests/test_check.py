@@ -12,7 +12,7 @@ import pytest
 
 from advisor.check import check
 from advisor.cli.run import run
-from advisor.errors import AdvisorError
+from advisor.errors import AdvisorError, UnsupportedError
 from advisor.render import check as render
 from advisor.render.page import Look
 from advisor.stacks.files import LARGEST_BYTES
@@ -81,7 +81,7 @@ FOUND = [
     ("unknown-key", "hf", {"peft": {"use_magic": True}}, "80GB"),
     ("unknown-key", "trl", {"keep_twice": 2}, "80GB"),
     (
-        "unknown-key",
+        "not-priced",
         "axolotl",
         {"adapter": "qlora", "load_in_4bit": True, "bnb_config_kwargs": {"llm_int8_skip_modules": ["lm_head"]}},
         "80GB",
@@ -119,6 +119,42 @@ def test_the_loss_in_chunks_is_a_matter_of_the_release(tmp_path: Path) -> None:
     assert losses == ["full", "chunked", "chunked"]
 
 
+@pytest.mark.parametrize("release", ["0.19", "0.19.0", "v0.19", "0.19.0.dev0", "0.19rc1", "0.19.0+cu126", "0.19.post1"])
+def test_a_release_is_understood_as_packages_write_it(release: str, tmp_path: Path) -> None:
+    assert check(written(tmp_path), stack_version=release).profile.startswith(f"axolotl {release} ")
+
+
+@pytest.mark.parametrize(
+    ("base", "release", "oldest"), [("axolotl", "0.6", "0.7"), ("hf", "4.47.1", "4.48"), ("hf", "4.48", ""), ("axolotl", "0.7", "")]
+)
+def test_a_release_on_an_older_transformers_is_refused(base: str, release: str, oldest: str, tmp_path: Path) -> None:
+    path = written(tmp_path, base)
+    if not oldest:
+        assert check(path, "80GB", stack_version=release).fit is Fit.FITS
+        return
+    with pytest.raises(UnsupportedError, match=f"{release} is not priced: {oldest} is the oldest that is"):
+        check(path, "80GB", stack_version=release)
+
+
+# (name of the checkpoint, LoRA's verdict on 12 GB, where 8B in 16 bit does not fit): a mark of quantised weights is priced or opens it
+@pytest.mark.parametrize(
+    ("name", "fit"),
+    [
+        ("meta-llama/Llama-3.1-8B", Fit.DOES_NOT_FIT),
+        ("someone/Llama-3.1-8B-AWQ", Fit.FITS),
+        ("someone/llama-3.1-8b-bnb-4bit", Fit.FITS),
+        ("someone/Llama-3.1-8B-GPTQ-Int4", Fit.FITS),
+        ("someone/Llama-3.1-8B-FP8", Fit.UNCERTAIN),
+        ("someone/Llama-3.1-8B-exl2", Fit.UNCERTAIN),
+        ("someone/Llama-3.1-8B-HQQ-4bit", Fit.UNCERTAIN),
+        ("someone/Llama-3.1-8B-abc", Fit.DOES_NOT_FIT),
+    ],
+)
+def test_a_checkpoint_that_is_quantised_by_its_name_is_said(name: str, fit: Fit, tmp_path: Path) -> None:
+    report = check(written(tmp_path, **LORA, base_model=name), "12GB", model="llama-3.1-8b")
+    assert report.fit is fit
+
+
 def test_a_release_that_is_not_installed_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from advisor.stacks import versions
 
@@ -129,16 +165,205 @@ def test_a_release_that_is_not_installed_is_said(tmp_path: Path, monkeypatch: py
 
 @pytest.mark.parametrize(
     ("changes", "way"),
-    [({"torch_compile": True}, Fit.UNCERTAIN), ({"unsloth_lora_mlp": True}, Fit.FITS), ({"reward_model": True}, Fit.UNCERTAIN)],
+    [
+        ({"torch_compile": True}, Fit.UNCERTAIN),
+        ({"unsloth_lora_mlp": True}, Fit.FITS),
+        ({"fp32_norms": True}, Fit.UNCERTAIN),
+        ({"my_own_key": 3}, Fit.UNCERTAIN),
+        ({"my_own_key": None}, Fit.FITS),
+        ({"neftune_noise_alpha": 5}, Fit.FITS),  # a tensor of the hidden states, which is bounded
+        ({"tensor_parallel_size": 1, "context_parallel_size": 1}, Fit.FITS),
+    ],
 )
 def test_what_is_not_priced_may_turn_the_verdict(changes: dict[str, Any], way: Fit, tmp_path: Path) -> None:
     """What only saves memory leaves "fits"; what may add some does not."""
     assert check(written(tmp_path, **changes), "80GB").fit is way
 
 
-def test_what_saves_memory_turns_a_refusal(tmp_path: Path) -> None:
-    report = check(written(tmp_path, **LORA, unsloth_lora_mlp=True), "12GB")
-    assert (report.fit, report.exit_code) == (Fit.UNCERTAIN, 3)
+# (changes beside a LoRA that needs some 19 GiB, 15 of them weights; card, verdict): what saves memory is bounded where arithmetic bounds it
+TURNED = [
+    ({"unsloth_lora_mlp": True}, "12GB", Fit.DOES_NOT_FIT),  # fused kernels leave the weights
+    ({"unsloth_lora_mlp": True}, "18GiB", Fit.UNCERTAIN),
+    ({"tensor_parallel_size": 1}, "12GB", Fit.DOES_NOT_FIT),  # axolotl's own validation writes it
+    ({"tensor_parallel_size": 2}, "12GB", Fit.UNCERTAIN),
+    ({"tensor_parallel_size": 2}, "6GB", Fit.DOES_NOT_FIT),
+    ({"sequence_len": 10**6, "context_parallel_size": 2}, "24GB", Fit.DOES_NOT_FIT),
+    ({"sequence_len": 500_000, "lora_mlp_kernel": True, "lora_qkv_kernel": True, "lora_o_kernel": True}, "80GB", Fit.DOES_NOT_FIT),
+    ({"sequence_len": 16_384, "lora_mlp_kernel": True}, "40GiB", Fit.UNCERTAIN),
+    ({"fp32_norms": True}, "12GB", Fit.DOES_NOT_FIT),  # it can only raise it
+    ({"my_own_key": 3}, "12GB", Fit.UNCERTAIN),
+]
+
+
+@pytest.mark.parametrize(("changes", "gpu", "fit"), TURNED)
+def test_what_saves_memory_turns_a_refusal_where_it_can(changes: dict[str, Any], gpu: str, fit: Fit, tmp_path: Path) -> None:
+    report = check(written(tmp_path, **LORA, **changes, liger_fused_linear_cross_entropy=False), gpu)
+    assert report.fit is fit
+    assert report.exit_code == {Fit.DOES_NOT_FIT: 1, Fit.UNCERTAIN: 3}[fit]
+    if fit is Fit.UNCERTAIN:
+        assert list(changes)[-1] in report.reason
+    assert report.reason in "".join(finding.message for finding in report.findings)
+
+
+VALIDATED = {
+    "base_model_config": "meta-llama/Llama-3.1-8B",
+    "device": "cuda:0",
+    "device_map": "auto",
+    "tensor_parallel_size": 1,
+    "context_parallel_size": 1,
+    "world_size": 1,
+    "local_rank": 0,
+    "ddp": False,
+    "trl": {"use_vllm": False, "vllm_server_host": "0.0.0.0", "vllm_server_port": 8000},
+    "vllm": {"device": "auto", "dtype": "auto"},
+    "eval_table_size": 0,
+    "eval_max_new_tokens": 128,
+    "eval_causal_lm_metrics": ["sacrebleu", "comet", "ter", "chrf"],
+    "generate_samples": False,
+    "layer_offloading": False,
+    "use_ray": False,
+    "is_llama_derived_model": True,
+    "gradient_checkpointing_kwargs": {"use_reentrant": True},
+}
+"""What axolotl 0.19's own validation adds to a configuration (utils/config/__init__.py, utils/schemas/config.py)."""
+KERNELS = {"lora_mlp_kernel": True, "lora_qkv_kernel": True, "lora_o_kernel": True}
+
+
+@pytest.mark.parametrize(("sequence_len", "fit"), [(2048, Fit.FITS), (500_000, Fit.DOES_NOT_FIT)])
+def test_what_the_framework_s_validation_adds_leaves_the_verdict_firm(sequence_len: int, fit: Fit, tmp_path: Path) -> None:
+    """14.9 TiB do not become 80 GB by fused kernels."""
+    loss = {"liger_fused_linear_cross_entropy": False}
+    report = check(written(tmp_path, **VALIDATED, **KERNELS, **loss, sequence_len=sequence_len), "80GB")
+    assert report.fit is fit
+    assert {finding.id for finding in report.findings} & {"unknown-key"} == set()
+    assert "only lower" in report.reason
+
+
+# (base, changes, the setting): the library refuses it, so that the training would not start
+NONSENSE = [
+    ("hf", {"peft": {"lora_dropout": 7}}, "lora_dropout is 7"),
+    ("axolotl", {"lora_dropout": 7}, "lora_dropout is 7"),
+    ("trl", {"lora_dropout": 7}, "lora_dropout is 7"),
+    ("trl", {"learning_rate": -1}, "learning_rate is -1"),
+    ("axolotl", {"learning_rate": "-2e-4"}, "learning_rate is -0.0002"),
+    ("hf", {"num_train_epochs": 0}, "num_train_epochs is 0"),
+    ("axolotl", {"num_epochs": 0}, "num_epochs is 0"),
+    ("trl", {"bf16": True, "fp16": True}, "bf16 and fp16 are both on"),
+    ("axolotl", {"fp16": True}, "bf16 and fp16 are both on"),
+    ("trl", {"lora_target_modules": []}, "lora_target_modules is empty"),
+    ("hf", {"peft": {"target_modules": []}}, "target_modules is empty"),
+    ("axolotl", {"lora_target_linear": False}, "neither lora_target_modules nor lora_target_linear"),
+    ("trl", {"warmup_steps": -5}, "warmup_steps is -5"),
+    ("axolotl", {"adam_beta2": 1.5}, "adam_beta2 is 1.5"),
+    ("trl", {"lr_scheduler_type": "bogus"}, "lr_scheduler_type is bogus"),
+]
+
+
+@pytest.mark.parametrize(("base", "changes", "said"), NONSENSE, ids=[f"{row[0]}-{row[2][:30]}" for row in NONSENSE])
+def test_what_would_not_start_is_no_fit(base: str, changes: dict[str, Any], said: str, tmp_path: Path) -> None:
+    report = check(written(tmp_path, base, **changes), "80GB")
+    assert report.exit_code == 1
+    assert said in report.stops
+    assert f"Would not start: {report.stops[:20]}" in render.check(report, Look(width=400))
+
+
+@pytest.mark.parametrize(
+    ("base", "changes"),
+    [
+        ("trl", {"num_train_epochs": 0, "max_steps": 10}),
+        ("trl", {"learning_rate": 0}),
+        ("trl", {"use_peft": False, "lora_target_modules": []}),
+        ("axolotl", {"bf16": "auto", "fp16": False}),
+        ("axolotl", {"lora_dropout": -1}),  # peft 0.21 makes no dropout of it
+    ],
+)
+def test_what_the_libraries_take_starts(base: str, changes: dict[str, Any], tmp_path: Path) -> None:
+    assert not check(written(tmp_path, base, **changes), "80GB").stops
+
+
+# (base, changes, trainer): never a number of supervised fine-tuning for another objective, --model given or not
+TRAINERS = [
+    ("trl", {"beta": 0.1, "max_prompt_length": 512}, "DPOTrainer"),
+    ("trl", {"loss_type": "sigmoid", "precompute_ref_log_probs": False}, "DPOTrainer"),
+    ("trl", {"loss_type": ["sigmoid", "sft"]}, "DPOTrainer"),
+    ("trl", {"loss_type": "dapo"}, "GRPOTrainer"),
+    ("trl", {"desirable_weight": 1.0}, "KTOTrainer"),
+    ("trl", {"center_rewards_coefficient": 0.01}, "RewardTrainer"),
+    ("trl", {"num_generations": 8, "use_vllm": True, "vllm_mode": "colocate"}, "GRPOTrainer"),
+    ("trl", {"lmbda": 0.5, "teacher_model_name_or_path": "x", "seq_kd": True}, "GKDTrainer"),
+    ("trl", {"num_ppo_epochs": 4}, "PPOTrainer"),
+    ("hf", {"num_generations": 8}, "GRPOTrainer"),
+    ("axolotl", {"rl": "grpo"}, "rl: grpo"),
+    ("axolotl", {"reward_model": True}, "reward modelling"),
+    ("axolotl", {"process_reward_model": True}, "process reward modelling"),
+    ("axolotl", {"plugins": ["axolotl.integrations.diffusion.DiffusionPlugin"]}, "DiffusionPlugin"),
+    ("axolotl", {"plugins": ["axolotl.integrations.kd.KDPlugin"], "kd_trainer": True}, "KDPlugin|distillation"),
+]
+
+
+@pytest.mark.parametrize(("base", "changes", "trainer"), TRAINERS, ids=[f"{row[0]}-{row[2]}-{n}" for n, row in enumerate(TRAINERS)])
+@pytest.mark.parametrize("model", [None, "mistral-7b"])
+def test_another_objective_is_refused_by_its_trainer(
+    base: str, changes: dict[str, Any], trainer: str, model: str | None, tmp_path: Path
+) -> None:
+    options = {} if model is None else {"model": model}
+    with pytest.raises(UnsupportedError, match=f"trains by another objective: .*({trainer})"):
+        check(written(tmp_path, base, **changes), "80GB", **options)
+
+
+LLAMAFACTORY = "model_name_or_path: meta-llama/Meta-Llama-3-8B\ntemplate: llama3\ncutoff_len: 512\n"
+# (file, words of the refusal): another job, nothing trained, another framework
+REFUSED = [
+    *[(f"{LLAMAFACTORY}do_train: true\nstage: {stage}\n", f"stage {stage}") for stage in ("rm", "ppo", "dpo", "kto")],
+    (f"{LLAMAFACTORY}do_train: true\nuse_mca: true\n", "Megatron"),
+    (f"{LLAMAFACTORY}infer_backend: huggingface\n", "trains nothing"),
+    (f"{LLAMAFACTORY}export_dir: out\nadapter_name_or_path: x\n", "trains nothing"),
+    (f"{LLAMAFACTORY}do_predict: true\n", "trains nothing"),
+    ("model: Qwen/Qwen3-4B\npeft_config:\n  name: lora\noutput_dir: o\nmicro_batch_size: 1\n", "LLaMA-Factory v1"),
+    ("model: Qwen/Qwen3-4B\nquant_config: null\ndist_config:\n  name: fsdp2\noutput_dir: o\n", "LLaMA-Factory v1"),
+    ("model_name_or_path: x\nuse_slow_tokenizer: true\nwith_tracking: true\nmax_seq_length: 1024\n", "open-instruct"),
+    ("model_name_or_path: Qwen/Qwen3-4B\ntensor_model_parallel_size: 2\noutput_dir: o\n", "Megatron"),
+    ("model: Qwen/Qwen2.5-7B\nrlhf_type: grpo\ntrain_type: lora\n", "rlhf_type grpo"),
+    ("model: Qwen/Qwen2.5-7B\nnum_generations: 8\ntrain_type: lora\n", "swift rlhf"),
+    (
+        "model_name_or_path: Qwen/Qwen2.5-7B\nper_device_train_batch_size: 1\ndo_train: false\ndo_eval: true\noutput_dir: o\n",
+        "trains nothing",
+    ),
+    ("actor_rollout_ref:\n  model: x\n", "verl"),
+    *[
+        (f"model:\n  _component_: torchtune.models.llama3.llama3_8b\nbatch_size: 1\n{extra}", words)
+        for extra, words in (
+            ("optimizer:\n  _component_: torch.optim.AdamW\nloss:\n  _component_: torchtune.rlhf.loss.DPOLoss\n", "DPOLoss"),
+            ("optimizer:\n  _component_: torch.optim.AdamW\ngrpo_samples: 4\n", "GRPO"),
+            ("optimizer:\n  _component_: torch.optim.AdamW\nteacher_model:\n  _component_: x\n", "distillation"),
+            ("optimizer:\n  _component_: torch.optim.AdamW\nquantizer:\n  _component_: x\n", "quantisation-aware"),
+            ("max_new_tokens: 3\n", "trains nothing"),
+        )
+    ],
+]
+
+
+@pytest.mark.parametrize(("text", "words"), REFUSED, ids=[f"{words}-{n}" for n, (_, words) in enumerate(REFUSED)])
+def test_another_job_is_refused_before_the_plan_is_read(text: str, words: str, tmp_path: Path) -> None:
+    path = tmp_path / "job.yaml"
+    path.write_text(text, encoding="utf-8")
+    for options in ({}, {"model": "mistral-7b"}):
+        with pytest.raises(UnsupportedError, match=words):
+            check(path, "80GB", **options)
+
+
+@pytest.mark.parametrize("stage", ["sft", "pt"])
+def test_stages_with_the_loss_of_a_language_model_are_priced(stage: str, tmp_path: Path) -> None:
+    path = tmp_path / "job.yaml"
+    path.write_text(f"{LLAMAFACTORY}do_train: true\nstage: {stage}\n", encoding="utf-8")
+    assert check(path, "80GB").fit is Fit.FITS
+
+
+def test_a_recipe_of_the_alignment_handbook_is_trl_s(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    text = "model_name_or_path: mistralai/Mistral-7B-v0.1\ntorch_dtype: bfloat16\ndataset_mixture:\n  datasets: []\nmax_seq_length: 1024\n"
+    path.write_text(text, encoding="utf-8")
+    assert check(path, "80GB").stack is Stack.TRL
 
 
 def test_modules_trained_whole_are_priced_beside_the_plan(tmp_path: Path) -> None:
@@ -197,6 +422,16 @@ def test_annotations_for_github(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert lines
     assert all(re.fullmatch(r"::(error|warning|notice) file=[^,:]+,title=[a-z0-9-]+::[^\n]+", line) for line in lines)
     assert {"does-not-fit", "not-priced"} <= {re.findall("title=([^:]+)", line)[0] for line in lines}
+
+
+def test_an_annotation_never_says_fits_for_a_soft_verdict(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = written(tmp_path, my_own_key=3)
+    assert run(["check", str(path), "--gpu", "80GB", "--format", "github"]) == 3
+    said = capsys.readouterr().out
+    titles = re.findall(r"title=([^:]+)::", said)
+    assert "fit-uncertain" in titles
+    assert not {"fits", "fits-tightly"} & set(titles)
+    assert "my_own_key" in next(line for line in said.splitlines() if "fit-uncertain" in line)
 
 
 def test_an_annotation_escapes_what_github_would_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -294,6 +529,8 @@ OPTIONS = [
     (["--stack", "unsloth"], "--stack unsloth: must be"),
     (["--stack", "plain"], "a hand-written loop has no configuration"),
     (["--stack-version", "new"], "--stack-version new: it must be a release"),
+    (["--stack-version", "0.19; rm"], "it must be a release"),
+    (["--stack-version", "0.²"], "it must be a release"),
     (["--gpus", "0"], "--gpus 0"),
     (["--seq-len", "many"], "--seq-len many"),
     (["--format", "xml"], "--format xml: must be text or github"),

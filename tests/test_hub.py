@@ -191,10 +191,10 @@ def test_names_that_say_nothing_of_the_weights(name: str) -> None:
 
 # (what was typed, the id it means, words that say what was left out)
 FORMATTED = [
-    ("llama-3.1-8b-bnb-4bit", "meta-llama/Llama-3.1-8B", "named as a checkpoint of bitsandbytes 4-bit weights"),
-    ("Llama 3.1 8B bnb 4bit", "meta-llama/Llama-3.1-8B", "named as a checkpoint of bitsandbytes 4-bit weights"),
-    ("Qwen2.5-7B-Instruct-GPTQ-Int8", "Qwen/Qwen2.5-7B-Instruct", "named as a checkpoint of GPTQ 8-bit weights"),
-    ("qwen3-8b-fp8", "Qwen/Qwen3-8B", "named as a checkpoint of FP8 weights"),
+    ("llama-3.1-8b-bnb-4bit", "meta-llama/Llama-3.1-8B", "its weights as bitsandbytes 4-bit, by the name"),
+    ("Llama 3.1 8B bnb 4bit", "meta-llama/Llama-3.1-8B", "its weights as bitsandbytes 4-bit, by the name"),
+    ("Qwen2.5-7B-Instruct-GPTQ-Int8", "Qwen/Qwen2.5-7B-Instruct", "its weights as GPTQ 8-bit, by the name"),
+    ("qwen3-8b-fp8", "Qwen/Qwen3-8B", "its weights as FP8, by the name"),
     ("gpt-oss-20b-bf16", "openai/gpt-oss-20b", "without '-bf16' at the end"),
     ("llama-3-8b-unsloth", "meta-llama/Meta-Llama-3-8B", "without '-unsloth' at the end"),
 ]
@@ -447,10 +447,10 @@ BARE = "by the name without the organisation, as that repository cannot be read 
 # (a repository that cannot be read, the known model of that name, words that say so)
 BY_BARE_NAME = [
     ("NousResearch/Meta-Llama-3-8B", "meta-llama/Meta-Llama-3-8B", BARE),
-    ("unsloth/Qwen2.5-72B-bnb-4bit", "Qwen/Qwen2.5-72B", "named as a checkpoint of bitsandbytes 4-bit weights"),
+    ("unsloth/Qwen2.5-72B-bnb-4bit", "Qwen/Qwen2.5-72B", "its weights as bitsandbytes 4-bit, by the name"),
     ("unsloth/Llama-3.2-1B-unsloth-bnb-4bit", "unsloth/Llama-3.2-1B", "known name; "),
-    ("TheBloke/Mistral-7B-v0.1-AWQ", "mistralai/Mistral-7B-v0.1", "named as a checkpoint of AWQ 4-bit weights"),
-    ("Qwen/Qwen2.5-7B-Instruct-GPTQ-Int4", "Qwen/Qwen2.5-7B-Instruct", "named as a checkpoint of GPTQ 4-bit weights"),
+    ("TheBloke/Mistral-7B-v0.1-AWQ", "mistralai/Mistral-7B-v0.1", "its weights as AWQ 4-bit, by the name"),
+    ("Qwen/Qwen2.5-7B-Instruct-GPTQ-Int4", "Qwen/Qwen2.5-7B-Instruct", "its weights as GPTQ 4-bit, by the name"),
     ("unsloth/gpt-oss-20b-BF16", "openai/gpt-oss-20b", "without '-BF16' at the end"),
 ]
 
@@ -459,7 +459,8 @@ BY_BARE_NAME = [
 @pytest.mark.parametrize(("repository", "id", "words"), BY_BARE_NAME)
 def test_a_repository_that_cannot_be_read_is_taken_by_its_bare_name(repository: str, id: str, words: str) -> None:
     spec = load_model(repository)
-    assert spec.id == id
+    assert spec.id == (repository if spec.checkpoint_format and spec.checkpoint_format.assumed else id)  # what would be loaded
+    assert f"→ {id} (" in spec.resolved_from
     assert words in spec.resolved_from
 
 

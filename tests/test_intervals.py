@@ -97,7 +97,7 @@ def test_one_group_alone_never_narrows(known):
         ("extras", "reentrant checkpointing"),
         ("head", "classification head"),
         ("family", "mixture of experts"),
-        ("base", "8-bit base"),
+        ("base", "int8 base"),
         ("maker", "AMD"),
         ("checkpointing", "no checkpointing"),
     ],
@@ -146,7 +146,7 @@ def test_without_a_single_error_nothing_is_known(known):
 UNSEEN = [
     ({"n_gpus": 4, "sharding": "zero2"}, "ZeRO-2"),
     ({"n_gpus": 2, "sharding": "ddp"}, "replicas"),
-    ({"quantization": "int8", "method": "qlora"}, "8-bit base"),
+    ({"quantization": "int8", "method": "qlora"}, "int8 base"),
     ({"stack": "torchtune"}, "torchtune"),
     ({"lora_dropout": 0.05}, "dropout"),
     ({"use_reentrant": True}, "reentrant checkpointing"),

@@ -21,6 +21,7 @@ LEVELS = {
     "tiers": 3,
     "json_files": 3,
     "profiles": 3,
+    "checkpoints": 4,
     "config_files": 4,
     "architectures": 5,
     "host": 5,

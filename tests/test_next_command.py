@@ -103,6 +103,12 @@ REFUSED: list[tuple[str, Any, str]] = [
     ("task that does not exist", {"task": "juggling"}, "'juggling'"),
     ("field that does not exist", {"runs": [BASE | {"lr": 1e-4}]}, "runs[0].lr: there is no such field"),
     ("no items", {"evaluation": {"n": 0}}, "evaluation.n"),
+    ("epochs without steps", {"runs": [BASE | {"epochs": 1e9, "steps": 1}]}, "1e+09 epochs in 1 steps; drop `epochs` or `steps`"),
+    (
+        "target below the untuned model",
+        {"evaluation": {"target": 0.1, "base": 0.9, "n": 100}, "runs": [BASE | {"score": 0.4}]},
+        "reaches the target (0.1) below the untuned model (0.9)",
+    ),
     ("score without memory", {"runs": [BASE | {"oom": True, "score": 0.5}]}, "ran out of memory and yet has a score"),
     ("quantised LoRA", {"runs": [BASE | {"quantization": "nf4"}]}, "set method to qlora"),
     ("quantised full fine-tuning", {"runs": [{"method": "full", "quantization": "nf4"}]}, "does not train quantised weights"),

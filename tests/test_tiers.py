@@ -16,8 +16,8 @@ from advisor.tiers import FIELDS, Tier, refuse_unread, said_beside
 from advisor.values import ModelSpec, Plan
 
 MODEL = hub.load_model("llama-3.2-1b")
-OTHER_MODELS = {"kv_cache_in_outputs": hub.load_model("pythia-1b")}
-"""Its rotary embedding turns a part of each head, so that a cache of keys is a copy."""
+OTHER_MODELS = {"kv_cache_in_outputs": hub.load_model("pythia-1b"), "quantized_experts": hub.load_model("qwen3-30b-a3b")}
+"""The first turns a part of each head by its rotary embedding, so that a cache of keys is a copy; the second has stacked experts."""
 CARD = load_gpu("a100 80gb sxm")
 TWO_RATES = CARD.model_copy(update={"fp16_flop_per_s": 2 * (CARD.bf16_flop_per_s or 0)})
 """A card that multiplies one 16-bit type faster than the other."""
@@ -44,12 +44,13 @@ CHANGES: dict[str, tuple[dict[str, object], object]] = {
     "quantization": (QLORA, "int8"),
     "double_quant": (QLORA, True),
     "kbit_prepare": (QLORA, True),
+    "quantized_experts": (QLORA, True),
     "optimizer": (FULL, "adamw_torch_fused"),
     "micro_batch_size": (LORA, 2),
     "seq_len_tokens": (LORA, 4096),
     "grad_accum_steps": (FULL, 2),
     "gradient_checkpointing": (LORA, False),
-    "use_reentrant": ({**QLORA, "n_gpus": 4, "sharding": "fsdp1"}, True),
+    "use_reentrant": ({**QLORA, "n_gpus": 4, "sharding": "fsdp1", "loss": "fused", "micro_batch_size": 16}, True),
     "attention": (KEEPING, "eager"),
     "padding": (KEEPING, True),
     "kv_cache_in_outputs": ({**KEEPING, "padding": True}, True),

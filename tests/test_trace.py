@@ -113,7 +113,7 @@ def test_peaks_measured_on_a_card(model: str, settings: dict[str, object], steps
         {"method": "lora", "stack": "trl", "loss": "chunked"},
         {"method": "full", "optimizer": "adafactor"},
         {"method": "lora", "grad_accum_steps": 2},
-        {"method": "lora", "reentrant": True},
+        {"method": "lora", "use_reentrant": True},
         {"method": "lora", "stack": "plain", "zero_grad_first": True, "clips": True, "keep_outputs": False},
     ],
     ids=lambda settings: "-".join(f"{name}={value}" for name, value in settings.items()),

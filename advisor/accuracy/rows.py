@@ -6,6 +6,7 @@ cannot be scored stay, with the reason.
 
 from __future__ import annotations
 
+import re
 from enum import Enum
 from functools import cache
 from pathlib import Path
@@ -17,6 +18,8 @@ from advisor import profiles
 from advisor.errors import InvalidInputError, UnsupportedError
 from advisor.json_files import read_json
 from advisor.refusals import one_line
+from advisor.stacks.engines import masters_of, reentrant_of
+from advisor.stacks.known import defaults_of
 from advisor.values import Attention, DType, Head, Loss, Masters, Method, Optimizer, Plan, Quantization, Sharding, Stack, Value
 
 PositiveBytes = Annotated[int, Field(gt=0)]
@@ -236,10 +239,31 @@ def plan_of(row: Measurement, seq_len_tokens: int | None = None) -> Plan:
         raise UnsupportedError(f"{row.id}: {', '.join(missing)} not stated")
     fields = {name: getattr(stated, name) for name in needed}
     fields |= {"method": method, "seq_len_tokens": length, "n_gpus": row.n_gpus}
-    fields |= {name: getattr(stated, name) for name in _RARE if getattr(stated, name) is not None}
+    fields |= _of_the_release(row) | {name: getattr(stated, name) for name in _RARE if getattr(stated, name) is not None}
     if stated.autocast:
         fields["autocast_dtype"] = stated.autocast_dtype
     return Plan.model_validate(fields)
+
+
+def _of_the_release(row: Measurement) -> dict[str, object]:
+    """What the libraries of a run on several cards did by default."""
+    stated, n_gpus = row.settings, row.n_gpus or 1
+    if n_gpus == 1 or stated.sharding is None or stated.stack is None:
+        return {}
+    release = {name: tuple(map(int, version.split(".")[:2])) for name, version in row.versions.items() if _RELEASE.match(version)}
+    transformers = row.versions.get("transformers", defaults_of(Stack.HF).version)
+    masters = masters_of(
+        stated.sharding,
+        stated.stack,
+        mixed=bool(stated.autocast),
+        quantized=stated.quantization is not None,
+        accelerate=release.get("accelerate"),
+    )
+    reentrant = reentrant_of(defaults_of(Stack.HF)._replace(version=transformers), stated.sharding, adapter=stated.method != "full")
+    return {"masters": masters, "use_reentrant": reentrant}
+
+
+_RELEASE = re.compile(r"\d+\.\d+")
 
 
 def _method(row: Measurement) -> Method:

@@ -14,7 +14,8 @@ from advisor.architectures.dropout import drops_embedding, with_dropout
 from advisor.architectures.parts import Shape
 from advisor.architectures.refusals import check_covered
 from advisor.architectures.table import SUPPORTED, builder
-from advisor.values import ModelSpec
+from advisor.checkpoints import format_of
+from advisor.values import CheckpointFormat, ModelSpec
 
 __all__ = ["SUPPORTED", "check_model_type", "spec_from_config"]
 
@@ -61,6 +62,7 @@ def spec_from_config(
         embedding_scaled=shape.embedding_scaled,
         embedding_dropout=drops_embedding(reader, model_type),
         max_position_tokens=shape.trunk.positions,
+        checkpoint_format=_stored(reader),
         config_json=json.dumps(config) if config_json is None else config_json,
         source=source,
         source_date=source_date,
@@ -69,11 +71,13 @@ def spec_from_config(
     )
 
 
+def _stored(config: Config) -> CheckpointFormat | None:
+    return format_of(config.nested("quantization_config"), config.where) if config.raw("quantization_config") else None
+
+
 def _notes(config: Config, shape: Shape) -> tuple[str, ...]:
     notes = []
     named = config.raw("architectures")
     if isinstance(named, list) and named and isinstance(named[0], str) and named[0] != shape.architecture:
         notes.append(f"config.json names {named[0][:60]}; priced as {shape.architecture}")
-    if config.raw("quantization_config") is not None:
-        notes.append("config.json describes quantised weights; priced as the model with 16-bit weights that it stands for")
     return tuple(notes)

@@ -13,6 +13,7 @@ from advisor.calibrate.cuts import Cut
 from advisor.calibrate.job import LOAD, TIMING, Log
 from advisor.memory import estimate_memory
 from advisor.memory.runtime import workspace_bytes
+from advisor.stacks.engines import shared
 from advisor.trace.stream import STEP
 from advisor.values import GpuSpec, ModelSpec, Phase, Plan, Sharding, Term, TermBytes
 from advisor.values.calibration import PhaseMeasurement, Point, Timing
@@ -166,4 +167,5 @@ def plan_here(plan: Plan, accelerator: Any) -> Plan:
     kind = str(getattr(accelerator.distributed_type, "value", accelerator.distributed_type)).lower()
     shards = kind in ("fsdp", "deepspeed", "megatron_lm")
     sharding = Sharding.NONE if count == 1 else Sharding.FSDP2 if shards else Sharding.DDP
-    return plan.model_copy(update={"n_gpus": count, "sharding": sharding})
+    sharding = Sharding.NONE if count == 1 else Sharding.FSDP2 if shards else Sharding.DDP
+    return shared(plan.model_copy(update={"n_gpus": count}), sharding)

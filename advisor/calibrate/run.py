@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from advisor import __version__
 from advisor.calibrate import store
 from advisor.calibrate.fit import rates_of
+from advisor.calibrate.formulas import digest
 from advisor.calibrate.job import Job
 from advisor.calibrate.launch import Outcome, Progress, default_config, run
 from advisor.calibrate.settings import Settings
@@ -133,6 +134,7 @@ def _record(model: ModelSpec, plan: Plan, outcome: Outcome, settings: Settings) 
         id=f"{now:%Y%m%dT%H%M%S}-{secrets.token_hex(3)}",
         created_at=now.isoformat(timespec="seconds"),
         tool_version=__version__,
+        formulas=digest(),
         mode="preflight" if settings.preflight else "cut",
         hardware=outcome.hardware,
         versions=outcome.versions,

@@ -139,7 +139,7 @@ def with_calibrations(gpu: GpuSpec) -> GpuSpec:
         return gpu
     used, words = [], []
     for reading in map(read, found):
-        problem = reading.problem or _other_versions(reading.calibration.versions if reading.calibration else {})
+        problem = reading.problem or _stale(reading.calibration)
         if reading.calibration is not None and not problem:
             used.append(reading.calibration.of_card)
         else:
@@ -147,6 +147,17 @@ def with_calibrations(gpu: GpuSpec) -> GpuSpec:
     if used:
         words.insert(0, f"{len(used)} calibration{'s' if len(used) > 1 else ''} on this card, the newest of {used[0].created_at[:10]}")
     return gpu.model_copy(update={"calibrations": tuple(used), "resolved_from": "; ".join(filter(None, (gpu.resolved_from, *words)))})
+
+
+def _stale(calibration: Calibration | None) -> str:
+    """Why a record says nothing of today's predictions: other formulas predicted, or other libraries ran."""
+    from advisor.calibrate.formulas import digest
+
+    if calibration is None:
+        return ""
+    if calibration.formulas != digest():
+        return f"was held against the formulas of another version (finetune-advisor {calibration.tool_version}); calibrate again"
+    return _other_versions(calibration.versions)
 
 
 def _other_versions(versions: dict[str, str]) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from advisor.check.files import CheckOptions, read_found
+from advisor.checkpoints import expanded_by, in_16_bit
 from advisor.devices import load_gpu
 from advisor.errors import InvalidInputError, UnsupportedError
 from advisor.hub import load_model
@@ -54,7 +55,7 @@ def emitted(model: str | ModelSpec, gpu: str | GpuSpec | None, stack: str | Stac
 def text_of(model: ModelSpec, plan: Plan, task: Task | None = None) -> str:
     """The plan as its stack's file. It is read again before it is handed out: what comes back otherwise is refused by name."""
     rate = show(sweep(model, plan.method, task).mid)
-    text = yaml_config(plan, model.id, rate) if plan.stack in STARTS else snippet(model, plan, task)
+    text = yaml_config(plan, model, rate) if plan.stack in STARTS else snippet(model, plan, task)
     try:
         different = _differing(model, plan, text)
     except InvalidInputError as error:  # alpha 24.5 where the framework takes whole numbers
@@ -66,7 +67,8 @@ def text_of(model: ModelSpec, plan: Plan, task: Task | None = None) -> str:
 
 def _differing(model: ModelSpec, plan: Plan, text: str) -> list[str]:
     """Fields of the plan that do not survive being written and read."""
-    read = canonical(read_text(model, plan.stack, text))
+    loaded = in_16_bit(model) if expanded_by(model) and plan.quantization is not None else model  # the script writes a copy first
+    read = canonical(read_text(loaded, plan.stack, text))
     wanted = canonical(plan)
     return [
         f"{name.removesuffix('_tokens').replace('_', ' ')} {_shown(getattr(wanted, name))}"

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from advisor.check.report import report_on
 from advisor.devices import load_gpu
 from advisor.errors import InvalidInputError, UnknownNameError
-from advisor.hub import load_model
+from advisor.hub import as_named, load_model
 from advisor.ladder.request import options_as
-from advisor.stacks.detect import Opened, open_file
+from advisor.stacks.detect import SHELL, Opened, open_file
+from advisor.stacks.jobs import refuse_other_jobs
 from advisor.stacks.launch import beside, read_accelerate
-from advisor.stacks.reading import Around, Launch, Reading
+from advisor.stacks.reading import Around, Launch, Reading, Remark, Way
 from advisor.stacks.rooms import model_named, read_opened
-from advisor.stacks.versions import Profile, profile_of
+from advisor.stacks.stored import expert_remarks
+from advisor.stacks.versions import Profile, profile_of, transformers_of
 from advisor.values import GpuSpec, ModelSpec, Stack, Value
 from advisor.values.check import CheckReport
 from advisor.values.request import MAX_GPUS, Count, Length
@@ -72,12 +76,44 @@ def read_found(opened: Opened, path: Path, gpu: GpuSpec | None, options: CheckOp
     if options.gpus is not None and options.gpus > MAX_GPUS:
         raise InvalidInputError(f"--gpus {options.gpus}: at most {MAX_GPUS:,}")
     is_script, where = path.suffix == ".py", str(path)
-    model = spec if spec is not None else model_of_name(options.model or model_named(opened, where, is_script), where)
+    refuse_other_jobs(opened.stack, opened.values, where)
+    model = spec if spec is not None else _model_of(opened, options, where, is_script)
     profile = profile_of(opened.stack, options.stack_version)
     launch, taken = _launch(path, opened, options)
     around = Around(model, gpu, profile.defaults, launch, options.seq_len, str(path.parent))
     reading = read_opened(opened, around, where, is_script)
+    experts = expert_remarks(model, reading.plan, transformers_of(profile))
+    stored = reading.plan.quantization is not None or model.checkpoint_format is not None
+    named = () if stored or spec is not None else _quantised_by_name(model_named(opened, where, is_script))
+    reading = reading._replace(remarks=(*reading.remarks, *experts, *named))
     return Read(model, reading._replace(taken=(*taken, *reading.taken)), profile)
+
+
+_QUANTISED = re.compile(r"(?i)(?:^|[-_./])(aqlm|exl[23]|gguf|hqq|nvfp4|int[48]|[48]-?bit|w\d+a\d+)(?:$|[-_./])")
+"""Marks of quantised weights beyond the formats that are read by their names (`advisor.names.format_of_name`)."""
+
+
+def _quantised_by_name(stated: str | None) -> Iterator[Remark]:
+    """The file names a checkpoint that is quantised, and neither the plan nor the model's storage says anything of it."""
+    found = _QUANTISED.search(stated or "")
+    if found:
+        text = f"{stated} is a quantised checkpoint by its name ({found[1]}): priced with weights in 16 bit"
+        yield Remark("not-priced", found[1], text, way=Way.DOWN)
+
+
+def _model_of(opened: Opened, options: CheckOptions, where: str, is_script: bool) -> ModelSpec:
+    """The model that is said beside the file, stored as the file's own name for it says; else the one that the file names."""
+    named = model_named(opened, where, is_script) if options.model is None or not is_script else None
+    if options.model is None:
+        return model_of_name(named, where)
+    model = model_of_name(options.model, where)
+    if not named or model.checkpoint_format is not None:
+        return model
+    stored = as_named(model, named)
+    if stored.checkpoint_format is None:
+        return model
+    said = f"{model.resolved_from}; its weights as {stored.checkpoint_format.label}, by the file's name for it"
+    return stored.model_copy(update={"resolved_from": said})
 
 
 def card_of(gpu: str | GpuSpec | None) -> GpuSpec | None:
@@ -104,7 +140,10 @@ def _launch(path: Path, opened: Opened, options: CheckOptions) -> tuple[Launch, 
     """The user's word, a launcher's configuration, one that lies beside the file, the file's own launch line."""
     launch = opened.launch
     taken: tuple[str, ...] = ()
-    found = Path(options.accelerate).expanduser() if options.accelerate else beside(path)
+    if opened.lost and not options.accelerate:
+        raise InvalidInputError(f"{path}: the launcher takes {opened.lost}, and there is no such file; give it as --accelerate FILE")
+    near = None if path.suffix in SHELL else beside(path)  # a script says itself what it starts
+    found = Path(options.accelerate).expanduser() if options.accelerate else near
     if found is not None:
         launch = read_accelerate(found)
         taken = (f"launch: {found}, which lies beside the file",) if not options.accelerate else ()

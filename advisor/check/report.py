@@ -9,6 +9,7 @@ from advisor.memory import estimate_memory
 from advisor.stacks.reading import Reading
 from advisor.stacks.targets import available_targets
 from advisor.stacks.versions import Profile
+from advisor.tiers import Tier, said_beside
 from advisor.values import ALL_LINEAR, GpuSpec, ModelSpec, Plan
 from advisor.values.check import CheckReport
 
@@ -23,7 +24,7 @@ def report_on(where: str, model: ModelSpec, gpu: GpuSpec | None, reading: Readin
 def report_with(where: str, checked: Checked) -> CheckReport:
     """The report on a plan whose price is known: by the closed form, or by a dry run."""
     model, gpu = checked.model, checked.gpu
-    names = tuple(name.resolved_from for name in (model, gpu) if name is not None and name.resolved_from)
+    names = (*model.taken_as, *((gpu.resolved_from,) if gpu is not None and gpu.resolved_from else ()))
     return CheckReport(
         config=where,
         stack=checked.plan.stack,
@@ -34,9 +35,24 @@ def report_with(where: str, checked: Checked) -> CheckReport:
         memory=checked.memory,
         beside_bytes=checked.beside_bytes,
         fit=checked.fit,
+        reason="; ".join(filter(None, (checked.settled.reason, *_said(checked)))),
+        stops=_stops(checked),
         findings=findings(checked),
         assumptions=(*names, *checked.reading.taken),
     )
+
+
+def _said(checked: Checked) -> tuple[str, ...]:
+    """What the tier that priced the plan reads as something near it."""
+    return said_beside(Tier.TRACE if checked.memory.source == "trace" else Tier.ESTIMATE, checked.plan)
+
+
+def _stops(checked: Checked) -> str:
+    """What ends the training before its first step."""
+    said = [remark.text for remark in checked.reading.remarks if remark.stops]
+    if checked.nothing_adapted:
+        said.append(f"no linear layer is called {', '.join(checked.missing)}")
+    return "; ".join(said)
 
 
 def beside(model: ModelSpec, reading: Reading) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 
 from advisor.check.situation import Checked
+from advisor.checkpoints import expanded_by, in_16_bit
 from advisor.ladder import rules_capacity, rules_memory, rules_setup
 from advisor.ladder.fit import make_fit, price
 from advisor.ladder.knowledge import threshold
@@ -16,7 +17,7 @@ from advisor.ladder.situation import Situation
 from advisor.stacks import smallest_wrapped
 from advisor.stacks.rooms import changed_settings, setting_for, spelled
 from advisor.units import format_size
-from advisor.values import DType, Finding, Fit, Level, Loss, Method, Plan, Quantization, Verdict
+from advisor.values import DType, Finding, Fit, Level, Loss, Method, ModelSpec, Plan, Quantization, Verdict
 from advisor.values.run import options_of
 
 Rule = Callable[[Checked], Iterable[Finding]]
@@ -45,26 +46,30 @@ def findings(checked: Checked) -> tuple[Finding, ...]:
 
 
 def fits(c: Checked) -> Iterator[Finding]:
-    """Whether it fits, barely fits, does not, or cannot be told; what would make it fit."""
+    """Whether it fits, barely fits, does not, or cannot be told, with what is not priced; what would make it fit."""
     if c.gpu is None or c.fit is None:
         return
     usable, low, high = c.gpu.usable_bytes, c.memory.low_bytes + c.beside_bytes, c.memory.high_bytes + c.beside_bytes
-    expected, label = c.memory.expected_bytes + c.beside_bytes, c.plan.method.label
+    expected, label, reason = c.memory.expected_bytes + c.beside_bytes, c.plan.method.label, c.settled.reason
     numbers = {"low_bytes": low, "expected_bytes": expected, "high_bytes": high, "usable_bytes": usable}
     size = f"{format_size(expected)} expected ({format_size(low)} to {format_size(high)}) of {format_size(usable)}"
-    unsure = ", by what is priced" if c.fit is not c.priced_fit else ""
-    if c.priced_fit is Fit.DOES_NOT_FIT:
-        level = Level.WARNING if unsure else Level.ERROR
-        yield Finding(id="does-not-fit", level=level, message=f"{label} does not fit{unsure}: {size}", hint=_cure(c), numbers=numbers)
-    elif c.priced_fit is Fit.UNCERTAIN:
-        message = f"{label} may or may not fit: {size}; the card lies inside the estimate's interval"
-        yield Finding(id="fit-uncertain", level=Level.WARNING, message=message, hint=_cure(c), numbers=numbers)
+    size = f"{size}; {reason}" if reason else size
+
+    def found(id: str, level: Level, message: str, hint: str = "") -> Finding:
+        return Finding(id=id, level=level, message=message, hint=hint, numbers=numbers)
+
+    if c.fit is Fit.DOES_NOT_FIT:
+        yield found("does-not-fit", Level.ERROR, f"{label} does not fit: {size}", _cure(c))
+    elif c.fit is Fit.UNCERTAIN:
+        where = "" if c.fit is not c.priced_fit else "; the card lies inside the estimate's interval"
+        hint = "" if c.priced_fit is Fit.FITS else _cure(c)
+        yield found("fit-uncertain", Level.WARNING, f"{label} may or may not fit: {size}{where}", hint)
     elif usable - high < threshold("headroom_tight") * usable:
-        message = f"{label} fits{unsure} with only {format_size(usable - high)} beyond the estimate's upper end: {size}"
         hint = "keep other processes off the card, and evaluate with the same batch and length as in training"
-        yield Finding(id="fits-tightly", level=Level.WARNING, message=message, hint=hint, numbers=numbers)
+        message = f"{label} fits with only {format_size(usable - high)} beyond the estimate's upper end: {size}"
+        yield found("fits-tightly", Level.WARNING, message, hint)
     else:
-        yield Finding(id="fits", level=Level.INFO, message=f"{label} fits{unsure}: {size}", numbers=numbers)
+        yield found("fits", Level.INFO, f"{label} fits: {size}")
 
 
 def _cure(c: Checked) -> str:
@@ -76,7 +81,7 @@ def _cure(c: Checked) -> str:
     if better.fit is Fit.FITS and better.memory.high_bytes + c.beside_bytes <= c.case.gpu.usable_bytes:
         settings = changed_settings(first, better.plan) or tuple(change.what for change in better.changes)
         return f"fits with {'; '.join(settings)} ({format_size(better.memory.expected_bytes + c.beside_bytes)})"
-    fitting = [plan for plan in _other_methods(better.plan) if price(c.case, plan).fit is Fit.FITS]
+    fitting = [plan for plan in _other_methods(c.model, better.plan) if price(c.case, plan).fit is Fit.FITS]
     if fitting:
         settings = changed_settings(first, fitting[0])
         how = f": {'; '.join(settings)}" if settings else ""
@@ -84,14 +89,14 @@ def _cure(c: Checked) -> str:
     return f"nothing smaller was found on this card; the most frugal plan tried needs {format_size(better.memory.high_bytes)}"
 
 
-def _other_methods(frugal: Plan) -> Iterator[Plan]:
-    """LoRA and QLoRA with the same loop, for plans that are not QLoRA already."""
+def _other_methods(model: ModelSpec, frugal: Plan) -> Iterator[Plan]:
+    """LoRA and QLoRA with the same loop, for plans that are not QLoRA already; bitsandbytes quantises 16-bit checkpoints only."""
     from advisor.stacks import defaults_of
 
     defaults = defaults_of(frugal.stack)
     if frugal.method is Method.FULL:
         yield frugal.model_copy(update={"method": Method.LORA, "adapter_dtype": defaults.adapter_dtype.value})
-    if frugal.quantization is None:
+    if frugal.quantization is None and not expanded_by(model):
         update = {"method": Method.QLORA, "quantization": Quantization.NF4, "double_quant": True, "kbit_prepare": False}
         yield frugal.model_copy(update={**update, "adapter_dtype": defaults.quantized_adapter_dtype.value})
 
@@ -218,7 +223,7 @@ def quantized_needlessly(c: Checked) -> Iterator[Finding]:
         return
     method = Method.DORA if c.plan.method.is_dora else Method.LORA
     update = {"method": method, "quantization": None, "double_quant": False, "kbit_prepare": False}
-    twin = price(c.case, c.plan.model_copy(update=update))
+    twin = price(c.case._replace(model=in_16_bit(c.case.model)), c.plan.model_copy(update=update))
     if twin.memory.high_bytes + c.beside_bytes > c.case.gpu.usable_bytes:
         return
     yield Finding(
@@ -234,7 +239,8 @@ def quantized_needlessly(c: Checked) -> Iterator[Finding]:
 def remarks(c: Checked) -> Iterator[Finding]:
     """What the file says and the plan does not."""
     for remark in c.reading.remarks:
-        yield Finding(id=remark.id, level=Level.WARNING, message=remark.text, hint=remark.hint)
+        level = Level.ERROR if remark.stops else Level.WARNING
+        yield Finding(id=remark.id, level=level, message=remark.text, hint=remark.hint)
 
 
 def release(c: Checked) -> Iterator[Finding]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from advisor.ladder.fit import Case, classify
+from advisor.check.verdict import Settled, settle
+from advisor.ladder.fit import Case
 from advisor.memory import estimate_memory
 from advisor.memory.optimizer import FP32_BYTES, MOMENTS
-from advisor.stacks.reading import Reading, Way
+from advisor.stacks.reading import Reading
 from advisor.stacks.versions import Profile
 from advisor.values import DType, Fit, GpuSpec, MemoryBreakdown, ModelSpec, Optimizer, Plan
 
@@ -37,21 +38,20 @@ class Checked(NamedTuple):
         return None if self.gpu is None else Case(self.model, self.gpu)
 
     @property
+    def settled(self) -> Settled:
+        """The verdict, by the price alone and after everything that is not priced, and why."""
+        usable = None if self.gpu is None else self.gpu.usable_bytes
+        return settle(self.model, self.plan, self.memory, self.reading.remarks, self.beside_bytes, usable)
+
+    @property
     def priced_fit(self) -> Fit | None:
         """By the price alone."""
-        if self.gpu is None:
-            return None
-        return classify(self.memory, self.gpu.usable_bytes - self.beside_bytes)
+        return self.settled.priced_fit
 
     @property
     def fit(self) -> Fit | None:
         """The price's verdict, unless something that is not priced may turn it."""
-        fit, ways = self.priced_fit, {remark.way for remark in self.reading.remarks}
-        if fit is Fit.FITS and ways & {Way.UP, Way.EITHER}:
-            return Fit.UNCERTAIN
-        if fit is Fit.DOES_NOT_FIT and ways & {Way.DOWN, Way.EITHER}:
-            return Fit.UNCERTAIN
-        return fit
+        return self.settled.fit
 
     def saving(self, **changes: object) -> int:
         """What other settings of the same plan would save, in closed form on both sides."""

@@ -51,7 +51,6 @@ def trace(
         str,
         typer.Option("--alloc-conf", metavar="SETTINGS", help="As in PYTORCH_ALLOC_CONF: expandable_segments:True.", show_default=False),
     ] = "",
-    reentrant: Annotated[bool, typer.Option("--reentrant", help="Checkpointing with use_reentrant=True.")] = False,
     explain: Annotated[bool, typer.Option("--explain", help="Say which modules hold what at the peak.")] = False,
     no_calibration: NoCalibration = False,
     json: Json = False,
@@ -61,7 +60,7 @@ def trace(
     from advisor.render import estimate as render
 
     options = {**ignoring(no_calibration), **options}
-    how = api.HowToTrace(parse_lengths(lengths), peft_config, alloc_conf, reentrant)
+    how = api.HowToTrace(parse_lengths(lengths), peft_config, alloc_conf)
     priced, holders = api.dry_run(model, gpu, how, progress=progress(), **options)
     look = look_of_stdout()
     text = as_json(priced.memory) if json else render.explained(priced, holders, look) if explain else render.estimate(priced, look)

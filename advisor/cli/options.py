@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from advisor.errors import InvalidInputError
-from advisor.values import Attention, Loss, Method, Optimizer, Quantization, Stack
+from advisor.values import Attention, Loss, Method, Optimizer, Quantization, Sharding, Stack
 from advisor.values.request import Precision, Task, read_length
 
 
@@ -53,11 +53,13 @@ TEXT_OPTIONS: dict[str, tuple[str, str]] = {
     "loss": (_choices(Loss), "How logits become a loss."),
     "stack": (_choices(Stack), "Whose training loop runs."),
     "gpus": ("N", "How many equal GPUs; all of a cloud's machine if left out."),
+    "shard": (_choices(Sharding), "What several GPUs share, and by which engine; replicas (ddp) first, if left out."),
     "dataset_tokens": ("TOKENS", "Size of the training set; 30M is 30,000,000."),
     "task": (_choices(Task), "What the data teaches."),
 }
 SWITCHES: dict[str, str] = {
     "checkpointing": "Recompute activations in the backward pass.",
+    "reentrant": "Checkpointing with use_reentrant=True.",
     "padding": "Batches hold padding, so that attention gets a mask.",
     "double_quant": "Quantise the quantisation constants too.",
     "kbit_prepare": "Call peft's prepare_model_for_kbit_training.",

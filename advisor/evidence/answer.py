@@ -86,9 +86,9 @@ def _unknown(view: View) -> Iterator[str]:
 
 def _assumptions(view: View) -> Iterator[str]:
     facts = view.facts
-    for known in (facts.model, facts.gpu):
-        if known is not None and known.resolved_from:
-            yield known.resolved_from
+    yield from facts.model.taken_as if facts.model is not None else ()
+    if facts.gpu is not None and facts.gpu.resolved_from:
+        yield facts.gpu.resolved_from
     if facts.unit is None and view.unit == "percent":
         yield "scores are read as percentages"
     if view.focus is not None and len(facts.runs) > 1 and not facts.current:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from advisor.checkpoints import in_16_bit, packed, refusal, trained_as
 from advisor.errors import InvalidInputError
 from advisor.evidence.published import gate
 from advisor.evidence.view import View
@@ -19,6 +20,7 @@ def price_of(view: View, run: NextRun) -> RunPrice | None:
     model, gpu = view.facts.model, view.facts.gpu
     if model is None:
         return None
+    model = _weights_of(run, model)
     plan = plan_of(view, run, model)
     if gpu is None:
         return RunPrice(plan=plan, memory=estimate_memory(model, plan), relative_step_time=relative_step_time(model, plan))
@@ -59,6 +61,7 @@ def _first_length(view: View, run: NextRun) -> int:
 
 def plan_of(view: View, run: NextRun, model: ModelSpec) -> Plan:
     """The run as a plan. Target names and ranks that the model does not have are left to the default: the run itself had them."""
+    model = _weights_of(run, model)
     batch = run.batch or 0
     micro = run.micro_batch or 1
     request = Request(
@@ -69,13 +72,20 @@ def plan_of(view: View, run: NextRun, model: ModelSpec) -> Plan:
         batch_size=micro,
         grad_accum=max(1, batch // (micro * view.facts.n_gpus)) if batch else None,
         seq_len=run.seq_len,
-        quantization=run.quantization,
+        quantization=None if packed(run.quantization) and trained_as(model) is None else run.quantization,  # priced in nf4 then
         checkpointing=run.gradient_checkpointing,
         gpus=view.facts.n_gpus,
     )
     if request.rank is not None:
         request = _with_possible_rank(model, request)
     return plan_from_request(model, view.facts.gpu, request)
+
+
+def _weights_of(run: NextRun, model: ModelSpec) -> ModelSpec:
+    """The checkpoint as it is stored where the run trains on that, else the original 16-bit weights."""
+    fixed = trained_as(model)
+    as_stored = fixed is not None and not refusal(model, run.method) and run.quantization in (None, fixed)
+    return model if as_stored else in_16_bit(model)
 
 
 def _targets(run: NextRun, model: ModelSpec) -> tuple[str, ...] | None:

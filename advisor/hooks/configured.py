@@ -11,6 +11,7 @@ from advisor.hooks.flight import PreflightOptions
 from advisor.hooks.live import loaded_versions
 from advisor.stacks import axolotl as room
 from advisor.stacks.fields import Fields
+from advisor.stacks.jobs import refuse_other_jobs
 from advisor.stacks.keys import unread_remarks
 from advisor.stacks.reading import Around, Launch
 from advisor.stacks.versions import profile_of
@@ -23,6 +24,7 @@ WHERE = "axolotl's configuration"
 def report_of(settings: Mapping[str, Any], options: PreflightOptions) -> CheckReport:
     """The report on a validated configuration. Raises an AdvisorError for what cannot be read or priced."""
     known = {name: value for name, value in settings.items() if value is not None and name != "advisor"}
+    refuse_other_jobs(Stack.AXOLOTL, known, WHERE)
     fields = Fields(known, WHERE)
     model = model_of_name(room.model_of(fields), WHERE)
     gpu = card_of(options.gpu)

@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 from advisor.check.files import card_of, model_of_name
 from advisor.check.report import beside, report_with, with_known_targets
 from advisor.check.situation import Checked
+from advisor.checkpoints import format_of
 from advisor.errors import DoesNotFitError, InvalidInputError, UnsupportedError
 from advisor.hooks import jobs, live
 from advisor.hooks.lengths import longest_example
@@ -20,6 +21,7 @@ from advisor.stacks import hf_arguments
 from advisor.stacks.fields import Fields
 from advisor.stacks.keys import unread_remarks
 from advisor.stacks.reading import Around, Launch, Reading, Remark, Way
+from advisor.stacks.stored import kernel_remarks
 from advisor.stacks.versions import Profile, profile_of
 from advisor.values import Fit, GpuSpec, Level, MemoryBreakdown, ModelSpec, Plan, Stack, Value
 from advisor.values.check import CheckReport
@@ -70,7 +72,8 @@ def preflight(subject: Any, args: Any = None, peft_config: Any = None, **options
         flight = Flight(spec, found, chosen, getattr(subject, "train_dataset", None))
     else:
         jobs.refuse_other_objectives(args)
-        flight = Flight(_spec(subject), _planned(args, peft_config, loading), chosen)
+        planned = _planned(args, peft_config, loading)
+        flight = Flight(_loaded_with(_spec(subject), planned.settings), planned, chosen)
     return fly(flight)
 
 
@@ -117,7 +120,8 @@ def _reading(flight: Flight, gpu: GpuSpec | None, profile: Profile) -> Reading:
     remarks = (*reading.remarks, *(remark for remark in unread_remarks(profile.defaults.stack, fields) if remark.id == "not-priced"))
     head = {"head": flight.live.head, "labels": flight.live.labels or reading.plan.labels} if flight.live.head else {}
     plan = reading.plan.model_copy(update=head)
-    return reading._replace(plan=plan, remarks=(*remarks, *_live_remarks(flight.live)), taken=(*reading.taken, *taken))
+    remarks = (*remarks, *_live_remarks(flight.live), *kernel_remarks(plan))
+    return reading._replace(plan=plan, remarks=remarks, taken=(*reading.taken, *taken))
 
 
 def _live_remarks(found: live.Live) -> Iterator[Remark]:
@@ -207,6 +211,15 @@ def _spec(subject: Any) -> ModelSpec:
     raise InvalidInputError(f"preflight cannot read a {type(subject).__name__}: give a trainer, a model's name, or its config")
 
 
+def _loaded_with(spec: ModelSpec, settings: Mapping[str, Any]) -> ModelSpec:
+    """The model as a quantisation other than bitsandbytes' makes it on loading (GPTQConfig of a 16-bit checkpoint, say)."""
+    stated = settings.get("quantization_config")
+    if spec.checkpoint_format is not None or not isinstance(stated, Mapping) or not stated.get("quant_method"):
+        return spec
+    made = format_of(stated, WHERE)
+    return spec if made is None or made.method == "bitsandbytes" else spec.model_copy(update={"checkpoint_format": made})
+
+
 def _planned(args: Any, peft_config: Any, loading: Mapping[str, Any]) -> live.Live:
     """What would be loaded, by what it would be loaded with."""
     if args is None:
@@ -216,8 +229,7 @@ def _planned(args: Any, peft_config: Any, loading: Mapping[str, Any]) -> live.Li
     inner = settings.get("model_init_kwargs") or (None if mapping else getattr(args, "model_init_kwargs", None))
     quantization = loading.get("quantization_config") or (inner or {}).get("quantization_config")
     if quantization is not None:
-        fields = quantization if isinstance(quantization, Mapping) else quantization.to_dict()
-        settings["quantization_config"] = {name: value if isinstance(value, bool) else str(value) for name, value in fields.items()}
+        settings["quantization_config"] = live.quantization_settings(quantization)
     dtype = loading.get("dtype") or (inner or {}).get("dtype") or (inner or {}).get("torch_dtype")
     if dtype is not None:
         settings["dtype"] = str(dtype)

@@ -121,6 +121,10 @@ def spec_of(model: Any) -> ModelSpec:
 
 def spec_of_config(config: Any) -> ModelSpec:
     content = json.loads(json.dumps(config.to_dict(), default=str))
+    stated = quantization_settings(getattr(config, "quantization_config", None))
+    content.pop("quantization_config", None)
+    if stated and not _is_bitsandbytes(stated):  # bitsandbytes quantises 16-bit weights on loading: a matter of the plan
+        content["quantization_config"] = stated
     name = getattr(config, "_name_or_path", "") or content.get("model_type", "model")
     return spec_from_config(content, id=str(name), source="the loaded model's config", config_json=json.dumps(content))
 
@@ -203,16 +207,30 @@ def _dtypes(model: Any) -> tuple[str | None, str | None]:
 
 
 def _quantization(config: Any) -> dict[str, Any] | None:
-    """bitsandbytes' settings by name."""
-    stated = getattr(config, "quantization_config", None)
-    if stated is None:
-        return None
-    fields = dict(stated) if isinstance(stated, Mapping) else dict(stated.to_dict())
-    four, eight = bool(fields.get("load_in_4bit")), bool(fields.get("load_in_8bit"))
-    if not (four or eight):
+    """bitsandbytes' settings by name; None where something else quantised the weights: the model's shape holds that."""
+    fields = quantization_settings(getattr(config, "quantization_config", None))
+    if not _is_bitsandbytes(fields):
         return None
     names = ("bnb_4bit_quant_type", "bnb_4bit_use_double_quant", "bnb_4bit_compute_dtype")
+    four, eight = bool(fields.get("load_in_4bit")), bool(fields.get("load_in_8bit"))
     return {"load_in_4bit": four, "load_in_8bit": eight, **{name: str(fields[name]) for name in names if name in fields}}
+
+
+def quantization_settings(stated: Any) -> dict[str, Any]:
+    """A quantisation config of transformers, or a mapping, as plain values by name; empty for None."""
+    if stated is None:
+        return {}
+    fields = dict(stated) if isinstance(stated, Mapping) else dict(stated.to_dict())
+    return {str(name): _plain(value) for name, value in fields.items()}
+
+
+def _plain(value: Any) -> Any:
+    value = getattr(value, "value", value)
+    return value if value is None or isinstance(value, (bool, int, float, str, list)) else str(value)
+
+
+def _is_bitsandbytes(fields: Mapping[str, Any]) -> bool:
+    return bool(fields.get("load_in_4bit") or fields.get("load_in_8bit"))
 
 
 def _peft(model: Any, config: Any, spec: ModelSpec) -> dict[str, Any]:

@@ -16,9 +16,11 @@ A name that fits nothing is an error with the nearest known names.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from advisor.architectures import check_model_type, spec_from_config
+from advisor.checkpoints import in_16_bit, usual_format
 from advisor.config_files import Found, from_hub, from_path, looks_like_path
 from advisor.errors import InvalidInputError, MissingExtraError, UnknownNameError, UnsupportedError
 from advisor.hub.matching import CANDIDATES, Match, by_bare_name, known_model
@@ -83,14 +85,29 @@ def _from_profile(text: str, match: Match) -> ModelSpec:
     is_id = match.name == row.id or match.name in row.same_shape_ids
     spec = profile_spec(row, match.name if is_id else None)
     shape = f"; same shape as {row.id}" if match.name in row.same_shape_ids else ""
-    return spec.model_copy(update={"resolved_from": f"model {text!r} → {spec.id} ({match.how}{shape}{_of_weights(text, spec.id)})"})
+    resolved = f"model {text!r} → {spec.id} ({match.how}{shape}{_of_weights(text, spec.id)})"
+    return as_named(spec, text).model_copy(update={"resolved_from": resolved})
+
+
+def as_named(spec: ModelSpec, name: str) -> ModelSpec:
+    """The model with its weights stored as the checkpoint's name says, in the usual layout. A Hub id is kept: it is what is loaded."""
+    stored = format_of_name(name)
+    if stored is not None:
+        dynamic = "; Unsloth's dynamic ones leave some matrices in 16 bit, uncounted here" if "unsloth-bnb" in name.lower() else ""
+        made = usual_format(stored.method, stored.bits, f"by its name, in the usual layout{dynamic}")
+        return spec.model_copy(update={"checkpoint_format": made, **({"id": name} if _is_repository(name) else {})})
+    return in_16_bit(spec) if _IN_16_BIT.search(name) else spec
+
+
+_IN_16_BIT = re.compile(r"[-_. ](?:bf16|fp16|16bit)$", re.IGNORECASE)
+"""Ends of names of 16-bit copies of a model that is published otherwise (gpt-oss-20b-BF16)."""
 
 
 def _of_weights(text: str, found: str) -> str:
     """What the end of a name says of the stored weights, where the model that was found does not say it."""
     stored = format_of_name(text)
     if stored is not None:
-        return f"; named as a checkpoint of {stored.label} weights: only its shape is taken"
+        return f"; its weights as {stored.label}, by the name"
     end = text[len(without_format(text)) :]
     return f"; without {end!r} at the end" if end and not found.lower().endswith(end.lower()) else ""
 

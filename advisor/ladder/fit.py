@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+from advisor.checkpoints import unshardable
 from advisor.ladder.knowledge import say
 from advisor.memory import estimate_memory
+from advisor.stacks.engines import shared
 from advisor.values import Change, Fit, GpuSpec, MemoryBreakdown, Method, ModelSpec, Optimizer, Plan, Sharding
 
 SEQ_GRID_TOKENS = 128
@@ -114,6 +116,8 @@ def _best_move(case: Case, current: Priced, step: _Step) -> Priced:
     """The mildest move that fits, else the one that saves most, else no move."""
     best = current
     for plan, change in step.moves(current.plan):
+        if plan.sharding.shards_weights and unshardable(case.model, plan.quantization):
+            continue
         moved = price(case, plan, (*current.changes, change))
         if moved.memory.expected_bytes < best.memory.expected_bytes:
             best = moved
@@ -168,12 +172,22 @@ def _checkpoint(plan: Plan) -> Iterator[tuple[Plan, Change]]:
 def _shard(plan: Plan) -> Iterator[tuple[Plan, Change]]:
     if plan.n_gpus > 1 and not plan.sharding.shards_weights:
         change = Change(what=say("change.sharding", n=plan.n_gpus), cost=say("cost.sharding"))
-        yield plan.model_copy(update={"sharding": Sharding.FSDP2}), change
+        yield shared(plan, Sharding.FSDP2), change
 
 
-def _shrink_batch(plan: Plan) -> Iterator[tuple[Plan, Change]]:
-    """Smaller micro-batches with as much more accumulation: divisors of the old one, so that the effective batch stays the same."""
+def without_accumulation(plan: Plan) -> Plan:
+    """The same effective batch in one pass, so that no gradient waits whole for the next one."""
+    whole = plan.micro_batch_size * plan.grad_accum_steps
+    return plan.model_copy(update={"micro_batch_size": whole, "grad_accum_steps": 1})
+
+
+def _rebatch(plan: Plan) -> Iterator[tuple[Plan, Change]]:
+    """The same effective batch otherwise: at once where engines hold whole gradients between passes, else in smaller micro-batches with as
+    much more accumulation, by divisors of the old one."""
     old, accumulation = plan.micro_batch_size, plan.grad_accum_steps
+    if plan.sharding.shards_weights and accumulation > 1:
+        what = say("change.micro_batch", old=old, new=old * accumulation, old_accum=accumulation, new_accum=1)
+        yield without_accumulation(plan), Change(what=what, cost=say("cost.whole_batch"))
     for new in (size for size in range(old // 2, 0, -1) if old % size == 0):
         more = accumulation * (old // new)
         what = say("change.micro_batch", old=old, new=new, old_accum=accumulation, new_accum=more)
@@ -190,14 +204,14 @@ def _eight_bit_optimizer(plan: Plan) -> Iterator[tuple[Plan, Change]]:
 _STEPS = (
     _Step("kbit_prepare", _drop_kbit),
     _Step("checkpointing", _checkpoint),
-    _Step("sharding", _shard),
-    _Step("batch_size", _shrink_batch),
+    _Step("shard", _shard),
+    _Step("batch_size", _rebatch),
     _Step("optimizer", _eight_bit_optimizer),
 )
 _FIELDS = {
     "kbit_prepare": ("kbit_prepare",),
     "checkpointing": ("gradient_checkpointing",),
-    "sharding": ("sharding",),
+    "shard": ("sharding", "masters"),
     "batch_size": ("micro_batch_size", "grad_accum_steps"),
     "optimizer": ("optimizer",),
 }

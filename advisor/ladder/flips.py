@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from advisor.ladder.fit import SHORTEST_SEQ_TOKENS, Case, fits, largest, longest_seq, make_fit, price
+from advisor.checkpoints import unshardable
+from advisor.ladder.fit import SHORTEST_SEQ_TOKENS, Case, fits, largest, longest_seq, make_fit, price, without_accumulation
 from advisor.ladder.knowledge import say
 from advisor.ladder.rungs import fixed_options
 from advisor.ladder.situation import Situation
 from advisor.stacks import default_plan
+from advisor.stacks.engines import shared
 from advisor.units import format_size
 from advisor.values import Fit, Method, Plan, Rung, Sharding
 
@@ -34,7 +36,8 @@ def on_cards(plan: Plan, n_gpus: int) -> Plan:
     """The plan with everything sharded over `n_gpus` cards, and as much less accumulation as there are more cards."""
     sequences = plan.micro_batch_size * plan.grad_accum_steps * plan.n_gpus
     accumulation = max(1, sequences // (plan.micro_batch_size * n_gpus))
-    return plan.model_copy(update={"n_gpus": n_gpus, "sharding": Sharding.FSDP2, "grad_accum_steps": accumulation})
+    sharding = plan.sharding if plan.sharding.shards_weights else Sharding.FSDP2
+    return shared(plan.model_copy(update={"n_gpus": n_gpus, "grad_accum_steps": accumulation}), sharding)
 
 
 def cards_needed(case: Case, plan: Plan) -> int | None:
@@ -43,7 +46,12 @@ def cards_needed(case: Case, plan: Plan) -> int | None:
     span = MOST_CARDS - least + 1
     if span <= 0:
         return None
-    short = largest(span, lambda extra: not fits(case, on_cards(plan, least + extra - 1)))
+
+    def falls_short(extra: int) -> bool:
+        shared_out = on_cards(plan, least + extra - 1)
+        return not (fits(case, shared_out) or fits(case, without_accumulation(shared_out)))
+
+    short = largest(span, falls_short)
     return least + short if short < span else None
 
 
@@ -72,9 +80,10 @@ def _more_cards(s: Situation) -> Iterator[Flip]:
     """Rungs that do not fit, on several cards of the kind: the one asked for, else LoRA and full, QLoRA first when nothing fits."""
     asked_seq = max(rung.plan.seq_len_tokens for rung in s.rungs)
     wanted = (Method.LORA, Method.FULL) if s.request.method is None else (s.request.method,)
-    plans = [_to_shard(s, rung) for rung in map(s.rung, wanted) if rung.fit is not Fit.FITS or rung.plan.seq_len_tokens < asked_seq]
+    short = (rung for rung in map(s.rung, wanted) if rung.fit is not Fit.FITS or rung.plan.seq_len_tokens < asked_seq)
+    plans = [_to_shard(s, rung) for rung in short if _can_shard(s.case, rung)]
     needed = [(plan, cards_needed(s.case, plan)) for plan in plans]
-    if s.chosen is None and s.request.method is None:
+    if s.chosen is None and s.request.method is None and _can_shard(s.case, s.rung(Method.QLORA)):
         frugal = _to_shard(s, s.rung(Method.QLORA))
         fewer = cards_needed(s.case, frugal)
         if fewer is not None and fewer < (needed[0][1] or MOST_CARDS + 1):  # quantising saves nothing where most weights are bare experts
@@ -83,8 +92,13 @@ def _more_cards(s: Situation) -> Iterator[Flip]:
         yield _on_several(s.case, plan, cards)
 
 
+def _can_shard(case: Case, rung: Rung) -> bool:
+    """Whether the checkpoint trains so, and its weights can be split over cards."""
+    return rung.fit is not Fit.WOULD_NOT_START and not unshardable(case.model, rung.plan.quantization)
+
+
 def _on_several(case: Case, plan: Plan, found: int | None) -> Flip:
-    alone = price(case, plan.model_copy(update={"n_gpus": 1, "sharding": Sharding.NONE})).memory
+    alone = price(case, shared(plan.model_copy(update={"n_gpus": 1}), Sharding.NONE)).memory
     values = {"method": plan.method.label, "gpu": case.gpu.name, "size": format_size(alone.expected_bytes)}
     if found is None:
         return Flip(say("flip.no_cards", limit=MOST_CARDS, **values), opens=False)
@@ -123,12 +137,13 @@ def _other_card(s: Situation) -> Iterator[Flip]:
     lora, qlora = s.rung(Method.LORA), s.rung(Method.QLORA)
     cards = "a card with" if lora.plan.n_gpus == 1 else f"{lora.plan.n_gpus} cards, each with"
     if s.chosen is None:
-        smallest = min(s.rungs, key=lambda rung: rung.memory.high_bytes) if s.request.method is None else s.rung(s.request.method)
+        able = (rung for rung in s.rungs if rung.fit is not Fit.WOULD_NOT_START)
+        smallest = min(able, key=lambda rung: rung.memory.high_bytes) if s.request.method is None else s.rung(s.request.method)
         yield _fits_card(cards, smallest)
     elif s.request.method is None and s.chosen is lora:
         sizes = {"lora": format_size(lora.memory.high_bytes), "qlora": format_size(qlora.memory.high_bytes)}
         yield Flip(say("flip.smaller_card", cards=cards, **sizes), opens=False)
-    elif s.request.method is None and lora.fit is not Fit.FITS:
+    elif s.request.method is None and lora.fit in (Fit.UNCERTAIN, Fit.DOES_NOT_FIT):
         yield _fits_card(cards, lora)
 
 

@@ -7,6 +7,7 @@ from typing import Any, TypeVar, get_args
 
 from pydantic import ValidationError
 
+from advisor.checkpoints import trained_as
 from advisor.errors import InvalidInputError
 from advisor.refusals import did_you_mean
 from advisor.stacks import default_plan
@@ -78,5 +79,6 @@ def check_request(request: Request) -> None:
 def plan_from_request(model: ModelSpec, gpu: GpuSpec | None, request: Request) -> Plan:
     """The plan that the options describe: LoRA unless a method or a quantisation says otherwise."""
     check_request(request)
-    method = request.method or (Method.QLORA if request.quantization else Method.LORA)
+    quantized = request.quantization or trained_as(model)
+    method = request.method or (Method.QLORA if quantized else Method.LORA)
     return default_plan(method, model, gpu, request)

@@ -53,7 +53,7 @@ def fits_tightly(s: Situation) -> Iterator[Finding]:
 
 def rank_no_cure(s: Situation) -> Iterator[Finding]:
     """Where memory binds: what a lower rank would save, next to what is missing."""
-    short = next((rung for rung in s.rungs if rung.plan.method.has_adapter and rung.fit is not Fit.FITS), None)
+    short = next((rung for rung in s.rungs if rung.plan.method.has_adapter and rung.fit in (Fit.UNCERTAIN, Fit.DOES_NOT_FIT)), None)
     if s.verdict.binding != "memory" or short is None:
         return
     rank = short.plan.rank
@@ -142,18 +142,19 @@ def experts_in_16_bit(s: Situation) -> Iterator[Finding]:
     """
     plan, model = s.focus.plan, s.case.model
     bare = sum(linear.weight_params * block.count for block in model.blocks for linear in block.linears if not linear.is_module)
-    if not bare or not plan.method.has_adapter:
+    if not bare or not plan.method.has_adapter or plan.quantized_experts:
         return
     size = format_size(bare * plan.base_dtype.size_bytes)
     quantised = f"stay in 16 bit ({size}) and " if plan.quantization else ""
     copied = bool(stacked_targets(model, plan.target_modules))
     adapted = "are adapted through a copy of a layer's experts in every pass" if copied else "get no adapter"
+    quantiser = "axolotl's quantize_moe_experts puts them in 4 bit; " if plan.quantization else ""
     spare = "--target-modules q_proj,k_proj,v_proj,o_proj adapts attention alone and spares the copies"
     yield Finding(
         id="experts-not-modules",
         level=Level.WARNING if plan.quantization else Level.INFO,
         message=f"{format_count(bare)} parameters of experts are no nn.Linear modules in transformers 5: they {quantised}{adapted}",
-        hint=spare if copied else "peft reaches them only through LoraConfig(target_parameters=…), which is not priced here",
+        hint=quantiser + (spare if copied else "peft reaches them only through LoraConfig(target_parameters=…), which is not priced here"),
         numbers={"bare_params": bare, "bare_bytes": bare * plan.base_dtype.size_bytes},
     )
 

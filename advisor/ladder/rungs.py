@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from advisor.checkpoints import check_method, check_trainable, in_16_bit, packed, refusal
 from advisor.ladder.fit import Case, Priced, largest_micro_batch, longest_seq, make_fit
 from advisor.ladder.knowledge import evidence, say
 from advisor.memory.params import trainable_params
@@ -12,7 +13,7 @@ from advisor.values import DType, Fit, Method, Plan, Quantization, Request, Rung
 LADDER = (Method.LORA, Method.QLORA, Method.DORA, Method.QDORA, Method.FULL)
 """In the order of climbing."""
 
-_OPTIONS = ("kbit_prepare", "checkpointing", "batch_size", "optimizer", "seq_len")
+_OPTIONS = ("kbit_prepare", "checkpointing", "shard", "batch_size", "optimizer", "seq_len")
 
 
 def fixed_options(request: Request) -> frozenset[str]:
@@ -23,8 +24,20 @@ def fixed_options(request: Request) -> frozenset[str]:
 
 def climb(case: Case, request: Request) -> tuple[Rung, ...]:
     """Every rung, lowest first, without the reasons against it: those need the verdict."""
-    fixed = fixed_options(request)
-    return tuple(rung_of(case, request, make_fit(case, default_plan(method, case.model, case.gpu, request), fixed)) for method in LADDER)
+    check_trainable(case.model)
+    if request.method is not None:
+        check_method(case.model, request.method)
+    return tuple(_climb(case, request, method) for method in LADDER)
+
+
+def _climb(case: Case, request: Request, method: Method) -> Rung:
+    """One rung; where the checkpoint is not stored for it, as it would be from the original weights."""
+    if not refusal(case.model, method):
+        return rung_of(case, request, make_fit(case, default_plan(method, case.model, case.gpu, request), fixed_options(request)))
+    original = case._replace(model=in_16_bit(case.model))
+    plain = request.model_copy(update={"quantization": None})
+    rung = rung_of(original, plain, make_fit(original, default_plan(method, original.model, case.gpu, plain), fixed_options(request)))
+    return rung.model_copy(update={"fit": Fit.WOULD_NOT_START})
 
 
 def rung_of(case: Case, request: Request, priced: Priced) -> Rung:
@@ -56,5 +69,7 @@ def base_precision(plan: Plan) -> str:
     if plan.quantization is None:
         autocast = plan.autocast and plan.base_dtype is DType.FP32
         return f"fp32, {plan.autocast_dtype.value} autocast" if autocast else plan.base_dtype.value
+    if packed(plan.quantization):
+        return plan.quantization.value.upper()
     double = plan.double_quant and plan.quantization is not Quantization.INT8
     return f"{plan.quantization.value} + DQ" if double else plan.quantization.value

@@ -4,33 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from advisor.errors import UnsupportedError
 from advisor.ladder.learning_rate import show, sweep
 from advisor.ladder.plain_loop import OPTIMIZERS, loop_lines
+from advisor.ladder.snippet_load import NO_REENTRANT, load_lines, needs_os, quantization_classes
 from advisor.ladder.snippet_parts import call, text, torch_dtype
 from advisor.stacks.write import yaml_config
-from advisor.values import ALL_LINEAR, Attention, DType, Loss, Method, ModelSpec, Plan, Quantization, Sharding, Stack, Task
+from advisor.values import ALL_LINEAR, DType, Loss, Method, ModelSpec, Plan, Stack, Task
 
-NO_REENTRANT = {"use_reentrant": False}
-"""Checkpointing without re-entrant autograd, as torch advises; frozen inputs then need no hook."""
-
-_ATTENTION = {
-    Attention.SDPA: "sdpa",
-    Attention.MEM_EFFICIENT: "sdpa",
-    Attention.FLASH: "flash_attention_2",
-    Attention.EAGER: "eager",
-}
 _HEADS = (("ForMaskedLM", "AutoModelForMaskedLM", None), ("ForSequenceClassification", "AutoModelForSequenceClassification", "SEQ_CLS"))
 
 
 def snippet(model: ModelSpec, plan: Plan, task: Task | None = None) -> str:
     """The plan as Python for its stack, or as the stack's own file. The data is left to the user, everything that changes a byte is not."""
     if plan.stack in (Stack.AXOLOTL, Stack.LLAMAFACTORY):
-        return yaml_config(plan, model.id, show(sweep(model, plan.method, task).mid))
+        try:
+            return yaml_config(plan, model, show(sweep(model, plan.method, task).mid))
+        except UnsupportedError as error:
+            return f"# {error}\n"
     if plan.stack in (Stack.MS_SWIFT, Stack.TORCHTUNE):
         return f"# configurations of {plan.stack.value} are read (advise check), not written\n"
     sections = (
         _imports(model, plan),
-        _model(model, plan),
+        load_lines(model, plan, _auto_class(model)[0]),
         _adapter(model, plan),
         _training(plan, show(sweep(model, plan.method, task).mid)),
     )
@@ -44,13 +40,12 @@ def _imports(model: ModelSpec, plan: Plan) -> Iterator[str]:
     if plan.kbit_prepare:
         peft.append("prepare_model_for_kbit_training")
     transformers = [_auto_class(model)[0]]
-    if plan.quantization is not None:
-        transformers.append("BitsAndBytesConfig")
+    transformers += quantization_classes(model, plan)
     if plan.stack is Stack.HF:
         transformers += ["Trainer", "TrainingArguments"]
     if plan.stack is Stack.PLAIN:
         yield from OPTIMIZERS[plan.optimizer].imports
-    if plan.quantization is not None and plan.sharding is Sharding.DDP:
+    if needs_os(model, plan):
         yield "import os"
     yield "import torch"
     if peft:
@@ -58,40 +53,6 @@ def _imports(model: ModelSpec, plan: Plan) -> Iterator[str]:
     yield f"from transformers import {', '.join(transformers)}"
     if plan.stack is Stack.TRL:
         yield "from trl import SFTConfig, SFTTrainer"
-
-
-def _model(model: ModelSpec, plan: Plan) -> Iterator[str]:
-    auto, _ = _auto_class(model)
-    yield f"seq_len = {plan.seq_len_tokens}  # cut or pack every example to this many tokens"
-    settings = {"dtype": torch_dtype(plan.base_dtype), "attn_implementation": text(_ATTENTION[plan.attention])}
-    if plan.quantization is not None:
-        yield f"quantization = {call('BitsAndBytesConfig', _quantization(plan))}"
-        settings["quantization_config"] = "quantization"
-        if not plan.sharding.shards_weights:
-            settings["device_map"] = text({"": 0}) if plan.n_gpus == 1 else '{"": int(os.environ["LOCAL_RANK"])}'
-    yield f"model = {call(f'{auto}.from_pretrained', settings, text(model.id))}"
-    yield "model.config.use_cache = False"
-    if plan.kbit_prepare:
-        checkpointing = {"use_gradient_checkpointing": text(plan.gradient_checkpointing)}
-        if plan.gradient_checkpointing:
-            checkpointing["gradient_checkpointing_kwargs"] = text(NO_REENTRANT)
-        yield f"model = {call('prepare_model_for_kbit_training', checkpointing, 'model')}"
-
-
-def _quantization(plan: Plan) -> dict[str, str]:
-    if plan.quantization is Quantization.INT8:
-        return {"load_in_8bit": "True"}
-    assert plan.quantization is not None
-    compute = plan.autocast_dtype if plan.autocast else plan.base_dtype
-    settings = {
-        "load_in_4bit": "True",
-        "bnb_4bit_quant_type": text(plan.quantization.value),
-        "bnb_4bit_use_double_quant": text(plan.double_quant),
-        "bnb_4bit_compute_dtype": torch_dtype(compute),
-    }
-    if plan.sharding.shards_weights:
-        settings["bnb_4bit_quant_storage"] = torch_dtype(plan.base_dtype)  # shards want one floating type throughout
-    return settings
 
 
 def _adapter(model: ModelSpec, plan: Plan) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from advisor.checkpoints import refusal
 from advisor.ladder.fit import Case
 from advisor.ladder.knowledge import say
 from advisor.stacks import first_seq_len
@@ -18,6 +19,7 @@ def decide(case: Case, request: Request, rungs: tuple[Rung, ...]) -> Verdict:
     if request.method is not None:
         return _asked(case, request, rungs)
     asked_seq = asked_seq_len(case, request)
+    rungs = tuple(rung for rung in rungs if rung.fit is not Fit.WOULD_NOT_START)
     choices = tuple(rung for rung in rungs if rung.plan.method in FIRST_CHOICES)
     whole = next((rung for rung in choices if rung.fit is Fit.FITS and rung.plan.seq_len_tokens == asked_seq), None)
     if whole is not None:
@@ -39,6 +41,8 @@ def why_not(case: Case, request: Request, rung: Rung, verdict: Verdict) -> str:
     method = rung.plan.method
     if method is verdict.method:
         return ""
+    if rung.fit is Fit.WOULD_NOT_START:
+        return refusal(case.model, method)
     if method is request.method:
         return verdict.sentence
     sizes = _sizes(case, rung)
@@ -82,11 +86,15 @@ def _asked(case: Case, request: Request, rungs: tuple[Rung, ...]) -> Verdict:
 
 
 def _whole(case: Case, chosen: Rung, floor: Rung) -> Verdict:
-    if chosen.plan.method is floor.plan.method:
-        sentence = say("verdict.lora", headroom=format_size(chosen.headroom_bytes))
-        return Verdict(method=chosen.plan.method, binding="none", sentence=sentence)
-    sentence = say("verdict.qlora", reason=_reason(case, floor))
-    return Verdict(method=chosen.plan.method, binding="memory", sentence=sentence)
+    stored = case.model.checkpoint_format
+    if chosen.plan.method is not floor.plan.method:
+        return Verdict(method=chosen.plan.method, binding="memory", sentence=say("verdict.qlora", reason=_reason(case, floor)))
+    headroom = format_size(chosen.headroom_bytes)
+    if chosen.plan.method.is_quantized and stored is not None:
+        sentence = say("verdict.stored", stored=stored.label, headroom=headroom)
+    else:
+        sentence = say("verdict.lora", headroom=headroom)
+    return Verdict(method=chosen.plan.method, binding="none", sentence=sentence)
 
 
 def _reason(case: Case, floor: Rung) -> str:

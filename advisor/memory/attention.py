@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from advisor.errors import UnsupportedError
-from advisor.memory.layers import FP32_BYTES, Setting, cast, linear, output_bytes, rms_norm, rms_norm_gemma
+from advisor.memory.layers import FP32_BYTES, Setting, cast, linear, output_bytes
+from advisor.memory.norms import rms_norm, rms_norm_gemma
 from advisor.memory.tape import Size, Tape, Tensor
 from advisor.values import Attention, AttentionShape, Block, Linear
 

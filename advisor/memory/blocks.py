@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from advisor.memory.attention import Kernel, attention
 from advisor.memory.feed_forward import feed_forward
-from advisor.memory.layers import Setting, dropout, norm
+from advisor.memory.layers import Setting, dropout
+from advisor.memory.norms import norm
 from advisor.memory.tape import Size, Tape, Tensor
 from advisor.values import Block
 

@@ -7,7 +7,7 @@ Experts run as transformers 5.23 runs them on a GPU: sorted by expert and multip
 from __future__ import annotations
 
 from advisor.errors import UnsupportedError
-from advisor.memory.layers import FP32_BYTES, Setting, cast, linear, output_bytes
+from advisor.memory.layers import ABSMAX_SCRATCH_PER_PARAM, FP32_BYTES, Setting, cast, linear, output_bytes
 from advisor.memory.tape import Size, Tape, Tensor
 from advisor.values import Block, Linear
 
@@ -89,16 +89,32 @@ def _grouped(tape: Tape, x: Tensor, layer: Linear, per_token: int, setting: Sett
     """One grouped product over all experts; the weights' gradient, where they are trained, is of every expert."""
     size = Size(per_token * layer.out_features * c)
     params = layer.in_features * layer.out_features * layer.copies
+    expanded = _expanded(tape, params, setting) if setting.quantized_experts else None
     if not setting.wraps(layer):
-        keeps = (x,) if setting.trains_base else ()
-        return tape.op((x,), size, keeps=keeps, parameter_gradient_bytes=params * setting.weight_bytes if setting.trains_base else 0)
+        kept = expanded or x  # torch's product keeps the expanded weights to differentiate by its input
+        keeps = (kept,) if setting.trains_base or expanded else ()
+        gradient = params * setting.weight_bytes if setting.trains_base else 0
+        y = tape.op((x,), size, keeps=keeps, parameter_gradient_bytes=gradient)
+        tape.hold(kept)
+        return y
     # peft adds B A to a copy of every expert's weights, which the product keeps and whose gradient is whole
     # (peft 0.21 lora/layer.py `ParamWrapper._activate_lora`, torch.baddbmm)
     fused = 2 if layer.name == "gate_up_proj" else 1
     factors = setting.rank * fused * layer.copies * (layer.in_features + layer.out_features)
     low = tape.op((), Size(constant=factors * setting.weight_bytes), parameter_gradient_bytes=factors * setting.adapter_bytes)
     weights = tape.op((low,), Size(constant=params * setting.weight_bytes), keeps=(low,))
+    if expanded is not None:
+        tape.hold(expanded)
     return tape.op((x, weights), size, keeps=(x, weights))
+
+
+def _expanded(tape: Tape, params: int, setting: Setting) -> Tensor:
+    """Every expert's weights in 16 bit, made anew each time the layer runs, and the scales of doubly quantised ones for a moment.
+
+    Source: bitsandbytes 0.50 nn/parametrize.py `Bnb4bitParametrization`; axolotl monkeypatch/moe_quant.py.
+    """
+    scales = int(params * ABSMAX_SCRATCH_PER_PARAM) if setting.double_quant else 0
+    return tape.op((), Size(constant=params * setting.compute_bytes), scratch=(Size(constant=scales), Size()))
 
 
 def _shared(tape: Tape, x: Tensor, routed: Tensor, block: Block, linears: tuple[Linear, ...], setting: Setting) -> Tensor:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from advisor.errors import UnsupportedError
-from advisor.memory.layers import FP32_BYTES, Setting, cast, linear, norm, output_bytes
+from advisor.memory.layers import FP32_BYTES, Setting, cast, linear, output_bytes
+from advisor.memory.norms import norm
 from advisor.memory.tape import ZERO, Size, Tape, Tensor
 from advisor.values import Linear, Loss, ModelSpec
 

@@ -59,7 +59,9 @@ _CARDS = {
     Sharding.ZERO2: "ZeRO-2",
     Sharding.ZERO3: "ZeRO-3",
 }
-_BITS = {Quantization.NF4: "4-bit base", Quantization.FP4: "4-bit base", Quantization.INT8: "8-bit base"}
+_FOUR_BIT = "4-bit base"
+_RUN = (Quantization.NF4, Quantization.FP4)
+"""Storages of the base that measured runs had: fp4 is nf4 with another code table."""
 
 
 def kind_of(model: ModelSpec, plan: Plan, gpu: GpuSpec | None, versions: Mapping[str, str] | None = None) -> Kind:
@@ -73,8 +75,8 @@ def kind_of(model: ModelSpec, plan: Plan, gpu: GpuSpec | None, versions: Mapping
         head=_head(model, plan),
         loss="" if plan.loss is Loss.FULL else f"{plan.loss.value} loss",
         extras=_extras(plan),
-        base="8-bit base" if plan.quantization is Quantization.INT8 else "",
-        weights=_BITS[plan.quantization] if plan.quantization else "16-bit base",
+        base="" if plan.quantization is None or plan.quantization in _RUN else f"{plan.quantization.value} base",
+        weights="16-bit base" if plan.quantization is None else _FOUR_BIT,
         method="DoRA" if plan.method.is_dora else "LoRA" if plan.method.has_adapter else "full fine-tuning",
         checkpointing="checkpointing" if plan.gradient_checkpointing else "no checkpointing",
         kernel="eager attention" if plan.attention is Attention.EAGER else "",

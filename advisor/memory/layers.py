@@ -1,4 +1,4 @@
-"""Tapes of single layers: what transformers, peft and bitsandbytes run for a linear layer, a norm, an activation.
+"""Tapes of single layers: what transformers, peft, bitsandbytes and GPT-QModel run for a linear layer.
 
 Sizes are bytes. Legend: in/out features of a matrix, r rank, e bytes per element of the residual stream, c of the computation
 inside matrices. Sources are files of transformers 5.23, peft 0.21 and bitsandbytes 0.50, unless they say otherwise.
@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from advisor.checkpoints import packed
 from advisor.memory.tape import Size, Tape, Tensor
-from advisor.values import Block, Linear, Quantization
+from advisor.values import Linear, Quantization
 
 FP32_BYTES = 4
+HALF_BYTES = 2
 ABSMAX_SCRATCH_PER_PARAM = 1 / 16
 """Dequantising doubly quantised weights first makes an fp32 absmax per 64 weights (bitsandbytes/functional.py, dequantize_4bit)."""
 
@@ -30,6 +32,7 @@ class Setting(NamedTuple):
     """Full fine-tuning: every parameter gets a gradient."""
     quantization: Quantization | None
     double_quant: bool
+    quantized_experts: bool
     rank: int
     dora: bool
     autocast: bool
@@ -38,7 +41,14 @@ class Setting(NamedTuple):
 
     def outside_blocks(self) -> Setting:
         """The same for embeddings, head and final norm, which carry no adapter and are never quantised."""
-        return self._replace(quantization=None, double_quant=False, adapter_bytes=0, rank=0, dora=False, adapted=frozenset())
+        return self._replace(
+            quantization=None, double_quant=False, quantized_experts=False, adapter_bytes=0, rank=0, dora=False, adapted=frozenset()
+        )
+
+    @property
+    def by_bitsandbytes(self) -> bool:
+        """The base's matrices are bitsandbytes' layers."""
+        return self.quantization is not None and not packed(self.quantization)
 
     def wraps(self, layer: Linear) -> bool:
         return (layer.name, layer.is_module) in self.adapted
@@ -63,9 +73,11 @@ def linear(tape: Tape, x: Tensor, layer: Linear, setting: Setting, x_bytes: int)
 def output_bytes(setting: Setting, x_bytes: int, quantized: bool) -> int:
     """Bytes per element of what a linear layer returns: autocast decides, else the type that came in.
 
-    bitsandbytes' layers return their input's type also under autocast (nn/modules.py `Linear4bit.forward`, `.to(inp_dtype)`).
+    bitsandbytes' layers return their input's type also under autocast (nn/modules.py `Linear4bit.forward`, `.to(inp_dtype)`), and so
+    do AWQ's; GPTQ's end in torch's own product.
     """
-    return setting.compute_bytes if setting.autocast and not quantized else x_bytes
+    own_type = quantized and setting.quantization is not Quantization.GPTQ
+    return setting.compute_bytes if setting.autocast and not own_type else x_bytes
 
 
 def _base(tape: Tape, x: Tensor, layer: Linear, setting: Setting, x_bytes: int) -> Tensor:
@@ -73,6 +85,10 @@ def _base(tape: Tape, x: Tensor, layer: Linear, setting: Setting, x_bytes: int) 
         return _dense(tape, x, layer, setting, x_bytes)
     if setting.quantization is Quantization.INT8:
         return _int8(tape, x, layer, setting, x_bytes)
+    if setting.quantization is Quantization.AWQ:
+        return _awq(tape, x, layer, setting, x_bytes)
+    if setting.quantization is Quantization.GPTQ:
+        return _gptq(tape, x, layer, setting, x_bytes)
     return _four_bit(tape, x, layer, setting, x_bytes)
 
 
@@ -116,15 +132,53 @@ def _int8(tape: Tape, x: Tensor, layer: Linear, setting: Setting, x_bytes: int) 
     return cast(tape, y, layer.out_features, inner_bytes, x_bytes)
 
 
+GPTQ_UNPACK_BYTES_PER_PARAM = 5
+"""Beside the result while GPT-QModel unpacks a matrix in torch: the shifted words in int32 and their cast to int8 (GPT-QModel 7.7
+nn_modules/qlinear/__init__.py `dequantize_weight`). Where torch.compile fuses them they are not there: an upper bound."""
+
+
+def _awq(tape: Tape, x: Tensor, layer: Linear, setting: Setting, x_bytes: int) -> Tensor:
+    """`AwqGEMMLinear`: computes in the input's 16-bit type, expands the weight anew in both directions and keeps no input.
+
+    Source: GPT-QModel 7.7 nn_modules/qlinear/gemm_awq.py `AwqGemmFn`. Up to 1,024 tokens its forward does not expand the weight; it is
+    priced as if it did. Under autocast in another 16-bit type the product casts the expanded weight once more.
+    """
+    inner_bytes = min(x_bytes, HALF_BYTES)
+    weight = layer.in_features * layer.out_features * inner_bytes
+    x = cast(tape, x, layer.in_features, x_bytes, inner_bytes)
+    forward = Size(constant=weight * (2 if setting.autocast else 1))
+    y = tape.op((x,), Size(layer.out_features * inner_bytes), scratch=(forward, Size(constant=weight)))
+    if layer.bias:
+        y = tape.op((y,), Size(layer.out_features * inner_bytes))
+    return cast(tape, y, layer.out_features, inner_bytes, x_bytes)
+
+
+def _gptq(tape: Tape, x: Tensor, layer: Linear, setting: Setting, x_bytes: int) -> Tensor:
+    """`TorchLinear`, which GPT-QModel's other trainable kernels become in training: torch's product keeps the expanded weight.
+
+    Source: GPT-QModel 7.7 nn_modules/qlinear/torch.py `_forward_eager`, tritonv2.py `forward` (`if self.training`). Older kernels
+    expand the weight again in backward and keep nothing: with checkpointing the two differ by one layer's weights.
+    """
+    params = layer.in_features * layer.out_features
+    inner_bytes = setting.compute_bytes if setting.autocast else x_bytes
+    x = cast(tape, x, layer.in_features, x_bytes, inner_bytes)
+    unpacking = Size(constant=params * GPTQ_UNPACK_BYTES_PER_PARAM)
+    weight = tape.op((), Size(constant=params * inner_bytes), scratch=(unpacking, Size()))
+    y = tape.op((x,), Size(layer.out_features * inner_bytes), keeps=(weight,))
+    tape.hold(weight)
+    return y
+
+
 def _adapted(tape: Tape, x: Tensor, layer: Linear, setting: Setting, x_bytes: int) -> Tensor:
     """LoRA or DoRA around a base layer (peft/tuners/lora/layer.py `Linear.forward`, lora/bnb.py `Linear4bit.forward`)."""
     y_bytes = output_bytes(setting, x_bytes, setting.quantization is not None)
     result = _base(tape, x, layer, setting, x_bytes)
-    if setting.quantization is not None:
+    if setting.by_bitsandbytes:
         result = tape.op((result,), Size(layer.out_features * y_bytes))  # "defensively clone", lora/bnb.py
-    # peft casts the input to the adapter's type; under autocast bitsandbytes' layer skips that (lora/bnb.py requires_conversion)
+    # peft casts the input to the adapter's type; under autocast it skips that for these layers (lora/{bnb,awq}.py requires_conversion)
+    keeps_type = setting.by_bitsandbytes or setting.quantization is Quantization.AWQ
     inner_bytes = setting.adapter_bytes
-    if not (setting.autocast and setting.quantization is not None):
+    if not (setting.autocast and keeps_type):
         x = cast(tape, x, layer.in_features, x_bytes, inner_bytes)
         x_bytes = inner_bytes
     if setting.autocast:
@@ -141,7 +195,7 @@ def _adapted(tape: Tape, x: Tensor, layer: Linear, setting: Setting, x_bytes: in
     wide = Size(layer.out_features * inner_bytes)
     update = tape.op((low,), wide, keeps=(low,), parameter_gradient_bytes=layer.out_features * setting.rank * setting.adapter_bytes)
     update = tape.op((update,), wide)  # times scaling
-    if setting.quantization is not None:
+    if keeps_type:
         update = cast(tape, update, layer.out_features, inner_bytes, y_bytes)
         return tape.op((result, update), Size(layer.out_features * y_bytes), aliases=(True, True))
     return _add_and_round(tape, result, update, layer.out_features, (y_bytes, inner_bytes))
@@ -180,86 +234,6 @@ def _dora(tape: Tape, result: Tensor, low: Tensor, layer: Linear, setting: Setti
     extra = tape.op((base_part, update_part), scaled, aliases=(True, True))
     tape.hold(held)
     return _add_and_round(tape, result, extra, out, (y_bytes, scaled_bytes))
-
-
-def rms_norm(tape: Tape, x: Tensor, features: int, setting: Setting, x_bytes: int) -> Tensor:
-    """RMSNorm as written out in Llama (models/llama/modeling_llama.py `LlamaRMSNorm`): in fp32, rounded, times the weight."""
-    wide = Size(features * FP32_BYTES)
-    narrow = Size(features * x_bytes)
-    x32 = cast(tape, x, features, x_bytes, FP32_BYTES)
-    # pow(2) keeps its input; its backward makes pow(1), times 2, times the gradient (FunctionsManual.cpp pow_backward)
-    variance = tape.op((x32,), Size(FP32_BYTES), keeps=(x32,), scratch=(wide, wide.scaled(3)))
-    rsqrt = tape.op((variance,), Size(FP32_BYTES), keeps=(variance,))
-    normed = tape.op((x32, rsqrt), wide, keeps=(x32, rsqrt), scratch=(Size(), wide))
-    tape.hold(x32)
-    normed = cast(tape, normed, features, FP32_BYTES, x_bytes)
-    weight_gradient = features * setting.weight_bytes if setting.trains_base else 0
-    keeps = (normed,) if setting.trains_base else ()
-    return tape.op(
-        (normed,),
-        narrow,
-        keeps=keeps,
-        scratch=(Size(), narrow if setting.trains_base else Size()),
-        parameter_gradient_bytes=weight_gradient,
-    )
-
-
-def rms_norm_gemma(tape: Tape, x: Tensor, features: int, setting: Setting, x_bytes: int) -> Tensor:
-    """RMSNorm as in Gemma (models/gemma2/modeling_gemma2.py): `norm(x.float()) * (1 + weight.float())`, rounded at the end."""
-    wide = Size(features * FP32_BYTES)
-    x32 = cast(tape, x, features, x_bytes, FP32_BYTES)
-    variance = tape.op((x32,), Size(FP32_BYTES), keeps=(x32,), scratch=(wide, wide.scaled(3)))
-    rsqrt = tape.op((variance,), Size(FP32_BYTES), keeps=(variance,))
-    normed = tape.op((x32, rsqrt), wide, keeps=(x32, rsqrt), scratch=(Size(), wide))
-    tape.hold(x32)
-    weight_gradient = features * setting.weight_bytes if setting.trains_base else 0
-    keeps = (normed,) if setting.trains_base else ()
-    scaled = tape.op(
-        (normed,), wide, keeps=keeps, scratch=(Size(), wide if setting.trains_base else Size()), parameter_gradient_bytes=weight_gradient
-    )
-    return cast(tape, scaled, features, FP32_BYTES, x_bytes)
-
-
-def layer_norm(tape: Tape, x: Tensor, features: int, setting: Setting, x_bytes: int) -> Tensor:
-    """`native_layer_norm` keeps its input, mean and reciprocal deviation (derivatives.yaml)."""
-    statistics = Tensor(Size(2 * FP32_BYTES), False)
-    weight_gradient = 2 * features * setting.weight_bytes if setting.trains_base else 0
-    return tape.op((x,), Size(features * x_bytes), keeps=(x, statistics), parameter_gradient_bytes=weight_gradient)
-
-
-def _layer_norm_fp32_kernel(tape: Tape, x: Tensor, features: int, setting: Setting) -> Tensor:
-    """The kernel between two casts (models/olmo/modeling_olmo.py `OlmoLayerNorm`)."""
-    x32 = cast(tape, x, features, setting.stream_bytes, FP32_BYTES)
-    return cast(tape, layer_norm(tape, x32, features, setting, FP32_BYTES), features, FP32_BYTES, setting.stream_bytes)
-
-
-def _layer_norm_fp32_ops(tape: Tape, x: Tensor, features: int, setting: Setting) -> Tensor:
-    """Written out in fp32: the centred input is made twice, once for the variance (models/cohere/modeling_cohere.py)."""
-    wide = Size(features * FP32_BYTES)
-    x32 = cast(tape, x, features, setting.stream_bytes, FP32_BYTES)
-    centred = tape.op((x32,), wide, aliases=(True,))
-    variance = tape.op((centred,), Size(FP32_BYTES), keeps=(centred,), scratch=(wide, wide.scaled(3)))
-    rsqrt = tape.op((variance,), Size(FP32_BYTES), keeps=(variance,))
-    centred = tape.op((x32,), wide, aliases=(True,))
-    normed = tape.op((centred, rsqrt), wide, keeps=(centred, rsqrt), scratch=(Size(), wide))
-    tape.hold(x32)
-    trained = setting.trains_base
-    gradient = features * setting.weight_bytes if trained else 0
-    weighted = tape.op((normed,), wide, keeps=(normed,) if trained else (), parameter_gradient_bytes=gradient)
-    return cast(tape, weighted, features, FP32_BYTES, setting.stream_bytes)
-
-
-def norm(tape: Tape, x: Tensor, block: Block, features: int, setting: Setting) -> Tensor:
-    """The norm of the residual stream as the family computes it."""
-    if block.norm == "rms":
-        return rms_norm(tape, x, features, setting, setting.stream_bytes)
-    if block.norm == "rms_gemma":
-        return rms_norm_gemma(tape, x, features, setting, setting.stream_bytes)
-    if block.layer_norm == "fp32_kernel":
-        return _layer_norm_fp32_kernel(tape, x, features, setting)
-    if block.layer_norm == "fp32_ops":
-        return _layer_norm_fp32_ops(tape, x, features, setting)
-    return layer_norm(tape, x, features, setting, setting.stream_bytes)
 
 
 def dropout(tape: Tape, x: Tensor, features: int, setting: Setting) -> Tensor:

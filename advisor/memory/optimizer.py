@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from advisor.memory.params import TensorGroup, trainable_params, trainable_tensors
-from advisor.values import Method, ModelSpec, Optimizer, Plan
+from advisor.values import Masters, Method, ModelSpec, Optimizer, Plan
 
 FP32_BYTES = 4
 EIGHT_BIT_MIN_NUMEL = 4096
@@ -33,6 +33,9 @@ _PAGED = (Optimizer.PAGED_ADAMW_32BIT, Optimizer.PAGED_ADAMW_8BIT)
 
 
 def trained_bytes_per_param(plan: Plan) -> int:
+    """Of what the optimizer steps on: fp32 where an engine keeps masters."""
+    if plan.masters is not Masters.NONE:
+        return FP32_BYTES
     return plan.base_dtype.size_bytes if plan.method is Method.FULL else plan.adapter_dtype.size_bytes
 
 

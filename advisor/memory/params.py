@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from advisor.stacks.targets import targets
+from advisor.stacks.targets import Target, targets
 from advisor.values import Method, ModelSpec, Plan
 
 
@@ -25,13 +25,27 @@ def adapter_params(model: ModelSpec, plan: Plan) -> int:
 
 def adapter_tensors(model: ModelSpec, plan: Plan) -> Iterator[TensorGroup]:
     """The adapter's A, B and magnitudes. Stacked experts share one pair of matrices, their ranks side by side."""
-    for block, layer, rank_factor in targets(model, plan.target_modules) if plan.method.has_adapter else ():
-        stacked = 1 if layer.is_module else layer.copies
-        rank, copies = plan.rank * rank_factor * stacked, block.count * (layer.copies if layer.is_module else 1)
-        yield TensorGroup(rank * layer.in_features, copies, rank)
-        yield TensorGroup(rank * layer.out_features, copies, layer.out_features)
-        if plan.method.is_dora:
-            yield TensorGroup(layer.out_features, copies, 0)
+    for target in targets(model, plan.target_modules) if plan.method.has_adapter else ():
+        for group in _wrapped(target, plan):
+            yield group._replace(copies=group.copies * target.block.count)
+
+
+def block_adapter_params(model: ModelSpec, plan: Plan) -> tuple[int, ...]:
+    """Parameters that the adapter adds to one layer of each kind, in the order of the model's blocks."""
+    wrapped = targets(model, plan.target_modules) if plan.method.has_adapter else ()
+    sizes = [(target.block, sum(group.numel * group.copies for group in _wrapped(target, plan))) for target in wrapped]
+    return tuple(sum(size for other, size in sizes if other is block) for block in model.blocks)
+
+
+def _wrapped(target: Target, plan: Plan) -> Iterator[TensorGroup]:
+    """What is added to one wrapped matrix of one layer."""
+    layer = target.linear
+    rank = plan.rank * target.rank_factor * (1 if layer.is_module else layer.copies)
+    copies = layer.copies if layer.is_module else 1
+    yield TensorGroup(rank * layer.in_features, copies, rank)
+    yield TensorGroup(rank * layer.out_features, copies, layer.out_features)
+    if plan.method.is_dora:
+        yield TensorGroup(layer.out_features, copies, 0)
 
 
 def model_tensors(model: ModelSpec) -> Iterator[TensorGroup]:

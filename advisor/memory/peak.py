@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import NamedTuple
 
+from advisor.checkpoints import check_plan, unshardable
 from advisor.errors import UnsupportedError
 from advisor.memory.attention import Kernel
 from advisor.memory.calibrated import narrowed
 from advisor.memory.chance import with_chance
-from advisor.memory.gradients import gradient_bytes
+from advisor.memory.dtypes import computing
+from advisor.memory.fsdp import backward_stations, forward_stations
+from advisor.memory.held import Held
 from advisor.memory.intervals import ESTIMATE, interval_of
 from advisor.memory.layers import Setting
-from advisor.memory.optimizer import state_bytes, step_temporary_bytes
-from advisor.memory.program import Loop, Program, Station, compile_program
+from advisor.memory.program import Loop, Program, Station, compile_program, program_of, step_of
 from advisor.memory.runtime import context_of, has_caching_allocator, has_flash, workspace_bytes
-from advisor.memory.sharding import bucket_bytes, first_exchange_bytes, gathered_bytes, share
+from advisor.memory.sharding import held
 from advisor.memory.slack import slack_bytes
-from advisor.memory.weights import adapter_bytes, load_extra_bytes, unquantized_bytes_per_param, weights_bytes
+from advisor.memory.units import units_of
+from advisor.memory.weights import unquantized_bytes_per_param
 from advisor.stacks.targets import targets
 from advisor.tiers import Tier, refuse_unread
 from advisor.values import DType, GpuSpec, MemoryBreakdown, Method, ModelSpec, Phase, PhaseBytes, Plan, Stack, Term, TermBytes
@@ -29,16 +32,18 @@ def estimate_memory(model: ModelSpec, plan: Plan, gpu: GpuSpec | None = None) ->
     Raises UnsupportedError for parts of a model that have no closed form, and for settings of a plan that are not priced.
     """
     refuse_unread(Tier.ESTIMATE, plan)
-    standing, program = _whatever_the_batch(model, _without_batch(plan), workspace_bytes(gpu), has_flash(gpu))
+    _check_checkpoint(model, plan)
+    standing, program = _whatever_the_batch(model, _without_batch(plan), has_flash(gpu))
     batch = Batch(plan.micro_batch_size * plan.seq_len_tokens, plan.micro_batch_size * plan.seq_len_tokens**2)
-    held = program.outlives_backward.at(batch.tokens, batch.pairs)
-    step = _step(standing, held)
+    before = program.outlives_backward.at(batch.tokens, batch.pairs)
+    workspace = workspace_bytes(gpu)
+    step = _step(standing, workspace, before)
     memory = MemoryBreakdown(
         source="estimate",
         phases=(
-            standing.load,
-            _dynamic(Phase.FORWARD, program.forward, standing, plan, batch, held),
-            _dynamic(Phase.BACKWARD, program.backward, standing, plan, batch, 0),
+            PhaseBytes(phase=Phase.LOAD, terms=_terms(*standing.load)),
+            _dynamic(Phase.FORWARD, program.forward, standing, workspace, batch, before),
+            _dynamic(Phase.BACKWARD, program.backward, standing, workspace, batch, 0),
             step,
         ),
         reserved_slack_bytes=slack_bytes(model, plan, program, *batch, step) if has_caching_allocator(gpu) else 0,
@@ -46,6 +51,14 @@ def estimate_memory(model: ModelSpec, plan: Plan, gpu: GpuSpec | None = None) ->
         interval=interval_of(ESTIMATE, model, plan, gpu),
     )
     return with_chance(narrowed(memory, model, plan, gpu), model, plan, gpu)
+
+
+def _check_checkpoint(model: ModelSpec, plan: Plan) -> None:
+    """Raises UnsupportedError where the checkpoint's storage cannot be trained by this plan."""
+    check_plan(model, plan.method, plan.quantization)
+    why = unshardable(model, plan.quantization) if plan.sharding.shards_weights else ""
+    if why:
+        raise UnsupportedError(f"{plan.sharding.value}: {why}; use DDP, or train from the 16-bit weights")
 
 
 class Batch(NamedTuple):
@@ -56,71 +69,63 @@ class Batch(NamedTuple):
     """Pairs of tokens of the same sequence."""
 
 
-class Standing(NamedTuple):
-    """Everything about a plan that does not depend on the batch, on one card."""
-
-    load: PhaseBytes
-    gradient_bytes: int
-    carried_bytes: int
-    """Gradients of earlier micro-batches, which are there through forward and backward."""
-    bucket_bytes: int
-    step_bytes: int
-    resident: tuple[TermBytes, ...]
-    """What is there in every phase of a step."""
-
-
 def _without_batch(plan: Plan) -> Plan:
-    """The plan with the smallest batch that is of its kind."""
-    accumulates = 2 if plan.grad_accum_steps > 1 else 1
-    return plan.model_copy(update={"micro_batch_size": 1, "seq_len_tokens": 1, "grad_accum_steps": accumulates})
+    """The plan with the smallest batch that is of its kind: two micro-batches of an accumulation are the first and the last, a third
+    one lies between."""
+    return plan.model_copy(update={"micro_batch_size": 1, "seq_len_tokens": 1, "grad_accum_steps": min(plan.grad_accum_steps, 3)})
 
 
 @lru_cache(maxsize=512)
-def _whatever_the_batch(model: ModelSpec, plan: Plan, workspace: int, has_flash: bool) -> tuple[Standing, Program]:
+def _whatever_the_batch(model: ModelSpec, plan: Plan, has_flash: bool) -> tuple[Held, Program]:
     """What does not depend on the batch, for a plan without one: kept, because searches try many batches."""
-    weights = share(weights_bytes(model, plan), plan)
-    gradients = share(gradient_bytes(model, plan), plan)
-    adapter = share(adapter_bytes(model, plan), plan)
-    loop = loop_of(plan)
-    standing = Standing(
-        load=_load(weights, load_extra_bytes(model, plan), adapter, first_exchange_bytes(plan, weights + adapter)),
-        gradient_bytes=gradients,
-        carried_bytes=gradients if loop.accumulates else 0,
-        bucket_bytes=bucket_bytes(model, plan),
-        step_bytes=share(step_temporary_bytes(model, plan), plan),
-        resident=_terms(
-            (Term.WEIGHTS, weights + gathered_bytes(model, plan)),
-            (Term.ADAPTER, adapter),
-            (Term.OPTIMIZER, share(state_bytes(model, plan), plan)),
-            (Term.WORKSPACE, workspace),
-        ),
-    )
-    return standing, compile_program(model, setting_of(model, plan), kernel_of(plan, has_flash), loop)
+    computed = computing(plan)
+    parts = (model, setting_of(model, computed), kernel_of(computed, has_flash), loop_of(plan))
+    if not plan.sharding.is_fsdp:
+        return held(model, plan), compile_program(*parts)
+    units = units_of(model, plan)
+    forward, backward = partial(forward_stations, units=units), partial(backward_stations, units=units)
+    return held(model, plan), program_of(step_of(*parts), forward, backward)
 
 
-def _load(weights: int, extra: int, adapter: int, exchange: int) -> PhaseBytes:
-    """What loading needs besides the weights is gone when the adapter is made, and the cards exchange what they hold after that."""
-    more = ((Term.TEMPORARIES, extra),) if extra > adapter + exchange else ((Term.ADAPTER, adapter), (Term.TEMPORARIES, exchange))
-    return PhaseBytes(phase=Phase.LOAD, terms=_terms((Term.WEIGHTS, weights), *more))
-
-
-def _dynamic(phase: Phase, stations: tuple[Station, ...], standing: Standing, plan: Plan, batch: Batch, held: int) -> PhaseBytes:
-    """`held` is what the step before left alive."""
+def _dynamic(phase: Phase, stations: tuple[Station, ...], standing: Held, workspace: int, batch: Batch, before: int) -> PhaseBytes:
+    """`before` is what the step before left alive."""
     top = max(stations, key=lambda station: station.live.at(batch.tokens, batch.pairs))
     kept, logits = top.kept.at(batch.tokens, batch.pairs), top.logits.at(batch.tokens, batch.pairs)
-    temporaries = top.live.at(batch.tokens, batch.pairs) - kept - logits - top.gradient_bytes
-    gradients = standing.bucket_bytes + standing.carried_bytes + share(top.gradient_bytes, plan)
-    moving = _terms((Term.GRADIENTS, gradients), (Term.ACTIVATIONS, kept), (Term.LOGITS, logits + held), (Term.TEMPORARIES, temporaries))
-    return PhaseBytes(phase=phase, terms=standing.resident + moving)
-
-
-def _step(standing: Standing, held: int) -> PhaseBytes:
-    moving = _terms(
-        (Term.GRADIENTS, standing.bucket_bytes + standing.gradient_bytes),
-        (Term.LOGITS, held),
-        (Term.TEMPORARIES, standing.step_bytes),
+    temporaries = top.live.at(batch.tokens, batch.pairs) - kept - logits - top.gradient_bytes - top.gathered_bytes
+    held_bytes = standing.forward_bytes if phase is Phase.FORWARD else standing.backward_bytes
+    made = -(-top.gradient_bytes // standing.gradient_cards) if standing.gradient_cards else 0
+    return PhaseBytes(
+        phase=phase,
+        terms=_terms(
+            *_resting(standing, workspace, top.gathered_bytes + standing.gathered_bytes),
+            (Term.GRADIENTS, held_bytes + made),
+            (Term.ACTIVATIONS, kept),
+            (Term.LOGITS, logits + before),
+            (Term.TEMPORARIES, temporaries),
+        ),
     )
-    return PhaseBytes(phase=Phase.OPTIMIZER_STEP, terms=standing.resident + moving)
+
+
+def _step(standing: Held, workspace: int, before: int) -> PhaseBytes:
+    return PhaseBytes(
+        phase=Phase.OPTIMIZER_STEP,
+        terms=_terms(
+            *_resting(standing, workspace, 0),
+            (Term.GRADIENTS, standing.step_gradient_bytes),
+            (Term.LOGITS, before),
+            (Term.TEMPORARIES, standing.step_temporary_bytes),
+        ),
+    )
+
+
+def _resting(standing: Held, workspace: int, gathered: int) -> tuple[tuple[Term, int], ...]:
+    """What is there in every phase of a step, with the weights that are `gathered` in this one."""
+    return (
+        (Term.WEIGHTS, standing.weights_bytes + gathered),
+        (Term.ADAPTER, standing.adapter_bytes),
+        (Term.OPTIMIZER, standing.states_bytes),
+        (Term.WORKSPACE, workspace),
+    )
 
 
 def _terms(*terms: tuple[Term, int]) -> tuple[TermBytes, ...]:
@@ -138,6 +143,7 @@ def setting_of(model: ModelSpec, plan: Plan) -> Setting:
         trains_base=plan.method is Method.FULL,
         quantization=plan.quantization,
         double_quant=plan.double_quant,
+        quantized_experts=plan.quantized_experts,
         rank=plan.rank,
         dora=plan.method.is_dora,
         autocast=plan.autocast,
@@ -168,4 +174,4 @@ def kernel_of(plan: Plan, has_flash: bool = True) -> Kernel:
 
 
 def loop_of(plan: Plan) -> Loop:
-    return Loop(plan.gradient_checkpointing, plan.grad_accum_steps > 1, plan.stack is Stack.PLAIN, plan.loss)
+    return Loop(plan.gradient_checkpointing, plan.grad_accum_steps > 1, plan.stack is Stack.PLAIN, plan.loss, plan.reentrant)

@@ -6,7 +6,7 @@ stack runs them. It depends on the model and on the plan's kind, not on the batc
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -26,6 +26,9 @@ class Loop(NamedTuple):
     """Gradients of earlier micro-batches are there through backward."""
     logits_outlive_forward: bool
     loss: Loss
+    reentrant: bool = False
+    """A reentrant checkpoint holds what the recomputation put out until its backward is done (torch 2.13 utils/checkpoint.py
+    `CheckpointFunction.backward`, `outputs`)."""
 
 
 class Station(NamedTuple):
@@ -38,6 +41,8 @@ class Station(NamedTuple):
     """Logits, their fp32 copy, log-probabilities and their gradients."""
     gradient_bytes: int
     """Parameter gradients so far (included in `live`)."""
+    gathered_bytes: int = 0
+    """Weights that are whole for the moment only (included in `live`)."""
 
 
 class Program(NamedTuple):
@@ -51,7 +56,7 @@ class Program(NamedTuple):
     """Candidates for the highest that one block goes in its backward, above what rests."""
 
 
-class _Layer(NamedTuple):
+class Layer(NamedTuple):
     """The walks of one kind of block."""
 
     entry: Size
@@ -77,11 +82,11 @@ def _recorded(block: Block, hidden: int, setting: Setting, kernel: Kernel) -> _R
 
 
 @lru_cache(maxsize=256)
-def _layer(block: Block, hidden: int, setting: Setting, kernel: Kernel, checkpointing: bool) -> _Layer:
+def _layer(block: Block, hidden: int, setting: Setting, kernel: Kernel, checkpointing: bool) -> Layer:
     tape, entry, back = _recorded(block, hidden, setting, kernel)
     keeping = forward(tape, entry, keep=True, entry_held=checkpointing)
     quiet = forward(tape, entry, keep=False, entry_held=True) if checkpointing else keeping
-    return _Layer(entry.size, quiet, keeping, back.over(keeping.kept))
+    return Layer(entry.size, quiet, keeping, back.over(keeping.kept))
 
 
 class _Head(NamedTuple):
@@ -100,48 +105,63 @@ def _head(model: ModelSpec, setting: Setting, loss: Loss) -> _Head:
     return _Head(entry.size, logits, walk, backward(tape, walk.kept, ZERO))
 
 
-class _Step(NamedTuple):
+class Step(NamedTuple):
     """Everything that the stations of a step are made from."""
 
-    runs: tuple[tuple[_Layer, int], ...]
+    runs: tuple[tuple[Layer, int], ...]
     """(kind of block, how many in a row), first layer first."""
     head: _Head
     held: Size
     """Logits that the loop keeps through backward."""
+    outlives_backward: Size
     embedding_gradient_bytes: int
     waiting_bytes: int
     """The head's gradient where it is tied to the embeddings: it waits through backward for theirs, beside those of earlier
     micro-batches."""
     loop: Loop
 
-    def resting(self, layer: _Layer) -> Size:
+    def resting(self, layer: Layer) -> Size:
         """What one layer leaves behind for its backward: its input alone, or everything it kept."""
         return layer.entry if self.loop.checkpointing else layer.keeping.kept
 
 
-@lru_cache(maxsize=256)
+Stations = Callable[[Step], Iterable[Station]]
+
+
 def compile_program(model: ModelSpec, setting: Setting, kernel: Kernel, loop: Loop) -> Program:
-    """Candidate peaks of forward and backward. Raises UnsupportedError for parts without a closed form."""
+    """Candidate peaks of forward and backward on one card. Raises UnsupportedError for parts without a closed form."""
+    return program_of(step_of(model, setting, kernel, loop), _forward_stations, _backward_stations)
+
+
+def program_of(step: Step, forward_stations: Stations, backward_stations: Stations) -> Program:
+    """Those of the moments that can be the highest for some batch."""
+    return Program(
+        forward=_peaks(forward_stations(step)),
+        backward=_peaks(backward_stations(step)),
+        outlives_backward=step.outlives_backward,
+        head_transients=tuple({moment.live for moment in (*step.head.forward.peaks, *step.head.backward.peaks)}),
+        block_transients=tuple({size for layer, _ in step.runs for size in _block_transients(layer, step.loop)}),
+    )
+
+
+@lru_cache(maxsize=256)
+def step_of(model: ModelSpec, setting: Setting, kernel: Kernel, loop: Loop) -> Step:
+    """The walks of every part. Raises UnsupportedError for parts without a closed form."""
     kinds = (_layer(_one(block), model.hidden_size, setting, kernel, loop.checkpointing) for block in model.blocks)
     head = _head(model, setting.outside_blocks(), loop.loss)
-    step = _Step(
-        runs=tuple(zip(kinds, (block.count for block in model.blocks), strict=True)),
-        head=head,
-        held=head.logits if loop.logits_outlive_forward else ZERO,
-        embedding_gradient_bytes=_embedding_gradient_bytes(model, setting),
-        waiting_bytes=model.embedding_params * setting.weight_bytes if setting.trains_base and model.tied_embeddings else 0,
-        loop=loop,
-    )
-    outlives = step.held
+    held = head.logits if loop.logits_outlive_forward else ZERO
+    outlives = held
     if not setting.trains_base and loop.checkpointing and loop.logits_outlive_forward:
         # `enable_input_require_grads` makes the embeddings' output a leaf: it and its gradient live as long as the graph does
         outlives = outlives.plus(head.entry, 2)
-    return Program(
-        forward=_peaks(_forward_stations(step)),
-        backward=_peaks(_backward_stations(step)),
+    return Step(
+        runs=tuple(zip(kinds, (block.count for block in model.blocks), strict=True)),
+        head=head,
+        held=held,
         outlives_backward=outlives,
-        head_transients=tuple({moment.live for moment in (*head.forward.peaks, *head.backward.peaks)}),
-        block_transients=tuple({size for layer, _ in step.runs for size in _block_transients(layer, loop)}),
+        embedding_gradient_bytes=_embedding_gradient_bytes(model, setting),
+        waiting_bytes=model.embedding_params * setting.weight_bytes if setting.trains_base and model.tied_embeddings else 0,
+        loop=loop,
     )
 
 
@@ -157,14 +177,14 @@ def _one(block: Block) -> Block:
     return block if block.count == 1 else block.model_copy(update={"count": 1})
 
 
-def _block_transients(layer: _Layer, loop: Loop) -> Iterator[Size]:
+def _block_transients(layer: Layer, loop: Loop) -> Iterator[Size]:
     for moment in layer.back.peaks:
         yield moment.live if loop.checkpointing else moment.live.plus(moment.kept, -1)
     if loop.checkpointing:
         yield from (moment.live for moment in layer.keeping.peaks)
 
 
-def _forward_stations(step: _Step) -> Iterator[Station]:
+def _forward_stations(step: Step) -> Iterator[Station]:
     behind = ZERO
     for layer, count in step.runs:
         last = behind.plus(step.resting(layer), count - 1)
@@ -177,7 +197,7 @@ def _forward_stations(step: _Step) -> Iterator[Station]:
         yield Station(behind.plus(moment.live), behind, moment.live, 0)
 
 
-def _backward_stations(step: _Step) -> Iterator[Station]:
+def _backward_stations(step: Step) -> Iterator[Station]:
     behind = ZERO
     for layer, count in step.runs:
         behind = behind.plus(step.resting(layer), count)
@@ -187,7 +207,7 @@ def _backward_stations(step: _Step) -> Iterator[Station]:
     for layer, count in reversed(step.runs):
         for index in (0, count - 1) if count > 1 else (0,):  # the extremes: everything between is linear
             gradients = step.waiting_bytes if step.loop.accumulates else done + layer.back.kept.constant * index
-            yield from _layer_stations(step, layer, behind.plus(step.resting(layer), -1 - index), gradients)
+            yield from layer_stations(step, layer, behind.plus(step.resting(layer), -1 - index), gradients)
         behind = behind.plus(step.resting(layer), -count)
         done += layer.back.kept.constant * count
     if step.embedding_gradient_bytes:
@@ -196,13 +216,15 @@ def _backward_stations(step: _Step) -> Iterator[Station]:
         yield Station(live, ZERO, step.held, gradients)
 
 
-def _layer_stations(step: _Step, layer: _Layer, before: Size, gradient_bytes: int) -> Iterator[Station]:
+def layer_stations(step: Step, layer: Layer, before: Size, gradient_bytes: int) -> Iterator[Station]:
     """One layer's recomputation and backward, with `before` resting for the layers before it."""
     base = before.plus(step.held).plus(Size(constant=gradient_bytes))
     if step.loop.checkpointing:
         before, base = before.plus(layer.entry), base.plus(layer.entry)
         for moment in layer.keeping.peaks:
             yield Station(base.plus(layer.back.waiting).plus(moment.live), before.plus(moment.kept), step.held, gradient_bytes)
+    if step.loop.reentrant:
+        base = base.plus(layer.entry)
     for moment in layer.back.peaks:
         yield Station(base.plus(moment.live), before.plus(moment.kept), step.held, gradient_bytes)
 

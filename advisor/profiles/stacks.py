@@ -14,26 +14,40 @@ StackName = Literal["hf", "trl", "plain", "axolotl", "llamafactory", "ms-swift",
 
 
 class NotPriced(Row):
-    """Why a setting moves memory, and which way."""
+    """Why a setting moves memory, which way, and how far at most."""
 
     way: Literal["up", "down", "either"]
     why: Text
     unless: tuple[Any, ...] = ()
-    """Values that leave memory alone."""
+    """Values that leave memory alone; texts may be patterns such as `*ForCausalLM`."""
+    when_off: bool = False
+    """It moves memory where it is switched off."""
+    touches: Literal["training", "moving", "layers", "loss"] | None = None
+    """What it may lower: gradients and states and all that a step makes; all that a step makes; that but for the logits; the logits.
+    Left out: everything."""
+    divides: bool = False
+    """Its value is the number of parts that memory is divided into at most."""
+    adds_hidden: Annotated[int, Field(ge=0)] | None = None
+    """What it may add at most, in fp32 tensors of the hidden states. Left out: nothing bounds it."""
+
+
+class Neutral(Row):
+    """Settings that leave memory alone, and why."""
+
+    why: Text
+    names: Text
+    """With spaces between; `group.name` inside a group, `group.*` for all of one."""
 
 
 class Keys(Row):
-    """Settings of a framework's files: those that are read or leave memory alone, and those that move it and are not priced."""
+    """Settings of a framework's files that no reader asks for: those that leave memory alone, and those that move it."""
 
     kind: Literal["keys"]
     stack: StackName | Literal["peft"]
     source: Text
     recorded: Date
-    known: Text
-    """Names with spaces between."""
+    neutral: tuple[Neutral, ...]
     not_priced: dict[Text, NotPriced]
-    groups: dict[Text, Text] = {}
-    """Settings that hold settings, and the names of the inner ones."""
 
 
 class BuilderNames(Row):
@@ -57,4 +71,58 @@ class Release(Row):
     source: Text
 
 
+class TrainerSettings(Row):
+    """Settings that a trainer has and supervised fine-tuning has not, and names of its losses, with spaces between."""
+
+    settings: Text
+    losses: Text = ""
+
+
+class Trainers(Row):
+    """The other trainers of a library."""
+
+    kind: Literal["trainers"]
+    stack: StackName
+    source: Text
+    recorded: Date
+    trainers: dict[Text, TrainerSettings]
+
+
+class OtherJob(Row):
+    """A setting that says that the job is another one than supervised fine-tuning."""
+
+    kind: Literal["job"]
+    stack: StackName
+    key: Text
+    """`group.name` inside a group."""
+    job: Text
+    """As it is named; {} stands for the setting's value."""
+    unless: tuple[Text, ...] = ()
+    """Values that are supervised fine-tuning."""
+    matches: tuple[Text, ...] = ()
+    """Patterns of the values that are the other job; left out, every one."""
+    source: Text
+
+
+class Idle(Row):
+    """A setting without which the framework trains nothing."""
+
+    kind: Literal["idle"]
+    stack: StackName
+    needs: Text
+    why: Text
+    source: Text
+
+
+class OtherFramework(Row):
+    """By which settings a file of a framework that is not read is known: one of `any_of` and all of `all_of`."""
+
+    kind: Literal["foreign"]
+    label: Text
+    all_of: str
+    any_of: Text
+    source: Text
+
+
+JobRow = Annotated[Trainers | OtherJob | Idle | OtherFramework, Field(discriminator="kind")]
 KeysOrBuilders = Annotated[Keys | BuilderNames, Field(discriminator="kind")]

@@ -130,7 +130,7 @@ def _memory(answer: Advice, rung: Rung, look: Look) -> Iterator[Line]:
 
 
 def _reasons(answer: Advice, look: Look) -> Iterator[Line]:
-    fitting = [rung for rung in answer.rungs if rung.fit is not Fit.DOES_NOT_FIT]
+    fitting = [rung for rung in answer.rungs if rung.fit in (Fit.FITS, Fit.UNCERTAIN)]
     changes = [(rung.plan.method.label, "; ".join(map(_change, rung.changes))) for rung in fitting or answer.rungs]
     others = [(rung.plan.method.label, rung.why_not) for rung in answer.rungs if rung is not answer.chosen]
     yield from _section("Changed to make it fit" if fitting else "Tried, and still too large", _grouped(changes), look)

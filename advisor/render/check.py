@@ -42,13 +42,17 @@ def _understood(report: CheckReport) -> Iterator[tuple[str, str]]:
 
 
 def _verdict(report: CheckReport, look: Look) -> tuple[str, Look, str]:
+    """One line: whether it starts and fits, and what is not priced."""
     per_card = " per GPU" if report.plan.n_gpus > 1 else ""
     between = f"between {words.size(report.low_bytes)} and {words.size(report.high_bytes)}"
     size = f"{words.size(report.expected_bytes)} expected{per_card}, {between}"
+    reason = f"; {report.reason}" if report.reason else ""
+    if report.stops:
+        return f"Would not start: {report.stops}", look, f"bold {words.FIT_STYLES[Fit.DOES_NOT_FIT]}"
     if report.fit is None or report.gpu is None:
-        return f"{size}; say the card with --gpu", look, "bold"
+        return f"{size}{reason}; say the card with --gpu", look, "bold"
     sentence = {Fit.FITS: "Fits", Fit.UNCERTAIN: "May or may not fit", Fit.DOES_NOT_FIT: "Does not fit"}[report.fit]
-    return f"{sentence}: {size}, of {words.size(report.gpu.usable_bytes)}", look, f"bold {words.FIT_STYLES[report.fit]}"
+    return f"{sentence}: {size}, of {words.size(report.gpu.usable_bytes)}{reason}", look, f"bold {words.FIT_STYLES[report.fit]}"
 
 
 def github(report: CheckReport) -> str:

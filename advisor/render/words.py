@@ -5,8 +5,8 @@ from __future__ import annotations
 from advisor.units import GIB, format_count, format_size, gib
 from advisor.values import Fit, Phase, Plan, Range, Term
 
-FIT_WORDS = {Fit.FITS: "yes", Fit.UNCERTAIN: "unsure", Fit.DOES_NOT_FIT: "no"}
-FIT_STYLES = {Fit.FITS: "green", Fit.UNCERTAIN: "yellow", Fit.DOES_NOT_FIT: "red"}
+FIT_WORDS = {Fit.FITS: "yes", Fit.UNCERTAIN: "unsure", Fit.DOES_NOT_FIT: "no", Fit.WOULD_NOT_START: "other weights"}
+FIT_STYLES = {Fit.FITS: "green", Fit.UNCERTAIN: "yellow", Fit.DOES_NOT_FIT: "red", Fit.WOULD_NOT_START: "red"}
 
 
 def size(size_bytes: int) -> str:

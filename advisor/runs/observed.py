@@ -77,10 +77,13 @@ def _of_model(model: Any, args: Any) -> dict[str, Any]:
 
 
 def _quantization(config: Any) -> Quantization | None:
-    """bitsandbytes' kinds; a config may be an object or a mapping."""
+    """bitsandbytes' kinds, AWQ and GPTQ; a config may be an object or a mapping."""
     if config is None:
         return None
     fields = config if isinstance(config, dict) else vars(config)
+    method = str(getattr(fields.get("quant_method"), "value", fields.get("quant_method")))
+    if method in (Quantization.AWQ.value, Quantization.GPTQ.value):
+        return Quantization(method)
     if fields.get("load_in_4bit") or fields.get("_load_in_4bit"):
         return Quantization(str(fields.get("bnb_4bit_quant_type", "fp4")))
     return Quantization.INT8 if fields.get("load_in_8bit") or fields.get("_load_in_8bit") else None

@@ -80,7 +80,7 @@ def step_traffic(shape: Shape, model: ModelSpec, plan: Plan) -> Traffic:
     head_passes = 3 if plan.method is Method.FULL else 2
     size = plan.base_dtype.size_bytes
     touched = _touched_weights(shape, model, plan)
-    quantised = shape.stored_modules if plan.method.is_quantized else 0
+    quantised = (shape.stored_weights if plan.quantized_experts else shape.stored_modules) if plan.method.is_quantized else 0
     stream = tokens_per_card(plan) * _token_bytes(shape, plan) + _optimizer_bytes(shape, model, plan)
     return Traffic(
         weights_bytes=size * (touched * passes + shape.head_weights * head_passes * plan.grad_accum_steps),

@@ -13,6 +13,7 @@ from advisor.stacks.facts import FOUR_BIT, Default, StackDefaults
 from advisor.stacks.fields import Fields
 from advisor.stacks.hf import HF, PEFT_ADAPTER_FP32
 from advisor.stacks.reading import Adapter, Around, Batch, Cards, Loop, Reading, Way, Weights, assemble
+from advisor.stacks.stored import as_stored
 from advisor.stacks.trainer_arguments import Notes
 from advisor.stacks.write import Line, number, setting
 from advisor.values.plan import ALL_LINEAR, Plan
@@ -46,6 +47,8 @@ AXOLOTL = StackDefaults(
 SEQUENCE_LEN = 512
 """utils/schemas/config.py: sequence_len=512."""
 
+_OPENED = ("model_config", "overrides_of_model_config", "overrides_of_model_kwargs", "peft")
+"""Groups of which each setting is remarked on by itself."""
 _ATTENTION_FLAGS = {
     "flash_attention": Attention.FLASH,
     "sdp_attention": Attention.SDPA,
@@ -88,18 +91,26 @@ def read(fields: Fields, around: Around) -> Reading:
     notes = Notes()
     for name in ("base_model", "learning_rate"):
         fields.raw(name)
-    weights = _weights(fields, around)
+    for name in _OPENED:
+        fields.group(name)
+    other = fields.raw("base_model_config")  # axolotl's own validation fills it with the base model
+    if other is not None and other != fields.raw("base_model"):
+        notes.unpriced(f"base_model_config: {other}", "changes the model's shape where it is another model's", Way.EITHER)
+    weights = as_stored(fields, around, _weights(fields, around), notes)
     micro = fields.count("micro_batch_size") or 1
     batch = Batch(
         micro, common.sequence(fields.count("sequence_len") or SEQUENCE_LEN, around, notes, "sequence_len"), _accumulation(fields, micro)
     )
     adapter, dropout, saved = _adapter(fields, weights)
     cards = _cards(fields, around, notes)
+    _plugins(fields, notes)
     checkpointing = _checkpointing(fields, notes)
     attention = _attention(fields, around, notes)
     if adapter is None and not cards.sharding.shards_weights and weights.dtype is not DType.FP32 and attention in _KEEPS_FP32:
         notes.unpriced(f"{attention.value} attention", "axolotl trains embeddings and head in fp32 with it; priced in 16 bit", Way.UP)
-    loop = Loop(common.optimizer(fields, around, notes, "optimizer"), checkpointing, attention, _loss(fields))
+    loop = Loop(
+        common.optimizer(fields, around, notes, "optimizer"), checkpointing, attention, _loss(fields), common.reentrant(fields, around)
+    )
     return Reading(
         plan=assemble(around, adapter, weights, batch, loop, cards),
         remarks=tuple(notes.remarks),
@@ -130,9 +141,10 @@ def _weights(fields: Fields, around: Around) -> Weights:
     settings = fields.group("bnb_config_kwargs")
     kind = settings.text("bnb_4bit_quant_type") or "nf4"
     double = settings.flag("bnb_4bit_use_double_quant")
+    experts = bool(fields.flag("quantize_moe_experts"))
     if eight:
-        return Weights(dtype, autocast, Quantization.INT8)
-    return Weights(dtype, autocast, common.four_bit(fields, kind), double is not False)
+        return Weights(dtype, autocast, Quantization.INT8, quantized_experts=experts)
+    return Weights(dtype, autocast, common.four_bit(fields, kind), double is not False, quantized_experts=experts)
 
 
 def _accumulation(fields: Fields, micro: int) -> int:
@@ -153,17 +165,14 @@ def _adapter(fields: Fields, weights: Weights) -> tuple[Adapter | None, float, t
         raise UnsupportedError(f"{fields.where}: adapter: {kind} is no LoRA; lora, qlora and full fine-tuning can be priced")
     if rank is None or alpha is None:
         raise InvalidInputError(f"{fields.where}: {'lora_r' if rank is None else 'lora_alpha'} is missing; axolotl has no default for it")
-    if not named and not linear:
-        raise InvalidInputError(f"{fields.where}: neither lora_target_modules nor lora_target_linear is set: nothing would be adapted")
     if kind == "qlora" and weights.quantization not in FOUR_BIT:
         raise InvalidInputError(f"{fields.where}: adapter: qlora needs load_in_4bit: true")
     dtype = weights.dtype if lifted is False else DType.FP32
-    return Adapter(rank, alpha, (ALL_LINEAR,) if linear else named or (), dora, rslora, dtype), dropout, saved
+    return Adapter(rank, alpha, (ALL_LINEAR,) if linear or not named else named, dora, rslora, dtype), dropout, saved
 
 
 def _checkpointing(fields: Fields, notes: Notes) -> bool:
     stated = fields.raw("gradient_checkpointing")
-    fields.raw("gradient_checkpointing_kwargs")
     offloading = fields.raw("activation_offloading")
     if offloading not in (None, False):
         notes.unpriced(f"activation_offloading: {offloading}", "moves kept activations to the host; priced as checkpointing", Way.DOWN)
@@ -177,6 +186,17 @@ def _checkpointing(fields: Fields, notes: Notes) -> bool:
 def _attention(fields: Fields, around: Around, notes: Notes) -> Attention:
     flags = [kernel for name, kernel in _ATTENTION_FLAGS.items() if fields.flag(name)]
     return flags[0] if flags and not fields.has("attn_implementation") else common.attention(fields, around, notes)
+
+
+PLUGINS = ("LigerPlugin", "CutCrossEntropyPlugin", "SpectrumPlugin", "SwanLabPlugin", "LMEvalPlugin", "AdvisorPlugin")
+"""Plugins of which every setting that moves memory is a key of its own (axolotl 0.19 integrations/*/args.py)."""
+
+
+def _plugins(fields: Fields, notes: Notes) -> None:
+    """Plugins may replace the model, the loss and the training loop: one that is not known may do anything."""
+    for plugin in fields.names("plugins") or ():
+        if plugin.rpartition(".")[2] not in PLUGINS:
+            notes.unpriced(f"plugins: {plugin}", "code of its own in training", Way.EITHER)
 
 
 def _loss(fields: Fields) -> Loss:
@@ -228,6 +248,8 @@ def _write_adapter(plan: Plan) -> Iterator[Line]:
     yield setting("adapter", "qlora" if four else "lora")
     if plan.quantization is not None:
         yield setting("load_in_4bit" if four else "load_in_8bit", True)
+    if plan.quantized_experts:
+        yield setting("quantize_moe_experts", True)
     if four and plan.quantization is not None and (plan.quantization is not Quantization.NF4 or not plan.double_quant):
         yield "bnb_config_kwargs:"
         yield f"  bnb_4bit_quant_type: {plan.quantization.value}"

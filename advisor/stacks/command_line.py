@@ -3,30 +3,30 @@
 from __future__ import annotations
 
 import re
-import shlex
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from advisor.errors import InvalidInputError
-from advisor.json_files import is_file
-from advisor.stacks.files import LARGEST_BYTES, read_text
+from advisor.errors import InvalidInputError, UnsupportedError
+from advisor.stacks.commands import Job, Started, launcher_of, started
+from advisor.stacks.files import looks_like_settings, read_text
+from advisor.stacks.jobs import PRICED
+from advisor.stacks.keys import is_off
 from advisor.stacks.launch import read_accelerate
+from advisor.stacks.places import find_file
 from advisor.stacks.reading import Launch
-from advisor.values.vocabulary import Stack
+from advisor.stacks.shell import ShellCommand, commands_of, shown
+from advisor.stacks.shell_words import is_open
+from advisor.values.vocabulary import DType, Stack
 
-_COMMANDS = (
-    (Stack.MS_SWIFT, re.compile(r"\bswift\s+(?:sft|pt|rlhf)\b|swift/cli/sft\.py")),
-    (Stack.LLAMAFACTORY, re.compile(r"\b(?:llamafactory-cli|lmf)\s+train\b|src/train\.py")),
-    (Stack.TRL, re.compile(r"\btrl\s+sft\b|trl/scripts/sft\.py")),
-    (Stack.AXOLOTL, re.compile(r"\baxolotl\s+train\b|\baxolotl\.cli\.train\b")),
-)
-_ASSIGNED = re.compile(r"(?:^|\s)(NPROC_PER_NODE|NNODES|CUDA_VISIBLE_DEVICES)=(\"[^\"]*\"|'[^']*'|[^\s\\]*)")
-_ENDS = ("|", "&", "&&", ";", ">", "2>&1", ">>")
-_LAUNCHERS = re.compile(r"\b(?:accelerate\s+launch|torchrun|deepspeed)\b")
-_LAUNCH_CONFIG = re.compile(r"--config_file[=\s]+[\"']?([^\s\"']+)")
-_PROCESSES = re.compile(r"--(?:num[-_]processes|nproc[-_]per[-_]node)[=\s]+(\d+)")
 STARTED_WITH = re.compile(r"^# start with: .*\((\d+) GPUs in all\)", re.MULTILINE)
 """The line that `advise config` writes above a plan for several GPUs."""
+_KNOWN = "swift sft, llamafactory-cli train, trl sft, axolotl train, tune run, or a Python script"
+_PROCESSES = ("num_processes", "nproc_per_node", "num_gpus")
+_PRECISIONS = {"bf16": DType.BF16, "fp16": DType.FP16, "no": DType.FP32}
+_BUILT_IN = {"zero1": (1, False), "zero2": (2, False), "zero3": (3, False), "fsdp1": (None, True), "fsdp2": (None, True)}
+"""Launchers' configurations that trl's command has by name (trl 1.16 accelerate_configs/)."""
+MOST_CARDS = 10**5
 
 
 class Command(NamedTuple):
@@ -34,88 +34,170 @@ class Command(NamedTuple):
 
     stack: Stack
     values: dict[str, Any]
-    launch: Launch
-    config: str | None
+    launch: Launch = Launch()
+    config: Path | None = None
     """A configuration file that it is given."""
+    script: Path | None = None
+    """A Python script that it runs."""
+    arguments: tuple[str, ...] = ()
+    """Words behind the script's name."""
+    environment: tuple[tuple[str, str], ...] = ()
+    """Variables that the script sees."""
+    open: tuple[tuple[str, str], ...] = ()
+    """Settings that only running the script would show, with their texts there."""
+    taken: tuple[str, ...] = ()
+    lost: str = ""
+    """The launcher's configuration where it cannot be found."""
 
 
 def read_command(path: Path) -> Command:
-    """The first command of the script that trains."""
-    text = _expanded(re.sub(r"\\\r?\n", " ", read_text(path)), path)
-    for line in text.splitlines():
-        if line.lstrip().startswith("#"):
-            continue
-        for stack, pattern in _COMMANDS:
-            found = pattern.search(line)
-            if found:
-                values, config = _arguments(line[found.end() :], path)
-                return Command(stack, values, _launch(text, path), config)
-    raise InvalidInputError(f"{path} starts no trainer that is known: swift sft, llamafactory-cli train, trl sft or axolotl train")
+    """The first command of the script that trains. Raises an AdvisorError for a script that starts no supervised fine-tuning."""
+    found = [*_trainings(commands_of(read_text(path), path), path)]
+    if not found:
+        raise InvalidInputError(f"{path} starts no trainer that is known: {_KNOWN}")
+    training = [pair for pair in found if pair[1].job is not Job.IDLE]
+    if not training:
+        raise UnsupportedError(f"{path} trains nothing: it starts {found[0][1].name}")
+    command, start = training[0]
+    switched = [name for name in ("USE_V1", "USE_MCA") if not is_off(command.environment.get(name))]
+    if switched and start.stack is Stack.LLAMAFACTORY:
+        raise UnsupportedError(f"{path} starts another trainer of LLaMA-Factory's ({switched[0]}), which is not read")
+    if start.job is Job.OTHER:
+        raise UnsupportedError(f"{path} trains by another objective: {start.name}; {PRICED}")
+    read = _script(command, start, path) if start.job is Job.SCRIPT else _arguments(command, start, path)
+    taken = (f"the script starts {len(training)} trainings: the first of them, {start.name}",) if len(training) > 1 else ()
+    return read._replace(taken=taken)
 
 
-_VARIABLE = re.compile(r"^[ \t]*(?:export[ \t]+)?([A-Za-z_]\w*)=(\"[^\"$`]*\"|'[^']*'|[^\s\"'$`;]+)[ \t]*$", re.MULTILINE)
-_USED = re.compile(r"\$\{(\w+)\}|\$(\w+)")
-_ARITHMETIC = re.compile(r"\$\(\(\s*(\d+)\s*([-+*/])\s*(\d+)\s*\)\)|\$\(\s*expr\s+(\d+)\s+(\\?[-+*/])\s+(\d+)\s*\)")
+def _trainings(commands: tuple[ShellCommand, ...], path: Path) -> Iterator[tuple[ShellCommand, Started]]:
+    for command in commands:
+        found = started(command.words, lambda word: find_file(word, path.parent) is not None)
+        if found is not None:
+            yield command, found
 
 
-def _expanded(text: str, path: Path) -> str:
-    """The script with its literal variables and the arithmetic on them written out; anything else that a shell would do is left."""
-    known: dict[str, str] = {}
-    for name, value in _VARIABLE.findall(text):
-        known.setdefault(name, value.strip("\"'"))
-    if text.count("$") * max(map(len, known.values()), default=0) > LARGEST_BYTES:
-        raise InvalidInputError(f"{path}: its variables stand for more than {LARGEST_BYTES // 1000:,} kB; it is no training script")
-    return _ARITHMETIC.sub(_computed, _USED.sub(lambda used: known.get(used[1] or used[2], used[0]), text))
+def _script(command: ShellCommand, start: Started, path: Path) -> Command:
+    """A Python script with its arguments, and the launcher before it."""
+    script = find_file(start.name, path.parent)
+    if script is None:
+        raise InvalidInputError(f"{path} starts {shown(start.name)}, and there is no such file beside it, above it or here")
+    launch, lost = _launch(command, start, path)
+    seen = tuple((name, value) for name, value in command.environment.items() if not is_open(value))
+    return Command(start.stack, {}, launch, script=script, arguments=command.words[start.at :], environment=seen, lost=lost)
 
 
-def _computed(found: re.Match[str]) -> str:
-    left, sign, right = (part for part in found.groups() if part is not None)
-    a, b = int(left[:18]), int(right[:18])
-    operations = {"+": a + b, "-": a - b, "*": a * b, "/": a // b if b else 0}
-    return str(operations[sign.removeprefix("\\")])
+def _arguments(command: ShellCommand, start: Started, path: Path) -> Command:
+    named, loose = _by_name(command.words[start.at :], start.stack)
+    open_values = tuple((name, shown(_text(value))) for name, value in named.items() if is_open(_text(value)))
+    values = {name: value for name, value in named.items() if not is_open(_text(value))}
+    launch, lost = _launch(command, start, path)
+    if start.stack in (Stack.TRL, Stack.AXOLOTL):
+        launch = _inside(values, launch, path)
+    stated = values.pop("config", None) or next((word for word in loose if looks_like_settings(Path(word))), None)
+    config = None
+    if stated is not None:
+        config = find_file(str(stated), path.parent)
+        if config is None:
+            raise InvalidInputError(f"{path}: {start.name} takes {stated}, and there is no such file beside it, above it or here")
+    return Command(start.stack, values, launch, config, open=open_values, lost=lost)
 
 
-def _arguments(tail: str, path: Path) -> tuple[dict[str, Any], str | None]:
-    try:
-        words = shlex.split(tail)
-    except ValueError as error:
-        raise InvalidInputError(f"{path}: the command cannot be read: {str(error).lower()}") from None
+def _text(value: Any) -> str:
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _by_name(words: tuple[str, ...], stack: Stack) -> tuple[dict[str, Any], list[str]]:
+    """`--name value …`, `--name=value` and `name=value` as settings, and the words before any of them."""
     values: dict[str, list[str]] = {}
     loose: list[str] = []
+    current = loose
     for word in words:
-        if word in _ENDS or word.startswith("#"):
-            break
-        if word.startswith("--"):
+        pair = re.match(r"(?:\+{0,2})([A-Za-z_][\w.]*)=(.*)", word, re.DOTALL) if stack in (Stack.LLAMAFACTORY, Stack.TORCHTUNE) else None
+        if word == "--":
+            current = loose
+        elif word.startswith("--"):
             name, _, value = word[2:].partition("=")
-            loose = values.setdefault(name.replace("-", "_"), [])
-            loose[:] = [value] if value else []
+            current = values.setdefault(name.replace("-", "_"), [])
+            current[:] = [value] if value else []
+        elif pair:
+            values[pair[1]] = [pair[2]]
         else:
-            loose.append(word)
-    named = {name: (found[0] if len(found) == 1 else found) if found else True for name, found in values.items()}
-    config = named.pop("config", None)
-    first = next((word for word in words[:1] if not word.startswith("--")), None)
-    return named, config if isinstance(config, str) else first
+            current.append(word)
+    return {name: (found[0] if len(found) == 1 else found) if found else True for name, found in values.items()}, loose
 
 
-def _launch(text: str, path: Path) -> Launch:
-    """Processes that the launcher starts, by its configuration where that is here, or cards that it may see."""
-    config = _LAUNCH_CONFIG.search(text)
-    found = next((file for file in (path.parent / config[1], Path(config[1])) if is_file(file)), None) if config else None
-    if found is not None:
-        return read_accelerate(found)
-    known = {name: value.strip("\"'") for name, value in _ASSIGNED.findall(text)}
-    processes = _PROCESSES.search(text)
-    per_node = processes[1] if processes else known.get("NPROC_PER_NODE", "")
-    nodes = known.get("NNODES", "1")
-    if per_node.isdecimal() and nodes.isdecimal() and int(per_node) * int(nodes) > 0:
-        return Launch(n_gpus=int(per_node) * int(nodes), source="the command's processes")
-    visible = [card for card in known.get("CUDA_VISIBLE_DEVICES", "").split(",") if card]
-    if not visible:
-        return Launch()
-    return Launch(n_gpus=len(visible), source="visible cards") if _LAUNCHERS.search(text) else Launch(n_gpus=1, source="one process")
+def _inside(values: dict[str, Any], launch: Launch, path: Path) -> Launch:
+    """Options of the launcher among a trainer's own: `trl sft --accelerate_config zero3 --num_processes 4` (trl 1.16 cli/accelerate.py),
+    `axolotl train x.yml --launcher torchrun -- --nproc_per_node=2` (axolotl 0.19 cli/main.py)."""
+    for name in ("launcher", "num_machines", "main_process_port"):
+        values.pop(name, None)
+    stated = values.pop("accelerate_config", None)
+    if isinstance(stated, str):
+        found = find_file(stated, path.parent)
+        if found is not None:
+            launch = read_accelerate(found)
+        elif stated in _BUILT_IN:
+            stage, fsdp = _BUILT_IN[stated]
+            launch = launch._replace(zero_stage=stage, fsdp=fsdp, precision=DType.BF16, source=f"accelerate_config {stated}")
+        elif stated not in ("multi_gpu", "single_gpu"):
+            raise InvalidInputError(f"{path}: --accelerate_config {stated}: there is no such file beside it, above it or here")
+    n_gpus = _processes({name: values.pop(name) for name in _PROCESSES if name in values}, {})
+    return launch if n_gpus is None else launch._replace(n_gpus=n_gpus, source="the command's processes")
+
+
+def _launch(command: ShellCommand, start: Started, path: Path) -> tuple[Launch, str]:
+    """What the launcher decides by its configuration, its options, or the cards that its processes may see; and a file that is not here."""
+    named, _ = _by_name(command.words[: start.at], Stack.HF)
+    options = {name: value[0] if isinstance(value, list) else value for name, value in named.items()}
+    stated = options.get("config_file")
+    found = None if stated is None else find_file(str(stated), path.parent)
+    launch = _by_options(options, Launch() if found is None else read_accelerate(found))
+    lost = "" if stated is None or found is not None else shown(str(stated))
+    n_gpus = _processes(options, command.environment)
+    if n_gpus is not None:
+        return launch._replace(n_gpus=n_gpus, source="the command's processes"), lost
+    return (launch if launch.n_gpus is not None else _visible(command, start, launch)), lost
+
+
+def _by_options(options: dict[str, Any], launch: Launch) -> Launch:
+    """Flags of `accelerate launch` (accelerate 1.15 commands/launch.py)."""
+    if options.get("use_fsdp"):
+        launch = launch._replace(fsdp=True)
+    if options.get("use_deepspeed") and str(options.get("zero_stage")) in ("0", "1", "2", "3"):
+        launch = launch._replace(zero_stage=int(options["zero_stage"]))
+    if str(options.get("mixed_precision")) in _PRECISIONS:
+        launch = launch._replace(precision=_PRECISIONS[str(options["mixed_precision"])])
+    devices = (options.get("offload_param_device"), options.get("offload_optimizer_device"))
+    return launch._replace(offload=True) if any(device not in (None, "none") for device in devices) else launch
+
+
+def _processes(options: dict[str, Any], environment: dict[str, str]) -> int | None:
+    """Processes in all: of one machine, times machines."""
+    stated = next((options[name] for name in _PROCESSES if name in options), environment.get("NPROC_PER_NODE"))
+    listed = str(options.get("include", "")).partition(":")[2] or str(options.get("gpu_ids", ""))
+    if stated is None and re.fullmatch(r"\d+(,\d+)*", listed):
+        stated = str(listed.count(",") + 1)
+    nodes = options.get("nnodes", environment.get("NNODES", "1"))
+    counts = [str(value).partition(":")[0] for value in (stated, nodes)]
+    if "num_processes" in options:  # accelerate counts over all machines
+        counts[1] = "1"
+    if not all(count.isdecimal() and int(count[:12]) > 0 for count in counts):
+        return None
+    return int(counts[0]) * int(counts[1])
+
+
+def _visible(command: ShellCommand, start: Started, launch: Launch) -> Launch:
+    """Cards that the processes may see. ms-swift and plain Python start one process, the others one for each card."""
+    visible = [card for card in command.environment.get("CUDA_VISIBLE_DEVICES", "").split(",") if card]
+    if not visible or is_open("".join(visible)):
+        return launch
+    alone = start.stack is Stack.MS_SWIFT or start.job is Job.SCRIPT
+    if alone and not launcher_of(command.words[: start.at]):
+        return launch._replace(n_gpus=1, source="one process")
+    return launch._replace(n_gpus=len(visible), source="visible cards")
 
 
 def started_with(text: str) -> int | None:
     """GPUs that the file's own first lines speak of."""
     found = STARTED_WITH.search(text)
-    return int(found[1]) if found and 0 < int(found[1]) <= 10**5 else None
+    return int(found[1]) if found and 0 < int(found[1]) <= MOST_CARDS else None

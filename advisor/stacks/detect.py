@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from advisor.errors import InvalidInputError
 from advisor.json_files import is_file, read_object
-from advisor.stacks.command_line import read_command, started_with
+from advisor.stacks.command_line import Command, read_command, started_with
 from advisor.stacks.files import parse_settings, read_text
+from advisor.stacks.jobs import refuse_other_frameworks
 from advisor.stacks.launch import is_accelerate
-from advisor.stacks.reading import Launch
+from advisor.stacks.reading import Launch, Remark, Way
 from advisor.stacks.script import parse_script
 from advisor.values.vocabulary import Stack
 
 ADAPTER_CONFIG = "adapter_config.json"
+SHELL = (".sh", ".bash")
 _LLAMAFACTORY = frozenset(
     [
         "finetuning_type",
@@ -44,6 +47,9 @@ _TRL = frozenset(
         "packing",
         "max_length",
         "datasets",
+        "dataset_mixture",
+        "dataset_mixer",
+        "max_seq_length",
     ]
 )
 _MS_SWIFT = frozenset(
@@ -72,17 +78,47 @@ class Opened(NamedTuple):
     duplicates: tuple[str, ...] = ()
     launch: Launch = Launch()
     taken: tuple[str, ...] = ()
+    remarks: tuple[Remark, ...] = ()
+    """What was found open while the file was opened."""
+    lost: str = ""
+    """The launcher's configuration where the command names one that is not here."""
 
 
 def open_file(path: Path, stack: Stack | None) -> Opened:
     """Reads the file and finds out whose it is; `stack` is the user's word for it."""
-    if path.suffix in (".sh", ".bash"):
-        command = read_command(path)
-        if command.config is not None and is_file(path.parent / command.config):
-            inner = open_file(path.parent / command.config, stack or command.stack)
-            return inner._replace(values={**inner.values, **command.values}, launch=command.launch)
-        return Opened(stack or command.stack, command.values, "", launch=command.launch)
+    if path.suffix in SHELL:
+        return _open_command(read_command(path), stack)
     return open_text(read_text(path), path, stack)
+
+
+def _open_command(command: Command, stack: Stack | None) -> Opened:
+    """What a shell script's command trains: its arguments, over the file that it is given, or a Python script."""
+    remarks = tuple(_left_open(name, text) for name, text in command.open)
+    if command.script is not None:
+        opened = open_text(read_text(command.script), command.script, stack)
+        said = tuple(_left_open(word, "an argument of the script that is not read") for word in command.arguments if word.startswith("--"))
+        return opened._replace(launch=command.launch, remarks=(*opened.remarks, *said), lost=command.lost)
+    if command.config is None:
+        return Opened(stack or command.stack, command.values, "", (), command.launch, command.taken, remarks, command.lost)
+    inner = open_text(read_text(command.config), command.config, stack or command.stack)
+    values = with_changes(inner.values, command.values)
+    taken = (f"configuration: {command.config}", *command.taken, *inner.taken)
+    return inner._replace(values=values, launch=command.launch, taken=taken, remarks=(*inner.remarks, *remarks), lost=command.lost)
+
+
+def with_changes(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings with others written over them; `a.b=c` reaches into a group."""
+    result = dict(values)
+    for name, value in changes.items():
+        outer, _, inner = name.partition(".")
+        group = result.get(outer)
+        result[outer] = value if not inner else with_changes(group if isinstance(group, Mapping) else {}, {inner: value})
+    return result
+
+
+def _left_open(name: str, text: str) -> Remark:
+    said = f"{name} is {text}, which only running the script would show: priced as if it were left out"
+    return Remark("left-open", name.lstrip("-"), said, way=Way.EITHER)
 
 
 def open_text(text: str, path: Path, stack: Stack | None) -> Opened:
@@ -93,7 +129,7 @@ def open_text(text: str, path: Path, stack: Stack | None) -> Opened:
     file = parse_settings(text, path)
     values: dict[str, Any] = file.values
     taken: tuple[str, ...] = ()
-    whose = stack or detected(values, path)
+    whose = stack if stack is not None else detected(values, path)
     if whose is Stack.HF and "peft" not in values and is_file(path.parent / ADAPTER_CONFIG):
         values = {**values, "peft": read_object(path.parent / ADAPTER_CONFIG)}
         taken = (f"adapter: {path.parent / ADAPTER_CONFIG}, which lies beside the file",)
@@ -134,3 +170,4 @@ def _refuse_others(names: frozenset[str], values: dict[str, Any], path: Path) ->
         raise InvalidInputError(f"{path} is an adapter's configuration; check the trainer's, or read a trained adapter with advise inspect")
     if "architectures" in names and "model_type" in names:
         raise InvalidInputError(f"{path} is a model's configuration; advise --model {path} asks what can be trained")
+    refuse_other_frameworks(values, str(path))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from advisor.checkpoints import expanded_by, trained_as
 from advisor.stacks.facts import StackDefaults
 from advisor.stacks.first_plan import ALPHA_PER_RANK, FIRST_RANK, batch, first_attention, first_seq_len
 from advisor.stacks.known import defaults_of
 from advisor.values.card import GpuSpec
 from advisor.values.model import ModelSpec
 from advisor.values.request import Request
-from advisor.values.vocabulary import Attention, Method, Stack
+from advisor.values.vocabulary import Attention, Method, Quantization, Stack
 
 
 def echo_defaults(model: ModelSpec, gpu: GpuSpec | None, request: Request) -> tuple[str, ...]:
@@ -18,7 +19,8 @@ def echo_defaults(model: ModelSpec, gpu: GpuSpec | None, request: Request) -> tu
     stack = defaults_of(request.stack or Stack.HF)
     subjects = (
         ("training loop", _loop(model, gpu, request, stack)),
-        ("adapter", _adapter(request)),
+        ("checkpoint", _checkpoint(model)),
+        ("adapter", _adapter(model, request)),
         ("batch", _batch(model, request)),
         ("gradient checkpointing", _checkpointing(request, stack)),
         ("several GPUs", _several(gpu, request)),
@@ -30,7 +32,9 @@ def _loop(model: ModelSpec, gpu: GpuSpec | None, request: Request, stack: StackD
     if request.stack is None:
         yield f"{stack.label} ({stack.stack.value})"
     if request.precision is None:
-        if gpu is None or gpu.bf16_supported:
+        if trained_as(model) is Quantization.AWQ:
+            yield "fp16 with loss scaling, as transformers loads AWQ"
+        elif gpu is None or gpu.bf16_supported:
             yield "bf16"
         else:
             yield f"fp16 with loss scaling, as {gpu.name} has no bf16 (fp32 weights where all are trained)"
@@ -43,7 +47,19 @@ def _loop(model: ModelSpec, gpu: GpuSpec | None, request: Request, stack: StackD
         yield f"{attention.value} attention{' (transformers has no SDPA for this model)' if attention is Attention.EAGER else ''}"
 
 
-def _adapter(request: Request) -> Iterator[str]:
+def _checkpoint(model: ModelSpec) -> Iterator[str]:
+    """How it is stored, and what that means for training."""
+    stored = model.checkpoint_format
+    if stored is None:
+        return
+    yield f"stored in {stored.label}{f' ({stored.assumed})' if stored.assumed else ''}"
+    if expanded_by(model):
+        yield "expanded to 16 bit on loading (dequantize=True)"
+    elif stored.trained_as is not None:
+        yield "adapters train on it as it is"
+
+
+def _adapter(model: ModelSpec, request: Request) -> Iterator[str]:
     if request.method is Method.FULL:
         return
     if request.rank is None:
@@ -52,7 +68,7 @@ def _adapter(request: Request) -> Iterator[str]:
         yield f"alpha {ALPHA_PER_RANK * (request.rank or FIRST_RANK)} (twice the rank)"
     if request.target_modules is None:
         yield "on all linear layers of the blocks"
-    if request.quantization is None and (request.method is None or request.method.is_quantized):
+    if request.quantization is None and trained_as(model) is None and (request.method is None or request.method.is_quantized):
         yield "4-bit bases in nf4 with double quantisation"
 
 
@@ -78,4 +94,5 @@ def _several(gpu: GpuSpec | None, request: Request) -> Iterator[str]:
     if (request.gpus or 1) > 1:
         if gpu is not None and request.gpus == gpu.gpus_of_machine:
             yield f"all {request.gpus} of the machine (--gpus says otherwise)"
-        yield "a replica on each first (DDP), sharded (FSDP) where that does not fit"
+        if request.shard is None:
+            yield "a replica on each first (DDP), sharded (FSDP) where that does not fit"

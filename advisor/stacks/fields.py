@@ -21,6 +21,7 @@ class Fields:
         self._values = values
         self._trail = trail
         self._read: set[str] = set()
+        self._groups: dict[str, Fields] = {}
 
     def raw(self, *names: str) -> Any:
         """The value as it stands in the file; None where it is not set."""
@@ -90,21 +91,37 @@ class Fields:
         return tuple(value) or None
 
     def group(self, *names: str) -> Fields:
-        """The settings inside a setting; empty where it is not set."""
-        value = self.raw(*names)
+        """The settings inside a setting, the same reader each time; empty where it is not set."""
+        value, name = self.raw(*names), self.shown(names)
+        if name in self._groups:
+            return self._groups[name]
         if isinstance(value, str) and value.lstrip().startswith("{"):  # JSON, as on command lines
-            value = parse_json(value, f"{self.where}: {self.shown(names)}")
+            value = parse_json(value, f"{self.where}: {name}")
         if value is None:
             value = {}
         if not isinstance(value, Mapping):
             self.refuse(names, value, "a group of settings")
-        return Fields({str(key): inner for key, inner in value.items()}, self.where, f"{self._trail}{self.shown(names)}.")
+        inner = Fields({str(key): entry for key, entry in value.items()}, self.where, f"{self._trail}{name}.")
+        self._groups[name] = inner
+        return inner
 
     def unread(self) -> Iterator[tuple[str, Any]]:
-        """What is set and was not asked for."""
+        """What is set and was not asked for, groups that were opened among it: `group.name`."""
         for name, value in self._values.items():
             if name not in self._read and value is not None:
                 yield name, value
+        for name, inner in self._groups.items():
+            yield from ((f"{name}.{key}", value) for key, value in inner.unread())
+
+    def close(self) -> None:
+        """Count everything as asked for: what was left over has been said."""
+        self._read.update(self._values)
+        for inner in self._groups.values():
+            inner.close()
+
+    def asked(self) -> frozenset[str]:
+        """Names that readers asked for, whether or not they are set."""
+        return frozenset(self._read)
 
     def shown(self, names: tuple[str, ...]) -> str:
         """The name that the file uses."""
@@ -116,6 +133,14 @@ class Fields:
     def _said(self, *names: str) -> Any:
         value = self.raw(*names)
         return None if isinstance(value, str) and value.strip().lower() in _NOTHING else value
+
+
+def value_at(values: Mapping[str, Any], dotted: str) -> Any:
+    """The setting `a`, or `a.b` inside a group; None where it is not set."""
+    found: Any = values
+    for name in dotted.split("."):
+        found = found.get(name) if isinstance(found, Mapping) else None
+    return found
 
 
 def _short(value: object) -> str:

@@ -6,10 +6,12 @@ from typing import NamedTuple
 
 from pydantic import ValidationError
 
+from advisor.checkpoints import check_plan, packed, trained_as
 from advisor.errors import InvalidInputError
+from advisor.stacks.engines import masters_of, reentrant_of
 from advisor.stacks.facts import FOUR_BIT, StackDefaults
 from advisor.stacks.known import defaults_of
-from advisor.stacks.targets import check_rank, check_targets, without_stacked
+from advisor.stacks.targets import available_targets, check_rank, check_targets, without_stacked
 from advisor.values.card import GpuSpec
 from advisor.values.model import ModelSpec
 from advisor.values.plan import ALL_LINEAR, Plan
@@ -41,7 +43,9 @@ def default_plan(method: Method, model: ModelSpec, gpu: GpuSpec | None, request:
     Raises InvalidInputError, one line that names the option, where the model or the method cannot take what was asked.
     """
     stack = defaults_of(request.stack or Stack.HF)
-    targets = request.target_modules or (ALL_LINEAR,)
+    quantization = _quantization(method, model, request)
+    check_plan(model, method, quantization)
+    targets = _targets(model, request, quantization)
     rank = request.rank or FIRST_RANK
     if method.has_adapter:
         check_targets(model, targets)
@@ -49,10 +53,12 @@ def default_plan(method: Method, model: ModelSpec, gpu: GpuSpec | None, request:
         if not targets:
             raise InvalidInputError(f"--target-modules: peft has no DoRA for stacked experts; name attention projections of {model.id} too")
         check_rank(model, targets, rank)
-    quantization = _quantization(method, request)
-    numbers = _numbers(method, gpu, request, stack)
+    numbers = _numbers(method, gpu, _with_fp16(request, quantization), stack)
     n_gpus = request.gpus or 1
     micro_batch, accumulation = batch(request, n_gpus)
+    sharding = sharding_of(request)
+    checkpointing = _given(request.checkpointing, (stack.quantized_checkpointing if quantization else stack.checkpointing).value)
+    reentrant = _given(request.reentrant, reentrant_of(stack, sharding, adapter=method.has_adapter))
     try:
         return Plan(
             method=method,
@@ -64,35 +70,74 @@ def default_plan(method: Method, model: ModelSpec, gpu: GpuSpec | None, request:
             autocast=numbers.autocast,
             autocast_dtype=numbers.autocast_dtype,
             quantization=quantization,
-            double_quant=quantization in FOUR_BIT and _given(request.double_quant, True),
-            kbit_prepare=quantization is not None and _given(request.kbit_prepare, stack.kbit_prepare.value),
+            double_quant=quantization in FOUR_BIT and _double_quant(model, request),
+            kbit_prepare=quantization is not None and not packed(quantization) and _given(request.kbit_prepare, stack.kbit_prepare.value),
             optimizer=request.optimizer or stack.optimizer.value,
             micro_batch_size=micro_batch,
             seq_len_tokens=request.seq_len or first_seq_len(model),
             grad_accum_steps=accumulation,
-            gradient_checkpointing=_given(
-                request.checkpointing, (stack.quantized_checkpointing if quantization else stack.checkpointing).value
-            ),
+            gradient_checkpointing=checkpointing,
+            use_reentrant=reentrant,
             attention=request.attention or first_attention(model),
             padding=_given(request.padding, False),
             kv_cache_in_outputs=stack.kv_cache_in_outputs.value,
             loss=request.loss or stack.loss.value,
             stack=stack.stack,
             n_gpus=n_gpus,
-            sharding=Sharding.DDP if n_gpus > 1 else Sharding.NONE,
+            sharding=sharding,
+            masters=masters_of(sharding, stack.stack, mixed=numbers.autocast, quantized=quantization is not None),
         )
     except ValidationError as error:
         raise InvalidInputError(str(error.errors()[0]["msg"]).removeprefix("Value error, ")) from None
+
+
+def sharding_of(request: Request) -> Sharding:
+    """The engine that was asked for, else replicas where there are several cards."""
+    if (request.gpus or 1) == 1:
+        if request.shard not in (None, Sharding.NONE):
+            raise InvalidInputError(f"--shard {request.shard.value}: one GPU shares nothing; say how many there are with --gpus N")
+        return Sharding.NONE
+    if request.shard is Sharding.NONE:
+        raise InvalidInputError(f"--shard none: {request.gpus} GPUs that train one model share it or its gradients; ddp shares least")
+    return request.shard or Sharding.DDP
 
 
 def _given(option: bool | None, default: bool) -> bool:
     return default if option is None else option
 
 
-def _quantization(method: Method, request: Request) -> Quantization | None:
+def _targets(model: ModelSpec, request: Request, quantization: Quantization | None) -> tuple[str, ...]:
+    """Every linear layer where nothing is asked for. peft 0.21's "all-linear" looks for `nn.Linear`, which AWQ's and GPTQ's layers are
+    not (tuners/tuners_utils.py `_maybe_include_all_linear_layers`): there the layers are named."""
+    asked = request.target_modules or (ALL_LINEAR,)
+    return available_targets(model) if packed(quantization) and asked == (ALL_LINEAR,) else asked
+
+
+def _quantization(method: Method, model: ModelSpec, request: Request) -> Quantization | None:
+    """The one asked for, else that of a checkpoint which is quantised already, else nf4."""
     if method.is_quantized:
-        return request.quantization or Quantization.NF4
+        return request.quantization or trained_as(model) or Quantization.NF4
     return None
+
+
+def _double_quant(model: ModelSpec, request: Request) -> bool:
+    """A checkpoint that is quantised already has fixed it."""
+    stored = model.checkpoint_format
+    fixed = stored.double_quant if stored is not None and stored.trained_as is not None else None
+    if fixed is not None and request.double_quant not in (None, fixed):
+        raise InvalidInputError(
+            f"--{'' if request.double_quant else 'no-'}double-quant: {model.id} is stored {'with' if fixed else 'without'} it"
+        )
+    return _given(request.double_quant, True if fixed is None else fixed)
+
+
+def _with_fp16(request: Request, quantization: Quantization | None) -> Request:
+    """AWQ runs in fp16: transformers 5.23 loads its checkpoints so on GPUs (quantizers/quantizer_awq.py `update_dtype`)."""
+    if quantization is not Quantization.AWQ:
+        return request
+    if request.precision is Precision.BF16:
+        raise InvalidInputError("--precision bf16: transformers loads an AWQ checkpoint in fp16; leave the option out")
+    return request.model_copy(update={"precision": request.precision or Precision.FP16})
 
 
 def _numbers(method: Method, gpu: GpuSpec | None, request: Request, stack: StackDefaults) -> _Numbers:

@@ -11,6 +11,7 @@ from advisor.stacks import trainer_arguments as common
 from advisor.stacks.fields import Fields
 from advisor.stacks.keys import unread_remarks
 from advisor.stacks.reading import Adapter, Around, Batch, Loop, Reading, Weights, assemble
+from advisor.stacks.stored import as_stored
 from advisor.stacks.trainer_arguments import MICRO_BATCH, Notes
 from advisor.stacks.trl import default_targets, loss_of
 from advisor.stacks.words import saved_dtype
@@ -48,20 +49,26 @@ def read(fields: Fields, around: Around) -> Reading:
     fields.raw("model_name_or_path")
     lora = fields.group("peft")
     adapter = _adapter(lora, around) if fields.has("peft") else None
-    weights = _weights(fields, around, notes)
+    weights = as_stored(fields, around, _weights(fields, around, notes), notes)
     adapter = None if adapter is None else adapter._replace(dtype=_adapter_dtype(fields, around, weights))
-    micro = fields.count("per_device_train_batch_size", "micro_batch_size") or _default_batch(around)
+    micro = fields.count(*common.MICRO_NAMES, "micro_batch_size") or _default_batch(around)
+    dropout, saved = lora.number("lora_dropout") or 0.0, lora.names("modules_to_save") or ()
     notes.remarks.extend(unread_remarks(None, lora))
+    lora.close()
     batch = Batch(micro, _sequence(fields, around, notes), fields.count("gradient_accumulation_steps") or 1)
     checkpointing = common.checkpointing(fields, around, notes) or _by_helper(fields, around, weights)
     loop = Loop(
-        common.optimizer(fields, around, notes), checkpointing, common.attention(fields, around, notes), _loss(fields, around, notes)
+        common.optimizer(fields, around, notes),
+        checkpointing,
+        common.attention(fields, around, notes),
+        _loss(fields, around, notes),
+        common.reentrant(fields, around),
     )
     return Reading(
         plan=assemble(around, adapter, weights, batch, loop, common.cards(fields, around, notes)),
         remarks=tuple(notes.remarks),
-        dropout=lora.number("lora_dropout") or 0.0,
-        modules_to_save=lora.names("modules_to_save") or (),
+        dropout=dropout,
+        modules_to_save=saved,
         eval_batch_size=common.evaluation(fields),
         learning_rate=fields.number("learning_rate"),
         taken=tuple(notes.taken),

@@ -13,6 +13,10 @@ from advisor.values.vocabulary import DType
 
 MARKS = ("distributed_type", "compute_environment", "num_processes", "num_machines")
 """Keys of which two say that a file is accelerate's (commands/config/config_args.py)."""
+FSDP_VERSION = 1
+"""utils/launch.py `prepare_multi_gpu_env`: FSDP_VERSION where the file does not say it."""
+WHOLE_STRATEGIES = ("SHARD_GRAD_OP", "2", "_HYBRID_SHARD_ZERO2", "HYBRID_SHARD_ZERO2", "5")
+"""Strategies of FSDP1 that keep layers whole from forward to backward, by name and number (utils/constants.py FSDP_SHARDING_STRATEGY)."""
 _PRECISIONS = {"bf16": DType.BF16, "fp16": DType.FP16, "no": DType.FP32, "fp8": DType.BF16}
 
 
@@ -32,13 +36,22 @@ def read_accelerate(path: Path) -> Launch:
     stage = deepspeed.integer("zero_stage") if kind == "DEEPSPEED" else None
     devices = (deepspeed.text("offload_param_device"), deepspeed.text("offload_optimizer_device"))
     offload = any(device not in (None, "none") for device in devices) or bool(fsdp.flag("fsdp_offload_params"))
+    strategy = (fsdp.text("fsdp_sharding_strategy") or "").upper()
+    stated = fsdp.raw("fsdp_reshard_after_forward")
+    reshards = strategy not in WHOLE_STRATEGIES and str(stated).upper() not in ("FALSE", *WHOLE_STRATEGIES)
+    hybrid = "HYBRID" in f"{strategy} {stated}".upper() or strategy == "4"
     stated = fields.raw("mixed_precision")
     word = "no" if stated is False else str(stated or "no").lower()
     if word not in _PRECISIONS:
         raise InvalidInputError(f"{path}: mixed_precision is {word!r}; it must be no, bf16, fp16 or fp8")
     return Launch(
         n_gpus=n_gpus,
-        fsdp=kind == "FSDP",
+        fsdp=kind == "FSDP" and strategy not in ("NO_SHARD", "3"),
+        fsdp_version=(fsdp.integer("fsdp_version") or FSDP_VERSION) if kind == "FSDP" else None,
+        checkpointing=bool(fsdp.flag("fsdp_activation_checkpointing")),
+        reshards=reshards,
+        hybrid=hybrid,
+        loads_on_host=kind == "FSDP" and fsdp.flag("fsdp_cpu_ram_efficient_loading") is True,
         zero_stage=stage,
         offload=offload,
         precision=None if word == "no" else _PRECISIONS[word],

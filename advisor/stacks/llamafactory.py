@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from advisor.checkpoints import packed
 from advisor.errors import InvalidInputError, UnsupportedError
 from advisor.stacks import trainer_arguments as common
 from advisor.stacks.facts import FOUR_BIT, Default, StackDefaults
@@ -14,11 +15,12 @@ from advisor.stacks.fields import Fields
 from advisor.stacks.first_plan import first_attention
 from advisor.stacks.hf import HF
 from advisor.stacks.reading import Adapter, Around, Batch, Loop, Reading, Way, Weights, assemble
+from advisor.stacks.stored import as_stored
 from advisor.stacks.trainer_arguments import MICRO_BATCH, Notes
 from advisor.stacks.words import saved_dtype
 from advisor.stacks.write import Line, number, setting
 from advisor.values.plan import ALL_LINEAR, Plan
-from advisor.values.vocabulary import Attention, DType, Loss, Method, Quantization, Stack
+from advisor.values.vocabulary import Attention, DType, Loss, Method, Quantization, Sharding, Stack
 
 LIFTED = "llamafactory 0.9.5 model/adapter.py: what is trained is cast to fp32 (and peft does so under pure_bf16)"
 
@@ -76,9 +78,11 @@ def read(fields: Fields, around: Around) -> Reading:
     stage = fields.text("stage") or "sft"
     if stage not in ("sft", "pt"):
         notes.unpriced(f"stage: {stage}", "holds more than one sequence or model; priced as supervised fine-tuning", Way.UP)
-    weights = _weights(fields, around, kind == "full", notes)
+    cards = common.cards(fields, around, notes)
+    stated = _weights(fields, around, kind == "full" and not lifts_itself(cards.sharding), notes)
+    weights = as_stored(fields, around, stated, notes)
     cutoff = common.sequence(fields.count("cutoff_len") or CUTOFF_LEN, around, notes, "cutoff_len")
-    micro = fields.count("per_device_train_batch_size") or MICRO_BATCH
+    micro = fields.count(*common.MICRO_NAMES) or MICRO_BATCH
     batch = Batch(micro, cutoff, fields.count("gradient_accumulation_steps") or 1)
     liger = fields.flag("enable_liger_kernel")
     loop = Loop(
@@ -86,10 +90,11 @@ def read(fields: Fields, around: Around) -> Reading:
         checkpointing=_checkpointing(fields, around, notes),
         attention=_attention(fields, around, notes),
         loss=Loss.FUSED if liger else around.defaults.loss.value,
+        use_reentrant=fields.flag("use_reentrant_gc"),
     )
     adapter = _adapter(fields)
     return Reading(
-        plan=assemble(around, adapter if kind == "lora" else None, weights, batch, loop, common.cards(fields, around, notes)),
+        plan=assemble(around, adapter if kind == "lora" else None, weights, batch, loop, cards),
         remarks=tuple(notes.remarks),
         dropout=fields.number("lora_dropout") or 0.0,
         modules_to_save=fields.names("additional_target") or (),
@@ -99,14 +104,22 @@ def read(fields: Fields, around: Around) -> Reading:
     )
 
 
-def _weights(fields: Fields, around: Around, full: bool, notes: Notes) -> Weights:
-    """hparams/parser.py: the compute type is that of bf16, pure_bf16 or fp16, else of the saved weights; it is loaded in it."""
+def lifts_itself(sharding: Sharding) -> bool:
+    """Whether the engine holds what is trained in fp32, so that LLaMA-Factory leaves it in 16 bit (model/adapter.py `init_adapter`)."""
+    return sharding.shards_weights
+
+
+def _weights(fields: Fields, around: Around, lifted: bool, notes: Notes) -> Weights:
+    """hparams/parser.py: the compute type is that of bf16, pure_bf16 or fp16, else of the saved weights; it is loaded in it.
+
+    `lifted`: every weight is trained, and made fp32 unless pure_bf16 is on.
+    """
     pure = bool(fields.flag("pure_bf16"))
     amp = common.autocast(fields, around)
     loaded = DType.BF16 if pure else amp or _inferred(around)
     bits, kind = fields.integer("quantization_bit"), fields.text("quantization_type") or "nf4"
     method, double = fields.text("quantization_method") or "bnb", fields.flag("double_quantization")
-    trained = loaded if not full or pure else DType.FP32
+    trained = loaded if not lifted or pure else DType.FP32
     if bits is None:
         return Weights(trained, amp)
     if method.lower() not in ("bnb", "bitsandbytes") or bits not in (4, 8):
@@ -133,7 +146,7 @@ def _adapter(fields: Fields) -> Adapter:
 
 def _checkpointing(fields: Fields, around: Around, notes: Notes) -> bool:
     off = fields.flag("disable_gradient_checkpointing")
-    fields.raw("gradient_checkpointing", "use_reentrant_gc")
+    fields.raw("gradient_checkpointing")
     return around.defaults.checkpointing.value if off is None else not off
 
 
@@ -175,7 +188,7 @@ def write(plan: Plan, model: str, learning_rate: str, defaults: StackDefaults) -
 
 
 def _write_adapter(plan: Plan) -> Iterator[Line]:
-    if plan.quantization is not None:
+    if plan.quantization is not None and not packed(plan.quantization):
         four = plan.quantization in FOUR_BIT
         yield setting("quantization_bit", 4 if four else 8)
         if four:

@@ -8,6 +8,7 @@ from advisor.stacks.facts import Default, StackDefaults
 from advisor.stacks.fields import Fields
 from advisor.stacks.hf import HF, PEFT_ADAPTER_FP32
 from advisor.stacks.reading import Adapter, Around, Batch, Cards, Loop, Reading, Way, Weights, assemble
+from advisor.stacks.stored import as_stored
 from advisor.stacks.trainer_arguments import Notes
 from advisor.stacks.words import dtype_named, saved_dtype
 from advisor.values.plan import ALL_LINEAR
@@ -64,16 +65,18 @@ def read(fields: Fields, around: Around) -> Reading:
     kind = fields.text("tuner_type", "train_type", "sft_type") or "lora"
     if kind not in ("lora", "full"):
         raise UnsupportedError(f"{fields.where}: tuner_type: {kind} cannot be priced; lora and full can")
-    weights = _weights(fields, around, notes)
+    weights = as_stored(fields, around, _weights(fields, around, notes), notes)
     adapter = _adapter(fields)
-    micro = fields.count("per_device_train_batch_size", "batch_size") or 1
+    micro = fields.count(*common.MICRO_NAMES, "batch_size") or 1
     cards = _cards(fields, around, notes)
     accumulation = fields.count("gradient_accumulation_steps") or max(1, -(-EFFECTIVE_BATCH // (micro * cards.n)))
-    seq = common.sequence(fields.count("max_length"), around, notes, "max_length")
+    packed = fields.count("packing_length")  # arguments/sft_args.py: packs to it, max_length where it is left out
+    longest = packed if packed is not None and fields.flag("packing") else fields.count("max_length")
+    seq = common.sequence(longest, around, notes, "max_length")
     optimizer = common.optimizer(fields, around, notes)
     checkpointing = common.checkpointing(fields, around, notes)
     loss = Loss.FUSED if fields.flag("use_liger_kernel") else around.defaults.loss.value
-    loop = Loop(optimizer, checkpointing, common.attention(fields, around, notes, "attn_impl"), loss)
+    loop = Loop(optimizer, checkpointing, common.attention(fields, around, notes, "attn_impl"), loss, common.reentrant(fields, around))
     dropout, saved = fields.number("lora_dropout"), fields.names("modules_to_save") or ()
     return Reading(
         plan=assemble(around, adapter if kind == "lora" else None, weights, Batch(micro, seq, accumulation), loop, cards),
@@ -120,5 +123,5 @@ def _cards(fields: Fields, around: Around, notes: Notes) -> Cards:
 def _evaluation(fields: Fields) -> int | None:
     """The evaluation strategy follows that of saving, where there is data for it."""
     size = fields.count("per_device_eval_batch_size") or 1
-    has_data = fields.raw("val_dataset") is not None or (fields.number("split_dataset_ratio") or 0) > 0
+    has_data = fields.raw("val_dataset", "cached_val_dataset") is not None or (fields.number("split_dataset_ratio") or 0) > 0
     return size if has_data and fields.text("eval_strategy") != "no" else None

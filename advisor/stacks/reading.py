@@ -8,6 +8,7 @@ from typing import NamedTuple
 from pydantic import ValidationError
 
 from advisor.errors import InvalidInputError
+from advisor.stacks.engines import masters_of, reentrant_of
 from advisor.stacks.facts import FOUR_BIT, StackDefaults
 from advisor.stacks.first_plan import ALPHA_PER_RANK, FIRST_RANK
 from advisor.values.card import GpuSpec
@@ -25,6 +26,28 @@ class Way(str, Enum):
     EITHER = "either"
 
 
+class Kept(NamedTuple):
+    """Least share that stays of each part of the memory."""
+
+    weights: float = 0.0
+    states: float = 0.0
+    """Of adapters, gradients, the optimizer's states and workspaces."""
+    layers: float = 0.0
+    """Of what a step makes and frees, but for the logits."""
+    logits: float = 0.0
+
+
+NOTHING_STAYS = Kept()
+WEIGHTS_STAY = Kept(weights=1.0)
+"""What touches how much is trained, and how."""
+RESTING_STAYS = Kept(weights=1.0, states=1.0)
+"""What touches the whole step."""
+LOGITS_STAY = Kept(weights=1.0, states=1.0, logits=1.0)
+"""What touches the layers alone: kernels and checkpoints inside them."""
+LAYERS_STAY = Kept(weights=1.0, states=1.0, layers=1.0)
+"""What touches the loss alone."""
+
+
 class Remark(NamedTuple):
     """Something that the reader of a file has to be told. The id is stable."""
 
@@ -34,6 +57,12 @@ class Remark(NamedTuple):
     hint: str = ""
     way: Way | None = None
     """None: the price holds."""
+    keeps: Kept = NOTHING_STAYS
+    """What stays at least where it lowers the memory."""
+    adds_hidden: int | None = None
+    """Most that comes on top where it raises the memory, in fp32 tensors of the hidden states; None: nothing bounds it."""
+    stops: bool = False
+    """The training would not start."""
 
 
 class Launch(NamedTuple):
@@ -41,10 +70,19 @@ class Launch(NamedTuple):
 
     n_gpus: int | None = None
     fsdp: bool = False
+    fsdp_version: int | None = None
     zero_stage: int | None = None
     offload: bool = False
     precision: DType | None = None
     """Type of the autocast; FP32 where it is switched off."""
+    checkpointing: bool = False
+    """accelerate's own activation checkpointing, which is not reentrant."""
+    reshards: bool = True
+    """Layers are freed after forward and gathered anew for backward."""
+    loads_on_host: bool = False
+    """accelerate's `cpu_ram_efficient_loading`."""
+    hybrid: bool = False
+    """Shards are those of one node, and each node holds all of them."""
     source: str = ""
 
 
@@ -83,6 +121,7 @@ class Weights(NamedTuple):
     quantization: Quantization | None = None
     double_quant: bool = False
     kbit_prepare: bool = False
+    quantized_experts: bool = False
 
 
 class Batch(NamedTuple):
@@ -96,11 +135,15 @@ class Loop(NamedTuple):
     checkpointing: bool
     attention: Attention
     loss: Loss
+    use_reentrant: bool | None = None
+    """None: as the stack does by default."""
 
 
 class Cards(NamedTuple):
     n: int = 1
     sharding: Sharding = Sharding.NONE
+    bf16_masters: bool = False
+    """DeepSpeed keeps masters and gradients in bf16."""
 
 
 class Reading(NamedTuple):
@@ -123,7 +166,9 @@ def assemble(around: Around, adapter: Adapter | None, weights: Weights, batch: B
     defaults, quantized = around.defaults, weights.quantization is not None
     if adapter is None and weights.quantization is not None:
         raise InvalidInputError(f"a base in {weights.quantization.value} is trained through an adapter; the file has none")
-    held = adapter or Adapter()
+    held, reentrant = adapter or Adapter(), loop.use_reentrant
+    if reentrant is None:
+        reentrant = reentrant_of(defaults, cards.sharding, adapter=adapter is not None)
     if not 0 < held.alpha <= MAX_COUNT:
         raise InvalidInputError(f"alpha is {held.alpha:g}; it must be above 0 and at most {MAX_COUNT:,}")
     if cards.n > MAX_GPUS:
@@ -142,6 +187,7 @@ def assemble(around: Around, adapter: Adapter | None, weights: Weights, batch: B
             quantization=weights.quantization,
             double_quant=weights.quantization in FOUR_BIT and weights.double_quant,
             kbit_prepare=quantized and weights.kbit_prepare,
+            quantized_experts=quantized and weights.quantized_experts,
             optimizer=loop.optimizer,
             micro_batch_size=batch.micro,
             seq_len_tokens=batch.seq,
@@ -153,6 +199,14 @@ def assemble(around: Around, adapter: Adapter | None, weights: Weights, batch: B
             stack=defaults.stack,
             n_gpus=cards.n,
             sharding=cards.sharding,
+            masters=masters_of(
+                cards.sharding,
+                defaults.stack,
+                mixed=weights.autocast is not None,
+                quantized=quantized,
+                bf16_masters=cards.bf16_masters,
+            ),
+            use_reentrant=loop.checkpointing and reentrant,
         )
     except ValidationError as error:
         raise InvalidInputError(str(error.errors()[0]["msg"]).removeprefix("Value error, ")) from None
@@ -172,6 +226,7 @@ def canonical(plan: Plan) -> Plan:
     update: dict[str, object] = {
         "double_quant": plan.double_quant and plan.quantization in FOUR_BIT,
         "kbit_prepare": plan.kbit_prepare and quantized,
+        "use_reentrant": plan.reentrant,
     }
     if full:
         bare = Adapter()

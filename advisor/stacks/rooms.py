@@ -9,9 +9,11 @@ from types import ModuleType
 from advisor.errors import InvalidInputError
 from advisor.stacks.detect import Opened
 from advisor.stacks.fields import Fields
-from advisor.stacks.keys import unread_remarks
+from advisor.stacks.keys import is_neutral, unread_remarks
 from advisor.stacks.known import defaults_of, room_of
+from advisor.stacks.nonsense import nonsense
 from advisor.stacks.reading import Around, Reading, Remark
+from advisor.stacks.stored import kernel_remarks
 from advisor.values.plan import Plan
 from advisor.values.vocabulary import Stack
 
@@ -38,7 +40,10 @@ def read_opened(opened: Opened, around: Around, where: str, is_script: bool = Fa
     except InvalidInputError as error:
         raise error if where in str(error) else InvalidInputError(f"{where}: {error}") from None
     left = () if is_script else tuple(unread_remarks(opened.stack, fields))
-    return reading._replace(remarks=(*reading.remarks, *left, *_duplicates(opened)), taken=(*opened.taken, *reading.taken))
+    still_open = (remark for remark in opened.remarks if not is_neutral(opened.stack, remark.key))
+    stops = nonsense(opened.stack, opened.values)
+    remarks = (*reading.remarks, *stops, *left, *still_open, *_duplicates(opened), *kernel_remarks(reading.plan))
+    return reading._replace(remarks=remarks, taken=(*opened.taken, *reading.taken))
 
 
 def _duplicates(opened: Opened) -> Iterator[Remark]:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from advisor.checkpoints import CLASSES
 from advisor.errors import InvalidInputError, UnsupportedError
 from advisor.values.vocabulary import Stack
 
@@ -72,8 +73,8 @@ class _Names:
             if keyword.arg is None:
                 continue
             inner = self._calls.get(keyword.value.id) if isinstance(keyword.value, ast.Name) else keyword.value
-            if isinstance(inner, ast.Call) and self.called(inner) == "BitsAndBytesConfig":
-                found[keyword.arg] = self.settings(inner)
+            if isinstance(inner, ast.Call) and self.called(inner) in CLASSES:
+                found[keyword.arg] = {"quant_method": CLASSES[self.called(inner)], **self.settings(inner)}
             else:
                 found[keyword.arg] = self.value(keyword.value)
         if call.args:
@@ -90,8 +91,9 @@ class _Names:
 
 def _calls(tree: ast.Module, names: _Names) -> Iterator[tuple[str, ast.Call]]:
     wanted = (*_ARGUMENTS, "from_pretrained", "LoraConfig", "get_peft_model", "prepare_model_for_kbit_training")
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and (name := names.called(node)) in wanted:
+    calls = sorted((node for node in ast.walk(tree) if isinstance(node, ast.Call)), key=lambda node: node.lineno)
+    for node in calls:
+        if (name := names.called(node)) in wanted:
             yield name, node
 
 

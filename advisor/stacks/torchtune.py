@@ -7,7 +7,7 @@ from advisor.profiles import read as read_profiles
 from advisor.stacks import trainer_arguments as common
 from advisor.stacks.facts import Default, StackDefaults
 from advisor.stacks.fields import Fields
-from advisor.stacks.reading import Adapter, Around, Batch, Cards, Loop, Reading, Way, Weights, assemble
+from advisor.stacks.reading import LAYERS_STAY, Adapter, Around, Batch, Cards, Loop, Reading, Way, Weights, assemble
 from advisor.stacks.trainer_arguments import Notes
 from advisor.values.model import ModelSpec
 from advisor.values.vocabulary import Attention, DType, Loss, Optimizer, Quantization, Sharding, Stack
@@ -152,7 +152,9 @@ def _loss(fields: Fields, notes: Notes) -> Loss:
     if component.endswith("LinearCrossEntropyLoss"):
         return Loss.CHUNKED
     if component.endswith("CEWithChunkedOutputLoss"):
-        notes.unpriced("CEWithChunkedOutputLoss", "makes fp32 copies of the logits in chunks; priced with all of them at once", Way.DOWN)
+        notes.unpriced(
+            "CEWithChunkedOutputLoss", "makes fp32 copies of the logits in chunks; priced with all of them at once", Way.DOWN, LAYERS_STAY
+        )
     if any(word in component for word in ("dpo", "DPO", "rlhf", "KD", "SimPO")):
         notes.unpriced(f"loss: {component}", "is priced as supervised fine-tuning of one sequence", Way.UP)
     return Loss.FULL
@@ -163,5 +165,7 @@ def _cards(fields: Fields, around: Around, notes: Notes) -> Cards:
     degree = fields.count("tensor_parallel_dim")
     if degree is not None and degree > 1:
         notes.unpriced(f"tensor_parallel_dim: {degree}", "splits matrices over GPUs; priced as full sharding", Way.EITHER)
+    if fields.flag("fsdp_reshard_after_forward") is False:
+        notes.unpriced("fsdp_reshard_after_forward: false", "keeps whole weights on every card from forward to backward", Way.UP)
     n_gpus = around.launch.n_gpus or 1
     return Cards(n_gpus, Sharding.FSDP2 if n_gpus > 1 else Sharding.NONE)

@@ -7,19 +7,24 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from advisor.errors import AdvisorError, InvalidInputError
-from advisor.json_files import is_file, read_object
+from advisor.json_files import read_object
+from advisor.stacks.engines import fsdp_of
 from advisor.stacks.facts import FOUR_BIT
 from advisor.stacks.fields import Fields
 from advisor.stacks.first_plan import first_attention, first_seq_len
-from advisor.stacks.reading import Around, Cards, Remark, Way
+from advisor.stacks.places import find_file
+from advisor.stacks.reading import NOTHING_STAYS, WEIGHTS_STAY, Around, Cards, Kept, Remark, Way
 from advisor.stacks.words import ATTENTIONS, NEAREST, OPTIMIZERS, dtype_named
 from advisor.values.vocabulary import Attention, DType, Optimizer, Quantization, Sharding
 
 MICRO_BATCH = 8
 """`per_device_train_batch_size` and `per_device_eval_batch_size` where they are left out."""
+
+MICRO_NAMES = ("per_device_train_batch_size", "per_gpu_train_batch_size")
+"""The second is the name of transformers 2 (training_args.py `train_batch_size`)."""
 
 SPELLINGS = {
     "batch-size": "per_device_train_batch_size: {}",
@@ -39,20 +44,24 @@ class Notes:
     def remark(self, id: str, key: str, text: str, hint: str = "", way: Way | None = None) -> None:
         self.remarks.append(Remark(id, key, text, hint, way))
 
-    def unpriced(self, key: str, why: str, way: Way) -> None:
-        self.remark("not-priced", key, f"{key}: {why}", way=way)
+    def unpriced(self, key: str, why: str, way: Way, keeps: Kept = NOTHING_STAYS) -> None:
+        self.remarks.append(Remark("not-priced", key, f"{key}: {why}", way=way, keeps=keeps))
 
 
 def optimizer(fields: Fields, around: Around, notes: Notes, *names: str) -> Optimizer:
     """The named optimizer; one that is not priced counts as AdamW, and is said."""
     stated = fields.text(*(names or ("optim",)))
+    if fields.flag("adafactor") and (stated is None or stated.startswith("adamw")):  # transformers 4 training_args.py __post_init__
+        return Optimizer.ADAFACTOR
     if stated is None:
         return around.defaults.optimizer.value
     word = stated.lower().removeprefix("optimizernames.").replace("-", "_")
     known = OPTIMIZERS.get(word)
     if known is None and word in NEAREST:
         known = NEAREST[word]
-        notes.unpriced(f"{fields.shown(names or ('optim',))}: {stated}", f"is priced as {known.value}, which keeps no less", Way.DOWN)
+        notes.unpriced(
+            f"{fields.shown(names or ('optim',))}: {stated}", f"is priced as {known.value}, which keeps no less", Way.DOWN, WEIGHTS_STAY
+        )
     if known is None:
         notes.unpriced(
             f"{fields.shown(names or ('optim',))}: {stated}", "is priced as adamw_torch, whose states it does not have", Way.EITHER
@@ -71,10 +80,8 @@ def attention(fields: Fields, around: Around, notes: Notes, *names: str) -> Atte
 
 
 def autocast(fields: Fields, around: Around, default: DType | None = None) -> DType | None:
-    """Type of the autocast that bf16 and fp16 ask for; else the launcher's, else the default."""
+    """Type of the autocast that bf16 and fp16 ask for; else the launcher's, else the default. Both at once do not start (`nonsense`)."""
     bf16, fp16 = fields.flag("bf16"), fields.flag("fp16")
-    if bf16 and fp16:
-        raise InvalidInputError(f"{fields.where}: bf16 and fp16 are both on; one of them can be")
     if bf16 or fp16:
         return DType.BF16 if bf16 else DType.FP16
     if around.launch.precision is not None:
@@ -122,8 +129,20 @@ def checkpointing(fields: Fields, around: Around, notes: Notes) -> bool:
     settings = fields.group("gradient_checkpointing_kwargs", "activation_checkpointing_kwargs")
     if settings.integer("every_n_layers") not in (None, 1):
         notes.unpriced("every_n_layers", "checkpoints fewer layers than are priced", Way.UP)
-    inner = fields.group("fsdp_config") if not isinstance(fields.raw("fsdp_config"), str) else Fields({}, fields.where)
-    return bool(default if stated is None else stated) or bool(inner.flag("activation_checkpointing"))
+    inner = _fsdp_settings(fields).flag("activation_checkpointing", "fsdp_activation_checkpointing")
+    return bool(default if stated is None else stated) or bool(inner) or around.launch.checkpointing
+
+
+def reentrant(fields: Fields, around: Around) -> bool | None:
+    """`use_reentrant` as the file says it; None where it leaves it to the stack."""
+    if around.launch.checkpointing or _fsdp_settings(fields).flag("activation_checkpointing", "fsdp_activation_checkpointing"):
+        return False  # accelerate 1.15 accelerator.py: CheckpointImpl.NO_REENTRANT
+    return fields.group("gradient_checkpointing_kwargs", "activation_checkpointing_kwargs").flag("use_reentrant")
+
+
+def _fsdp_settings(fields: Fields) -> Fields:
+    """The group `fsdp_config`; empty where it is a file's name."""
+    return Fields({}, fields.where) if isinstance(fields.raw("fsdp_config"), str) else fields.group("fsdp_config")
 
 
 def evaluation(fields: Fields) -> int | None:
@@ -137,49 +156,75 @@ def evaluation(fields: Fields) -> int | None:
 
 def cards(fields: Fields, around: Around, notes: Notes) -> Cards:
     """Several cards and what they share, as the file, its DeepSpeed settings and the launcher say."""
-    launch = around.launch
+    launch, inner = around.launch, _fsdp_settings(fields)
     fsdp = fields.raw("fsdp")
-    options = " ".join(map(str, fsdp)) if isinstance(fsdp, list) else str(fsdp or "")
-    sharded = launch.fsdp or (bool(options) and options.lower() not in ("false", "no_shard"))
-    stage, offload = launch.zero_stage, launch.offload or "offload" in options
-    stated = fields.raw("deepspeed")
-    if stated:
-        stage, offload = _deepspeed(stated, around.folder, notes)
-    if fields.raw("fsdp_config") and not isinstance(fields.raw("fsdp_config"), str):
-        offload = offload or bool(fields.group("fsdp_config").flag("offload_params", "fsdp_offload_params"))
-    return shared(around, notes, sharded or stage == 3, stage, offload)
+    options = " ".join(map(str, fsdp)) if isinstance(fsdp, list) else str(fsdp or "").lower()
+    sharded = launch.fsdp or (bool(options) and options not in ("false", "no_shard"))
+    offload = launch.offload or "offload" in options or bool(inner.flag("offload_params", "fsdp_offload_params", "cpu_offload"))
+    zero = DeepSpeed(launch.zero_stage)
+    if stated := fields.raw("deepspeed"):
+        zero = deepspeed(stated, around.folder, notes)
+        offload = zero.offload
+    strategy = f"{options} {inner.raw('reshard_after_forward', 'fsdp_reshard_after_forward', 'fsdp_sharding_strategy')}".lower()
+    if sharded and ("false" in strategy or "shard_grad_op" in strategy or not launch.reshards):
+        notes.unpriced("reshard_after_forward: false", "keeps whole weights on every card from forward to backward", Way.UP)
+    if sharded and (launch.hybrid or "hybrid" in strategy):
+        notes.unpriced("hybrid sharding", "shards over the cards of one node; priced as over all", Way.UP)
+    efficient = launch.loads_on_host or bool(inner.flag("cpu_ram_efficient_loading", "fsdp_cpu_ram_efficient_loading"))
+    if sharded and efficient and any(fields.raw(name) for name in _QUANTIZED):
+        notes.unpriced(
+            "cpu_ram_efficient_loading", "may quantise on the host; priced with the whole model on each card at loading", Way.DOWN
+        )
+    version = inner.integer("version", "fsdp_version") or fields.integer("fsdp_version") or launch.fsdp_version
+    return shared(around, notes, zero, offload, _fsdp(around, version) if sharded else None)
 
 
-def shared(around: Around, notes: Notes, whole: bool, stage: int | None, offload: bool) -> Cards:
-    """What `whole` (everything is sharded), a ZeRO stage and offloading come to on the cards that there are."""
+def _fsdp(around: Around, version: int | None) -> Sharding:
+    return fsdp_of(around.defaults) if version is None else Sharding.FSDP1 if version == 1 else Sharding.FSDP2
+
+
+def shared(around: Around, notes: Notes, zero: DeepSpeed, offload: bool, fsdp: Sharding | None) -> Cards:
+    """What an engine and offloading come to on the cards that there are."""
     n_gpus = around.launch.n_gpus
     if offload:
         notes.unpriced("offload", "moves weights or states to the host, which is not priced", Way.DOWN)
-    if stage in (1, 2) and not whole and (n_gpus or 2) > 1:
-        what = "states" if stage == 1 else "gradients and states"
-        notes.unpriced(f"ZeRO stage {stage}", f"shards {what}; priced as whole replicas", Way.DOWN)
-    if n_gpus is None and (whole or stage in (1, 2)):
+    engine = _ZERO.get(zero.stage or 0) or fsdp
+    if n_gpus is None and engine is not None:
         text = "the file shards over several GPUs, and their number does not stand in it: priced on one"
         notes.remark("gpus-unknown", "gpus", text, "say it with --gpus N, or give the accelerate configuration", Way.DOWN)
     if (n_gpus or 1) == 1:
         return Cards()
-    return Cards(n_gpus or 1, Sharding.FSDP2 if whole else Sharding.DDP)
+    return Cards(n_gpus or 1, engine or Sharding.DDP, zero.bf16_masters)
+
+
+_QUANTIZED = ("load_in_4bit", "load_in_8bit", "quantization_bit", "quant_bits", "quantization_config")
+"""Settings that make a base of 4 or 8 bit. transformers 4 loads such a base on the host where it may, 5.23 on the card
+(modeling_utils.py, quantizers/quantizer_bnb_4bit.py `update_device_map`)."""
+_ZERO = {1: Sharding.ZERO1, 2: Sharding.ZERO2, 3: Sharding.ZERO3}
+
+
+class DeepSpeed(NamedTuple):
+    """What DeepSpeed's settings say."""
+
+    stage: int | None = None
+    offload: bool = False
+    bf16_masters: bool = False
 
 
 _STAGE_IN_NAME = re.compile(r"(?:zero|z|stage)[_-]?(\d)", re.IGNORECASE)
 
 
-def _deepspeed(stated: Any, folder: str, notes: Notes) -> tuple[int | None, bool]:
+def deepspeed(stated: Any, folder: str, notes: Notes) -> DeepSpeed:
     """ZeRO stage and offloading of DeepSpeed settings: in place, in a file that can be read, or by the file's name."""
     if isinstance(stated, str):
-        found = next((path for path in (Path(folder) / stated, Path(stated)) if is_file(path)), None)
+        found = find_file(stated, folder)
         if found is None:
             number = _STAGE_IN_NAME.search(Path(stated).name)
             if number is None:
                 notes.unpriced(f"deepspeed: {stated}", "the file is not here, so its ZeRO stage is not known", Way.DOWN)
-                return None, False
+                return DeepSpeed()
             notes.taken.append(f"deepspeed: {stated} is not here; ZeRO stage {number[1]} by its name")
-            return int(number[1]), "offload" in stated
+            return DeepSpeed(int(number[1]), "offload" in stated)
         try:
             stated = read_object(found)
         except AdvisorError as error:
@@ -189,4 +234,6 @@ def _deepspeed(stated: Any, folder: str, notes: Notes) -> tuple[int | None, bool
     zero = stated.get("zero_optimization")
     settings = Fields(zero if isinstance(zero, dict) else {}, "deepspeed", "zero_optimization.")
     offload = any(settings.group(name).text("device") not in (None, "none") for name in ("offload_param", "offload_optimizer"))
-    return settings.integer("stage"), offload
+    bf16 = stated.get("bf16")
+    masters = bool(Fields(bf16, "deepspeed", "bf16.").flag("bf16_master_weights_and_grads")) if isinstance(bf16, dict) else False
+    return DeepSpeed(settings.integer("stage"), offload, masters)

@@ -10,6 +10,7 @@ from advisor.stacks.facts import FOUR_BIT, Default, StackDefaults
 from advisor.stacks.fields import Fields
 from advisor.stacks.hf import HF
 from advisor.stacks.reading import Adapter, Around, Batch, Loop, Reading, Way, Weights, assemble
+from advisor.stacks.stored import as_stored
 from advisor.stacks.trainer_arguments import MICRO_BATCH, Notes
 from advisor.stacks.words import PEFT_TARGETS, saved_dtype
 from advisor.stacks.write import Line, number, setting
@@ -75,18 +76,22 @@ def read(fields: Fields, around: Around) -> Reading:
     """A YAML of `trl sft --config` as a plan."""
     notes = Notes()
     fields.raw("model_name_or_path")
-    adapter, weights = _adapter(fields, around), _weights(fields, around, notes)
+    adapter, weights = _adapter(fields, around), as_stored(fields, around, _weights(fields, around, notes), notes)
     if adapter is not None and weights.quantization is not None:
         adapter = adapter._replace(dtype=around.defaults.quantized_adapter_dtype.value)
     elif adapter is not None and weights.dtype is not DType.FP32:
         adapter = adapter._replace(dtype=around.defaults.adapter_dtype.value)
-    micro = fields.count("per_device_train_batch_size") or MICRO_BATCH
+    micro = fields.count(*common.MICRO_NAMES) or MICRO_BATCH
     batch = Batch(micro, _length(fields, around, notes), fields.count("gradient_accumulation_steps") or 1)
     checkpointing = common.checkpointing(fields, around, notes)
     if fields.flag("activation_offloading"):
         notes.unpriced("activation_offloading", "moves kept activations to the host", Way.DOWN)
     loop = Loop(
-        common.optimizer(fields, around, notes), checkpointing, common.attention(fields, around, notes), loss_of(fields, around, notes)
+        common.optimizer(fields, around, notes),
+        checkpointing,
+        _attention(fields, around, notes),
+        loss_of(fields, around, notes),
+        common.reentrant(fields, around),
     )
     dropout, saved = fields.number("lora_dropout"), fields.names("lora_modules_to_save") or ()
     return Reading(
@@ -98,6 +103,12 @@ def read(fields: Fields, around: Around) -> Reading:
         learning_rate=fields.number("learning_rate"),
         taken=tuple(notes.taken),
     )
+
+
+def _attention(fields: Fields, around: Around, notes: Notes) -> Attention:
+    """By `model_init_kwargs`, which is handed to the model as it stands, else by the command's own argument."""
+    inner = fields.group("model_init_kwargs")
+    return common.attention(inner if inner.has("attn_implementation") else fields, around, notes)
 
 
 def _length(fields: Fields, around: Around, notes: Notes) -> int:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from typing import Any, NamedTuple
 
-from advisor.errors import InvalidInputError
+from advisor.errors import InvalidInputError, UnsupportedError
 from advisor.profiles import read
 from advisor.stacks.facts import Default, StackDefaults
 from advisor.stacks.known import defaults_of
@@ -30,7 +30,16 @@ _VALUES: Mapping[str, Callable[[Any], Any]] = {
     "autocast": bool,
     "full_autocast": bool,
 }
-_VERSION = re.compile(r"\d{1,6}(\.\d{1,6}){0,5}")
+OLDEST: Mapping[Stack, tuple[str, str]] = {
+    Stack.HF: ("4.48", "the first release that was read"),
+    Stack.LLAMAFACTORY: ("0.9.2", "0.9.1 requires transformers <= 4.46.1, 0.9.2 skips to 4.48"),
+    Stack.AXOLOTL: ("0.7", "0.6 was made with transformers 4.46, 0.7 requires 4.48.3"),
+    Stack.MS_SWIFT: ("3.1", "3.0 requires transformers < 4.48"),
+}
+"""First release of each framework that runs on transformers 4.48 or later, by the requirements of its packages. Older ones copy the
+logits once more to shift them (transformers 4.46 loss/loss_utils.py), and nothing of theirs was read."""
+_VERSION = re.compile(r"(\d{1,6}(?:\.\d{1,6}){0,5})(?:[.-]?(?:a|b|rc|alpha|beta|dev|post)[.\d]*)*(?:\+[\w.]+)?", re.ASCII)
+"""A release as packaging writes it: numbers, then what says that it is none yet, then where it was built."""
 
 
 class Profile(NamedTuple):
@@ -53,6 +62,9 @@ def profile_of(stack: Stack, version: str | None = None, installed: Mapping[str,
     if found is None:
         return Profile(newest, f"{newest.package} {newest.version} (not installed here; the release that the defaults were read in)")
     release = release_of(found)
+    oldest, why = OLDEST.get(stack, ("0", ""))
+    if release < release_of(oldest):
+        raise UnsupportedError(f"{newest.package} {found} is not priced: {oldest} is the oldest that is, as {why}")
     rows = [
         row for row in read("stacks") if row["kind"] == "version" and row["stack"] == stack.value and release < release_of(row["before"])
     ]
@@ -63,12 +75,19 @@ def profile_of(stack: Stack, version: str | None = None, installed: Mapping[str,
     return Profile(defaults, f"{newest.package} {found} ({how}{ahead})", tuple(row["source"] for row in rows))
 
 
+def transformers_of(profile: Profile) -> tuple[int, ...] | None:
+    """The release of transformers that trains: the profile's where the stack is transformers' own, else the installed one."""
+    own = profile.defaults.version if profile.defaults.package == "transformers" else None
+    found = own or installed_version("transformers")
+    return None if found is None else release_of(found)
+
+
 def release_of(version: str) -> tuple[int, ...]:
     """ "1.10.0.dev0" → (1, 10, 0). Raises InvalidInputError for what is no version."""
-    found = _VERSION.match(version.strip().removeprefix("v"))
+    found = _VERSION.fullmatch(version.strip().removeprefix("v"))
     if found is None:
         raise InvalidInputError(f"--stack-version {version[:40]}: it must be a release such as 1.16")
-    return tuple(map(int, found[0].split(".")))
+    return tuple(map(int, found[1].split(".")))
 
 
 def _short(version: str) -> str:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 
+from advisor.checkpoints import expanded_by, packed
+from advisor.errors import UnsupportedError
 from advisor.stacks.facts import StackDefaults
 from advisor.stacks.known import defaults_of, room_of
+from advisor.values.model import ModelSpec
 from advisor.values.plan import Plan
 from advisor.values.vocabulary import Stack
 
@@ -23,12 +27,37 @@ _PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9_./-]*")
 _MEANT_OTHERWISE = frozenset(["true", "false", "yes", "no", "on", "off", "null", "none", "y", "n"])
 
 
-def yaml_config(plan: Plan, model: str, learning_rate: str, defaults: StackDefaults | None = None) -> str:
-    """The plan as its stack's YAML; data and output are left to the user, everything that changes a byte is not."""
+def yaml_config(plan: Plan, model: ModelSpec, learning_rate: str, defaults: StackDefaults | None = None) -> str:
+    """The plan as its stack's YAML; data and output are left to the user, everything that changes a byte is not.
+
+    Raises UnsupportedError where the framework has no setting that loads the checkpoint as the plan wants it.
+    """
+    loading = tuple(_loading(plan, model))
     alone, several = STARTS[plan.stack]
     start = alone if plan.n_gpus == 1 else f"{several.format(n=min(plan.n_gpus, 8))} ({plan.n_gpus} GPUs in all)"
-    lines = room_of(plan.stack).write(plan, model, learning_rate, defaults or defaults_of(plan.stack))
-    return "\n".join((f"# start with: {start}", *lines)) + "\n"
+    lines = room_of(plan.stack).write(plan, model.id, learning_rate, defaults or defaults_of(plan.stack))
+    return "\n".join((f"# start with: {start}", *lines, *loading)) + "\n"
+
+
+def _loading(plan: Plan, model: ModelSpec) -> Iterator[Line]:
+    """How a quantised checkpoint is loaded, where the framework does not see to it by itself.
+
+    LLaMA-Factory 0.9.5 does (model/model_utils/quantization.py: dequantize=True for MXFP4 and FP8); axolotl 0.19 is told by
+    `model_quantization_config` (utils/schemas/model.py).
+    """
+    stored, stack, expander = model.checkpoint_format, plan.stack, expanded_by(model)
+    if stored is None:
+        return
+    if expander and plan.quantization is not None:
+        raise UnsupportedError(
+            f"{model.id} is stored in {stored.label}, and bitsandbytes quantises 16-bit checkpoints only: "
+            f"no file of {stack.value} loads it so; --stack hf writes a script that expands it first"
+        )
+    if expander and stack is Stack.AXOLOTL:
+        yield from ("", setting("model_quantization_config", expander), "model_quantization_config_kwargs:", "  dequantize: true")
+    elif (expander and stack is Stack.TRL) or (packed(plan.quantization) and stack is not Stack.LLAMAFACTORY):
+        how = f"{expander}(dequantize=True)" if expander else "the trainable kernels of its layers (backend auto_trainable)"
+        raise UnsupportedError(f"{model.id} is stored in {stored.label}: {stack.value} has no setting for {how}; use --stack hf")
 
 
 def setting(name: str, value: bool | int | float | str | tuple[str, ...]) -> Line:

@@ -12,7 +12,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from advisor.checkpoints import check_plan
 from advisor.errors import InvalidInputError, MissingExtraError, UnsupportedError
+from advisor.memory.weights import kept_in_16_bit
 from advisor.tiers import Tier, refuse_unread
 from advisor.values import ModelSpec, Plan
 
@@ -65,6 +67,7 @@ def trace(model: ModelSpec, plan: Plan, *, progress: Callable[[str], None] = lam
     Raises UnsupportedError for settings of a plan that a dry run does not run: several cards, for one.
     """
     refuse_unread(Tier.TRACE, plan)
+    _check_checkpoint(model, plan)
     _need_libraries(plan)
     progress("dry run: loading torch, transformers and peft …")
     try:
@@ -75,6 +78,13 @@ def trace(model: ModelSpec, plan: Plan, *, progress: Callable[[str], None] = lam
             return dry_run.trace(model, plan, **options)
     finally:
         progress("")
+
+
+def _check_checkpoint(model: ModelSpec, plan: Plan) -> None:
+    """Raises UnsupportedError, one line, where the checkpoint is not stored for the plan, or as the dry run would quantise it."""
+    check_plan(model, plan.method, plan.quantization)
+    if any(kept_in_16_bit(model)):
+        raise UnsupportedError(f"{model.id} leaves single layers in 16 bit, which the dry run would quantise; advise estimate prices them")
 
 
 @contextmanager

@@ -70,8 +70,6 @@ class Settings:
     """Whose workspaces, context and measurements count."""
     torch_has_flash: bool = True
     """torch was built with its flash kernel. Windows builds are not (pytorch pull request 186343 turned it on there in 2026)."""
-    reentrant: bool = False
-    """Checkpointing by `use_reentrant=True`, the default of transformers before 5.0."""
     zero_grad_first: bool = False
     """The loop calls `zero_grad` at the start of a step, so that gradients live between steps."""
     clips: bool = False
@@ -100,7 +98,7 @@ def _record_shape(spec: ModelSpec, plan: Plan, settings: Settings, shape: meta_m
     recorder.workspace_bytes = workspace_bytes(settings.gpu) // HANDLES
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        built = meta_model.build(spec, plan, recorder, replace(shape, reentrant=settings.reentrant), settings.peft_config)
+        built = meta_model.build(spec, plan, recorder, shape, settings.peft_config)
         with (
             pinned(plan.attention, settings.torch_has_flash and has_flash(settings.gpu)) as attention,
             _autocast(plan, recorder, attention) as casting,
@@ -116,7 +114,7 @@ def record_on_cpu(spec: ModelSpec, plan: Plan, settings: Settings) -> tuple[Stre
     recorder = Recorder("cpu")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        built = meta_model.build(spec, plan, recorder, meta_model.Shape(device="cpu", reentrant=settings.reentrant), settings.peft_config)
+        built = meta_model.build(spec, plan, recorder, meta_model.Shape(device="cpu"), settings.peft_config)
         casting = partial(torch.autocast, "cpu", dtype=DTYPES[plan.autocast_dtype]) if plan.autocast else nullcontext
         return _run_steps(built, plan, settings, recorder, casting), built.layer_path
 

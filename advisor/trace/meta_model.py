@@ -58,8 +58,6 @@ class Shape:
     """Only these layers; None for all."""
     device: str = "meta"
     """"cpu" builds the model for real, with random weights."""
-    reentrant: bool = False
-    """How checkpointed layers are run again: torch's `use_reentrant`."""
     whole_model_bytes: int | None = None
     """What loading the whole model would warm the allocator up with, when only some layers are built."""
 
@@ -81,8 +79,8 @@ def build(spec: ModelSpec, plan: Plan, recorder: Recorder, shape: Shape = WHOLE,
         parameter.requires_grad_(not plan.method.has_adapter and parameter.is_floating_point())
     model = _wrap(base, plan, peft_config or lora_config(spec, plan), shape.device) if plan.method.has_adapter else base
     if plan.gradient_checkpointing:
-        base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": shape.reentrant})
-        if shape.reentrant and plan.method.has_adapter:
+        base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": plan.use_reentrant})
+        if plan.use_reentrant and plan.method.has_adapter:
             base.enable_input_require_grads()  # else no gradient reaches a layer; the Trainer and peft see to it
     model.train()
     _register_adapter(model, plan, recorder)

@@ -22,6 +22,7 @@ from advisor.values.advice import (
     Verdict,
 )
 from advisor.values.card import GpuSpec, Price
+from advisor.values.checkpoint import CheckpointFormat
 from advisor.values.memory import Interval, MemoryBreakdown, PhaseBytes, TermBytes
 from advisor.values.model import AttentionShape, Block, Linear, MlpShape, ModelSpec
 from advisor.values.plan import ALL_LINEAR, Plan
@@ -51,6 +52,7 @@ __all__ = [
     "AttentionShape",
     "Block",
     "Change",
+    "CheckpointFormat",
     "DType",
     "Finding",
     "Fit",

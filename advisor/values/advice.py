@@ -12,11 +12,13 @@ from advisor.values.vocabulary import SCHEMA_VERSION, Bytes, Method, Positive, V
 
 
 class Fit(str, Enum):
-    """Whether a plan fits a card: the whole interval below it, the whole interval above it, or neither."""
+    """Whether a plan fits a card: the whole interval below it, the whole interval above it, or neither; or no card would help."""
 
     FITS = "fits"
     UNCERTAIN = "uncertain"
     DOES_NOT_FIT = "does_not_fit"
+    WOULD_NOT_START = "would_not_start"
+    """Not from this checkpoint: a rung is priced on the original weights then."""
 
 
 class Level(str, Enum):

@@ -145,6 +145,8 @@ class Calibration(Computed):
     created_at: str
     """UTC, ISO 8601."""
     tool_version: str
+    formulas: str = ""
+    """Digest of the code that predicted (`calibrate.formulas`); empty in records of before it was kept."""
     mode: Literal["cut", "preflight"]
     """`preflight`: the whole model at the plan's own micro-batch."""
     hardware: Hardware
@@ -167,8 +169,7 @@ class Calibration(Computed):
     @computed_field  # type: ignore[prop-decorator]
     @property
     def residuals(self) -> tuple[Residual, ...]:
-        """How far measured lay from the closed form over the points: each resting term, and what moves as one (the two sides do not name
-        every small buffer alike)."""
+        """How far measured lay from the closed form over the points: each resting term, and what moves as one."""
         return tuple(_residuals(self.points, traced=False))
 
     @computed_field  # type: ignore[prop-decorator]

@@ -29,6 +29,10 @@ class CheckReport(Computed):
     beside_bytes: Bytes = 0
     """What is trained whole beside the adapter: copies, gradients and states."""
     fit: Fit | None
+    reason: str = ""
+    """What is not priced and what that does to the verdict, in one line that names the settings; empty where everything is priced."""
+    stops: str = ""
+    """Why the training would not start; empty where nothing is known against it."""
     findings: tuple[Finding, ...] = ()
     assumptions: tuple[str, ...] = ()
     """What the file leaves out and what it was taken to be, one line each."""

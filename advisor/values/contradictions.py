@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from advisor.values.evidence import Facts, RunFacts
 
 PERCENT = 100
+LARGEST_BATCH = 10**6
+"""Sequences of one optimizer step at most, where a run does not say them. Judgement."""
 ROUNDING = 0.005
 """Scores are quoted to half a point or better; a score further than that from its own items contradicts them. Judgement."""
 
@@ -30,8 +32,32 @@ def check_run(run: RunFacts) -> None:
         raise ValueError(f"run {name}: {len(run.item_ids)} item_ids for {len(run.correct)} items of `correct`")
     if len(set(run.item_ids)) < len(run.item_ids):
         raise ValueError(f"run {name}: item_ids names an item twice")
+    _check_epochs(run)
     if run.correct and run.n is not None and run.n != len(run.correct):
         raise ValueError(f"run {name}: n is {run.n}, but `correct` holds {len(run.correct)} items")
+
+
+def _check_epochs(run: RunFacts) -> None:
+    """A step sees at most one batch: so many epochs need as many examples."""
+    if run.epochs is None or run.steps is None:
+        return
+    most = run.steps * (run.batch or LARGEST_BATCH)
+    if run.epochs > most:
+        raise ValueError(f"run {run.label}: {run.epochs:g} epochs in {run.steps:,} steps; drop `epochs` or `steps`")
+
+
+def _check_target(facts: Facts) -> None:
+    """A run below the untuned model that reaches the target all the same: then the target is not what is wanted."""
+    base, target = facts.evaluation.base, facts.evaluation.target
+    if base is None or target is None:
+        return
+    sign = 1 if facts.evaluation.higher_is_better else -1
+    for run in facts.runs:
+        if run.score is not None and sign * target <= sign * run.score < sign * base:
+            raise ValueError(
+                f"evaluation: run {run.label} ({run.score:g}) reaches the target ({target:g}) below the untuned model ({base:g}); "
+                "set the target above `base`, or drop one of them"
+            )
 
 
 def check_facts(facts: Facts) -> None:
@@ -43,6 +69,7 @@ def check_facts(facts: Facts) -> None:
     if facts.current and facts.current not in ids:
         known = ", ".join(ids) or "no run has an id"
         raise ValueError(f"current: no run is called {facts.current} ({known})")
+    _check_target(facts)
     scale = PERCENT if unit_of(facts) == "percent" else 1
     for run in facts.runs:
         _check_items(run, scale)

@@ -3,6 +3,7 @@
 from functools import cached_property
 from typing import Literal
 
+from advisor.values.checkpoint import CheckpointFormat
 from advisor.values.vocabulary import Positive, Value
 
 
@@ -129,6 +130,8 @@ class ModelSpec(Value):
     embedding_scaled: bool = False
     embedding_dropout: bool = False
     max_position_tokens: int | None = None
+    checkpoint_format: CheckpointFormat | None = None
+    """How the checkpoint stores its matrices; None: in a floating-point type, as they were trained."""
     config_json: str
     """The config.json that this was read from, verbatim, so that the dry run can build the real model."""
     source: str
@@ -140,6 +143,11 @@ class ModelSpec(Value):
 
     def __hash__(self) -> int:
         return hash((self.id, self.config_json))
+
+    @property
+    def taken_as(self) -> tuple[str, ...]:
+        """What the name and its config.json were taken to mean, one line each."""
+        return tuple(filter(None, (self.resolved_from, *self.notes)))
 
     @cached_property
     def layers(self) -> int:

@@ -45,6 +45,8 @@ class Plan(Value):
     autocast_dtype: DType = DType.BF16
     quantization: Quantization | None = None
     double_quant: bool = True
+    quantized_experts: bool = False
+    """Stacked experts are quantised too, which transformers and bitsandbytes leave in 16 bit (axolotl's `quantize_moe_experts`)."""
     kbit_prepare: bool = False
     """Call peft's `prepare_model_for_kbit_training`, which lifts every unquantised parameter to fp32."""
     optimizer: Optimizer = Optimizer.ADAMW
@@ -79,6 +81,8 @@ class Plan(Value):
             raise ValueError("quantization: full fine-tuning trains 16- or 32-bit weights, not quantised ones")
         if self.method in (Method.LORA, Method.DORA) and self.quantization is not None:
             raise ValueError(f"quantization: {self.method.value} on a quantised base is called q{self.method.value}")
+        if self.quantized_experts and self.quantization is None:
+            raise ValueError("quantized_experts: needs a quantised base")
         if self.n_gpus == 1 and self.sharding is not Sharding.NONE:
             raise ValueError("sharding: needs more than one GPU")
         if self.masters is Masters.LIFTED and not self.sharding.is_fsdp:
@@ -107,6 +111,7 @@ class Plan(Value):
             f"adapter {self.adapter_dtype.value}" if self.method.has_adapter else "",
             self.quantization.value if self.quantization else "",
             "double quantisation" if self.quantization and self.double_quant else "",
+            "quantised experts" if self.quantized_experts else "",
             "kbit" if self.kbit_prepare else "",
             self.optimizer.value,
             "reentrant checkpointing" if self.reentrant else "checkpointing" if self.gradient_checkpointing else "",

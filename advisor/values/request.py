@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, field_validator
 
-from advisor.values.vocabulary import Attention, Loss, Method, Optimizer, Quantization, Stack, Value, Word
+from advisor.values.vocabulary import Attention, Loss, Method, Optimizer, Quantization, Sharding, Stack, Value, Word
 
 # Judgement: far above anything that is run, so that what exceeds them is a slip of the finger and not an answer in exbibytes.
 MAX_COUNT = 10**9
@@ -106,6 +106,10 @@ class Request(Value):
     attention: Attention | None = None
     loss: Loss | None = None
     stack: Stack | None = None
+    shard: Sharding | None = None
+    """What several cards share, and whose engine does it."""
+    reentrant: bool | None = None
+    """Checkpointing by `use_reentrant=True`."""
     gpus: Annotated[Count, Field(le=MAX_GPUS)] | None = None
     dataset_tokens: Amount | None = None
     """Unique training tokens: of the completions when prompts are masked, of everything otherwise."""

@@ -209,6 +209,8 @@ def options_of(plan: Plan) -> Request:
         attention=plan.attention,
         loss=plan.loss,
         stack=plan.stack,
+        shard=plan.sharding if plan.n_gpus > 1 else None,
+        reentrant=plan.use_reentrant if plan.gradient_checkpointing else None,
         gpus=plan.n_gpus,
     )
 

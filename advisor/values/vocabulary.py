@@ -77,11 +77,15 @@ class DType(str, Enum):
 
 
 class Quantization(Word):
-    """bitsandbytes storage of the frozen base weights (bitsandbytes/functional.py, 0.50)."""
+    """Storage of the frozen base weights: by bitsandbytes (0.50, functional.py), or as an AWQ or GPTQ checkpoint packs them."""
 
     NF4 = "nf4"
     FP4 = "fp4"
     INT8 = "int8"
+    AWQ = "awq"
+    """Packed integers, scales and zeros per group, as GPT-QModel's AWQ layers hold them; the widths are the checkpoint's."""
+    GPTQ = "gptq"
+    """The same for GPTQ, with a group index per input."""
 
 
 class Optimizer(Word):

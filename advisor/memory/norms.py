@@ -1,0 +1,87 @@
+"""Tapes of the norms. Sizes are bytes; sources are files of transformers 5.23."""
+
+from __future__ import annotations
+
+from advisor.memory.layers import FP32_BYTES, Setting, cast
+from advisor.memory.tape import Size, Tape, Tensor
+from advisor.values import Block
+
+
+def rms_norm(tape: Tape, x: Tensor, features: int, setting: Setting, x_bytes: int) -> Tensor:
+    """RMSNorm as written out in Llama (models/llama/modeling_llama.py `LlamaRMSNorm`): in fp32, rounded, times the weight."""
+    wide = Size(features * FP32_BYTES)
+    narrow = Size(features * x_bytes)
+    x32 = cast(tape, x, features, x_bytes, FP32_BYTES)
+    # pow(2) keeps its input; its backward makes pow(1), times 2, times the gradient (FunctionsManual.cpp pow_backward)
+    variance = tape.op((x32,), Size(FP32_BYTES), keeps=(x32,), scratch=(wide, wide.scaled(3)))
+    rsqrt = tape.op((variance,), Size(FP32_BYTES), keeps=(variance,))
+    normed = tape.op((x32, rsqrt), wide, keeps=(x32, rsqrt), scratch=(Size(), wide))
+    tape.hold(x32)
+    normed = cast(tape, normed, features, FP32_BYTES, x_bytes)
+    weight_gradient = features * setting.weight_bytes if setting.trains_base else 0
+    keeps = (normed,) if setting.trains_base else ()
+    return tape.op(
+        (normed,),
+        narrow,
+        keeps=keeps,
+        scratch=(Size(), narrow if setting.trains_base else Size()),
+        parameter_gradient_bytes=weight_gradient,
+    )
+
+
+def rms_norm_gemma(tape: Tape, x: Tensor, features: int, setting: Setting, x_bytes: int) -> Tensor:
+    """RMSNorm as in Gemma (models/gemma2/modeling_gemma2.py): `norm(x.float()) * (1 + weight.float())`, rounded at the end."""
+    wide = Size(features * FP32_BYTES)
+    x32 = cast(tape, x, features, x_bytes, FP32_BYTES)
+    variance = tape.op((x32,), Size(FP32_BYTES), keeps=(x32,), scratch=(wide, wide.scaled(3)))
+    rsqrt = tape.op((variance,), Size(FP32_BYTES), keeps=(variance,))
+    normed = tape.op((x32, rsqrt), wide, keeps=(x32, rsqrt), scratch=(Size(), wide))
+    tape.hold(x32)
+    weight_gradient = features * setting.weight_bytes if setting.trains_base else 0
+    keeps = (normed,) if setting.trains_base else ()
+    scaled = tape.op(
+        (normed,), wide, keeps=keeps, scratch=(Size(), wide if setting.trains_base else Size()), parameter_gradient_bytes=weight_gradient
+    )
+    return cast(tape, scaled, features, FP32_BYTES, x_bytes)
+
+
+def layer_norm(tape: Tape, x: Tensor, features: int, setting: Setting, x_bytes: int) -> Tensor:
+    """`native_layer_norm` keeps its input, mean and reciprocal deviation (derivatives.yaml)."""
+    statistics = Tensor(Size(2 * FP32_BYTES), False)
+    weight_gradient = 2 * features * setting.weight_bytes if setting.trains_base else 0
+    return tape.op((x,), Size(features * x_bytes), keeps=(x, statistics), parameter_gradient_bytes=weight_gradient)
+
+
+def _layer_norm_fp32_kernel(tape: Tape, x: Tensor, features: int, setting: Setting) -> Tensor:
+    """The kernel between two casts (models/olmo/modeling_olmo.py `OlmoLayerNorm`)."""
+    x32 = cast(tape, x, features, setting.stream_bytes, FP32_BYTES)
+    return cast(tape, layer_norm(tape, x32, features, setting, FP32_BYTES), features, FP32_BYTES, setting.stream_bytes)
+
+
+def _layer_norm_fp32_ops(tape: Tape, x: Tensor, features: int, setting: Setting) -> Tensor:
+    """Written out in fp32: the centred input is made twice, once for the variance (models/cohere/modeling_cohere.py)."""
+    wide = Size(features * FP32_BYTES)
+    x32 = cast(tape, x, features, setting.stream_bytes, FP32_BYTES)
+    centred = tape.op((x32,), wide, aliases=(True,))
+    variance = tape.op((centred,), Size(FP32_BYTES), keeps=(centred,), scratch=(wide, wide.scaled(3)))
+    rsqrt = tape.op((variance,), Size(FP32_BYTES), keeps=(variance,))
+    centred = tape.op((x32,), wide, aliases=(True,))
+    normed = tape.op((centred, rsqrt), wide, keeps=(centred, rsqrt), scratch=(Size(), wide))
+    tape.hold(x32)
+    trained = setting.trains_base
+    gradient = features * setting.weight_bytes if trained else 0
+    weighted = tape.op((normed,), wide, keeps=(normed,) if trained else (), parameter_gradient_bytes=gradient)
+    return cast(tape, weighted, features, FP32_BYTES, setting.stream_bytes)
+
+
+def norm(tape: Tape, x: Tensor, block: Block, features: int, setting: Setting) -> Tensor:
+    """The norm of the residual stream as the family computes it."""
+    if block.norm == "rms":
+        return rms_norm(tape, x, features, setting, setting.stream_bytes)
+    if block.norm == "rms_gemma":
+        return rms_norm_gemma(tape, x, features, setting, setting.stream_bytes)
+    if block.layer_norm == "fp32_kernel":
+        return _layer_norm_fp32_kernel(tape, x, features, setting)
+    if block.layer_norm == "fp32_ops":
+        return _layer_norm_fp32_ops(tape, x, features, setting)
+    return layer_norm(tape, x, features, setting, setting.stream_bytes)
