@@ -94,9 +94,6 @@ def read_found(opened: Opened, path: Path, gpu: GpuSpec | None, options: CheckOp
     launch, taken = _launch(path, opened, options)
     around = Around(model, gpu, profile.defaults, launch, options.seq_len, str(path.parent))
     reading = read_opened(opened, around, where)
-    if profile.unread:
-        old = Remark("release-unread", profile.defaults.package, f"{profile.line}: {profile.unread}", "price a later release", Way.EITHER)
-        reading = reading._replace(remarks=(*reading.remarks, old))
     experts = expert_remarks(model, reading.plan, transformers_of(profile))
     stored = reading.plan.quantization is not None or model.checkpoint_format is not None
     named = () if stored or spec is not None else _quantised_by_name(model_named(opened, where))
