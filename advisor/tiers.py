@@ -76,25 +76,33 @@ def _packed_layers(plan: Plan) -> str:
 
 _HEADS = (None, Head.LM)
 
+
+def _losses_of_embeddings(plan: Plan) -> str:
+    """The objectives of embeddings (contrastive, distillation) hold pairs of sequences at once."""
+    return (
+        "knows no loss of an embedding; say the head that is trained: lm, mlm, classification or tokens"
+        if plan.head is Head.EMBEDDING
+        else ""
+    )
+
+
 FIELDS: Mapping[Tier, Fields] = {
     Tier.ESTIMATE: Fields(
-        reads=frozenset((*SHAPE, *ADAPTER, *WEIGHTS, *LOOP, *CARDS, *ENGINE, "shift", "eval_micro_batch_size")),
+        reads=frozenset((*SHAPE, *ADAPTER, *WEIGHTS, *LOOP, *CARDS, *ENGINE, "labels", "shift", "eval_micro_batch_size")),
         neutral=SCALE,
         limits={
-            "head": _unless("head", "prices the head of a language model only", *_HEADS),
-            "labels": _unless("labels", "prices the head of a language model only", 2),
+            "head": _losses_of_embeddings,
         },
     ),
     Tier.TRACE: Fields(
-        reads=frozenset((*SHAPE, *ADAPTER, *WEIGHTS, *LOOP, "use_reentrant", "eval_micro_batch_size"))
+        reads=frozenset((*SHAPE, *ADAPTER, *WEIGHTS, *LOOP, "use_reentrant", "labels", "eval_micro_batch_size"))
         - {"stack", "quantization", "quantized_experts"},
         neutral={**SCALE, "sharding": "one card shares nothing", "masters": "kept by sharding engines only"},
         limits={
             "n_gpus": _several_cards,
             "quantization": _packed_layers,
             "quantized_experts": _unless("quantized_experts", "does not run quantised stacked experts", False),
-            "head": _unless("head", "runs the model's first head only", *_HEADS),
-            "labels": _unless("labels", "runs the model's first head only", 2),
+            "head": _losses_of_embeddings,
             "shift": _unless("shift", "runs the loss of the installed transformers", Shift.LABELS),
         },
         said={"stack": _loop_of_another},

@@ -23,6 +23,8 @@ class MetaModel:
     """Parameters and matrices of every layer."""
     tied: bool
     architecture: str
+    quantizable: tuple[Counter[Matrix], ...] = ()
+    """Of every layer: the matrices that transformers hands to bitsandbytes (integrations/bitsandbytes.py `replace_with_bnb_linear`)."""
 
 
 def build(config: dict[str, Any], architecture: str) -> MetaModel:
@@ -43,6 +45,7 @@ def build(config: dict[str, Any], architecture: str) -> MetaModel:
         layers=tuple((sum(p.numel() for p in layer.parameters()), _matrices(layer)) for layer in _layers(model, count)),
         tied=head is not None and head.weight is model.get_input_embeddings().weight,
         architecture=type(model).__name__,
+        quantizable=tuple(_matrices(layer, subclasses=False) for layer in _layers(model, count)),
     )
 
 
@@ -53,14 +56,14 @@ def _layers(model: Any, count: int) -> list[Any]:
     return next([*modules] for modules in lists if len(modules) == count)
 
 
-def _matrices(layer: Any) -> Counter[Matrix]:
+def _matrices(layer: Any, *, subclasses: bool = True) -> Counter[Matrix]:
     from torch import nn
     from transformers.pytorch_utils import Conv1D
 
     found: Counter[Matrix] = Counter()
     for name, module in layer.named_modules():
         leaf = name.rpartition(".")[2]
-        if isinstance(module, nn.Linear):
+        if isinstance(module, nn.Linear) and (subclasses or type(module) is nn.Linear):
             found[leaf, module.in_features, module.out_features, module.bias is not None] += 1
         elif isinstance(module, Conv1D):
             found[leaf, module.nx, module.nf, True] += 1

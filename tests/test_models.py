@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from collections import Counter
 from functools import cache
 from typing import Any
@@ -11,9 +12,9 @@ from typing import Any
 import meta_models
 import pytest
 
-from advisor.architectures import SUPPORTED, spec_from_config
+from advisor.architectures import SUPPORTED, headed, spec_from_config
 from advisor.hub import ModelRow, load_model, profile_spec, search_models
-from advisor.values import ModelSpec
+from advisor.values import Head, ModelSpec, Plan
 
 ROWS = search_models()
 IDS = [row.id for row in ROWS]
@@ -92,9 +93,22 @@ def layers_of(spec: ModelSpec) -> list[tuple[int, Counter[meta_models.Matrix]]]:
     return layers
 
 
+def quantizable_of(spec: ModelSpec) -> list[Counter[meta_models.Matrix]]:
+    """The matrices of every layer that the formulas count as quantised under QLoRA."""
+    layers = []
+    for block in spec.blocks:
+        found: Counter[meta_models.Matrix] = Counter()
+        for layer in block.linears:
+            if layer.can_be_quantized:
+                found[layer.name, layer.in_features, layer.out_features, layer.bias] += layer.copies
+        layers += [found] * block.count
+    return layers
+
+
 def check_against_transformers(config: dict[str, Any], spec: ModelSpec) -> None:
     real = meta_models.build(config, spec.architecture)
     assert layers_of(spec) == [*real.layers]
+    assert quantizable_of(spec) == [*real.quantizable]
     assert spec.params == real.params
     assert spec.tied_embeddings == real.tied
 
@@ -301,8 +315,8 @@ TRAITS = [
     ("phi-2", {"head_bias": True, "tied_embeddings": False}),
     ("gpt-j-6b", {"head_bias": True}),
     ("llama-3.1-8b", {"head_bias": False, "scales_logits": False, "softcaps_logits": False, "embedding_scaled": False}),
-    ("bge-large", {"output": "hidden", "kind": "encoder"}),
-    ("bert-base", {"output": "tokens", "kind": "encoder", "head_bias": True}),
+    ("bge-large", {"head": "embedding", "first_head": "classification", "kind": "encoder"}),
+    ("bert-base", {"head": "mlm", "first_head": "classification", "kind": "encoder", "head_bias": True}),
 ]
 
 
@@ -385,28 +399,53 @@ def test_experts() -> None:
     assert bare == {"gate": (2048, 128, 1), "gate_up_proj": (2048, 1536, 128), "down_proj": (768, 2048, 128)}
 
 
-# (file's head, what the spec is, its labels)
-ENCODER_HEADS = [
-    ("BertForMaskedLM", "tokens", None),
-    ("BertModel", "hidden", None),
-    ("BertForSequenceClassification", "labels", 3),
-    ("RobertaForSequenceClassification", "labels", 3),
-    ("DistilBertForSequenceClassification", "labels", 3),
-    ("ModernBertForSequenceClassification", "labels", 3),
-    ("DistilBertModel", "hidden", None),
-    ("ModernBertModel", "hidden", None),
-    ("RobertaModel", "hidden", None),
+# (file's head, its word, its labels)
+NAMED_HEADS = [
+    ("BertForMaskedLM", Head.MLM, None),
+    ("BertModel", Head.EMBEDDING, None),
+    ("BertForSequenceClassification", Head.CLASSIFICATION, 3),
+    ("RobertaForSequenceClassification", Head.CLASSIFICATION, 3),
+    ("DistilBertForSequenceClassification", Head.CLASSIFICATION, 3),
+    ("ModernBertForTokenClassification", Head.TOKENS, 3),
+    ("LlamaForSequenceClassification", Head.CLASSIFICATION, 3),
+    ("Qwen2ForTokenClassification", Head.TOKENS, 3),
+    ("LlamaModel", Head.LM, None),
+    ("LlamaForQuestionAnswering", Head.LM, None),
 ]
 
 
-@pytest.mark.parametrize(("architecture", "output", "labels"), ENCODER_HEADS)
-def test_heads_of_encoders(architecture: str, output: str, labels: int | None) -> None:
+@pytest.mark.parametrize(("architecture", "head", "labels"), NAMED_HEADS)
+def test_a_config_names_its_head(architecture: str, head: Head, labels: int | None) -> None:
     installed()
-    model_type = architecture.removesuffix("ForSequenceClassification").removesuffix("ForMaskedLM").removesuffix("Model").lower()
+    model_type = re.split("For|Model", architecture)[0].lower()
     config = small_config(model_type, random.Random(1), plain=True) | {
         "architectures": [architecture],
         "id2label": {0: "a", 1: "b", 2: "c"},
     }
     spec = spec_from_config(config, id=model_type, source="small")
-    assert (spec.architecture, spec.output, spec.labels) == (architecture, output, labels)
+    assert (spec.head, spec.labels) == (head, labels)
     check_against_transformers(config, spec)
+
+
+@pytest.mark.parametrize("model_type", SUPPORTED)
+def test_every_head_has_the_parameters_that_transformers_builds(model_type: str) -> None:
+    """And none is missing: a head is known exactly where transformers' auto class has one."""
+    if model_type not in installed():
+        pytest.skip("not in the installed transformers")
+    import transformers
+
+    auto = transformers.models.auto.modeling_auto
+    mappings = {
+        Head.LM: auto.MODEL_FOR_CAUSAL_LM_MAPPING,
+        Head.MLM: auto.MODEL_FOR_MASKED_LM_MAPPING,
+        Head.CLASSIFICATION: auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
+        Head.TOKENS: auto.MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING,
+    }
+    config = small_config(model_type, random.Random(1), plain=True)
+    spec = spec_from_config(config, id=model_type, source="small")
+    has = {head for head, mapping in mappings.items() if transformers.CONFIG_MAPPING[model_type] in mapping}
+    known = {shape.head for shape in spec.heads} - {Head.EMBEDDING}
+    assert known == has - ({Head.LM} if spec.kind == "encoder" else set())
+    for head in sorted(known):
+        under = headed(spec, Plan(head=head, labels=5))
+        check_against_transformers(config | {"num_labels": 5}, under)

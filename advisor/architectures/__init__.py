@@ -11,13 +11,13 @@ from collections.abc import Mapping
 
 from advisor.architectures.config import Config
 from advisor.architectures.dropout import drops_embedding, with_dropout
-from advisor.architectures.parts import Shape
+from advisor.architectures.heads import LABEL_MODULES, headed, heads_of, labels_of, named_head, outputs_of
 from advisor.architectures.refusals import check_covered
 from advisor.architectures.table import SUPPORTED, builder
 from advisor.checkpoints import format_of
-from advisor.values import CheckpointFormat, ModelSpec
+from advisor.values import CheckpointFormat, Head, ModelSpec
 
-__all__ = ["SUPPORTED", "check_model_type", "spec_from_config"]
+__all__ = ["LABEL_MODULES", "SUPPORTED", "check_model_type", "headed", "spec_from_config"]
 
 
 def check_model_type(model_type: str, where: str) -> None:
@@ -42,21 +42,26 @@ def spec_from_config(
     reader = Config(config, id)
     model_type = check_covered(reader, SUPPORTED)
     shape = builder(model_type)(reader)
+    heads = heads_of(model_type, shape)
+    head = named_head(reader, heads)
+    labels = labels_of(reader) if head.head in (Head.CLASSIFICATION, Head.TOKENS) else None
     return ModelSpec(
         id=id,
         model_type=model_type,
-        architecture=shape.architecture,
+        architecture=head.architecture,
         kind=shape.kind,
         hidden_size=shape.trunk.hidden,
         vocab_size=shape.trunk.vocab,
         blocks=with_dropout(reader, model_type, shape),
         embedding_params=shape.embedding_params,
-        head_params=shape.head_params,
-        head_bias=shape.head_bias,
-        tied_embeddings=shape.tied,
-        other_params=shape.other_params,
-        output=shape.output,
-        labels=shape.labels,
+        head_params=head.params_per_output * outputs_of(head, shape.trunk.vocab, labels or 0),
+        head_bias=head.bias,
+        tied_embeddings=head.tied,
+        other_params=head.other_params,
+        final_norm=shape.final_norm,
+        head=head.head,
+        labels=labels,
+        heads=heads,
         scales_logits=shape.scales_logits,
         softcaps_logits=shape.softcaps_logits,
         embedding_scaled=shape.embedding_scaled,
@@ -67,7 +72,7 @@ def spec_from_config(
         source=source,
         source_date=source_date,
         params_published=params_published,
-        notes=_notes(reader, shape),
+        notes=_notes(reader, head.architecture),
     )
 
 
@@ -75,9 +80,9 @@ def _stored(config: Config) -> CheckpointFormat | None:
     return format_of(config.nested("quantization_config"), config.where) if config.raw("quantization_config") else None
 
 
-def _notes(config: Config, shape: Shape) -> tuple[str, ...]:
+def _notes(config: Config, architecture: str) -> tuple[str, ...]:
     notes = []
     named = config.raw("architectures")
-    if isinstance(named, list) and named and isinstance(named[0], str) and named[0] != shape.architecture:
-        notes.append(f"config.json names {named[0][:60]}; priced as {shape.architecture}")
+    if isinstance(named, list) and named and isinstance(named[0], str) and named[0] != architecture:
+        notes.append(f"config.json names {named[0][:60]}; priced as {architecture}")
     return tuple(notes)

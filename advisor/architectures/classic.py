@@ -22,6 +22,9 @@ class Frame(NamedTuple):
     rotary: float = 0.0
     sdpa: bool = True
     flash: bool = True
+    scores_in_fp32: bool = False
+    copies_values: bool = False
+    softmax_in_own_type: bool = False
     qk_norm_params: int = 0
     norms: int = 2
     norm_tensors: int = 2
@@ -35,6 +38,7 @@ class Frame(NamedTuple):
     tied: bool = True
     head_bias: bool = False
     embedding_scaled: bool = False
+    final_norm: bool = True
 
 
 def finish(frame: Frame) -> Shape:
@@ -52,6 +56,9 @@ def finish(frame: Frame) -> Shape:
             fused_qkv=frame.fused_qkv,
             sdpa=frame.sdpa,
             flash=frame.flash,
+            scores_in_fp32=frame.scores_in_fp32,
+            copies_values=frame.copies_values,
+            softmax_in_own_type=frame.softmax_in_own_type,
         )
         mlp = MlpShape(kind="plain", intermediate_size=frame.mlp[0].out_features, activation=frame.activation)
         return Block(
@@ -78,6 +85,8 @@ def finish(frame: Frame) -> Shape:
         tied=frame.tied,
         head_bias=frame.head_bias,
         embedding_scaled=frame.embedding_scaled,
+        final_norm=frame.final_norm,
+        head_width=frame.embedding_width or None,
     )
 
 
@@ -105,5 +114,8 @@ def square(names: tuple[str, ...], hidden: int, bias: bool) -> tuple[Linear, ...
     return tuple(linear("attention", name, hidden, hidden, bias) for name in names)
 
 
-def plain_mlp(names: tuple[str, str], hidden: int, width: int, bias: bool) -> tuple[Linear, Linear]:
-    return linear("mlp", names[0], hidden, width, bias), linear("mlp", names[1], width, hidden, bias)
+def plain_mlp(names: tuple[str, str], hidden: int, width: int, bias: bool, *, is_subclass: bool = False) -> tuple[Linear, Linear]:
+    up, down = names
+    return linear("mlp", up, hidden, width, bias, is_subclass=is_subclass), linear(
+        "mlp", down, width, hidden, bias, is_subclass=is_subclass
+    )

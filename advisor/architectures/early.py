@@ -33,6 +33,7 @@ def opt(config: Config) -> Shape:
             embedding_width=embedding,
             other_params=projections + (tensors * base.hidden if final_norm else 0),
             tied=tied(config, True),
+            final_norm=final_norm,
         )
     )
 
@@ -49,6 +50,7 @@ def xglm(config: Config) -> Shape:
             square(("k_proj", "v_proj", "q_proj", "out_proj"), base.hidden, True),
             plain_mlp(("fc1", "fc2"), base.hidden, config.count("ffn_dim"), True),
             config.text("activation_function", default="gelu"),
+            softmax_in_own_type=True,
             sdpa=False,
             flash=False,
             tied=tied(config, True),
@@ -106,7 +108,8 @@ def mpt(config: Config) -> Shape:
 
 
 def falcon(config: Config) -> Shape:
-    """One key and value head (7B), groups of them (40B, 180B), or as many as query heads (RW)."""
+    """One key and value head (7B), groups of them (40B, 180B), or as many as query heads (RW). Its matrices are
+    of a class of its own, `FalconLinear`."""
     base = trunk(config)
     query = equal_heads(config, base.hidden)
     new = config.flag("new_decoder_architecture", default=False)
@@ -120,8 +123,8 @@ def falcon(config: Config) -> Shape:
     bias = config.flag("bias", default=False)
     width = config.count("ffn_hidden_size", default=4 * base.hidden)
     attention = (
-        linear("attention", "query_key_value", base.hidden, base.hidden + 2 * head.key_value_width, bias),
-        linear("attention", "dense", base.hidden, base.hidden, bias),
+        linear("attention", "query_key_value", base.hidden, base.hidden + 2 * head.key_value_width, bias, is_subclass=True),
+        linear("attention", "dense", base.hidden, base.hidden, bias, is_subclass=True),
     )
     two_norms = not parallel or config.count("num_ln_in_parallel_attn", default=2 if new else 1) == 2
     return finish(
@@ -130,9 +133,10 @@ def falcon(config: Config) -> Shape:
             base,
             head,
             attention,
-            plain_mlp(("dense_h_to_4h", "dense_4h_to_h"), base.hidden, width, bias),
+            plain_mlp(("dense_h_to_4h", "dense_4h_to_h"), base.hidden, width, bias, is_subclass=True),
             config.text("activation", default="gelu"),
             fused_qkv=True,
+            copies_values=True,
             rotary=0.0 if config.flag("alibi", default=False) else 1.0,
             norms=2 if two_norms else 1,
             placement="parallel" if parallel else "pre",

@@ -1,18 +1,16 @@
-"""Encoders: BERT, RoBERTa, XLM-RoBERTa, CamemBERT, DistilBERT, ModernBERT, with the head that config.json names.
+"""Encoders: BERT, RoBERTa, XLM-RoBERTa, CamemBERT, DistilBERT, ModernBERT, with their heads.
 
 Source of every builder: transformers 5.23, models/<type>/. Masked-language-model heads are tied to the word embedding.
 """
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from collections.abc import Iterator
+from typing import NamedTuple
 
-from advisor.architectures.config import MAX_WIDTH, Config
+from advisor.architectures.config import Config
 from advisor.architectures.parts import FULL, SLIDING, Heads, Shape, Trunk, check_rotary, layer_types, linear, runs, trunk
-from advisor.values import AttentionShape, Block, Linear, MlpShape
-
-_DEFAULT_LABELS = 2
-"""PreTrainedConfig.num_labels where the config has no id2label (configuration_utils.py)."""
+from advisor.values import AttentionShape, Block, Head, HeadShape, Linear, MlpShape
 
 
 class _Encoder(NamedTuple):
@@ -29,6 +27,10 @@ class _Encoder(NamedTuple):
     """Norms outside the blocks and the head: over the embedding, at the end."""
     head_dense_params: int
     """The dense layer that the masked-language-model head and the classifier share in form: hidden_size to hidden_size."""
+    dense_name: str
+    """Leaf name of that layer in the classifier."""
+    dense_is_saved: bool
+    """peft trains it whole (its name ends in "classifier", or it stands in a module of that name)."""
     pooler: bool = False
     """The bare model and its classifier pool the first token through a dense layer."""
     decoder_bias: bool = True
@@ -38,44 +40,66 @@ class _Encoder(NamedTuple):
 
 def _finish(config: Config, encoder: _Encoder) -> Shape:
     base = encoder.base
-    task = _task(config, encoder.prefix)
-    outer = encoder.outer_norms * encoder.norm_params
-    labels = None
-    if task == "MaskedLM":
-        outer += encoder.head_dense_params + encoder.norm_params + (base.vocab if encoder.decoder_bias else 0)
-    elif task == "Model":
-        outer += encoder.head_dense_params if encoder.pooler else 0
-    else:
-        labels = _labels(config)
-        outer += encoder.head_dense_params + (encoder.norm_params if encoder.prefix == "ModernBert" else 0)
-    tied = task == "MaskedLM" and config.flag("tie_word_embeddings", default=True)
-    untied_head = base.vocab * (base.hidden + encoder.untied_biases) if task == "MaskedLM" and not tied else 0
-    output: dict[str, Literal["tokens", "labels", "hidden"]] = {"MaskedLM": "tokens", "Model": "hidden"}
+    heads = tuple(_encoder_heads(config, encoder))
+    first = heads[0]
     return Shape(
-        architecture=encoder.prefix + ("" if task == "Model" else "For") + task,
+        architecture=first.architecture,
         trunk=base,
         blocks=encoder.blocks,
         embedding_params=encoder.embedding_params,
-        head_params=(base.hidden + 1) * labels if labels else untied_head,
-        other_params=outer,
-        tied=tied,
+        head_params=first.params_per_output * base.vocab,
+        other_params=first.other_params,
+        tied=first.tied,
         kind="encoder",
-        head_bias=labels is not None or (task == "MaskedLM" and encoder.decoder_bias),
-        output=output.get(task, "labels"),
-        labels=labels,
+        head_bias=first.bias,
+        final_norm=encoder.prefix == "ModernBert",
+        heads=heads,
     )
 
 
-def _task(config: Config, prefix: str) -> str:
-    """The head that config.json names, among those that are priced; a masked language model where it names none or another."""
-    named = config.raw("architectures")
-    first = named[0] if isinstance(named, list) and named else None
-    return {f"{prefix}Model": "Model", f"{prefix}ForSequenceClassification": "SequenceClassification"}.get(str(first), "MaskedLM")
-
-
-def _labels(config: Config) -> int:
-    named = config.nested("id2label")
-    return len(named) if named else config.count("num_labels", default=_DEFAULT_LABELS, limit=MAX_WIDTH)
+def _encoder_heads(config: Config, encoder: _Encoder) -> Iterator[HeadShape]:
+    """Masked language model, sequence and token classifiers, and the bare model."""
+    base, prefix = encoder.base, encoder.prefix
+    hidden, modern = base.hidden, prefix == "ModernBert"
+    body = encoder.outer_norms * encoder.norm_params
+    tied = config.flag("tie_word_embeddings", default=True)
+    dense = linear("mlp", encoder.dense_name, hidden, hidden, encoder.head_dense_params > hidden * hidden)
+    yield HeadShape(
+        head=Head.MLM,
+        architecture=f"{prefix}ForMaskedLM",
+        other_params=body + encoder.head_dense_params + encoder.norm_params + (base.vocab if encoder.decoder_bias else 0),
+        params_per_output=0 if tied else hidden + encoder.untied_biases,
+        bias=encoder.decoder_bias,
+        tied=tied,
+        dense=dense,
+        dense_norm=True,
+        upcasts=modern,
+    )
+    yield HeadShape(
+        head=Head.CLASSIFICATION,
+        architecture=f"{prefix}ForSequenceClassification",
+        other_params=body + encoder.head_dense_params + (encoder.norm_params if modern else 0),
+        params_per_output=hidden + 1,
+        bias=True,
+        dense=dense,
+        dense_norm=modern,
+        dense_is_saved=encoder.dense_is_saved,
+        dropout=True,
+        upcasts=False,
+    )
+    yield HeadShape(
+        head=Head.TOKENS,
+        architecture=f"{prefix}ForTokenClassification",
+        other_params=body + (encoder.head_dense_params + encoder.norm_params if modern else 0),
+        params_per_output=hidden + 1,
+        bias=True,
+        dense=dense if modern else None,
+        dense_norm=modern,
+        dropout=not modern,
+        upcasts=False,
+    )
+    pooled = encoder.head_dense_params if encoder.pooler else 0
+    yield HeadShape(head=Head.EMBEDDING, architecture=f"{prefix}Model", other_params=body + pooled, params_per_output=0)
 
 
 def _heads(config: Config, hidden: int) -> Heads:
@@ -125,6 +149,8 @@ def _bert_like(config: Config, prefix: str) -> Shape:
             norm_params=2 * hidden,
             outer_norms=1,
             head_dense_params=(hidden + 1) * hidden,
+            dense_name="dense",
+            dense_is_saved=prefix != "Bert",
             pooler=True,
             untied_biases=1,
         ),
@@ -148,6 +174,8 @@ def distilbert(config: Config) -> Shape:
             norm_params=2 * hidden,
             outer_norms=1,
             head_dense_params=(hidden + 1) * hidden,
+            dense_name="pre_classifier",
+            dense_is_saved=True,
         ),
     )
 
@@ -217,6 +245,8 @@ def modernbert(config: Config) -> Shape:
             norm_params=norm_params,
             outer_norms=2,
             head_dense_params=hidden * (hidden + (1 if config.flag("classifier_bias", default=False) else 0)),
+            dense_name="dense",
+            dense_is_saved=False,
             decoder_bias=config.flag("decoder_bias", default=True),
         ),
     )

@@ -53,6 +53,8 @@ def sparse_part(config: Config, traits: Dense, experts: Experts, hidden: int) ->
             out_features=count,
             bias=experts.router_bias,
             is_module=experts.router_is_module,
+            is_subclass=experts.router_is_module,
+            can_be_wrapped=not experts.router_is_module,
             part="mlp",
         ),
         _expert("gate_up_proj", hidden, 2 * width, count, experts.expert_bias),
@@ -68,6 +70,9 @@ def sparse_part(config: Config, traits: Dense, experts: Experts, hidden: int) ->
         experts=count,
         experts_per_token=per_token,
         shared_intermediate_size=shared_width,
+        routes_in_fp32=experts.routes_in_fp32,
+        weighs_in_fp32=experts.weighs_in_fp32,
+        clamped=experts.clamped,
         every_expert_computes=experts.every_expert_computes,
     )
     return FeedForwardPart(tuple(linears), shape, count if experts.score_bias_params else 0)

@@ -41,7 +41,7 @@ MOE = {
         "MixtralForCausalLM",
         kv_default=8,
         layers=patterns.window_everywhere,
-        experts=Experts(Count(_LOCAL, 8), Count(_PER_TOKEN, 2), _WIDTH),
+        experts=Experts(Count(_LOCAL, 8), Count(_PER_TOKEN, 2), _WIDTH, weighs_in_fp32=True),
     ),
     "qwen2_moe": Dense(
         "Qwen2MoeForCausalLM",
@@ -110,6 +110,8 @@ MOE = {
             Count(("moe_intermediate_size",), 1407),
             shared_width=_deepseek_v2_shared,
             sparse=patterns.first_dense(0),
+            routes_in_fp32=True,
+            weighs_in_fp32=True,
         ),
     ),
     "deepseek_v3": Dense(
@@ -123,6 +125,8 @@ MOE = {
             Count(("moe_intermediate_size",), 2048),
             shared_width=_one_shared,
             sparse=patterns.first_dense(3),
+            routes_in_fp32=True,
+            weighs_in_fp32=True,
         ),
     ),
     "glm4_moe": Dense(
@@ -139,6 +143,8 @@ MOE = {
             Count(("moe_intermediate_size",), 1408),
             shared_width=_one_shared,
             sparse=patterns.first_dense(1),
+            routes_in_fp32=True,
+            weighs_in_fp32=True,
         ),
     ),
     "glm4_moe_lite": Dense(
@@ -152,6 +158,8 @@ MOE = {
             Count(("moe_intermediate_size",), 1536),
             shared_width=_one_shared,
             sparse=patterns.typed_sparse,
+            routes_in_fp32=True,
+            weighs_in_fp32=True,
         ),
     ),
     "solar_open": Dense(
@@ -164,6 +172,8 @@ MOE = {
             Count(_PER_TOKEN, 8),
             Count(("moe_intermediate_size",), 1280),
             shared_width=_one_shared,
+            routes_in_fp32=True,
+            weighs_in_fp32=True,
         ),
     ),
     "gpt_oss": Dense(
@@ -176,7 +186,9 @@ MOE = {
         sdpa=False,
         norm="rms_gemma",
         layers=patterns.gpt_oss_layers,
-        experts=Experts(Count(_LOCAL, 128), Count(_PER_TOKEN, 4), _WIDTH, router="router", router_bias=True, expert_bias=True),
+        experts=Experts(
+            Count(_LOCAL, 128), Count(_PER_TOKEN, 4), _WIDTH, router="router", router_bias=True, expert_bias=True, clamped=True
+        ),
     ),
     "minimax_m2": Dense(
         "MiniMaxM2ForCausalLM",
@@ -185,7 +197,7 @@ MOE = {
         qk_norm="full",
         partial_rotary=True,
         rotary_dim_key="rotary_dim",
-        experts=Experts(Count(_LOCAL, 256), Count(_PER_TOKEN, 8), _WIDTH),
+        experts=Experts(Count(_LOCAL, 256), Count(_PER_TOKEN, 8), _WIDTH, weighs_in_fp32=True),
     ),
     "ernie4_5_moe": Dense(
         "Ernie4_5_MoeForCausalLM",
@@ -202,6 +214,7 @@ MOE = {
             score_bias_params=True,
             shared_width=_ernie_shared,
             sparse=patterns.ernie_sparse,
+            routes_in_fp32=True,
         ),
     ),
     "llama4_text": Dense(
@@ -274,6 +287,8 @@ MOE = {
             Count(("moe_intermediate_size",), 1408),
             shared_width=_one_shared,
             sparse=patterns.first_dense(0),
+            routes_in_fp32=True,
+            weighs_in_fp32=True,
         ),
     ),
 }

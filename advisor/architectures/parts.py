@@ -7,7 +7,7 @@ from itertools import groupby
 from typing import Literal, NamedTuple, TypeVar
 
 from advisor.architectures.config import MAX_LAYERS, MAX_POSITIONS, MAX_VOCAB, Config
-from advisor.values import Block, Linear
+from advisor.values import Block, HeadShape, Linear
 
 Kind = TypeVar("Kind", bound=Hashable)
 
@@ -36,8 +36,11 @@ class Shape(NamedTuple):
     embedding_scaled: bool = False
     scales_logits: bool = False
     softcaps_logits: bool = False
-    output: Literal["tokens", "labels", "hidden"] = "tokens"
-    labels: int | None = None
+    final_norm: bool = True
+    head_width: int | None = None
+    """Channels that the head reads; None for hidden_size."""
+    heads: tuple[HeadShape, ...] = ()
+    """Of an encoder; a decoder's are added by its type (heads.py)."""
 
 
 def trunk(config: Config) -> Trunk:
@@ -122,8 +125,10 @@ def runs(kinds: Sequence[Kind], build: Callable[[Kind, int], Block]) -> tuple[Bl
     return tuple(blocks)
 
 
-def linear(part: Literal["attention", "mlp"], name: str, in_features: int, out_features: int, bias: bool = False) -> Linear:
-    return Linear(name=name, in_features=in_features, out_features=out_features, bias=bias, part=part)
+def linear(
+    part: Literal["attention", "mlp"], name: str, in_features: int, out_features: int, bias: bool = False, *, is_subclass: bool = False
+) -> Linear:
+    return Linear(name=name, in_features=in_features, out_features=out_features, bias=bias, part=part, is_subclass=is_subclass)
 
 
 def gated_mlp(hidden: int, width: int, bias: bool = False) -> tuple[Linear, ...]:

@@ -56,6 +56,10 @@ class Experts(NamedTuple):
     """Which layers have experts; the others have a dense MLP."""
     dense_width: Count = Count(("intermediate_size",))
     """Width of the MLP in layers without experts."""
+    routes_in_fp32: bool = False
+    weighs_in_fp32: bool = False
+    clamped: bool = False
+    """As in `MlpShape`."""
     every_expert_computes: bool = False
 
 

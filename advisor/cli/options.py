@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from advisor.errors import InvalidInputError
-from advisor.values import Attention, Loss, Method, Optimizer, Quantization, Sharding, Stack
+from advisor.values import Attention, Head, Loss, Method, Optimizer, Quantization, Sharding, Stack
 from advisor.values.request import Precision, Task, read_length
 
 
@@ -51,6 +51,8 @@ TEXT_OPTIONS: dict[str, tuple[str, str]] = {
     "precision": (_choices(Precision), "Of the weights and the computation."),
     "quantization": (_choices(Quantization), "Of the frozen base, for QLoRA and QDoRA."),
     "attention": (_choices(Attention), "Which kernel computes attention."),
+    "head": (_choices(Head), "What is trained on the model's body; classification on an encoder if left out."),
+    "labels": ("N", "Classes of a classifier."),
     "loss": (
         _choices(Loss),
         "How logits become a loss: all at once (the first three), in chunks, in the head.",

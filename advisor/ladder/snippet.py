@@ -4,15 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from advisor.architectures import LABEL_MODULES, headed
 from advisor.errors import UnsupportedError
 from advisor.ladder.learning_rate import show, sweep
 from advisor.ladder.plain_loop import OPTIMIZERS, loop_lines
 from advisor.ladder.snippet_load import NO_REENTRANT, load_lines, needs_os, quantization_classes
 from advisor.ladder.snippet_parts import call, text, torch_dtype
 from advisor.stacks.write import yaml_config
-from advisor.values import ALL_LINEAR, DType, Loss, Method, ModelSpec, Plan, Stack, Task
+from advisor.values import ALL_LINEAR, DType, Head, Loss, Method, ModelSpec, Plan, Stack, Task
 
-_HEADS = (("ForMaskedLM", "AutoModelForMaskedLM", None), ("ForSequenceClassification", "AutoModelForSequenceClassification", "SEQ_CLS"))
+_HEADS = {
+    Head.LM: ("AutoModelForCausalLM", "CAUSAL_LM"),
+    Head.MLM: ("AutoModelForMaskedLM", None),
+    Head.CLASSIFICATION: ("AutoModelForSequenceClassification", "SEQ_CLS"),
+    Head.TOKENS: ("AutoModelForTokenClassification", "TOKEN_CLS"),
+    Head.EMBEDDING: ("AutoModel", "FEATURE_EXTRACTION"),
+}
+"""transformers' auto class, and peft's task type where it has one."""
 
 
 def snippet(model: ModelSpec, plan: Plan, task: Task | None = None) -> str:
@@ -24,9 +32,10 @@ def snippet(model: ModelSpec, plan: Plan, task: Task | None = None) -> str:
             return f"# {error}\n"
     if plan.stack in (Stack.MS_SWIFT, Stack.TORCHTUNE):
         return f"# configurations of {plan.stack.value} are read (advise check), not written\n"
+    model = headed(model, plan)
     sections = (
         _imports(model, plan),
-        load_lines(model, plan, _auto_class(model)[0]),
+        load_lines(model, plan, _HEADS[model.head][0]),
         _adapter(model, plan),
         _training(plan, show(sweep(model, plan.method, task).mid)),
     )
@@ -39,7 +48,7 @@ def _imports(model: ModelSpec, plan: Plan) -> Iterator[str]:
         peft.append("get_peft_model")
     if plan.kbit_prepare:
         peft.append("prepare_model_for_kbit_training")
-    transformers = [_auto_class(model)[0]]
+    transformers = [_HEADS[model.head][0]]
     transformers += quantization_classes(model, plan)
     if plan.stack is Stack.HF:
         transformers += ["Trainer", "TrainingArguments"]
@@ -69,7 +78,9 @@ def _adapter(model: ModelSpec, plan: Plan) -> Iterator[str]:
         "use_rslora": text(plan.use_rslora),
         "bias": text("none"),
     }
-    _, task = _auto_class(model)
+    if everything and model.labels is not None:
+        settings["exclude_modules"] = text([*LABEL_MODULES])
+    _, task = _HEADS[model.head]
     if task:
         settings["task_type"] = text(task)
     yield f"adapter = {call('LoraConfig', settings)}"
@@ -120,11 +131,3 @@ def _arguments(plan: Plan, learning_rate: str) -> dict[str, str]:
     if plan.sharding.shards_weights:
         settings["fsdp"] = "True"
     return settings
-
-
-def _auto_class(model: ModelSpec) -> tuple[str, str | None]:
-    """transformers' auto class, and peft's task type where it has one."""
-    for suffix, auto, task in _HEADS:
-        if model.architecture.endswith(suffix):
-            return auto, task
-    return ("AutoModelForCausalLM", "CAUSAL_LM") if model.kind == "decoder" else ("AutoModel", "FEATURE_EXTRACTION")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from advisor.architectures import LABEL_MODULES
 from advisor.checkpoints import PACKED, expanded_by, packed, trained_as
 from advisor.ladder.snippet_parts import call, text, torch_dtype
 from advisor.units import format_size
@@ -39,6 +40,8 @@ def load_lines(model: ModelSpec, plan: Plan, auto: str) -> Iterator[str]:
     yield f"seq_len = {plan.seq_len_tokens}  # cut or pack every example to this many tokens"
     source = text(model.id)
     settings = {"dtype": torch_dtype(plan.base_dtype), "attn_implementation": text(_ATTENTION[plan.attention])}
+    if model.labels is not None:
+        settings["num_labels"] = text(model.labels)
     if expanded_by(model) and plan.quantization is not None:
         yield from _written_out(model, auto)
         source = "folder"
@@ -50,6 +53,8 @@ def load_lines(model: ModelSpec, plan: Plan, auto: str) -> Iterator[str]:
         settings["device_map"] = text({"": 0}) if plan.n_gpus == 1 else '{"": int(os.environ["LOCAL_RANK"])}'
     yield f"model = {call(f'{auto}.from_pretrained', settings, source)}"
     yield "model.config.use_cache = False"
+    if model.labels is not None and model.kind == "decoder":
+        yield "model.config.pad_token_id = tokenizer.pad_token_id  # the score is read at the last token before the padding"
     if plan.kbit_prepare:
         checkpointing = {"use_gradient_checkpointing": text(plan.gradient_checkpointing)}
         if plan.gradient_checkpointing:
@@ -78,12 +83,13 @@ def _quantization(model: ModelSpec, plan: Plan) -> str:
         bits = {"bits": text(model.checkpoint_format.bits or 4)} if plan.quantization is Quantization.GPTQ else {}
         wanted = "gptqmodel and optimum" if plan.quantization is Quantization.GPTQ else "gptqmodel"
         return f"{call(PACKED[plan.quantization], {**bits, 'backend': text('auto_trainable')})}  # needs {wanted}"
-    return "" if trained_as(model) is not None else call("BitsAndBytesConfig", _bitsandbytes(plan))
+    return "" if trained_as(model) is not None else call("BitsAndBytesConfig", _bitsandbytes(model, plan))
 
 
-def _bitsandbytes(plan: Plan) -> dict[str, str]:
+def _bitsandbytes(model: ModelSpec, plan: Plan) -> dict[str, str]:
+    kept = {"llm_int8_skip_modules": text([*LABEL_MODULES])} if model.labels is not None else {}
     if plan.quantization is Quantization.INT8:
-        return {"load_in_8bit": "True"}
+        return {"load_in_8bit": "True"} | kept
     assert plan.quantization is not None
     compute = plan.autocast_dtype if plan.autocast else plan.base_dtype
     settings = {
@@ -94,4 +100,4 @@ def _bitsandbytes(plan: Plan) -> dict[str, str]:
     }
     if plan.sharding.shards_weights:
         settings["bnb_4bit_quant_storage"] = torch_dtype(plan.base_dtype)  # shards want one floating type throughout
-    return settings
+    return settings | kept

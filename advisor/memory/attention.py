@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from advisor.errors import UnsupportedError
-from advisor.memory.layers import FP32_BYTES, Setting, cast, linear, output_bytes
-from advisor.memory.norms import rms_norm, rms_norm_gemma
+from advisor.memory.layers import FP32_BYTES, Setting, cast, linear, output_bytes, quantizes
+from advisor.memory.norms import layer_norm, rms_norm, rms_norm_gemma
 from advisor.memory.tape import Size, Tape, Tensor
 from advisor.values import Attention, AttentionShape, Block, Linear
 
@@ -27,16 +27,23 @@ class Kernel(NamedTuple):
     """The outputs keep keys and values alive (`use_cache` without checkpointing)."""
     has_flash: bool
     """torch's SDPA can choose its flash kernel."""
+    seq_len_tokens: int
+    """Decides which layers with a window get a mask: those whose window the sequences reach."""
     fuses_softmax: bool
     """CUDA's softmax reads fp16 and writes fp32 in one kernel; from bf16 it makes an fp32 copy first (aten/src/ATen/native/SoftMax.cpp,
     `softmax`, torch 2.13)."""
+
+    def masks(self, shape: AttentionShape) -> bool:
+        """Whether attention gets a mask: of padding, or of a window that the sequences reach (transformers 5.23 masking_utils.py
+        `_ignore_causal_mask_sdpa`, `kv_length < local_attention_size`)."""
+        return self.padding or (shape.window_tokens is not None and self.seq_len_tokens >= shape.window_tokens)
 
 
 def attention(tape: Tape, x: Tensor, block: Block, setting: Setting, kernel: Kernel) -> Tensor:
     """From normed hidden states to the attention's contribution to the residual stream."""
     shape, e = block.attention, setting.stream_bytes
-    c = output_bytes(setting, e, setting.quantization is not None)
     linears = tuple(layer for layer in block.linears if layer.part == "attention")
+    c = output_bytes(setting, e, quantizes(setting, linears[0]))
     if shape.kind == "standard":
         heads = _standard(tape, x, block, linears, setting)
     elif shape.kind == "latent":
@@ -47,14 +54,16 @@ def attention(tape: Tape, x: Tensor, block: Block, setting: Setting, kernel: Ker
         q, k, v = heads
         # DynamicCache concatenates with an empty tensor, which copies (transformers cache_utils.py `DynamicLayer.update`)
         k = tape.op((k,), Size(shape.kv_heads * shape.head_dim * c), aliases=(True,))
+        tape.ops[-1].kept = (k,)  # by the outputs, which a plain loop holds through backward
         v = tape.op((v,), Size(shape.kv_heads * shape.v_head_dim * c), aliases=(True,))
+        tape.ops[-1].kept = (v,)
         heads = (q, k, v)
     inner = _kernel_bytes(setting, kernel, c)
     heads = _in_kernel_type(tape, heads, block, c, inner)
     out = _kernel(tape, heads, block, inner, kernel)
     projection = linears[-1]
     y = linear(tape, out, projection, setting, inner)
-    c = output_bytes(setting, inner, setting.quantization is not None)
+    c = output_bytes(setting, inner, quantizes(setting, projection))
     tape.hold(x)
     return cast(tape, y, projection.out_features, c, e)
 
@@ -75,19 +84,26 @@ def _in_kernel_type(tape: Tape, heads: Heads, block: Block, c: int, inner: int) 
 
 def _standard(tape: Tape, x: Tensor, block: Block, linears: tuple[Linear, ...], setting: Setting) -> Heads:
     shape, e = block.attention, setting.stream_bytes
-    c = output_bytes(setting, e, setting.quantization is not None)
+    c = output_bytes(setting, e, quantizes(setting, linears[0]))
     if shape.fused_qkv or len(linears) < 4:
         q = k = v = linear(tape, x, linears[0], setting, e)  # chunks are views of one storage
+        if shape.copies_values:
+            v = tape.op((v,), Size(shape.kv_heads * shape.v_head_dim * c))
     else:
         q, k, v = (linear(tape, x, layer, setting, e) for layer in linears[:3])
     if shape.qk_norm != "none":
-        rule = rms_norm_gemma if block.norm == "rms_gemma" else rms_norm
-        q = rule(tape, q, shape.heads * shape.head_dim, setting, c)
-        k = rule(tape, k, shape.kv_heads * shape.head_dim, setting, c)
+        q = _normed(tape, q, block, shape.heads, setting, c)
+        k = _normed(tape, k, block, shape.kv_heads, setting, c)
     if shape.rotary_fraction > 0:
         q = _rotate(tape, q, shape.heads * shape.head_dim * c, shape.rotary_fraction)
         k = _rotate(tape, k, shape.kv_heads * shape.head_dim * c, shape.rotary_fraction)
     return q, k, v
+
+
+def _normed(tape: Tape, x: Tensor, block: Block, heads: int, setting: Setting, c: int) -> Tensor:
+    """Queries or keys normed by the family's norm, head by head or all at once."""
+    rule = {"rms": rms_norm, "rms_gemma": rms_norm_gemma, "layer": layer_norm}[block.norm]
+    return rule(tape, x, heads * block.attention.head_dim, setting, c, heads if block.attention.qk_norm == "head" else 1)
 
 
 def _latent(tape: Tape, x: Tensor, block: Block, linears: tuple[Linear, ...], setting: Setting) -> Heads:
@@ -96,7 +112,7 @@ def _latent(tape: Tape, x: Tensor, block: Block, linears: tuple[Linear, ...], se
     Keys are assembled in a new tensor; queries are concatenated from a rotated and an unrotated part.
     """
     shape, e = block.attention, setting.stream_bytes
-    c = output_bytes(setting, e, setting.quantization is not None)
+    c = output_bytes(setting, e, quantizes(setting, linears[0]))
     named = {layer.name: layer for layer in linears}
     if "q_a_proj" in named:
         low = linear(tape, x, named["q_a_proj"], setting, e)
@@ -132,9 +148,9 @@ def _turn(tape: Tape, x: Tensor, size: Size) -> Tensor:
     return tape.op((straight, turned), size, aliases=(True, True))
 
 
-def _runs_flash(kernel: Kernel, c: int) -> bool:
+def _runs_flash(kernel: Kernel, shape: AttentionShape, c: int) -> bool:
     """Whether the flash kernel runs: asked for, or chosen by torch for 16 bit without a mask (sdp_utils.cpp)."""
-    chosen = kernel.attention is Attention.SDPA and kernel.has_flash and not kernel.padding and c < FP32_BYTES
+    chosen = kernel.attention is Attention.SDPA and kernel.has_flash and not kernel.masks(shape) and c < FP32_BYTES
     return chosen or kernel.attention is Attention.FLASH
 
 
@@ -147,7 +163,7 @@ def _kernel(tape: Tape, heads: Heads, block: Block, c: int, kernel: Kernel) -> T
     out_size = Size(shape.heads * shape.v_head_dim * c)
     grouped = shape.kv_heads != shape.heads
     row_sums = Tensor(Size(shape.heads * FP32_BYTES), False)
-    if _runs_flash(kernel, c):
+    if _runs_flash(kernel, shape, c):
         if shape.v_head_dim != shape.head_dim:
             v = tape.op((v,), wide)  # values padded to the width of the keys
             out_size = wide
@@ -155,13 +171,13 @@ def _kernel(tape: Tape, heads: Heads, block: Block, c: int, kernel: Kernel) -> T
         # dk and dv at full head count before they are summed over groups
         scratch = Size(shape.heads * (shape.head_dim + 1) * FP32_BYTES + (2 * wide.per_token if grouped else 0))
         return _attend(tape, (q, k, v), out_size, (q, k, v, row_sums), scratch)
-    if grouped and kernel.attention is Attention.SDPA and not kernel.padding:
+    if grouped and kernel.attention is Attention.SDPA and not kernel.masks(shape):
         return _math(tape, heads, shape, c)
-    if grouped:
+    if grouped and shape.kv_heads > 1:  # a single head is repeated as a view
         k = tape.op((k,), wide)  # repeat_kv
         v = tape.op((v,), out_size)
     kept: tuple[Tensor, ...] = (q, k, v, row_sums)
-    if kernel.padding:
+    if kernel.masks(shape):
         kept = (*kept, Tensor(Size(per_pair=c), False))  # the boolean mask as an additive bias, made anew in each layer
     return _attend(tape, (q, k, v), out_size, kept, Size(shape.heads * FP32_BYTES))
 
@@ -203,6 +219,8 @@ def _eager(tape: Tape, heads: Heads, block: Block, c: int, kernel: Kernel) -> Te
     if shape.kv_heads != shape.heads:
         k = tape.op((k,), Size(shape.heads * shape.head_dim * c))
         v = tape.op((v,), Size(shape.heads * shape.v_head_dim * c))
+    if shape.scores_in_fp32 and c < FP32_BYTES:
+        return _fp32_scores(tape, (q, k, v), shape, c)
     scores, scores32 = Size(per_pair=shape.heads * c), Size(per_pair=shape.heads * FP32_BYTES)
     weights = tape.op((q, k), scores, keeps=(q, k))
     weights = tape.op((weights,), scores)  # times scaling
@@ -214,6 +232,8 @@ def _eager(tape: Tape, heads: Heads, block: Block, c: int, kernel: Kernel) -> Te
     weights = tape.op((weights,), scores, aliases=(True,))  # plus the mask
     if shape.sinks:
         return _softmax_with_sinks(tape, weights, v, shape, c)
+    if shape.softmax_in_own_type:
+        return _own_softmax(tape, weights, v, shape, c)
     if c != FP32_BYTES and not kernel.fuses_softmax:
         weights = tape.op((weights,), scores32)
     # softmax keeps its result; CUDA's backward makes grad * output inside (ATen/native/cuda/SoftMax.cu)
@@ -221,6 +241,34 @@ def _eager(tape: Tape, heads: Heads, block: Block, c: int, kernel: Kernel) -> Te
     tape.ops[-1].kept = (probabilities,)
     if c != FP32_BYTES:
         probabilities = tape.op((probabilities,), scores)
+    if shape.dropout:
+        probabilities = tape.op((probabilities,), scores, keeps=(Tensor(Size(per_pair=shape.heads), False),))
+    return tape.op((probabilities, v), Size(shape.heads * shape.v_head_dim * c), keeps=(probabilities, v))
+
+
+def _fp32_scores(tape: Tape, heads: Heads, shape: AttentionShape, c: int) -> Tensor:
+    """Queries and keys are lifted to fp32 before their product (models/gptj/modeling_gptj.py `_attn`, likewise GPT-Neo's)."""
+    q, k, v = heads
+    q, k = (tape.op((x,), Size(shape.heads * shape.head_dim * FP32_BYTES)) for x in (q, k))
+    scores32 = Size(per_pair=shape.heads * FP32_BYTES)
+    weights = tape.op((q, k), scores32, keeps=(q, k))
+    weights = tape.op((tape.op((weights,), scores32),), scores32, aliases=(True,))
+    probabilities = tape.op((weights,), scores32, scratch=(Size(), scores32))
+    tape.ops[-1].kept = (probabilities,)
+    probabilities = tape.op((probabilities,), Size(per_pair=shape.heads * c))
+    if shape.dropout:
+        kept = Tensor(Size(per_pair=shape.heads), False)
+        probabilities = tape.op((probabilities,), Size(per_pair=shape.heads * c), keeps=(kept,))
+    return tape.op((probabilities, v), Size(shape.heads * shape.v_head_dim * c), keeps=(probabilities, v))
+
+
+def _own_softmax(tape: Tape, weights: Tensor, v: Tensor, shape: AttentionShape, c: int) -> Tensor:
+    """Masked scores are raised to the type's least number, which keeps them, and the softmax runs in their own type, but for fp16
+    (models/xglm/modeling_xglm.py `XGLMAttention.forward`)."""
+    scores = Size(per_pair=shape.heads * c)
+    raised = tape.op((weights,), scores, keeps=(weights,))
+    probabilities = tape.op((raised,), scores, scratch=(Size(), scores))
+    tape.ops[-1].kept = (probabilities,)
     if shape.dropout:
         probabilities = tape.op((probabilities,), scores, keeps=(Tensor(Size(per_pair=shape.heads), False),))
     return tape.op((probabilities, v), Size(shape.heads * shape.v_head_dim * c), keeps=(probabilities, v))

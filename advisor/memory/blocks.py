@@ -10,10 +10,10 @@ from advisor.memory.tape import Size, Tape, Tensor
 from advisor.values import Block
 
 
-def block_tape(block: Block, hidden: int, setting: Setting, kernel: Kernel) -> tuple[Tape, Tensor]:
+def block_tape(block: Block, hidden: int, setting: Setting, kernel: Kernel, *, entry_needs_grad: bool = True) -> tuple[Tape, Tensor]:
     """One layer, from its input hidden states (the second result) to its output."""
     tape = Tape()
-    entry = Tensor(Size(hidden * setting.stream_bytes), needs_grad=True)
+    entry = Tensor(Size(hidden * setting.stream_bytes), needs_grad=entry_needs_grad)
     if block.norm_placement == "parallel":
         _parallel(tape, entry, block, hidden, setting, kernel)
         return tape, entry

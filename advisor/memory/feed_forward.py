@@ -7,10 +7,11 @@ Experts run as transformers 5.23 runs them on a GPU: sorted by expert and multip
 from __future__ import annotations
 
 from advisor.errors import UnsupportedError
-from advisor.memory.layers import ABSMAX_SCRATCH_PER_PARAM, FP32_BYTES, Setting, cast, linear, output_bytes
+from advisor.memory.layers import ABSMAX_SCRATCH_PER_PARAM, FP32_BYTES, Setting, cast, linear, output_bytes, quantizes
 from advisor.memory.tape import Size, Tape, Tensor
 from advisor.values import Block, Linear
 
+BYTES_PER_16_BIT = 2
 INDEX_BYTES = 8
 """torch's int64 indices."""
 
@@ -25,11 +26,11 @@ def feed_forward(tape: Tape, x: Tensor, block: Block, setting: Setting) -> Tenso
 
 def _dense(tape: Tape, x: Tensor, block: Block, linears: tuple[Linear, ...], setting: Setting) -> Tensor:
     mlp, e = block.mlp, setting.stream_bytes
-    c = output_bytes(setting, e, setting.quantization is not None)
     down = linears[-1]
+    c = output_bytes(setting, e, quantizes(setting, down))
     width = Size(down.in_features * c)
     if mlp.kind == "plain":
-        inner = activation(tape, linear(tape, x, linears[0], setting, e), width, mlp.activation)
+        inner = activation(tape, linear(tape, x, linears[0], setting, e), width, mlp.activation, trained=setting.trains_base)
     elif mlp.fused_gate_up:
         both = linear(tape, x, linears[0], setting, e)
         inner = _gate(tape, both, both, width, mlp.activation)
@@ -40,7 +41,7 @@ def _dense(tape: Tape, x: Tensor, block: Block, linears: tuple[Linear, ...], set
         inner = tape.op((active, up), width, keeps=(active, up))
     y = linear(tape, inner, down, setting, c)
     tape.hold(x)
-    return cast(tape, y, down.out_features, output_bytes(setting, c, setting.quantization is not None), e)
+    return cast(tape, y, down.out_features, output_bytes(setting, c, quantizes(setting, down)), e)
 
 
 def _gate(tape: Tape, gate: Tensor, up: Tensor, width: Size, name: str) -> Tensor:
@@ -56,7 +57,7 @@ def _experts(tape: Tape, x: Tensor, block: Block, linears: tuple[Linear, ...], s
     c = output_bytes(setting, e, setting.quantization is not None)
     router, gate_up, down = linears[:3]
     k, hidden = mlp.experts_per_token, down.out_features
-    scores = _route(tape, x, router, setting)
+    scores = _route(tape, x, block, router, setting)
     probabilities = tape.op((scores,), Size(mlp.experts * FP32_BYTES))
     tape.ops[-1].kept = (probabilities,)
     indices = Tensor(Size(k * INDEX_BYTES), False)
@@ -65,24 +66,58 @@ def _experts(tape: Tape, x: Tensor, block: Block, linears: tuple[Linear, ...], s
     order = Tensor(Size(3 * k * INDEX_BYTES), False)
     chosen = tape.op((x,), Size(k * hidden * c), keeps=(order,))
     inner = _grouped(tape, chosen, gate_up, k, setting, c)
+    bias = tape.op((), Size(k * gate_up.out_features * c if gate_up.bias else 0))  # each token's own, gathered by its expert
     width = Size(k * mlp.intermediate_size * c)
-    inner = _gate(tape, inner, inner, width, mlp.activation)
+    inner = _clamped_gate(tape, inner, width) if mlp.clamped else _gate(tape, inner, inner, width, mlp.activation)
+    tape.hold(bias)
     out = _grouped(tape, inner, down, k, setting, c)
-    weighted = tape.op((out, routing), Size(k * hidden * c), keeps=(out, routing), scratch=(Size(), Size(k * hidden * c)))
-    restored = tape.op((weighted,), Size(k * hidden * c))
-    y = tape.op((restored,), Size(hidden * c))
+    # fp32 weights make an fp32 product; either factor's gradient is a product of that width, too
+    weighted_size = Size(k * hidden * (FP32_BYTES if mlp.weighs_in_fp32 else c))
+    scratch = weighted_size.scaled(2) if weighted_size.per_token > k * hidden * c else weighted_size
+    weighted = tape.op((out, routing), weighted_size, keeps=(out, routing), scratch=(Size(), scratch))
+    restored = tape.op((weighted,), weighted_size)
+    y = tape.op((restored,), Size(hidden * c), aliases=(True,))  # a sum, whose gradient is a view
     if mlp.shared_intermediate_size:
         y = _shared(tape, x, y, block, linears[3:], setting)
     tape.hold(x)
     return cast(tape, y, hidden, c, e)
 
 
-def _route(tape: Tape, x: Tensor, router: Linear, setting: Setting) -> Tensor:
+def _route(tape: Tape, x: Tensor, block: Block, router: Linear, setting: Setting) -> Tensor:
     """The router's scores. An adapter on a router that is no module changes its weight, so that the product keeps its input."""
+    if block.mlp.routes_in_fp32:
+        return _route_in_fp32(tape, x, router, setting)
     if router.is_module or not setting.wraps(router):
         return linear(tape, x, router, setting, setting.stream_bytes)
     gradient = setting.rank * (router.in_features + router.out_features) * setting.adapter_bytes
     return tape.op((x,), Size(router.out_features * setting.stream_bytes), keeps=(x,), parameter_gradient_bytes=gradient)
+
+
+def _route_in_fp32(tape: Tape, x: Tensor, router: Linear, setting: Setting) -> Tensor:
+    """fp32 copies of input and weight (transformers 5.23 models/deepseek_v3/modeling_deepseek_v3.py `DeepseekV3TopkRouter`)."""
+    x32 = cast(tape, x, router.in_features, setting.stream_bytes, FP32_BYTES)
+    params = router.in_features * router.out_features
+    weight32 = Tensor(Size(constant=params * FP32_BYTES), False)
+    gradient = 0
+    if setting.trains_base:
+        gradient = params * setting.weight_bytes
+    elif setting.wraps(router):
+        gradient = setting.rank * (router.in_features + router.out_features) * setting.adapter_bytes
+    keeps = (weight32, x32) if gradient else (weight32,)
+    return tape.op((x32,), Size(router.out_features * FP32_BYTES), keeps=keeps, parameter_gradient_bytes=gradient)
+
+
+def _clamped_gate(tape: Tape, both: Tensor, width: Size) -> Tensor:
+    """`(up + 1) * gate * sigmoid(alpha * gate)` of clamped halves (models/gpt_oss/modeling_gpt_oss.py `_apply_gate`)."""
+    gate = tape.op((both,), width, keeps=(both,))
+    up = tape.op((both,), width, keeps=(both,))
+    sigmoid = tape.op((tape.op((gate,), width),), width)
+    tape.ops[-1].kept = (sigmoid,)
+    glu = tape.op((gate, sigmoid), width, keeps=(gate, sigmoid))
+    raised = tape.op((up,), width, aliases=(True,))
+    tape.hold(gate)
+    tape.hold(up)
+    return tape.op((raised, glu), width, keeps=(raised, glu))
 
 
 def _grouped(tape: Tape, x: Tensor, layer: Linear, per_token: int, setting: Setting, c: int) -> Tensor:
@@ -138,7 +173,7 @@ def _shared(tape: Tape, x: Tensor, routed: Tensor, block: Block, linears: tuple[
     return tape.op((routed, y), size, aliases=(True, True))
 
 
-def activation(tape: Tape, x: Tensor, size: Size, name: str) -> Tensor:
+def activation(tape: Tape, x: Tensor, size: Size, name: str, *, trained: bool = False) -> Tensor:
     """An activation function: most keep their input; ReLU keeps its result; `gelu_new` is written out in eight operations."""
     if name in ("relu", "relu2"):
         y = tape.op((x,), size)
@@ -152,4 +187,20 @@ def activation(tape: Tape, x: Tensor, size: Size, name: str) -> Tensor:
         tape.ops[-1].kept = (tanh,)
         shifted = tape.op((tanh,), size, aliases=(True,))
         return tape.op((half, shifted), size, keeps=(half, shifted))
+    if name == "xielu":
+        return _xielu(tape, x, size, trained)
     return tape.op((x,), size, keeps=(x,))
+
+
+def _xielu(tape: Tape, x: Tensor, size: Size, trained: bool) -> Tensor:
+    """Written out in Python, as its CUDA package is rarely there: `alpha_p * x * x + beta * x` above zero,
+    `(expm1(min(x, eps)) - x) * alpha_n + beta * x` below (transformers 5.23 activations.py `XIELUActivation`)."""
+    scaled = tape.op((x,), size, keeps=(x,) if trained else ())
+    above = tape.op((tape.op((scaled, x), size, keeps=(scaled, x)), tape.op((x,), size)), size, aliases=(True, True))
+    grown = tape.op((tape.op((x,), size, keeps=(x,)),), size)
+    tape.ops[-1].kept = (grown,)  # expm1 keeps its result
+    less = tape.op((grown, x), size, aliases=(True, False))
+    weighted = tape.op((less,), size, keeps=(less,) if trained else ())
+    below = tape.op((weighted, tape.op((x,), size)), size, aliases=(True, True))
+    chosen = Tensor(Size(size.per_token // BYTES_PER_16_BIT), False)  # one byte per element: where x is above zero
+    return tape.op((above, below), size, keeps=(chosen,))

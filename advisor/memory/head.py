@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from advisor.errors import UnsupportedError
+from advisor.architectures.heads import head_shape
 from advisor.memory.layers import FP32_BYTES, Setting, cast, linear, output_bytes
 from advisor.memory.norms import norm
 from advisor.memory.tape import ZERO, Size, Tape, Tensor
-from advisor.values import Linear, Loss, ModelSpec, Shift
+from advisor.memory.task_head import task_head
+from advisor.values import Head, Linear, Loss, ModelSpec, Shift
 
 TILE_TOKENS = 4096
 TILE_VOCABULARY = 32768
@@ -22,7 +23,7 @@ WHOLE_LOGITS = (Loss.FULL, Loss.IN_PLACE, Loss.CHUNKED_OUTPUT)
 """Losses that need the logits of all tokens."""
 
 
-class Head(NamedTuple):
+class HeadTape(NamedTuple):
     tape: Tape
     entry: Tensor
     logits: Size
@@ -38,24 +39,22 @@ class Ending(NamedTuple):
     """accelerate copies the outputs to fp32 after an autocast forward (accelerate 1.15 utils/operations.py `convert_outputs_to_fp32`)."""
 
 
-def head_tape(model: ModelSpec, setting: Setting, ending: Ending) -> Head:
-    """Final norm, output head and loss of a decoder that predicts tokens; the setting is that of what stands outside the blocks.
-
-    Raises UnsupportedError for models that predict no tokens.
-    """
-    if model.output != "tokens":
-        raise UnsupportedError(f"{model.id} predicts no tokens ({model.output}); the closed form covers causal language models")
+def head_tape(model: ModelSpec, setting: Setting, ending: Ending) -> HeadTape:
+    """Final norm, output head and loss; the setting is that of what stands outside the blocks."""
     tape = Tape()
     entry = Tensor(Size(model.hidden_size * setting.stream_bytes), needs_grad=True)
-    normed = norm(tape, entry, model.blocks[-1], model.hidden_size, setting)
-    if ending.loss not in WHOLE_LOGITS:
+    normed = norm(tape, entry, model.blocks[-1], model.hidden_size, setting) if model.final_norm else entry
+    shape = head_shape(model)
+    if shape is not None and shape.head is not Head.LM:
+        logits = task_head(tape, normed, model, shape, setting)
+    elif ending.loss not in WHOLE_LOGITS:
         logits = _tiled(tape, normed, model, setting)
     elif ending.loss is Loss.CHUNKED_OUTPUT:
         logits = _chunked_output(tape, normed, model, setting, ending)
     else:
         logits = _whole(tape, normed, model, setting, ending)
     tape.hold(normed)  # `outputs.last_hidden_state` lives as long as the model's forward
-    return Head(tape, entry, logits)
+    return HeadTape(tape, entry, logits)
 
 
 def _whole(tape: Tape, normed: Tensor, model: ModelSpec, setting: Setting, ending: Ending) -> Size:

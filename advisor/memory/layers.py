@@ -80,8 +80,13 @@ def output_bytes(setting: Setting, x_bytes: int, quantized: bool) -> int:
     return setting.compute_bytes if setting.autocast and not own_type else x_bytes
 
 
+def quantizes(setting: Setting, layer: Linear) -> bool:
+    """Whether a layer of bitsandbytes stands in its place."""
+    return setting.quantization is not None and layer.can_be_quantized
+
+
 def _base(tape: Tape, x: Tensor, layer: Linear, setting: Setting, x_bytes: int) -> Tensor:
-    if setting.quantization is None or not layer.is_module:
+    if not quantizes(setting, layer):
         return _dense(tape, x, layer, setting, x_bytes)
     if setting.quantization is Quantization.INT8:
         return _int8(tape, x, layer, setting, x_bytes)
@@ -171,11 +176,12 @@ def _gptq(tape: Tape, x: Tensor, layer: Linear, setting: Setting, x_bytes: int) 
 
 def _adapted(tape: Tape, x: Tensor, layer: Linear, setting: Setting, x_bytes: int) -> Tensor:
     """LoRA or DoRA around a base layer (peft/tuners/lora/layer.py `Linear.forward`, lora/bnb.py `Linear4bit.forward`)."""
-    argument, y_bytes = x, output_bytes(setting, x_bytes, setting.quantization is not None)
+    quantized = quantizes(setting, layer)
+    argument, y_bytes = x, output_bytes(setting, x_bytes, quantized)
     result = _base(tape, x, layer, setting, x_bytes)
-    if setting.by_bitsandbytes:
+    if quantized and setting.by_bitsandbytes:
         result = tape.op((result,), Size(layer.out_features * y_bytes))  # "defensively clone", lora/bnb.py
-    if not (setting.autocast and _keeps_type(setting)):
+    if not (setting.autocast and quantized and _keeps_type(setting)):
         x = cast(tape, x, layer.in_features, x_bytes, setting.adapter_bytes)
         x_bytes = setting.adapter_bytes
     y = _updated(tape, result, x, layer, setting, (x_bytes, y_bytes))
@@ -209,7 +215,7 @@ def _updated(tape: Tape, result: Tensor, x: Tensor, layer: Linear, setting: Sett
     wide = Size(layer.out_features * inner_bytes)
     update = tape.op((low,), wide, keeps=(low,), parameter_gradient_bytes=layer.out_features * setting.rank * setting.adapter_bytes)
     update = tape.op((update,), wide)  # times scaling
-    if _keeps_type(setting):
+    if quantizes(setting, layer) and _keeps_type(setting):
         update = cast(tape, update, layer.out_features, inner_bytes, y_bytes)
         return tape.op((result, update), Size(layer.out_features * y_bytes), aliases=(True, True))
     return _add_and_round(tape, result, update, layer.out_features, (y_bytes, inner_bytes))
@@ -233,7 +239,7 @@ def _dora(tape: Tape, parts: tuple[Tensor, Tensor, Tensor], layer: Linear, setti
     inner_bytes, y_bytes = widths
     matrix = layer.in_features * layer.out_features * setting.adapter_bytes
     identity = layer.in_features * (layer.in_features + setting.rank) * setting.adapter_bytes
-    needs_copy = setting.quantization is not None or setting.weight_bytes != setting.adapter_bytes
+    needs_copy = quantizes(setting, layer) or setting.weight_bytes != setting.adapter_bytes
     held = tape.op((), Size(constant=identity + matrix * (2 if needs_copy else 1)), scratch=(Size(constant=2 * matrix), Size()))
     out = layer.out_features
     wide = Size(out * inner_bytes)
@@ -257,7 +263,7 @@ def _dora(tape: Tape, parts: tuple[Tensor, Tensor, Tensor], layer: Linear, setti
 def _product_of_dropped(tape: Tape, x: Tensor, layer: Linear, setting: Setting, inner_bytes: int) -> Tensor:
     """With dropout DoRA multiplies the base's weight by the dropped input anew, and keeps its copy of the weight for backward
     (peft 0.21 tuners/lora/variants.py `DoraLinearVariant.forward`, tuners/lora/dora.py `base_result is None`)."""
-    is_copied = setting.quantization is not None or setting.weight_bytes != inner_bytes or setting.adapter_bytes != inner_bytes
+    is_copied = quantizes(setting, layer) or setting.weight_bytes != inner_bytes or setting.adapter_bytes != inner_bytes
     weight = Tensor(Size(constant=layer.in_features * layer.out_features * inner_bytes if is_copied else 0), False)
     return tape.op((x,), Size(layer.out_features * inner_bytes), keeps=(weight,))
 

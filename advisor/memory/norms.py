@@ -7,14 +7,17 @@ from advisor.memory.tape import Size, Tape, Tensor
 from advisor.values import Block
 
 
-def rms_norm(tape: Tape, x: Tensor, features: int, setting: Setting, x_bytes: int) -> Tensor:
-    """RMSNorm as written out in Llama (models/llama/modeling_llama.py `LlamaRMSNorm`): in fp32, rounded, times the weight."""
+def rms_norm(tape: Tape, x: Tensor, features: int, setting: Setting, x_bytes: int, rows: int = 1) -> Tensor:
+    """RMSNorm as written out in Llama (models/llama/modeling_llama.py `LlamaRMSNorm`): in fp32, rounded, times the weight.
+
+    `rows` is how many vectors of a token are normed: the heads, where each is normed by itself.
+    """
     wide = Size(features * FP32_BYTES)
     narrow = Size(features * x_bytes)
     x32 = cast(tape, x, features, x_bytes, FP32_BYTES)
     # pow(2) keeps its input; its backward makes pow(1), times 2, times the gradient (FunctionsManual.cpp pow_backward)
-    variance = tape.op((x32,), Size(FP32_BYTES), keeps=(x32,), scratch=(wide, wide.scaled(3)))
-    rsqrt = tape.op((variance,), Size(FP32_BYTES), keeps=(variance,))
+    variance = tape.op((x32,), Size(rows * FP32_BYTES), keeps=(x32,), scratch=(wide, wide.scaled(3)))
+    rsqrt = tape.op((variance,), Size(rows * FP32_BYTES), keeps=(variance,))
     normed = tape.op((x32, rsqrt), wide, keeps=(x32, rsqrt), scratch=(Size(), wide))
     tape.hold(x32)
     normed = cast(tape, normed, features, FP32_BYTES, x_bytes)
@@ -29,12 +32,12 @@ def rms_norm(tape: Tape, x: Tensor, features: int, setting: Setting, x_bytes: in
     )
 
 
-def rms_norm_gemma(tape: Tape, x: Tensor, features: int, setting: Setting, x_bytes: int) -> Tensor:
+def rms_norm_gemma(tape: Tape, x: Tensor, features: int, setting: Setting, x_bytes: int, rows: int = 1) -> Tensor:
     """RMSNorm as in Gemma (models/gemma2/modeling_gemma2.py): `norm(x.float()) * (1 + weight.float())`, rounded at the end."""
     wide = Size(features * FP32_BYTES)
     x32 = cast(tape, x, features, x_bytes, FP32_BYTES)
-    variance = tape.op((x32,), Size(FP32_BYTES), keeps=(x32,), scratch=(wide, wide.scaled(3)))
-    rsqrt = tape.op((variance,), Size(FP32_BYTES), keeps=(variance,))
+    variance = tape.op((x32,), Size(rows * FP32_BYTES), keeps=(x32,), scratch=(wide, wide.scaled(3)))
+    rsqrt = tape.op((variance,), Size(rows * FP32_BYTES), keeps=(variance,))
     normed = tape.op((x32, rsqrt), wide, keeps=(x32, rsqrt), scratch=(Size(), wide))
     tape.hold(x32)
     weight_gradient = features * setting.weight_bytes if setting.trains_base else 0
@@ -45,9 +48,9 @@ def rms_norm_gemma(tape: Tape, x: Tensor, features: int, setting: Setting, x_byt
     return cast(tape, scaled, features, FP32_BYTES, x_bytes)
 
 
-def layer_norm(tape: Tape, x: Tensor, features: int, setting: Setting, x_bytes: int) -> Tensor:
+def layer_norm(tape: Tape, x: Tensor, features: int, setting: Setting, x_bytes: int, rows: int = 1) -> Tensor:
     """`native_layer_norm` keeps its input, mean and reciprocal deviation (derivatives.yaml)."""
-    statistics = Tensor(Size(2 * FP32_BYTES), False)
+    statistics = Tensor(Size(2 * rows * FP32_BYTES), False)
     weight_gradient = 2 * features * setting.weight_bytes if setting.trains_base else 0
     return tape.op((x,), Size(features * x_bytes), keeps=(x, statistics), parameter_gradient_bytes=weight_gradient)
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from advisor.architectures.heads import head_shape, headed
 from advisor.stacks.targets import Target, targets
-from advisor.values import Method, ModelSpec, Plan
+from advisor.values import ALL_LINEAR, Method, ModelSpec, Plan
 
 
 class TensorGroup(NamedTuple):
@@ -28,6 +29,27 @@ def adapter_tensors(model: ModelSpec, plan: Plan) -> Iterator[TensorGroup]:
     for target in targets(model, plan.target_modules) if plan.method.has_adapter else ():
         for group in _wrapped(target, plan):
             yield group._replace(copies=group.copies * target.block.count)
+    if plan.method.has_adapter:
+        yield from _head_tensors(headed(model, plan), plan)
+
+
+def _head_tensors(model: ModelSpec, plan: Plan) -> Iterator[TensorGroup]:
+    """What an adapter adds to the head: a classifier is trained as a copy of its own (peft 0.21 `modules_to_save`), counted in the
+    adapter's type; a dense layer that is no part of it is adapted like those of the layers."""
+    shape = head_shape(model)
+    if shape is None:
+        return
+    scores_labels = model.labels is not None
+    if scores_labels:
+        yield TensorGroup(model.head_params, 1, model.labels or 0)
+    dense = shape.dense
+    if dense is None:
+        return
+    if scores_labels and shape.dense_is_saved:
+        yield TensorGroup(dense.params, 1, dense.out_features)
+    elif plan.target_modules == (ALL_LINEAR,) or dense.name in plan.target_modules:
+        yield TensorGroup(plan.rank * dense.in_features, 1, plan.rank)
+        yield TensorGroup(plan.rank * dense.out_features, 1, dense.out_features)
 
 
 def block_adapter_params(model: ModelSpec, plan: Plan) -> tuple[int, ...]:
@@ -65,8 +87,8 @@ def model_tensors(model: ModelSpec) -> Iterator[TensorGroup]:
 
 
 def trainable_tensors(model: ModelSpec, plan: Plan) -> Iterator[TensorGroup]:
-    return model_tensors(model) if plan.method is Method.FULL else adapter_tensors(model, plan)
+    return model_tensors(headed(model, plan)) if plan.method is Method.FULL else adapter_tensors(model, plan)
 
 
 def trainable_params(model: ModelSpec, plan: Plan) -> int:
-    return model.params if plan.method is Method.FULL else adapter_params(model, plan)
+    return headed(model, plan).params if plan.method is Method.FULL else adapter_params(model, plan)

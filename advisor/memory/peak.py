@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from functools import lru_cache, partial
 from typing import NamedTuple
 
+from advisor.architectures.heads import headed
 from advisor.checkpoints import check_plan, unshardable
 from advisor.errors import UnsupportedError
 from advisor.memory.attention import Kernel
@@ -16,13 +17,15 @@ from advisor.memory.evaluation import compile_evaluation, evaluated
 from advisor.memory.fsdp import backward_stations, forward_stations
 from advisor.memory.head import Ending
 from advisor.memory.held import Held
+from advisor.memory.intervals import ESTIMATE, interval_of
 from advisor.memory.layers import Setting
 from advisor.memory.program import Loop, Program, Station, compile_program, program_of, step_of
-from advisor.memory.runtime import context_of, has_caching_allocator, has_flash, interval_of, workspace_bytes
+from advisor.memory.runtime import context_of, has_caching_allocator, has_flash, workspace_bytes
 from advisor.memory.sharding import held
+from advisor.memory.slack import slack_bytes
 from advisor.memory.units import units_of
 from advisor.memory.weights import unquantized_bytes_per_param
-from advisor.stacks.targets import targets
+from advisor.stacks.targets import refuse_unwrappable, targets
 from advisor.tiers import Tier, refuse_unread
 from advisor.values import DType, GpuSpec, MemoryBreakdown, Method, ModelSpec, Phase, PhaseBytes, Plan, Quantization, Stack, Term, TermBytes
 
@@ -33,25 +36,27 @@ def estimate_memory(model: ModelSpec, plan: Plan, gpu: GpuSpec | None = None) ->
     Raises UnsupportedError for parts of a model that have no closed form, and for settings of a plan that are not priced.
     """
     refuse_unread(Tier.ESTIMATE, plan)
+    model = headed(model, plan)
     _check_checkpoint(model, plan)
-    standing, program = _whatever_the_batch(model, _without_batch(plan), has_flash(gpu))
+    standing, program = _whatever_the_batch(model, _without_batch(model, plan), has_flash(gpu))
     batch = Batch(plan.micro_batch_size * plan.seq_len_tokens, plan.micro_batch_size * plan.seq_len_tokens**2)
     before = program.outlives_backward.at(batch.tokens, batch.pairs)
     workspace = workspace_bytes(gpu)
+    step = _step(standing, workspace, before)
     memory = MemoryBreakdown(
         source="estimate",
         phases=(
             PhaseBytes(phase=Phase.LOAD, terms=_terms(*standing.load)),
             _dynamic(Phase.FORWARD, program.forward, standing, workspace, batch, before),
             _dynamic(Phase.BACKWARD, program.backward, standing, workspace, batch, 0),
-            _step(standing, workspace, before),
+            step,
             *_evaluation(model, plan, has_flash(gpu), workspace, before),
         ),
-        reserved_slack_bytes=_slack_bytes(program, batch) if has_caching_allocator(gpu) else 0,
+        reserved_slack_bytes=slack_bytes(model, plan, program, *batch, step) if has_caching_allocator(gpu) else 0,
         context_bytes=context_of(gpu.compute_capability if gpu else None).context_bytes,
-        interval=interval_of("estimate", plan, gpu),
+        interval=interval_of(ESTIMATE, model, plan, gpu),
     )
-    return with_chance(narrowed(memory, model, plan, gpu), gpu)
+    return with_chance(narrowed(memory, model, plan, gpu), model, plan, gpu)
 
 
 def _check_checkpoint(model: ModelSpec, plan: Plan) -> None:
@@ -70,11 +75,13 @@ class Batch(NamedTuple):
     """Pairs of tokens of the same sequence."""
 
 
-def _without_batch(plan: Plan) -> Plan:
+def _without_batch(model: ModelSpec, plan: Plan) -> Plan:
     """The plan with the smallest batch that is of its kind: two micro-batches of an accumulation are the first and the last, a third
-    one lies between."""
+    one lies between; sequences as long as the widest window that its own reach."""
     accumulates = min(plan.grad_accum_steps, 3)
-    smallest = {"micro_batch_size": 1, "seq_len_tokens": 1, "grad_accum_steps": accumulates, "eval_micro_batch_size": None}
+    reached = (block.attention.window_tokens or 1 for block in model.blocks)
+    seq_len = max(window for window in (1, *reached) if window <= plan.seq_len_tokens)
+    smallest = {"micro_batch_size": 1, "seq_len_tokens": seq_len, "grad_accum_steps": accumulates, "eval_micro_batch_size": None}
     return plan.model_copy(update=smallest)
 
 
@@ -135,7 +142,7 @@ def _evaluation(model: ModelSpec, plan: Plan, has_flash: bool, workspace: int, b
     """Weights, adapter, states, and a forward pass that keeps nothing for backward; gradients are set to None before it."""
     if plan.eval_micro_batch_size is None:
         return
-    standing, program = _whatever_the_batch(model, _without_batch(plan.model_copy(update={"grad_accum_steps": 1})), has_flash)
+    standing, program = _whatever_the_batch(model, _without_batch(model, plan.model_copy(update={"grad_accum_steps": 1})), has_flash)
     computed = computing(plan)
     ending = evaluated(ending_of(plan), plan.stack)
     stations = compile_evaluation(model, setting_of(model, computed), kernel_of(computed, has_flash), ending)
@@ -153,18 +160,6 @@ def _evaluation(model: ModelSpec, plan: Plan, has_flash: bool, workspace: int, b
             (Term.TEMPORARIES, top.live.at(batch.tokens, batch.pairs) - logits),
         ),
     )
-
-
-def _slack_bytes(program: Program, batch: Batch) -> int:
-    """What the caching allocator holds idle at the peak.
-
-    Tensors of the head and of the blocks differ so much in size that hardly any segment serves both: at the peak of the one, the
-    segments of the other are cached and idle. So the slack is the lesser of the two transients. Read off the replay of traced
-    steps, and checked against measured runs (`advise accuracy`).
-    """
-    head = max(size.at(batch.tokens, batch.pairs) for size in program.head_transients)
-    block = max(size.at(batch.tokens, batch.pairs) for size in program.block_transients)
-    return min(head, block)
 
 
 def _terms(*terms: tuple[Term, int]) -> tuple[TermBytes, ...]:
@@ -200,6 +195,7 @@ def _adapted(model: ModelSpec, plan: Plan) -> frozenset[tuple[str, bool]]:
     """
     if not plan.method.has_adapter:
         return frozenset()
+    refuse_unwrappable(model, plan.target_modules)
     found = frozenset((layer.name, layer.is_module) for _, layer, _ in targets(model, plan.target_modules))
     stacked = sorted(name for name, is_module in found if not is_module)
     if stacked and plan.method.is_dora:
@@ -212,7 +208,7 @@ def _adapted(model: ModelSpec, plan: Plan) -> frozenset[tuple[str, bool]]:
 
 def kernel_of(plan: Plan, has_flash: bool = True) -> Kernel:
     computes_in = plan.autocast_dtype if plan.autocast else plan.base_dtype
-    return Kernel(plan.attention, plan.padding, plan.kv_cache_in_outputs, has_flash, computes_in is DType.FP16)
+    return Kernel(plan.attention, plan.padding, plan.kv_cache_in_outputs, has_flash, plan.seq_len_tokens, computes_in is DType.FP16)
 
 
 def loop_of(plan: Plan) -> Loop:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from advisor.memory.attention import Kernel
 from advisor.memory.blocks import block_tape
 from advisor.memory.head import Ending, head_tape
-from advisor.memory.layers import Setting
+from advisor.memory.layers import FP32_BYTES, Setting
 from advisor.memory.tape import ZERO, Size, Tape, Tensor, Walk, backward, forward, highest
 from advisor.values import Block, ModelSpec
 
@@ -76,16 +76,26 @@ class _Recorded(NamedTuple):
 
 
 @lru_cache(maxsize=256)
-def _recorded(block: Block, hidden: int, setting: Setting, kernel: Kernel) -> _Recorded:
-    tape, entry = block_tape(block, hidden, setting, kernel)
+def _recorded(block: Block, hidden: int, setting: Setting, kernel: Kernel, entry_needs_grad: bool) -> _Recorded:
+    tape, entry = block_tape(block, hidden, setting, kernel, entry_needs_grad=entry_needs_grad)
     return _Recorded(tape, entry, backward(tape, ZERO, Size(hidden * setting.stream_bytes)))
 
 
+class Checkpoint(NamedTuple):
+    """How a checkpointed layer is run again."""
+
+    stops_early: bool
+    """Only until its last tensor is saved (torch 2.13 utils/checkpoint.py `_StopRecomputationError`); a reentrant one runs whole."""
+
+
 @lru_cache(maxsize=256)
-def _layer(block: Block, hidden: int, setting: Setting, kernel: Kernel, checkpointing: bool) -> Layer:
-    tape, entry, back = _recorded(block, hidden, setting, kernel)
-    keeping = forward(tape, entry, keep=True, entry_held=checkpointing)
-    quiet = forward(tape, entry, keep=False, entry_held=True) if checkpointing else keeping
+def _layer(
+    block: Block, hidden: int, setting: Setting, kernel: Kernel, checkpoint: Checkpoint | None, entry_needs_grad: bool = True
+) -> Layer:
+    tape, entry, back = _recorded(block, hidden, setting, kernel, entry_needs_grad)
+    stops_early = checkpoint is not None and checkpoint.stops_early
+    keeping = forward(tape, entry, keep=True, entry_held=checkpoint is not None, stops_early=stops_early)
+    quiet = keeping if checkpoint is None else forward(tape, entry, keep=False, entry_held=True)
     return Layer(entry.size, quiet, keeping, back.over(keeping.kept))
 
 
@@ -108,6 +118,8 @@ def _head(model: ModelSpec, setting: Setting, ending: Ending) -> _Head:
 class Step(NamedTuple):
     """Everything that the stations of a step are made from."""
 
+    under: Size
+    """What the embeddings keep, less what the first layer of a frozen base does not."""
     runs: tuple[tuple[Layer, int], ...]
     """(kind of block, how many in a row), first layer first."""
     head: _Head
@@ -147,7 +159,8 @@ def program_of(step: Step, forward_stations: Stations, backward_stations: Statio
 @lru_cache(maxsize=256)
 def step_of(model: ModelSpec, setting: Setting, kernel: Kernel, loop: Loop) -> Step:
     """The walks of every part. Raises UnsupportedError for parts without a closed form."""
-    kinds = (_layer(_one(block), model.hidden_size, setting, kernel, loop.checkpointing) for block in model.blocks)
+    checkpoint = Checkpoint(stops_early=not loop.reentrant) if loop.checkpointing else None
+    kinds = [_layer(_one(block), model.hidden_size, setting, kernel, checkpoint) for block in model.blocks]
     head = _head(model, setting.outside_blocks(), loop.ending)
     held = head.logits if loop.logits_outlive_forward else ZERO
     outlives = held
@@ -155,6 +168,7 @@ def step_of(model: ModelSpec, setting: Setting, kernel: Kernel, loop: Loop) -> S
         # `enable_input_require_grads` makes the embeddings' output a leaf: it and its gradient live as long as the graph does
         outlives = outlives.plus(head.entry, 2)
     return Step(
+        under=_under(model, setting, kernel, loop, kinds[0]),
         runs=tuple(zip(kinds, (block.count for block in model.blocks), strict=True)),
         head=head,
         held=held,
@@ -163,6 +177,22 @@ def step_of(model: ModelSpec, setting: Setting, kernel: Kernel, loop: Loop) -> S
         waiting_bytes=model.embedding_params * setting.weight_bytes if setting.trains_base and model.tied_embeddings else 0,
         loop=loop,
     )
+
+
+def _under(model: ModelSpec, setting: Setting, kernel: Kernel, loop: Loop, first: Layer) -> Size:
+    """What the embeddings keep for backward where their output needs a gradient: the mask of their dropout, the input of an encoder's
+    norm, and with a frozen base the embeddings themselves, which `enable_input_require_grads` makes a leaf of (peft 0.21
+    peft_model.py). Without checkpointing a frozen base's embeddings need none, and the first layer's norm keeps nothing: less than zero.
+    """
+    frozen = not setting.trains_base
+    if frozen and not loop.checkpointing:
+        without = _layer(_one(model.blocks[0]), model.hidden_size, setting, kernel, None, entry_needs_grad=False)
+        return without.keeping.kept.plus(first.keeping.kept, -1)
+    stream_bytes = model.hidden_size * setting.stream_bytes
+    size = Size(model.hidden_size if model.embedding_dropout else 0)
+    if model.kind == "encoder":
+        size = size.plus(Size(stream_bytes + 2 * FP32_BYTES))
+    return size.plus(Size(stream_bytes)) if frozen and size != ZERO else size
 
 
 def _embedding_gradient_bytes(model: ModelSpec, setting: Setting) -> int:
@@ -185,7 +215,7 @@ def _block_transients(layer: Layer, loop: Loop) -> Iterator[Size]:
 
 
 def _forward_stations(step: Step) -> Iterator[Station]:
-    behind = ZERO
+    behind = step.under
     for layer, count in step.runs:
         last = behind.plus(step.resting(layer), count - 1)
         held = layer.entry if step.loop.checkpointing else ZERO
@@ -198,7 +228,7 @@ def _forward_stations(step: Step) -> Iterator[Station]:
 
 
 def _backward_stations(step: Step) -> Iterator[Station]:
-    behind = ZERO
+    behind = step.under
     for layer, count in step.runs:
         behind = behind.plus(step.resting(layer), count)
     for moment in step.head.backward.peaks:

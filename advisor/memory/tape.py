@@ -163,8 +163,16 @@ class Walk(NamedTuple):
         return self._replace(peaks=tuple(Moment(live.plus(kept), still_kept.plus(kept)) for live, still_kept in self.peaks))
 
 
-def forward(tape: Tape, entry: Tensor, *, keep: bool, entry_held: bool) -> Walk:
-    """Run the tape forwards from the live tensor `entry`.
+def _last_saved(tape: Tape) -> int:
+    """How many operations a checkpoint runs again before the last tensor is saved, and it stops (torch 2.13 utils/checkpoint.py
+    `_StopRecomputationError`). Inputs are saved before an operation makes its output; results and what is made inside after."""
+    last = max((index for index, op in enumerate(tape.ops) if op.kept), default=-1)
+    saves_inputs = last >= 0 and all(x is not tape.ops[last].output and x.last_use >= 0 for x in tape.ops[last].kept)
+    return last if saves_inputs else last + 1
+
+
+def forward(tape: Tape, entry: Tensor, *, keep: bool, entry_held: bool, stops_early: bool = False) -> Walk:
+    """Run the tape forwards from the live tensor `entry`; with `stops_early` only until everything that it keeps is there.
 
     With `keep` false (inside a checkpointed block, or evaluation) nothing is kept for backward. With `entry_held` somebody else
     holds and counts the entry (a checkpoint); otherwise it dies at its last use like any other tensor, unless it is kept.
@@ -175,6 +183,7 @@ def forward(tape: Tape, entry: Tensor, *, keep: bool, entry_held: bool) -> Walk:
     moments: dict[Size, Size] = {}
     dying: dict[int, list[Tensor]] = {} if entry_held else {entry.last_use: [entry]}
     counted: set[int] = set()
+    end = _last_saved(tape) if stops_early else len(tape.ops)
     for index, op in enumerate(tape.ops):
         output = op.output
         live.add(output.size)
@@ -186,7 +195,8 @@ def forward(tape: Tape, entry: Tensor, *, keep: bool, entry_held: bool) -> Walk:
                     live.add(tensor.size)
                 counted.add(id(tensor))
                 kept = kept.plus(tensor.size)
-        moments.setdefault(live.with_scratch(op.forward_scratch), kept)
+        if index < end:
+            moments.setdefault(live.with_scratch(op.forward_scratch), kept)
         if output.last_use >= 0:
             dying.setdefault(output.last_use, []).append(output)
         for tensor in dying.pop(index, ()):

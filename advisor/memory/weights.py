@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from advisor.architectures.heads import headed
 from advisor.checkpoints import packed, trained_as
 from advisor.memory.params import adapter_params
 from advisor.values import Block, CheckpointFormat, Linear, ModelSpec, Plan, Quantization
@@ -64,24 +65,29 @@ def stored_linear_bytes(layer: Linear, model: ModelSpec, plan: Plan) -> int:
     return quantized_linear_bytes(layer, plan.quantization, plan.double_quant)
 
 
-def _unshared_bytes(layer: Linear, quantization: Quantization, double_quant: bool) -> int:
+def _unshared_bytes(layer: Linear, model: ModelSpec, plan: Plan) -> int:
     """The part of a quantised matrix that no engine shares: the scales and code tables of 4-bit weights, which are no parameters, and
-    8-bit matrices altogether, whose type no collective takes (accelerate 1.15 utils/fsdp_utils.py, "Params4bit")."""
-    whole = quantized_linear_bytes(layer, quantization, double_quant)
-    packed = 0 if quantization is Quantization.INT8 else -(-layer.in_features * layer.out_features // 2)
-    return whole - packed
+    other formats altogether, whose types no collective takes (accelerate 1.15 utils/fsdp_utils.py, "Params4bit")."""
+    if plan.quantization not in (Quantization.NF4, Quantization.FP4):
+        return stored_linear_bytes(layer, model, plan)
+    if layer.is_module:
+        return stored_linear_bytes(layer, model, plan) - -(-layer.in_features * layer.out_features // 2)
+    rows = layer.copies * layer.in_features
+    return _quantized_bytes(layer.weight_params, rows, plan.quantization, plan.double_quant) - -(-layer.weight_params // 2)
 
 
 def scales_bytes(model: ModelSpec, plan: Plan) -> int:
     """What is whole on each card of the quantised weights, however they are shared."""
-    return sum(block_scales_bytes(block, plan) * block.count for block in model.blocks)
+    return sum(block_scales_bytes(model, block, plan) * block.count for block in model.blocks)
 
 
-def block_scales_bytes(block: Block, plan: Plan) -> int:
+def block_scales_bytes(model: ModelSpec, block: Block, plan: Plan) -> int:
     """The same of one layer; nothing without quantisation."""
     if plan.quantization is None:
         return 0
-    return sum(_unshared_bytes(x, plan.quantization, plan.double_quant) * x.copies for x in block.linears if x.is_module)
+    modules = sum(_unshared_bytes(x, model, plan) * x.copies for x in block.linears if x.can_be_quantized)
+    stacks = (x for x in block.linears if plan.quantized_experts and is_stacked(x))
+    return modules + sum(_unshared_bytes(x, model, plan) for x in stacks)
 
 
 def unquantized_bytes_per_param(plan: Plan) -> int:
@@ -96,7 +102,7 @@ def block_weights_bytes(model: ModelSpec, block: Block, plan: Plan) -> int:
     if plan.quantization is None:
         return size
     for layer in block.linears:
-        if layer.is_module:
+        if layer.can_be_quantized:
             saved = layer.in_features * layer.out_features * per_param - stored_linear_bytes(layer, model, plan)
             size -= saved * layer.copies
         elif plan.quantized_experts and is_stacked(layer):
@@ -122,7 +128,7 @@ def kept_in_16_bit(model: ModelSpec) -> Iterator[tuple[Linear, int]]:
         return
     index = 0
     for block in model.blocks:
-        for layer in (layer for layer in block.linears if layer.is_module):
+        for layer in (layer for layer in block.linears if layer.can_be_quantized):
             times = sum(any(_covers(name, number, layer) for name in stored.skipped) for number in range(index, index + block.count))
             if times:
                 yield layer, times
@@ -144,6 +150,7 @@ def _covers(name: str, number: int, layer: Linear) -> bool:
 def weights_bytes(model: ModelSpec, plan: Plan) -> int:
     """Base weights at rest. bitsandbytes replaces `nn.Linear` modules except the head; bare 3-D parameters keep their type
     (bitsandbytes issue 1849). A checkpoint that is quantised already may leave some matrices in 16 bit."""
+    model = headed(model, plan)
     per_param = unquantized_bytes_per_param(plan)
     size = (model.embedding_params + model.head_params + model.other_params) * per_param
     size += sum(block_weights_bytes(model, block, plan) * block.count for block in model.blocks)
@@ -176,7 +183,7 @@ def load_extra_bytes(model: ModelSpec, plan: Plan) -> int:
         layer.weight_params if stacks and is_stacked(layer) else layer.in_features * layer.out_features
         for block in model.blocks
         for layer in block.linears
-        if layer.is_module or (stacks and is_stacked(layer))
+        if layer.can_be_quantized or (stacks and is_stacked(layer))
     )
     largest = max(sizes, default=0)
     return largest * plan.base_dtype.size_bytes

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from advisor.units import GIB, format_count, format_size, gib
-from advisor.values import Fit, Phase, Plan, Range, Shift, Term
+from advisor.values import Fit, Head, Phase, Plan, Range, Shift, Term
 
 FIT_WORDS = {Fit.FITS: "yes", Fit.UNCERTAIN: "unsure", Fit.DOES_NOT_FIT: "no", Fit.WOULD_NOT_START: "other weights"}
 FIT_STYLES = {Fit.FITS: "green", Fit.UNCERTAIN: "yellow", Fit.DOES_NOT_FIT: "red", Fit.WOULD_NOT_START: "red"}
@@ -77,8 +77,16 @@ def plan(plan: Plan) -> str:
     cards = f"{plan.n_gpus} cards ({plan.sharding.value}); " if plan.n_gpus > 1 else ""
     return (
         f"{method}; {base}; {plan.optimizer.value}; {batch}; {checkpointing}; "
-        f"{plan.attention.value} attention; {loss}{evaluation}{cards}{plan.stack.value} stack"
+        f"{plan.attention.value} attention; {_head(plan)}{loss}{evaluation}{cards}{plan.stack.value} stack"
     )
+
+
+def _head(plan: Plan) -> str:
+    """Unsaid for the model's first head."""
+    if plan.head is None:
+        return ""
+    labels = f" of {plan.labels} labels" if plan.head in (Head.CLASSIFICATION, Head.TOKENS) else ""
+    return f"{plan.head.value} head{labels}; "
 
 
 def scaled(value: int | None, unit: int) -> str:

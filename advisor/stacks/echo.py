@@ -6,12 +6,14 @@ from collections.abc import Iterator
 
 from advisor.checkpoints import expanded_by, trained_as
 from advisor.stacks.facts import StackDefaults
-from advisor.stacks.first_plan import ALPHA_PER_RANK, FIRST_RANK, batch, first_attention, first_seq_len
+from advisor.stacks.first_plan import ALPHA_PER_RANK, FIRST_LABELS, FIRST_RANK, batch, first_attention, first_seq_len
 from advisor.stacks.known import defaults_of
+from advisor.stacks.targets import first_targets
 from advisor.values.card import GpuSpec
 from advisor.values.model import ModelSpec
+from advisor.values.plan import ALL_LINEAR
 from advisor.values.request import Request
-from advisor.values.vocabulary import Attention, Method, Quantization, Stack
+from advisor.values.vocabulary import Attention, Head, Method, Quantization, Stack
 
 
 def echo_defaults(model: ModelSpec, gpu: GpuSpec | None, request: Request) -> tuple[str, ...]:
@@ -21,6 +23,7 @@ def echo_defaults(model: ModelSpec, gpu: GpuSpec | None, request: Request) -> tu
         ("training loop", _loop(model, gpu, request, stack)),
         ("checkpoint", _checkpoint(model)),
         ("adapter", _adapter(model, request, stack)),
+        ("head", _head(model, request)),
         ("batch", _batch(model, request)),
         ("gradient checkpointing", _checkpointing(request, stack)),
         ("several GPUs", _several(gpu, request)),
@@ -69,9 +72,23 @@ def _adapter(model: ModelSpec, request: Request, stack: StackDefaults) -> Iterat
     if request.lora_dropout is None and stack.lora_dropout.value:
         yield f"dropout {stack.lora_dropout.value:g} (none for DoRA)"
     if request.target_modules is None:
-        yield "on all linear layers of the blocks"
+        named = first_targets(model)
+        yield "on all linear layers of the blocks" if named == (ALL_LINEAR,) else f"on {', '.join(named)}, all that peft can wrap"
     if request.quantization is None and trained_as(model) is None and (request.method is None or request.method.is_quantized):
         yield "4-bit bases in nf4 with double quantisation"
+
+
+def _head(model: ModelSpec, request: Request) -> Iterator[str]:
+    """Only for a classifier: that a decoder scores words goes without saying."""
+    head = request.head or model.first_head
+    if head not in (Head.CLASSIFICATION, Head.TOKENS):
+        return
+    if request.head is None:
+        yield f"{head.value}, say --head mlm to train on masked words" if model.kind == "encoder" else head.value
+    if request.labels is None:
+        yield f"{model.labels or FIRST_LABELS} labels"
+    if request.method is None or request.method.is_quantized:
+        yield "kept out of quantisation (llm_int8_skip_modules)"
 
 
 def _batch(model: ModelSpec, request: Request) -> Iterator[str]:

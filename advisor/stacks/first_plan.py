@@ -11,7 +11,7 @@ from advisor.errors import InvalidInputError
 from advisor.stacks.engines import masters_of, reentrant_of
 from advisor.stacks.facts import FOUR_BIT, StackDefaults
 from advisor.stacks.known import defaults_of
-from advisor.stacks.targets import available_targets, check_rank, check_targets, stacked_targets, without_stacked
+from advisor.stacks.targets import available_targets, check_rank, check_targets, first_targets, stacked_targets, without_stacked
 from advisor.values.card import GpuSpec
 from advisor.values.model import ModelSpec
 from advisor.values.plan import ALL_LINEAR, Plan
@@ -27,6 +27,8 @@ FIRST_MICRO_BATCH = 1
 FIRST_EFFECTIVE_BATCH = 16
 # Judgement: holds nearly every example of the common instruction sets; the length that memory tables of the field are quoted at.
 FIRST_SEQ_LEN_TOKENS = 2048
+# transformers 5.23 configuration_utils.py: `num_labels` where a config names no classes.
+FIRST_LABELS = 2
 
 
 class _Numbers(NamedTuple):
@@ -82,6 +84,8 @@ def default_plan(method: Method, model: ModelSpec, gpu: GpuSpec | None, request:
             attention=request.attention or first_attention(model),
             padding=_given(request.padding, False),
             kv_cache_in_outputs=stack.kv_cache_in_outputs.value,
+            head=None if request.head is model.first_head else request.head,
+            labels=request.labels or model.labels or FIRST_LABELS,
             loss=request.loss or stack.loss.value,
             shift=stack.shift.value,
             stack=stack.stack,
@@ -123,7 +127,7 @@ def _dropout(method: Method, model: ModelSpec, targets: tuple[str, ...], request
 def _targets(model: ModelSpec, request: Request, quantization: Quantization | None) -> tuple[str, ...]:
     """Every linear layer where nothing is asked for. peft 0.21's "all-linear" looks for `nn.Linear`, which AWQ's and GPTQ's layers are
     not (tuners/tuners_utils.py `_maybe_include_all_linear_layers`): there the layers are named."""
-    asked = request.target_modules or (ALL_LINEAR,)
+    asked = request.target_modules or first_targets(model)
     return available_targets(model) if packed(quantization) and asked == (ALL_LINEAR,) else asked
 
 

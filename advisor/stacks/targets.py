@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from advisor.errors import InvalidInputError
+from advisor.errors import InvalidInputError, UnsupportedError
 from advisor.values.model import Block, Linear, ModelSpec
 from advisor.values.plan import ALL_LINEAR
 
@@ -75,6 +75,24 @@ def without_stacked(model: ModelSpec, target_modules: tuple[str, ...]) -> tuple[
     if not stacked_targets(model, target_modules):
         return target_modules
     return tuple(dict.fromkeys(linear.name for _, linear, _ in targets(model, target_modules) if linear.is_module))
+
+
+def first_targets(model: ModelSpec) -> tuple[str, ...]:
+    """What is wrapped where nobody says otherwise: everything, but for modules that peft cannot wrap."""
+    linears = [linear for block in model.blocks for linear in block.linears]
+    if all(linear.can_be_wrapped for linear in linears):
+        return (ALL_LINEAR,)
+    return tuple(dict.fromkeys(name for linear in linears if linear.can_be_wrapped for name in _names(model, linear)))
+
+
+def refuse_unwrappable(model: ModelSpec, target_modules: tuple[str, ...]) -> None:
+    """Raises UnsupportedError where a target is a module that peft fails on, with the targets that work."""
+    wrong = sorted({linear.name for _, linear, _ in targets(model, target_modules) if not linear.can_be_wrapped})
+    if wrong:
+        raise UnsupportedError(
+            f"--target-modules: peft 0.21 wraps {', '.join(wrong)} of {model.id} for a linear layer, and fails in its first step, as it "
+            f"returns several tensors; name {','.join(first_targets(model))}"
+        )
 
 
 def check_targets(model: ModelSpec, target_modules: tuple[str, ...]) -> None:

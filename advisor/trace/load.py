@@ -66,7 +66,16 @@ def quantization_config(plan: Plan) -> Any:
 def _replace_linears(model: Any, settings: Any) -> None:
     from transformers.integrations.bitsandbytes import replace_with_bnb_linear
 
-    replace_with_bnb_linear(model, modules_to_not_convert=compat.keys_to_keep(model), quantization_config=settings)
+    replace_with_bnb_linear(model, modules_to_not_convert=kept_modules(model), quantization_config=settings)
+
+
+def kept_modules(model: Any) -> list[str]:
+    """Modules that stay unquantised: what transformers leaves, and classifiers. It leaves the last parameter's module, but by a name that
+    ends in ".bias" where there is one, so that it would quantise a classifier with a bias, which peft then cannot train: the plan
+    is that of `llm_int8_skip_modules` with peft's names of such heads (peft 0.21 utils/constants.py `SEQ_CLS_HEAD_NAMES`)."""
+    from peft.utils.constants import SEQ_CLS_HEAD_NAMES
+
+    return [*compat.keys_to_keep(model), *SEQ_CLS_HEAD_NAMES]
 
 
 def _is_quantized_linear(module: Any) -> bool:
@@ -77,7 +86,7 @@ def _is_quantized_linear(module: Any) -> bool:
 
 def warm_up_bytes(model: Any, plan: Plan) -> int:
     """Size that transformers expects of the loaded model; `model` is not quantised yet (modeling_utils.py, get_total_byte_count)."""
-    kept = compat.keys_to_keep(model)
+    kept = kept_modules(model)
     modules = dict(model.named_modules())
     total_bytes = 0.0
     for name, weight in model.named_parameters():

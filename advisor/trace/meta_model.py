@@ -9,12 +9,14 @@ from typing import Any
 
 import torch
 
+from advisor.architectures import LABEL_MODULES, headed
 from advisor.errors import UnsupportedError
+from advisor.stacks.targets import refuse_unwrappable
 from advisor.trace import compat, flash, fused_head, load
 from advisor.trace.cut import Cut, find_cut, signatures_of
 from advisor.trace.load import DTYPES
 from advisor.trace.recorder import Recorder
-from advisor.values import ALL_LINEAR, Attention, DType, ModelSpec, Plan
+from advisor.values import ALL_LINEAR, Attention, DType, Head, ModelSpec, Plan
 
 
 @dataclass(slots=True)
@@ -27,8 +29,13 @@ class MetaModel:
     """The transformers model inside."""
     layer_path: str
     """Dotted path of the list of repeated layers inside `model`."""
-    is_classifier: bool
-    """One label per row rather than per token."""
+    head: Head
+    """What stands on it."""
+
+    @property
+    def is_classifier(self) -> bool:
+        """One label per row rather than per token."""
+        return self.head is Head.CLASSIFICATION
 
 
 def config_of(spec: ModelSpec, layers: tuple[int, ...] | None = None) -> Any:
@@ -45,6 +52,9 @@ def config_of(spec: ModelSpec, layers: tuple[int, ...] | None = None) -> Any:
         raise UnsupportedError(
             f"{spec.id}: the installed transformers has no model type {model_type!r}; install a version that has it"
         ) from error
+    if spec.labels is not None:
+        config.num_labels = spec.labels
+        config.pad_token_id = config.pad_token_id or 0  # a classifier looks for the last token before the padding
     if layers is not None:
         compat.cut_layers(config, layers)
     return config
@@ -67,10 +77,13 @@ WHOLE = Shape()
 
 def build(spec: ModelSpec, plan: Plan, recorder: Recorder, shape: Shape = WHOLE, peft_config: Any = None) -> MetaModel:
     """Build, quantise, prepare and wrap as `plan` says, telling the recorder what is loaded."""
+    spec = headed(spec, plan)
+    if plan.method.has_adapter and peft_config is None:
+        refuse_unwrappable(spec, plan.target_modules)
     config = config_of(spec, shape.layers)
     config.use_cache = plan.kv_cache_in_outputs
     base = base_model(spec, config, plan, shape.device)
-    if spec.kind == "decoder":
+    if spec.head is Head.LM:
         fused_head.install(base, plan.loss)
     load.load(base, plan, recorder, shape.whole_model_bytes)
     if plan.kbit_prepare:
@@ -84,11 +97,12 @@ def build(spec: ModelSpec, plan: Plan, recorder: Recorder, shape: Shape = WHOLE,
             base.enable_input_require_grads()  # else no gradient reaches a layer; the Trainer and peft see to it
     model.train()
     _register_adapter(model, plan, recorder)
-    return MetaModel(model=model, base=base, layer_path=layer_path(model), is_classifier=spec.kind == "encoder")
+    return MetaModel(model=model, base=base, layer_path=layer_path(model), head=spec.head)
 
 
 def whole_model_cut(spec: ModelSpec, plan: Plan) -> tuple[Cut, Shape] | None:
     """How the model can be shortened for tracing; found on the whole model's modules, which cost next to nothing on meta."""
+    spec = headed(spec, plan)
     config = config_of(spec)
     base = base_model(spec, config, plan)
     path = layer_path(base)
@@ -122,11 +136,21 @@ def base_model(spec: ModelSpec, config: Any, plan: Plan, device: str = "meta") -
     return model
 
 
+_AUTO_CLASSES = {
+    Head.MLM: "AutoModelForMaskedLM",
+    Head.CLASSIFICATION: "AutoModelForSequenceClassification",
+    Head.TOKENS: "AutoModelForTokenClassification",
+    Head.EMBEDDING: "AutoModel",
+}
+_TASKS = {Head.LM: "CAUSAL_LM", Head.CLASSIFICATION: "SEQ_CLS", Head.TOKENS: "TOKEN_CLS"}
+"""peft's word for the task; none for masked language models."""
+
+
 def _auto_classes(spec: ModelSpec) -> tuple[Any, ...]:
     import transformers
 
-    if spec.kind == "encoder":
-        return (transformers.AutoModelForSequenceClassification,)
+    if spec.head is not Head.LM:
+        return (getattr(transformers, _AUTO_CLASSES[spec.head]),)
     multimodal = getattr(transformers, "AutoModelForImageTextToText", None)
     return (transformers.AutoModelForCausalLM, multimodal) if multimodal else (transformers.AutoModelForCausalLM,)
 
@@ -151,7 +175,9 @@ def lora_config(spec: ModelSpec, plan: Plan) -> Any:
     from peft import LoraConfig
 
     targets: Any = ALL_LINEAR if plan.target_modules == (ALL_LINEAR,) else list(plan.target_modules)
+    excluded = {"exclude_modules": [*LABEL_MODULES]} if spec.labels is not None and targets == ALL_LINEAR else {}
     return LoraConfig(
+        **excluded,
         r=plan.rank,
         lora_alpha=plan.alpha,
         target_modules=targets,
@@ -159,7 +185,7 @@ def lora_config(spec: ModelSpec, plan: Plan) -> Any:
         use_dora=plan.method.is_dora,
         lora_dropout=plan.lora_dropout,
         bias="none",
-        task_type="SEQ_CLS" if spec.kind == "encoder" else "CAUSAL_LM",
+        task_type=_TASKS.get(spec.head),
     )
 
 
@@ -169,12 +195,12 @@ def _wrap(base: Any, plan: Plan, peft_config: Any, device: str) -> Any:
     try:
         with torch.device(device):
             model = get_peft_model(base, peft_config, autocast_adapter_dtype=plan.adapter_dtype is DType.FP32)
-    except ValueError as error:
+    except (ValueError, ImportError) as error:
         raise UnsupportedError(f"peft cannot wrap this model: {first_line(error)}") from error
-    wanted = DTYPES[plan.adapter_dtype]
-    for parameter in model.parameters():
-        if parameter.requires_grad and parameter.dtype is not wanted:
-            parameter.data = parameter.data.to(wanted)
+    if plan.adapter_dtype is not DType.FP32:  # fp32 is peft's own doing, and it leaves some of what it trains in 16 bit (LN tuning)
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad and ".modules_to_save." not in name:  # which are copies of the head, in the head's own type
+                parameter.data = parameter.data.to(DTYPES[plan.adapter_dtype])
     return model
 
 

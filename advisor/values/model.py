@@ -4,7 +4,7 @@ from functools import cached_property
 from typing import Literal
 
 from advisor.values.checkpoint import CheckpointFormat
-from advisor.values.vocabulary import Positive, Value
+from advisor.values.vocabulary import Head, Positive, Value
 
 
 class Linear(Value):
@@ -20,8 +20,18 @@ class Linear(Value):
     is_module: bool = True
     """False where the library keeps the weights in a bare parameter (fused experts and routers of transformers 5): not quantised by
     bitsandbytes, not wrapped by LoRA's default targets."""
+    is_subclass: bool = False
+    """The module is of a subclass of `nn.Linear` (Falcon's matrices, Phi-3.5-MoE's router): peft wraps it, but bitsandbytes leaves it,
+    as transformers 5.23 converts `type(module) is nn.Linear` and Conv1D alone (integrations/bitsandbytes.py)."""
+    can_be_wrapped: bool = True
+    """False for a module that peft takes for a linear layer and fails on, as it returns several tensors (the router of Phi-3.5-MoE)."""
     part: Literal["attention", "mlp", "other"] = "other"
     """Which half of the layer it belongs to: GPT-2 has a c_proj in each, BERT three matrices called dense."""
+
+    @property
+    def can_be_quantized(self) -> bool:
+        """Whether bitsandbytes takes its place."""
+        return self.is_module and not self.is_subclass
 
     @property
     def weight_params(self) -> int:
@@ -46,12 +56,18 @@ class AttentionShape(Value):
     rotary_fraction: float = 1.0
     """Share of head_dim that is rotated; 0 for learned or ALiBi positions."""
     softcap: bool = False
+    scores_in_fp32: bool = False
+    """Without a fused kernel queries and keys are lifted to fp32 before their product (GPT-J, GPT-Neo)."""
+    softmax_in_own_type: bool = False
+    """Without a fused kernel the softmax is not lifted to fp32 (XGLM)."""
     sinks: bool = False
     """A learned score per head joins each row of the softmax, which runs in the computation's own type (gpt-oss)."""
     dropout: bool = False
     """Attention weights are dropped at random during training (a rate above 0 in config.json)."""
     fused_qkv: bool = False
     """One matrix computes q, k and v (GPT-NeoX, Phi-3, GPT-2)."""
+    copies_values: bool = False
+    """Values are copied out of that matrix's result, which then is not kept (Falcon, CodeGen)."""
     sdpa: bool = True
     """transformers can compute it with torch's scaled_dot_product_attention; else (Gemma 2, gpt-oss, BLOOM) it falls back to eager."""
     flash: bool = True
@@ -70,6 +86,12 @@ class MlpShape(Value):
     experts: int = 0
     experts_per_token: int = 0
     shared_intermediate_size: int = 0
+    routes_in_fp32: bool = False
+    """The router multiplies fp32 copies of its input and weight (DeepSeek and its kin)."""
+    weighs_in_fp32: bool = False
+    """The experts' results are multiplied by weights that are still fp32, so that the products are fp32, too."""
+    clamped: bool = False
+    """Gate and up are clamped, and the gate is weighted by a sigmoid of its own (gpt-oss)."""
     every_expert_computes: bool = False
     """Each token passes through all experts, whose results are then weighted (Llama 4), instead of only those it is routed to."""
 
@@ -99,6 +121,30 @@ class Block(Value):
         return sum(linear.params for linear in self.linears) + self.other_params
 
 
+class HeadShape(Value):
+    """An output that transformers can put on a model's body."""
+
+    head: Head
+    architecture: str
+    """Class name, e.g. "LlamaForSequenceClassification"."""
+    other_params: int
+    """`ModelSpec.other_params` under this head: final norm, embedding projections and norms, poolers, the head's own layers."""
+    params_per_output: int
+    """Weights, and bias, of one word or label; 0 where the weights are those of the embedding."""
+    bias: bool = False
+    tied: bool = False
+    dense: Linear | None = None
+    """A layer between body and output, followed by an activation: of each token for `mlm` and `tokens`, else of the first."""
+    dense_is_saved: bool = False
+    """peft trains that layer whole, as a part of the classifier, in place of adapting it."""
+    dense_norm: bool = False
+    """A LayerNorm follows it."""
+    dropout: bool = False
+    """Its input is dropped at random in training."""
+    upcasts: bool = True
+    """The loss is taken of the logits in fp32 (transformers loss/loss_utils.py); BERT and its kin take it in the model's type."""
+
+
 class ModelSpec(Value):
     """A model's shape, parameter for parameter, and where it comes from."""
 
@@ -120,11 +166,14 @@ class ModelSpec(Value):
     tied_embeddings: bool = False
     other_params: int = 0
     """Outside blocks, embeddings and head: final norm, embedding projections and norms, poolers."""
-    output: Literal["tokens", "labels", "hidden"] = "tokens"
-    """What the head computes: a score for each word of the vocabulary at each token, for each label of a sequence, or nothing (an
-    encoder without a head)."""
+    final_norm: bool = True
+    """A norm follows the last layer."""
+    head: Head = Head.LM
+    """The head that the parameter counts are of: the one that config.json names."""
     labels: Positive | None = None
     """Classes of a classifier."""
+    heads: tuple[HeadShape, ...] = ()
+    """Every head that transformers has for it."""
     scales_logits: bool = False
     softcaps_logits: bool = False
     embedding_scaled: bool = False
@@ -143,6 +192,12 @@ class ModelSpec(Value):
 
     def __hash__(self) -> int:
         return hash((self.id, self.config_json))
+
+    @property
+    def first_head(self) -> Head:
+        """What is trained where nobody says otherwise: the classifier that config.json names, else the vocabulary's scores of a decoder
+        and a classifier on an encoder."""
+        return self.head if self.kind == "decoder" or self.head is Head.TOKENS else Head.CLASSIFICATION
 
     @property
     def taken_as(self) -> tuple[str, ...]:
