@@ -19,7 +19,6 @@ ASKED = [(report, number) for report in REPORTS for number in range(len(report["
 AWAITING: dict[str, str] = {
     "f-zero3-qwen15-32b-8xa100": "sharding",
     "f-zero2-qwen15-7b-8xa100-40": "sharding: 33 GiB of 39.5 are priced for ZeRO-2, and it ran out of memory",
-    "f-gemma4-e2b-eval-4090": "losses",
 }
 """Reports whose right answer is the work of another part, which is not merged yet."""
 
