@@ -81,21 +81,12 @@ def _recorded(block: Block, hidden: int, setting: Setting, kernel: Kernel, entry
     return _Recorded(tape, entry, backward(tape, ZERO, Size(hidden * setting.stream_bytes)))
 
 
-class Checkpoint(NamedTuple):
-    """How a checkpointed layer is run again."""
-
-    stops_early: bool
-    """Only until its last tensor is saved (torch 2.13 utils/checkpoint.py `_StopRecomputationError`); a reentrant one runs whole."""
-
-
 @lru_cache(maxsize=256)
-def _layer(
-    block: Block, hidden: int, setting: Setting, kernel: Kernel, checkpoint: Checkpoint | None, entry_needs_grad: bool = True
-) -> Layer:
+def _layer(block: Block, hidden: int, setting: Setting, kernel: Kernel, loop: Loop, entry_needs_grad: bool = True) -> Layer:
     tape, entry, back = _recorded(block, hidden, setting, kernel, entry_needs_grad)
-    stops_early = checkpoint is not None and checkpoint.stops_early
-    keeping = forward(tape, entry, keep=True, entry_held=checkpoint is not None, stops_early=stops_early)
-    quiet = keeping if checkpoint is None else forward(tape, entry, keep=False, entry_held=True)
+    checkpointing = loop.checkpointing
+    keeping = forward(tape, entry, keep=True, entry_held=checkpointing, stops_early=checkpointing and not loop.reentrant)
+    quiet = forward(tape, entry, keep=False, entry_held=True) if checkpointing else keeping
     return Layer(entry.size, quiet, keeping, back.over(keeping.kept))
 
 
@@ -159,8 +150,7 @@ def program_of(step: Step, forward_stations: Stations, backward_stations: Statio
 @lru_cache(maxsize=256)
 def step_of(model: ModelSpec, setting: Setting, kernel: Kernel, loop: Loop) -> Step:
     """The walks of every part. Raises UnsupportedError for parts without a closed form."""
-    checkpoint = Checkpoint(stops_early=not loop.reentrant) if loop.checkpointing else None
-    kinds = [_layer(_one(block), model.hidden_size, setting, kernel, checkpoint) for block in model.blocks]
+    kinds = [_layer(_one(block), model.hidden_size, setting, kernel, loop) for block in model.blocks]
     head = _head(model, setting.outside_blocks(), loop.ending)
     held = head.logits if loop.logits_outlive_forward else ZERO
     outlives = held
@@ -186,7 +176,7 @@ def _under(model: ModelSpec, setting: Setting, kernel: Kernel, loop: Loop, first
     """
     frozen = not setting.trains_base
     if frozen and not loop.checkpointing:
-        without = _layer(_one(model.blocks[0]), model.hidden_size, setting, kernel, None, entry_needs_grad=False)
+        without = _layer(_one(model.blocks[0]), model.hidden_size, setting, kernel, loop, entry_needs_grad=False)
         return without.keeping.kept.plus(first.keeping.kept, -1)
     stream_bytes = model.hidden_size * setting.stream_bytes
     size = Size(model.hidden_size if model.embedding_dropout else 0)
