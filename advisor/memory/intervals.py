@@ -70,6 +70,8 @@ class Pool(NamedTuple):
     """How much wider than its errors it bounds."""
     kin: bool = True
     """They agree with the plan in everything that no error crosses."""
+    alone: tuple[float, ...] = ()
+    """Those of a narrower kind that one group alone has: bounds are no narrower than they make them."""
 
 
 _NOTHING = dict.fromkeys(Kind._fields, "")
@@ -124,16 +126,9 @@ def _most_specific(errors: list[Errors], kind: Kind, levels: tuple[tuple[str, ..
         if sum(len(entry.shares) for entry in chosen) < FEWEST:
             continue
         if len(groups) >= FEWEST_GROUPS:
-            return _no_narrower(Pool(_sorted(chosen), len(groups)), alone)
+            return Pool(_sorted(chosen), len(groups), alone=alone)
         alone = alone or _sorted(chosen)
     return None
-
-
-def _no_narrower(pool: Pool, alone: tuple[float, ...]) -> Pool:
-    if not alone:
-        return pool
-    (low, high), (own_low, own_high) = bounds(pool.errors), bounds(alone)
-    return pool._replace(down=min(own_low - low, 0.0), up=max(own_high - high, 0.0))
 
 
 def _sorted(errors: list[Errors]) -> tuple[float, ...]:
@@ -188,9 +183,10 @@ def bounds_of(tier: str, kind: Kind, without: str = "") -> Bounds:
     """The bounds of a tier's errors for plans of that kind; `without` leaves a group of runs out."""
     measured = _measured(tier, kind, without)
     if tier == TRACE or not errors_of(REPLAY):
-        return _bounds(measured.errors, measured, len(measured.errors), f"{len(measured.errors)} measured runs", 0.0)
+        return _bounds(measured.errors, measured.alone, measured, len(measured.errors), f"{len(measured.errors)} measured runs", 0.0)
     replayed = pool_of(REPLAY, kind._replace(**_OF_NO_REPLAY), without)
-    pairs = tuple(sorted((1 + own) * (1 + other) - 1 for own in replayed.errors for other in measured.errors))
+    pairs = _pairs(replayed.errors, measured.errors)
+    alone = (*_pairs(replayed.alone, measured.errors), *_pairs(replayed.errors, measured.alone))
     both = measured._replace(
         down=measured.down + replayed.down,
         up=measured.up + replayed.up,
@@ -199,7 +195,12 @@ def bounds_of(tier: str, kind: Kind, without: str = "") -> Bounds:
     )
     said = f"{len(measured.errors)} measured runs and {len(replayed.errors)} dry runs"
     middle = replayed.errors[len(replayed.errors) // 2]
-    return _bounds(pairs, both, min(len(measured.errors), len(replayed.errors)), said, middle)
+    return _bounds(pairs, alone, both, min(len(measured.errors), len(replayed.errors)), said, middle)
+
+
+def _pairs(ones: tuple[float, ...], others: tuple[float, ...]) -> tuple[float, ...]:
+    """The errors of a prediction that is off by any of `ones` from one that is off by any of `others`."""
+    return tuple(sorted((1 + one) * (1 + other) - 1 for one in ones for other in others))
 
 
 def _measured(tier: str, kind: Kind, without: str) -> Pool:
@@ -209,9 +210,10 @@ def _measured(tier: str, kind: Kind, without: str) -> Pool:
     return own if own.kin else pool
 
 
-def _bounds(errors: tuple[float, ...], pool: Pool, effective: int, said: str, bias: float) -> Bounds:
-    low, high = bounds(errors) if errors else NOTHING_KNOWN
-    return Bounds(errors, effective, pool.groups, min(low, 0.0) + pool.down, max(high, 0.0) + pool.up, pool.unlike, pool.kin, bias, said)
+def _bounds(errors: tuple[float, ...], alone: tuple[float, ...], pool: Pool, effective: int, said: str, bias: float) -> Bounds:
+    sides = [bounds(each) for each in (errors, alone) if each] or [NOTHING_KNOWN]
+    low, high = min(0.0, *(low for low, _ in sides)), max(0.0, *(high for _, high in sides))
+    return Bounds(errors, effective, pool.groups, low + pool.down, high + pool.up, pool.unlike, pool.kin, bias, said)
 
 
 def interval_of(tier: str, model: ModelSpec, plan: Plan, gpu: GpuSpec | None, versions: Mapping[str, str] | None = None) -> Interval:
