@@ -21,8 +21,8 @@ from advisor.profiles import SCHEMA
 from advisor.profiles.files import adapter_of
 from advisor.profiles.kinds import KINDS, row_type
 
-_MADE_BY_CODE = ("measurements/traced",)
-"""Folders whose rows a program writes (`benchmarks/trace_measured.py`)."""
+_MADE_BY_CODE = ("measurements/traced", "measurements/replays")
+"""Folders whose rows a program writes (`benchmarks/trace_measured.py`, `benchmarks/replays.py`)."""
 
 
 def row_models() -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Trace a grid of plans and keep the peaks, so that the fast tests hold the closed form against the dry run without torch.
 
-    python benchmarks/trace_grid.py            writes tests/data/trace_grid.json (about ten minutes on two cores)
+    python benchmarks/trace_grid.py            writes profiles/measurements/replays/grid.json (about ten minutes on two cores)
     python benchmarks/trace_grid.py --report   prints the errors of the closed form on the file as it is
 
 Every architecture meets every method; the other settings rotate through the grid, so that each value of each setting meets each
@@ -21,7 +21,7 @@ from advisor.hub import load_model
 from advisor.memory import estimate_memory
 from advisor.values import Method, ModelSpec, Plan
 
-TARGET = Path(__file__).parent.parent / "tests" / "data" / "trace_grid.json"
+TARGET = Path(__file__).parent.parent / "profiles" / "measurements" / "replays" / "grid.json"
 
 MODELS = (
     "meta-llama/Llama-3.2-1B",
@@ -44,6 +44,8 @@ SHAPES = ((1, 512), (1, 2048), (2, 1024), (4, 512), (1, 4096))
 """Micro-batch and sequence."""
 OPTIMIZERS = ("adamw_torch", "adamw_torch_fused", "adamw_8bit", "paged_adamw_8bit", "sgd")
 STACKS = ("hf", "plain")
+OPTIONS = {"keep_outputs": False}
+"""How the dry run is run: a loop of one's own as a function whose outputs go when it returns."""
 REPEATS = 3
 """Plans per model, method and checkpointing."""
 
@@ -76,8 +78,12 @@ def plans() -> Iterator[tuple[str, Plan]]:
 def measure(model: ModelSpec, plan: Plan) -> dict[str, Any]:
     from advisor.trace import trace
 
-    traced = trace(model, plan, keep_outputs=False)
-    return {"allocated_bytes": traced.breakdown.peak_allocated_bytes, "reserved_bytes": traced.breakdown.peak_reserved_bytes}
+    traced = trace(model, plan, **OPTIONS)
+    return {
+        "options": OPTIONS,
+        "allocated_bytes": traced.breakdown.peak_allocated_bytes,
+        "reserved_bytes": traced.breakdown.peak_reserved_bytes,
+    }
 
 
 def write() -> None:

@@ -6,28 +6,30 @@ import json
 from types import SimpleNamespace
 
 import pytest
-from hypothesis import given, strategies as st
 
 from advisor import api, hub, profiles
 from advisor.accuracy import (
     AccuracyReport,
-    IntervalShares,
     MeasuredPlan,
     Measurement,
     Metric,
     Residual,
     accuracy,
-    conformal_bounds,
+    coverages,
     dry_run,
-    interval_shares,
+    errors_file,
     measurements,
     plan_of,
     read_measurements,
     residuals_of,
 )
+from advisor.accuracy.__main__ import files
 from advisor.devices import load_gpu
 from advisor.errors import InvalidInputError, UnsupportedError
-from advisor.values import Fit, Interval, MemoryBreakdown, ModelSpec, Phase, PhaseBytes, Term, TermBytes
+from advisor.memory.intervals import Bounds
+from advisor.memory.kinds import kind_of
+from advisor.profiles.runtime import Residuals
+from advisor.values import Fit, Interval, MemoryBreakdown, ModelSpec, Phase, PhaseBytes, Plan, Term, TermBytes
 
 GB = 10**9
 SETTINGS = {
@@ -192,64 +194,45 @@ def test_report_survives_json():
 
 # ------------------------------------------------------------------------------------------------ intervals
 
-# n, coverage → ranks by hand: floor((n+1)·t) from below and ceil((n+1)(1−t)) from above, t half of the rest
-RANKS = [
-    (19, 0.90, 1, 19),  # 20·0.05 = 1, 20·0.95 = 19
-    (39, 0.90, 2, 38),
-    (99, 0.90, 5, 95),
-    (99, 0.80, 10, 90),
-    (9, 0.80, 1, 9),
-    (5, 0.90, 1, 5),  # too few: the extremes
-    (45, 0.90, 2, 44),  # 46·0.05 = 2.3, 46·0.95 = 43.7
-]
+KIND = kind_of(hub.load_model("llama-3.1-8b"), Plan(), None)
 
 
-@pytest.mark.parametrize(("n", "coverage", "low_rank", "high_rank"), RANKS)
-def test_conformal_ranks(n, coverage, low_rank, high_rank):
-    assert conformal_bounds([float(value) for value in range(n, 0, -1)], coverage) == (low_rank, high_rank)
+def residuals(*pairs, kind=KIND):
+    listed = enumerate(pairs)
+    return [Residual(id=f"{group}{index}", group=group, metric="reserved", kind=kind, share=share) for index, (group, share) in listed]
 
 
-def residuals(*pairs):
-    return [Residual(id=f"{group}{index}", group=group, metric="process", share=share) for index, (group, share) in enumerate(pairs)]
-
-
-def test_intervals_by_hand():
-    """Three groups, six runs: fewer than the rule needs at 90 %, so the pooled bounds are the extremes, −0.05 and 0.20.
-
-    Without y the highest is 0.05, so that y steps 0.15 beyond it; without x the lowest is −0.01, a step of 0.04.
-    """
-    factors = interval_shares(residuals(("x", -0.05), ("x", 0.0), ("y", 0.02), ("y", 0.20), ("z", -0.01), ("z", 0.05)), "estimate")
-    assert (factors.n, factors.n_groups) == (6, 3)
-    assert (factors.seen.low_share, factors.seen.high_share) == (0.05, 0.20)
-    assert (factors.unseen.low_share, factors.unseen.high_share) == pytest.approx((0.05 + 0.04, 0.20 + 0.15))
-    assert factors.coverage_leave_one_out == pytest.approx(4 / 6)  # each extreme is outside the others
-    # y and z give −0.02 to 0.35: −0.05 of x is outside; x and z give at most 0.10: 0.20 of y is outside
-    assert factors.coverage_leave_group_out == pytest.approx(4 / 6)
-    assert "6 measured runs" in factors.seen.source
-    assert "3 groups" in factors.unseen.source
-
-
-def test_one_group_is_not_enough():
-    with pytest.raises(InvalidInputError, match="two groups"):
-        interval_shares(residuals(("x", 0.0), ("x", 0.1)), "estimate")
-
-
-@given(st.lists(st.tuples(st.sampled_from("xyz"), st.floats(-0.5, 1.0)), min_size=4, max_size=60))
-def test_unseen_is_never_narrower_and_the_estimate_is_inside(pairs):
-    pairs = [("x", 0.0), ("y", 0.0), *pairs]
-    factors = interval_shares(residuals(*pairs), "estimate")
-    assert factors.unseen.low_share >= factors.seen.low_share >= 0
-    assert factors.unseen.high_share >= factors.seen.high_share >= 0
-    assert 0 <= factors.coverage_leave_group_out <= 1
-    assert IntervalShares.model_validate_json(factors.model_dump_json()) == factors
-
-
-def test_residuals_are_of_the_reading_nearest_to_the_process():
+def test_residuals_are_of_reserved_memory_and_else_of_allocated():
     row = run("a", ("allocated", 20 * GB, None), ("reserved", 22 * GB, None), ("process", 33 * GB, None))
     (residual,) = residuals_of(accuracy(estimator(), "estimate", resolve, [row]).comparisons)
-    assert (residual.metric, residual.share, residual.group) == ("process", 2.0, "a/b · Tesla T4")  # 33 measured, 11 predicted, 11 move
-    (residual,) = residuals_of(accuracy(estimator(), "estimate", resolve, [row]).comparisons, (Metric.RESERVED, Metric.ALLOCATED))
-    assert (residual.metric, residual.share) == ("reserved", 1.0)
+    assert (residual.metric, residual.share, residual.group) == ("reserved", 1.0, "a/b · Tesla T4")  # 22 measured, 11 predicted
+    row = run("a", ("allocated", 21 * GB, None), ("process", 33 * GB, None))
+    (residual,) = residuals_of(accuracy(estimator(), "estimate", resolve, [row]).comparisons)
+    assert (residual.metric, residual.share) == ("allocated", 1.0)  # 21 measured, 10 predicted, of 11 reserved
+
+
+def test_a_file_of_errors_keeps_them_by_kind_and_group():
+    other = KIND._replace(weights="4-bit base")
+    content = errors_file("estimate", [*residuals(("x", 0.1), ("y", 0.2), ("x", -0.1)), *residuals(("x", 0.3), kind=other)])
+    assert (content.n, content.n_groups) == (4, 2)
+    found = {(entry.group, entry.kind["weights"]): entry.shares for entry in content.errors}
+    assert found == {("x", "16-bit base"): (0.1, -0.1), ("y", "16-bit base"): (0.2,), ("x", "4-bit base"): (0.3,)}
+    assert "family" not in content.errors[0].kind  # a facet with nothing to say
+
+
+def test_coverage_by_hand(monkeypatch):
+    """Of x −0.05, 0 and 0.02; of y 0.1 and 0.2. Made of all: −0.05 to 0.2. Without x: 0 to 0.2; without y: −0.05 to 0.02."""
+    made = {"": (-0.05, 0.2), "x": (0.0, 0.2), "y": (-0.05, 0.02)}
+
+    def bounds_of(tier, kind, without=""):
+        low, high = made[without]
+        return Bounds(errors=(), effective=0, groups=2, low=low, high=high, unlike="", kin=True, bias=0.0, sources="")
+
+    monkeypatch.setattr("advisor.accuracy.intervals.bounds_of", bounds_of)
+    row, together = coverages("estimate", residuals(("x", -0.05), ("x", 0.0), ("x", 0.02), ("y", 0.1), ("y", 0.2)))
+    assert (row.kind, row.n, row.n_groups) == ("one card, 16-bit base, checkpointing", 5, 2)
+    assert (row.inside, row.inside_left_out, row.median_width) == (1.0, pytest.approx(2 / 5), 0.25)
+    assert together == row.model_copy(update={"kind": "all"})
 
 
 # ------------------------------------------------------------------------------------------------ tiers
@@ -372,8 +355,28 @@ def test_no_tier_calls_a_measured_oom_a_fit(tiers, tier):
     assert tiers[tier].unsafe_fits == ()
 
 
+# What the intervals shall hold when they are made without the run's source and card, of all runs of a tier.
 @pytest.mark.parametrize("tier", ["estimate", "trace"])
-def test_residuals_on_the_disk_are_those_of_the_formulas_and_the_rows(tiers, tier):
+def test_intervals_cover_runs_that_they_were_not_made_of(tiers, tier):
+    together = tiers[tier].coverages[-1]
+    assert together.kind == "all"
+    assert together.n >= 40
+    assert 0.85 <= together.inside_left_out <= 0.97
+    kinds = [row for row in tiers[tier].coverages[:-1] if row.n >= 10]
+    assert len(kinds) >= 3
+    assert min(row.inside_left_out for row in kinds) >= 0.8
+
+
+# Half of the median width that the screen showed before intervals knew kinds (24.8 % and 20.2 % of the process).
+@pytest.mark.parametrize(("tier", "width"), [("estimate", 0.124), ("trace", 0.101)])
+def test_intervals_on_the_t4_runs_are_half_as_wide_as_they_were(tiers, tier, width):
+    rows = [item for item in tiers[tier].comparisons if "T4" in item.group and item.metric is Metric.RESERVED]
+    widths = sorted((item.high_bytes - item.low_bytes) / item.predicted_bytes for item in rows)
+    assert len(widths) >= 26
+    assert widths[len(widths) // 2] <= width
+
+
+def test_residuals_on_the_disk_are_those_of_the_formulas_and_the_rows():
     """`python -m advisor.accuracy` writes them."""
-    (row,) = (row for row in profiles.read("measurements/residuals") if row["tier"] == tier)
-    assert IntervalShares.model_validate(row) == tiers[tier].intervals
+    on_disk = {row.tier: row for row in profiles.rows("measurements/residuals", Residuals)}
+    assert {content.tier: content for content in files()} == on_disk

@@ -247,6 +247,16 @@ def test_an_open_setting_that_leaves_memory_alone_does_not(tmp_path: Path) -> No
     assert (report.fit, report.reason) == (Fit.FITS, "")
 
 
+@pytest.mark.parametrize(
+    ("visible", "gpu", "fit"), [("0,1,2,3", "12GB", Fit.UNCERTAIN), ("0", "12GB", Fit.DOES_NOT_FIT), ("0,1", "6GB", Fit.DOES_NOT_FIT)]
+)
+def test_one_process_of_ms_swift_spreads_the_model(visible: str, gpu: str, fit: Fit, tmp_path: Path) -> None:
+    """LoRA of 7B in 16 bit: some 16 GiB on one card."""
+    report = check(script(tmp_path, f"CUDA_VISIBLE_DEVICES={visible} {SWIFT} --target_modules all-linear"), gpu)
+    assert report.fit is fit
+    assert ("CUDA_VISIBLE_DEVICES" in report.reason) == ("," in visible)
+
+
 def test_the_first_of_several_trainings_is_read_and_said(tmp_path: Path) -> None:
     report = check(script(tmp_path, f"{SWIFT}\n{SWIFT.replace('rank 8', 'rank 16')}\n"), "80GB")
     assert report.plan.rank == 8

@@ -16,12 +16,6 @@ from advisor.cli.run import run
 
 REPORTS = json.loads((Path(__file__).parent / "data" / "field_reports.json").read_bytes())
 ASKED = [(report, number) for report in REPORTS for number in range(len(report["asks"]))]
-AWAITING: dict[str, str] = {
-    "f-zero3-qwen15-32b-8xa100": "sharding",
-    "f-dpo-quickstart-0.5b": "scripts",
-    "f-gemma4-e2b-eval-4090": "losses",
-}
-"""Reports whose right answer is the work of another part, which is not merged yet."""
 
 
 @pytest.mark.parametrize(("report", "number"), ASKED, ids=[f"{report['id']}-{number}" for report, number in ASKED])
@@ -31,10 +25,7 @@ def test_a_report_is_answered_rightly_or_not_at_all(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-    request: pytest.FixtureRequest,
 ) -> None:
-    if report["id"] in AWAITING:
-        request.applymarker(pytest.mark.xfail(reason=AWAITING[report["id"]], strict=False))
     for name, text in report["files"].items():
         (tmp_path / name).write_text(text, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
@@ -54,4 +45,3 @@ def test_every_report_says_where_it_stands_and_what_happened() -> None:
         assert report["link"].startswith("https://")
         assert report["happened"]
         assert all(0 <= code <= 3 for ask in report["asks"] for code in ask["exits"])
-    assert set(AWAITING) <= {report["id"] for report in REPORTS}

@@ -123,7 +123,7 @@ def test_the_dry_run_equals_real_training(settings: dict[str, object]) -> None:
     asked = plan(attention=Attention.EAGER, **{name: value for name, value in settings.items() if name not in loop})
     steps = Settings(lengths=(64, 64), **loop)
     with libraries_untouched(asked.quantization is not None):
-        real = summarise(*record_on_cpu(tiny(), asked, steps), asked).breakdown
+        real = summarise(*record_on_cpu(tiny(), asked, steps), tiny(), asked).breakdown
     dry = trace(tiny(), asked, lengths=(64, 64), **loop).breakdown
     assert dry.peak_allocated_bytes == pytest.approx(real.peak_allocated_bytes, rel=0.01)
     assert dry.peak_phase is real.peak_phase

@@ -1,16 +1,15 @@
 """The closed form against dry runs of the same plans, kept as data: `python benchmarks/trace_grid.py` makes them anew."""
 
-import json
-from pathlib import Path
 from statistics import median
 
 import pytest
 
+from advisor import profiles
 from advisor.hub import load_model
 from advisor.memory import estimate_memory
 from advisor.values import Method, Plan
 
-ROWS = json.loads((Path(__file__).parent / "data" / "trace_grid.json").read_text(encoding="utf-8"))
+ROWS = [row for row in profiles.read("measurements/replays") if not {"loss", "lora_dropout"} & set(row["plan"])]
 
 MEDIAN_ERROR, NINETY_FIFTH_ERROR, WORST_ERROR = 0.01, 0.03, 0.08
 """The bars of the closed form on peak allocated."""

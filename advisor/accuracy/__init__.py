@@ -1,6 +1,6 @@
 """How right the numbers are: measured runs, predictions beside them, and the intervals that follow."""
 
-from advisor.accuracy.intervals import COVERAGE, IntervalShares, Residual, conformal_bounds, interval_shares
+from advisor.accuracy.intervals import Coverage, Residual, coverages, errors_file
 from advisor.accuracy.report import (
     AccuracyReport,
     BoundaryCheck,
@@ -17,13 +17,12 @@ from advisor.accuracy.tiers import CLOSED_FORM, DRY_RUN, MeasuredPlan, Traced, c
 
 __all__ = [
     "CLOSED_FORM",
-    "COVERAGE",
     "DRY_RUN",
     "AccuracyReport",
     "BoundaryCheck",
     "Comparison",
+    "Coverage",
     "Estimator",
-    "IntervalShares",
     "Loop",
     "MeasuredPlan",
     "Measurement",
@@ -37,9 +36,9 @@ __all__ = [
     "Traced",
     "accuracy",
     "closed_form",
-    "conformal_bounds",
+    "coverages",
     "dry_run",
-    "interval_shares",
+    "errors_file",
     "measurements",
     "plan_of",
     "read_measurements",

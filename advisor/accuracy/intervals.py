@@ -1,51 +1,61 @@
-"""Numbers about errors: order statistics, and intervals from residuals.
-
-Intervals follow split conformal prediction: with n exchangeable residuals the ⌈(n+1)(1−t)⌉-th smallest covers a new one from above
-with probability at least 1−t, and the ⌊(n+1)t⌋-th from below (Lei et al. 2018, arXiv 1604.04173; Angelopoulos & Bates 2021,
-arXiv 2107.07511); t is half of what may lie outside. Runs of one source on one card are no independent draws, so that a group is also
-left out as a whole. For a run unlike any group only groups are exchangeable: the widest residual of K groups covers it from one side
-with probability at least K/(K+1) (Dunn, Wasserman & Ramdas 2022, arXiv 1809.07441). With a handful of groups that is little, so that it
-is widened once more by the largest step with which a group, left out, lies beyond all others (judgement).
-"""
+"""Errors of the tiers by kind of plan: what the residual files hold, and how often intervals that they make hold what was measured."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Literal
 
-from advisor.errors import InvalidInputError
-from advisor.values import Interval, Value
+from advisor.memory.intervals import bounds_of
+from advisor.memory.kinds import Kind
+from advisor.profiles.runtime import ErrorsRow, Residuals
+from advisor.values import Value
 
-COVERAGE = 0.90
-"""Share of runs that an interval shall hold. Judgement: one in ten outside, one in twenty above."""
+SHOWN = ("cards", "maker", "code", "family", "head", "loss", "extras", "weights", "checkpointing", "loading")
+"""Facets that name a kind in the report."""
 
 
 class Residual(Value):
-    """Measured less predicted, of one run, as a share of what moves in it (`MemoryBreakdown.moving_bytes`)."""
+    """Measured less predicted, of one run, as a share of the reserved bytes that were predicted."""
 
     id: str
     group: str
-    metric: str
+    metric: Literal["allocated", "reserved"]
+    kind: Kind
     share: float
 
 
-class IntervalShares(Value):
-    """Interval shares and everything they rest on: the content of a residuals file."""
+class Coverage(Value):
+    """How often the intervals of one kind of plan hold the run that was measured."""
 
-    tier: str
-    coverage_asked: float
-    rule: str
+    kind: str
     n: int
     n_groups: int
-    seen: Interval
-    """For plans like a measured one: same kind of architecture, stack and card family."""
-    unseen: Interval
-    """For everything else; never narrower than `seen`."""
-    coverage_leave_one_out: float
-    """Share of runs inside `seen` when it is computed without that run."""
-    coverage_leave_group_out: float
-    """Share of runs inside `unseen` when it is computed without the run's whole group. Says how far to trust `unseen`."""
-    residuals: tuple[Residual, ...]
+    inside: float
+    """Share of runs inside their interval."""
+    inside_left_out: float
+    """The same with intervals made without the run's whole group (a source and a card)."""
+    median_width: float
+    """Of the intervals, as a share of the reserved bytes that were predicted."""
+
+
+def errors_file(tier: str, residuals: Iterable[Residual], *, named: bool = True) -> Residuals:
+    """`residuals` by kind and group, in a fixed order; `named` keeps the runs' ids."""
+    together: dict[tuple[str, Literal["allocated", "reserved"], Kind], list[Residual]] = {}
+    for residual in residuals:
+        together.setdefault((residual.group, residual.metric, residual.kind), []).append(residual)
+    entries = tuple(
+        ErrorsRow(
+            kind={name: value for name, value in kind._asdict().items() if value},
+            group=group,
+            metric=metric,
+            ids=tuple(item.id for item in items) if named else (),
+            shares=tuple(item.share for item in items),
+        )
+        for (group, metric, kind), items in sorted(together.items())
+    )
+    return Residuals(
+        tier=tier, n=sum(len(entry.shares) for entry in entries), n_groups=len({entry.group for entry in entries}), errors=entries
+    )
 
 
 def median(values: Sequence[float]) -> float:
@@ -54,77 +64,24 @@ def median(values: Sequence[float]) -> float:
     return ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2
 
 
-def conformal_bounds(shares: Sequence[float], coverage: float = COVERAGE) -> tuple[float, float]:
-    """The two order statistics of the rule above; the smallest and the largest where there are too few for it."""
-    ordered, n = sorted(shares), len(shares)
-    tail = round((1 - coverage) / 2, 9)  # so that 0.05 is 0.05
-    low_rank = math.floor((n + 1) * tail)
-    high_rank = math.ceil(round((n + 1) * (1 - tail), 6))
-    return ordered[max(low_rank, 1) - 1], ordered[min(high_rank, n) - 1]
+def coverages(tier: str, residuals: Sequence[Residual]) -> tuple[Coverage, ...]:
+    """Of every kind that was measured, the largest first, and of all runs together at the end."""
+    kinds: dict[str, list[Residual]] = {}
+    for residual in residuals:
+        kinds.setdefault(residual.kind.words(SHOWN), []).append(residual)
+    by_size = sorted(kinds.items(), key=lambda item: (-len(item[1]), item[0]))
+    return tuple(_coverage(tier, name, items) for name, items in [*by_size, ("all", list(residuals))] if items)
 
 
-def interval_shares(residuals: Sequence[Residual], tier: str, coverage: float = COVERAGE) -> IntervalShares:
-    """Interval shares for a tier ("estimate", "trace") from its residuals, and how well they cover runs that are left out."""
-    if len({residual.group for residual in residuals}) < 2:
-        raise InvalidInputError("residuals: leaving a group out needs at least two groups")
-    shares = [residual.share for residual in residuals]
-    groups = sorted({residual.group for residual in residuals})
-    low, high = conformal_bounds(shares, coverage)
-    rule = f"split conformal, {coverage:.0%} of {len(shares)} measured runs"
-    wide = f"widest residual of {len(groups)} groups of runs (a source and a card), plus the largest step of one beyond the others"
-    return IntervalShares(
-        tier=tier,
-        coverage_asked=coverage,
-        rule=rule,
-        n=len(shares),
-        n_groups=len(groups),
-        seen=_interval(low, high, rule),
-        unseen=_interval(*_beyond(residuals), wide),
-        coverage_leave_one_out=_leave_one_out(residuals, coverage),
-        coverage_leave_group_out=_leave_group_out(residuals),
-        residuals=tuple(sorted(residuals, key=lambda residual: residual.share)),
+def _coverage(tier: str, name: str, residuals: Sequence[Residual]) -> Coverage:
+    found = [bounds_of(tier, item.kind) for item in residuals]
+    left_out = [bounds_of(tier, item.kind, item.group) for item in residuals]
+    n = len(residuals)
+    return Coverage(
+        kind=name,
+        n=n,
+        n_groups=len({item.group for item in residuals}),
+        inside=sum(bound.holds(item.share) for bound, item in zip(found, residuals, strict=True)) / n,
+        inside_left_out=sum(bound.holds(item.share) for bound, item in zip(left_out, residuals, strict=True)) / n,
+        median_width=median([bound.high - bound.low for bound in found]),
     )
-
-
-def _interval(low: float, high: float, source: str) -> Interval:
-    """The estimate itself always lies inside."""
-    return Interval(low_share=min(max(-low, 0.0), 1.0), high_share=max(high, 0.0), source=source)
-
-
-def _leave_one_out(residuals: Sequence[Residual], coverage: float) -> float:
-    inside = 0
-    for position, residual in enumerate(residuals):
-        others = [other.share for index, other in enumerate(residuals) if index != position]
-        low, high = conformal_bounds(others, coverage)
-        inside += min(low, 0.0) <= residual.share <= max(high, 0.0)
-    return inside / len(residuals)
-
-
-def _leave_group_out(residuals: Sequence[Residual]) -> float:
-    inside = 0
-    for group in {residual.group for residual in residuals}:
-        left_out, others = _split(residuals, group)
-        low, high = _beyond(others)
-        inside += sum(low <= residual.share <= high for residual in left_out)
-    return inside / len(residuals)
-
-
-def _split(residuals: Sequence[Residual], group: str) -> tuple[list[Residual], list[Residual]]:
-    return [item for item in residuals if item.group == group], [item for item in residuals if item.group != group]
-
-
-def _envelope(residuals: Sequence[Residual]) -> tuple[float, float]:
-    shares = [residual.share for residual in residuals]
-    return min(*shares, 0.0), max(*shares, 0.0)
-
-
-def _beyond(residuals: Sequence[Residual]) -> tuple[float, float]:
-    """The envelope, stretched on each side by the largest step with which one group lies beyond the envelope of the others."""
-    low, high = _envelope(residuals)
-    groups = {residual.group for residual in residuals}
-    if len(groups) < 2:
-        return low, high
-    pairs = [(_envelope(left_out), _envelope(others)) for left_out, others in (_split(residuals, group) for group in groups)]
-    down = min(0.0, *(out[0] - rest[0] for out, rest in pairs))
-    up = max(0.0, *(out[1] - rest[1] for out, rest in pairs))
-    return low + down, high + up

@@ -6,19 +6,21 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from pydantic import computed_field
 
-from advisor.accuracy.intervals import IntervalShares, Residual, interval_shares, median
+from advisor.accuracy.intervals import Coverage, Residual, coverages, median
 from advisor.accuracy.rows import Measurement, Metric, Reading, measurements, plan_of
-from advisor.accuracy.tiers import DRY_RUN, MeasuredPlan
+from advisor.accuracy.tiers import DRY_RUN, MeasuredPlan, kind_of_run
 from advisor.devices import load_gpu
 from advisor.errors import AdvisorError, UnsupportedError
 from advisor.ladder import classify
+from advisor.memory.kinds import Kind, kind_of
 from advisor.values import Fit, GpuSpec, MemoryBreakdown, ModelSpec, Value
 from advisor.values.memory import Computed
 
 Estimator = Callable[[MeasuredPlan], MemoryBreakdown]
 Resolver = Callable[[str], ModelSpec]
 
-NEAREST_TO_PROCESS = (Metric.PROCESS, Metric.RESERVED, Metric.ALLOCATED)
+OF_THE_ALLOCATOR = (Metric.RESERVED, Metric.ALLOCATED)
+"""The context beside them is modelled apart, with a margin of its own."""
 
 
 class Comparison(Computed):
@@ -36,10 +38,12 @@ class Comparison(Computed):
     micro_batch_size: int
     measured_bytes: int
     predicted_bytes: int
-    moving_bytes: int
-    """Of the predicted bytes, those that are made and freed within a step."""
+    reserved_bytes: int
+    """What the allocator reserves by the prediction: what the interval's shares are of."""
     low_bytes: int
     high_bytes: int
+    kind: Kind
+    """What decides how far the prediction may be off."""
     versions: dict[str, str] = {}
     """Library versions that the prediction speaks for."""
     apart: str = ""
@@ -80,6 +84,8 @@ class BoundaryCheck(Computed):
 
     id: str
     group: str
+    kind: str
+    """What was run, in words."""
     measured_fits: bool
     predicted: Fit
     low_bytes: int
@@ -117,8 +123,8 @@ class AccuracyReport(Computed):
     """The same over all rows, those listed apart included."""
     boundaries: tuple[BoundaryCheck, ...]
     not_scored: tuple[NotScored, ...]
-    intervals: IntervalShares | None
-    """The intervals that follow from the residuals, and their cross-validation; None with fewer than two groups of runs."""
+    coverages: tuple[Coverage, ...]
+    """How often the intervals hold what was measured, by kind of plan; the last is of all runs."""
 
     @computed_field  # type: ignore[prop-decorator]
     @property
@@ -148,12 +154,10 @@ def accuracy(estimator: Estimator, tier: str, resolve: Resolver | None = None, r
         try:
             model, gpu = _model(row, resolve), _gpu(row)
             comparisons.extend(_compare(row, model, gpu, estimator, tier))
-            boundaries.append(_check(row, model, gpu, estimator))
+            boundaries.extend(_check(row, model, gpu, estimator, tier))
         except AdvisorError as error:
             not_scored.append(NotScored(id=row.id, source=row.source, reason=str(error)))
     together = [item for item in comparisons if not item.apart]
-    # reserved memory alone: the context beside it is modelled apart, with a margin of its own
-    residuals = residuals_of(comparisons, (Metric.RESERVED,))
     return AccuracyReport(
         tier=tier,
         comparisons=tuple(comparisons),
@@ -161,7 +165,7 @@ def accuracy(estimator: Estimator, tier: str, resolve: Resolver | None = None, r
         summaries_with_apart=summarise(comparisons),
         boundaries=tuple(boundaries),
         not_scored=tuple(not_scored),
-        intervals=interval_shares(residuals, tier) if len({residual.group for residual in residuals}) > 1 else None,
+        coverages=coverages(tier, residuals_of(comparisons)),
     )
 
 
@@ -176,11 +180,9 @@ def summarise(comparisons: Sequence[Comparison]) -> tuple[Summary, ...]:
     return tuple(summaries)
 
 
-def residuals_of(comparisons: Iterable[Comparison], metrics: Sequence[Metric] = NEAREST_TO_PROCESS) -> tuple[Residual, ...]:
-    """Measured less predicted as a share of what moves, one per run: of the first of `metrics` that the run has, at its longest sequence.
-
-    By default the reading nearest to what a card must hold. Runs of another plan are left out.
-    """
+def residuals_of(comparisons: Iterable[Comparison], metrics: Sequence[Metric] = OF_THE_ALLOCATOR) -> tuple[Residual, ...]:
+    """Measured less predicted as a share of the reserved bytes, one per run: of the first of `metrics` that the run has, at its longest
+    sequence. Runs of another plan are left out."""
     best: dict[str, tuple[tuple[int, int], Comparison]] = {}
     for item in comparisons:
         if not item.of_the_plan or item.metric not in metrics:
@@ -193,7 +195,8 @@ def residuals_of(comparisons: Iterable[Comparison], metrics: Sequence[Metric] = 
             id=item.id,
             group=item.group,
             metric=item.metric.value,
-            share=round((item.measured_bytes - item.predicted_bytes) / item.moving_bytes, 5),
+            kind=item.kind,
+            share=round((item.measured_bytes - item.predicted_bytes) / item.reserved_bytes, 5),
         )
         for _, item in best.values()
     )
@@ -221,7 +224,8 @@ def _compare(row: Measurement, model: ModelSpec, gpu: GpuSpec, estimator: Estima
         if not reading.scored or reading.metric is Metric.UNKNOWN:
             continue
         plan = plan_of(row, reading.seq_len_tokens)
-        memory = estimator(MeasuredPlan(row, model, plan, gpu))
+        ran = MeasuredPlan(row, model, plan, gpu)
+        memory = estimator(ran)
         other_plan = _apart(row, tier, memory)
         predicted = _predicted(memory, reading)
         yield Comparison(
@@ -237,9 +241,10 @@ def _compare(row: Measurement, model: ModelSpec, gpu: GpuSpec, estimator: Estima
             micro_batch_size=plan.micro_batch_size,
             measured_bytes=reading.bytes,
             predicted_bytes=predicted,
-            moving_bytes=memory.moving_bytes,
-            low_bytes=predicted - int(memory.moving_bytes * memory.interval.low_share),
-            high_bytes=predicted + int(memory.moving_bytes * memory.interval.high_share),
+            reserved_bytes=memory.peak_reserved_bytes,
+            low_bytes=predicted - int(memory.peak_reserved_bytes * memory.interval.low_share),
+            high_bytes=predicted + int(memory.peak_reserved_bytes * memory.interval.high_share),
+            kind=kind_of_run(ran, memory),
             versions=memory.versions,
             apart=other_plan or (reading.dry_run_apart if tier == DRY_RUN else ""),
             of_the_plan=not other_plan,
@@ -260,13 +265,17 @@ def _predicted(memory: MemoryBreakdown, reading: Reading) -> int:
     }[reading.metric]
 
 
-def _check(row: Measurement, model: ModelSpec, gpu: GpuSpec, estimator: Estimator) -> BoundaryCheck:
-    """A boundary as it is stated; a run that was measured is a run that fitted."""
+def _check(row: Measurement, model: ModelSpec, gpu: GpuSpec, estimator: Estimator, tier: str) -> Iterator[BoundaryCheck]:
+    """A boundary as it is stated; a run that was measured is a run that fitted. None where another plan ran than the one priced."""
     lengths = [reading.seq_len_tokens for reading in row.readings if reading.seq_len_tokens]
-    memory = estimator(MeasuredPlan(row, model, plan_of(row, max(lengths, default=None)), gpu))
-    return BoundaryCheck(
+    plan = plan_of(row, max(lengths, default=None))
+    memory = estimator(MeasuredPlan(row, model, plan, gpu))
+    if _apart(row, tier, memory):
+        return
+    yield BoundaryCheck(
         id=row.id,
         group=row.group,
+        kind=f"{plan.method.label}, {kind_of(model, plan, gpu).words(('cards',))}",
         measured_fits=row.kind == "run" or bool(row.fits),
         predicted=classify(memory, gpu.usable_bytes),
         low_bytes=memory.low_bytes,

@@ -109,6 +109,7 @@ class Settings(Value):
     kv_cache_in_outputs: bool | None = None
     loss: Loss | None = None
     stack: Stack | None = None
+    quantized_experts: bool | None = None
     sharding: Sharding | None = None
     masters: Masters | None = None
     use_reentrant: bool | None = None
@@ -217,7 +218,7 @@ _ALWAYS = (
     "stack",
     "sharding",
 )
-_RARE = ("masters", "use_reentrant", "lora_dropout", "head", "labels", "eval_micro_batch_size", "shift")
+_RARE = ("quantized_experts", "masters", "use_reentrant", "lora_dropout", "head", "labels", "eval_micro_batch_size", "shift")
 """Taken at the plan's own default where a source says nothing of them."""
 _ADAPTER = ("rank", "alpha", "target_modules", "use_rslora", "adapter_dtype")
 _QUANTIZED = ("quantization", "double_quant", "kbit_prepare")

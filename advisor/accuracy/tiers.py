@@ -15,9 +15,13 @@ from advisor.accuracy.rows import Measurement
 from advisor.errors import UnsupportedError
 from advisor.json_files import read_json
 from advisor.memory import estimate_memory
-from advisor.memory.runtime import context_of, interval_of
+from advisor.memory.chance import with_chance
+from advisor.memory.intervals import interval, interval_of
+from advisor.memory.kinds import FREED, KEPT, Kind, kind_of
+from advisor.memory.runtime import context_of
+from advisor.memory.slack import kept_logits_bytes
 from advisor.trace import peft_config_of, trace
-from advisor.values import GpuSpec, MemoryBreakdown, ModelSpec, PhaseBytes, Plan, Value
+from advisor.values import GpuSpec, MemoryBreakdown, ModelSpec, PhaseBytes, Plan, Stack, Value
 
 CLOSED_FORM = "estimate"
 DRY_RUN = "trace"
@@ -47,7 +51,26 @@ def closed_form(ran: MeasuredPlan) -> MemoryBreakdown:
     """Raises UnsupportedError for an adapter that no plan says."""
     if ran.row.peft_config:
         raise UnsupportedError(f"{ran.row.id}: {ran.row.peft_config['peft_type']} is not one of the priced methods")
-    return estimate_memory(ran.model, ran.plan, ran.gpu)
+    memory = estimate_memory(ran.model, ran.plan, ran.gpu)
+    own = interval(CLOSED_FORM, kind_of_run(ran, memory), memory.interval.context_bytes)
+    less = 0 if ran.row.loop.keep_outputs else not_kept_bytes(ran.model, ran.plan)
+    return memory.model_copy(update={"interval": own, "reserved_slack_bytes": memory.reserved_slack_bytes - less})
+
+
+def not_kept_bytes(model: ModelSpec, plan: Plan) -> int:
+    """What the closed form counts for outputs that a loop of one's own keeps, to be taken off where one does not."""
+    return kept_logits_bytes(model, plan, plan.micro_batch_size * plan.seq_len_tokens)
+
+
+def kind_of_run(ran: MeasuredPlan, memory: MemoryBreakdown) -> Kind:
+    """The kind of what ran, by the versions that the prediction speaks for, with what its loop did that no plan says."""
+    kind = kind_of(ran.model, ran.plan, ran.gpu, memory.versions)
+    return with_outputs(kind, ran.plan, ran.row.loop.keep_outputs)
+
+
+def with_outputs(kind: Kind, plan: Plan, keep_outputs: bool) -> Kind:
+    """`kind`, knowing what a loop of one's own does with its outputs."""
+    return kind._replace(outputs=KEPT if keep_outputs else FREED) if plan.stack is Stack.PLAIN else kind
 
 
 def dry_run(ran: MeasuredPlan, progress: Callable[[str], None] = lambda _: None) -> MemoryBreakdown:
@@ -83,11 +106,12 @@ def recorded_dry_run(recorded: Recorded, ran: MeasuredPlan) -> MemoryBreakdown:
     found = recorded.get((ran.row.id, ran.plan.seq_len_tokens))
     if found is None:
         raise UnsupportedError(f"{ran.row.id}: no dry run is recorded")
-    return MemoryBreakdown(
+    memory = MemoryBreakdown(
         source="trace",
         versions=found.versions,
         phases=found.phases,
         reserved_slack_bytes=found.reserved_slack_bytes,
         context_bytes=context_of(ran.gpu.compute_capability).context_bytes,
-        interval=interval_of(DRY_RUN, ran.plan, ran.gpu),
+        interval=interval_of(DRY_RUN, ran.model, ran.plan, ran.gpu, found.versions),
     )
+    return with_chance(memory, ran.model, ran.plan, ran.gpu)

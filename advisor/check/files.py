@@ -15,8 +15,11 @@ from advisor.ladder.request import options_as
 from advisor.stacks.detect import SHELL, Opened, open_file
 from advisor.stacks.jobs import refuse_other_jobs
 from advisor.stacks.launch import beside, read_accelerate
+from advisor.stacks.overrides import parse_settings, with_settings
 from advisor.stacks.reading import Around, Launch, Reading, Remark, Way
 from advisor.stacks.rooms import model_named, read_opened
+from advisor.stacks.script import Start
+from advisor.stacks.script.left_open import why_unnamed
 from advisor.stacks.stored import expert_remarks
 from advisor.stacks.versions import Profile, profile_of, transformers_of
 from advisor.values import GpuSpec, ModelSpec, Stack, Value
@@ -38,6 +41,10 @@ class CheckOptions(Value):
     """Tokens of the longest sequence."""
     accelerate: str | None = None
     """An accelerate configuration."""
+    set: tuple[str, ...] = ()
+    """Settings as NAME=VALUE, in the file's own names: they count before the file's."""
+    arguments: tuple[str, ...] = ()
+    """What a script is started with."""
 
 
 class Read(NamedTuple):
@@ -51,10 +58,11 @@ class Read(NamedTuple):
 def check(config: str | Path, gpu: str | GpuSpec | None = None, **options: Any) -> CheckReport:
     """Whether the training that `config` describes fits a card, and what is noticeable about it.
 
-    `config` is a YAML or JSON file of axolotl, LLaMA-Factory, TRL, ms-swift, torchtune or transformers, a shell script that starts one,
-    or a Python script with TrainingArguments or SFTConfig, which is read and never run. `gpu` as in `advise`; left out, it is the local
+    `config` is a YAML or JSON file of axolotl, LLaMA-Factory, TRL, ms-swift, torchtune or transformers, a Python script or a notebook,
+    which is followed and never run, or a shell script that starts one of them. `gpu` as in `advise`; left out, it is the local
     card, and without one the plan is priced and held against nothing. Options are the fields of `CheckOptions`: `gpus=2`,
-    `model="llama-3-8b"`, `stack="axolotl"`, `stack_version="1.6"`, `seq_len=4096`, `accelerate="accelerate.yaml"`.
+    `model="llama-3-8b"`, `stack="axolotl"`, `stack_version="1.6"`, `seq_len=4096`, `accelerate="accelerate.yaml"`,
+    `set=("r=64",)`, `arguments=("--batch_size", "4")`.
 
     Raises an AdvisorError, one clear line, for what cannot be read or priced.
     """
@@ -66,7 +74,11 @@ def check(config: str | Path, gpu: str | GpuSpec | None = None, **options: Any) 
 
 def read_config(path: Path, gpu: GpuSpec | None, options: CheckOptions) -> Read:
     """The file as a plan for the model that it names."""
-    return read_found(open_file(path, options.stack), path, gpu, options)
+    start = Start(options.arguments or None, bf16=gpu is None or gpu.bf16_supported)
+    opened = open_file(path, options.stack, start)
+    if options.arguments and not opened.is_script:
+        raise InvalidInputError(f"{path} is no script that takes arguments: say its settings with --set NAME=VALUE")
+    return read_found(with_settings(opened, parse_settings(options.set)), path, gpu, options)
 
 
 def read_found(opened: Opened, path: Path, gpu: GpuSpec | None, options: CheckOptions, spec: ModelSpec | None = None) -> Read:
@@ -75,19 +87,16 @@ def read_found(opened: Opened, path: Path, gpu: GpuSpec | None, options: CheckOp
         raise InvalidInputError("--stack plain: a hand-written loop has no configuration to read")
     if options.gpus is not None and options.gpus > MAX_GPUS:
         raise InvalidInputError(f"--gpus {options.gpus}: at most {MAX_GPUS:,}")
-    is_script, where = path.suffix == ".py", str(path)
+    where = str(path)
     refuse_other_jobs(opened.stack, opened.values, where)
-    model = spec if spec is not None else _model_of(opened, options, where, is_script)
+    model = spec if spec is not None else _model_of(opened, options, where)
     profile = profile_of(opened.stack, options.stack_version)
     launch, taken = _launch(path, opened, options)
     around = Around(model, gpu, profile.defaults, launch, options.seq_len, str(path.parent))
-    reading = read_opened(opened, around, where, is_script)
-    if profile.unread:
-        old = Remark("release-unread", profile.defaults.package, f"{profile.line}: {profile.unread}", "price a later release", Way.EITHER)
-        reading = reading._replace(remarks=(*reading.remarks, old))
+    reading = read_opened(opened, around, where)
     experts = expert_remarks(model, reading.plan, transformers_of(profile))
     stored = reading.plan.quantization is not None or model.checkpoint_format is not None
-    named = () if stored or spec is not None else _quantised_by_name(model_named(opened, where, is_script))
+    named = () if stored or spec is not None else _quantised_by_name(model_named(opened, where))
     reading = reading._replace(remarks=(*reading.remarks, *experts, *named))
     return Read(model, reading._replace(taken=(*taken, *reading.taken)), profile)
 
@@ -104,11 +113,11 @@ def _quantised_by_name(stated: str | None) -> Iterator[Remark]:
         yield Remark("not-priced", found[1], text, way=Way.DOWN)
 
 
-def _model_of(opened: Opened, options: CheckOptions, where: str, is_script: bool) -> ModelSpec:
+def _model_of(opened: Opened, options: CheckOptions, where: str) -> ModelSpec:
     """The model that is said beside the file, stored as the file's own name for it says; else the one that the file names."""
-    named = model_named(opened, where, is_script) if options.model is None or not is_script else None
+    named = model_named(opened, where)
     if options.model is None:
-        return model_of_name(named, where)
+        return model_of_name(named, where, why_unnamed(opened.unknown))
     model = model_of_name(options.model, where)
     if not named or model.checkpoint_format is not None:
         return model
@@ -129,8 +138,10 @@ def card_of(gpu: str | GpuSpec | None) -> GpuSpec | None:
         return None
 
 
-def model_of_name(named: str | None, where: str) -> ModelSpec:
+def model_of_name(named: str | None, where: str, why: str = "") -> ModelSpec:
     """The model by the file's name for it; its `resolved_from` says what of the name was left out."""
+    if named is None and why:
+        raise InvalidInputError(f"{where}: which model is trained is not known, as {why}; say it with --model")
     if named is None:
         raise InvalidInputError(f"{where} names no model; say it with --model")
     try:

@@ -41,17 +41,17 @@ def experts_dropout(c: Checked) -> Iterator[Finding]:
 
 
 def evaluation_larger(c: Checked) -> Iterator[Finding]:
-    """Evaluation is the highest phase: its batch is the Trainer's 8 unless the file says another."""
+    """Evaluation is the highest phase, and does not fit for sure: its batch is the Trainer's 8 unless the file says another."""
     size = c.plan.eval_micro_batch_size
     peaks = {phase.phase: phase.allocated_bytes for phase in c.memory.phases}
     evaluated = peaks.pop(Phase.EVALUATION, 0)
     trained = max(peaks.values(), default=0)
-    if size is None or evaluated <= trained:
+    if size is None or evaluated <= trained or c.fit is Fit.FITS:
         return
     smaller = f"evaluate with batches of {min(size - 1, c.plan.micro_batch_size)}" if size > 1 else setting_for(c.plan.stack, "fused-loss")
     yield Finding(
         id="evaluation-larger",
-        level=Level.INFO if c.fit in (Fit.FITS, None) else Level.WARNING,
+        level=Level.INFO if c.fit is None else Level.WARNING,
         message=f"evaluation decides: batches of {size} take {format_size(evaluated)} allocated, training {format_size(trained)}",
         hint=f"{smaller}; metrics beside the loss (compute_metrics) would keep the logits of every batch on top",
         numbers={"eval_batch_size": size, "evaluation_bytes": evaluated, "training_bytes": trained},

@@ -21,6 +21,9 @@ def _text(metavar: str, help: str) -> Any:
 
 def check(
     config: Annotated[str, typer.Argument(metavar="CONFIG", help="The trainer's own file, or the script that starts it.")],
+    arguments: Annotated[
+        list[str] | None, typer.Argument(metavar="[-- ARGS]", help="What a Python script is started with.", show_default=False)
+    ] = None,
     gpu: GpuName = None,
     gpus: Annotated[str | None, _text("N", "How many equal GPUs.")] = None,
     model: Annotated[
@@ -30,6 +33,10 @@ def check(
     stack_version: Annotated[str | None, _text("RELEASE", "Whose defaults count, instead of the installed ones.")] = None,
     seq_len: Annotated[str | None, _text("TOKENS", "Longest sequence, instead of the file's bound.")] = None,
     accelerate: Annotated[str | None, _text("FILE", "The launcher's configuration.")] = None,
+    set: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="A setting, in the file's own name for it; repeat it.", show_default=False),
+    ] = None,
     format: Annotated[str, _text("text|github", "Lines for a reader, or annotations for GitHub Actions.")] = "text",
     json: Json = False,
 ) -> Answer:
@@ -39,7 +46,10 @@ def check(
 
     advise check train.sh --gpu "rtx 4090" --format github
 
-    Of axolotl, LLaMA-Factory, TRL, ms-swift, torchtune (YAML or JSON), transformers (TrainingArguments as JSON), or a Python script.
+    advise check train.py --gpu 24GB --set r=64 -- --batch_size 4
+
+    Of axolotl, LLaMA-Factory, TRL, ms-swift, torchtune (YAML or JSON), transformers (TrainingArguments as JSON), a Python script, or a
+    notebook.
 
     Exit code: 0 fits, 1 does not fit or would not start, 2 bad input, 3 cannot tell.
     """
@@ -55,6 +65,8 @@ def check(
         "stack_version": stack_version,
         "seq_len": seq_len,
         "accelerate": accelerate,
+        "set": tuple(set) if set else None,
+        "arguments": tuple(arguments) if arguments else None,
     }
     report = check(config, gpu, **{name: value for name, value in given.items() if value is not None})
     if json:

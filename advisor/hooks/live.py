@@ -70,13 +70,29 @@ def settings_of(args: Any) -> dict[str, Any]:
     found["optim"] = _word(found.get("optim", "adamw_torch_fused"))
     found |= _launched(args, found)
     found |= {name: value for name in not_priced_names(stack_of(args)) if (value := getattr(args, name, None))}
-    config = getattr(args, "fsdp_config", None)
-    if isinstance(config, dict) and config.get("activation_checkpointing"):
-        found["gradient_checkpointing"] = True
+    found |= _engine(args)
     if "max_length" in found and not isinstance(found["max_length"], int):
         del found["max_length"]
     if isinstance(found.get("loss_type"), (list, tuple)):  # trl 1.16 takes several
         found["loss_type"] = ",".join(map(_word, found["loss_type"]))
+    return found
+
+
+def _engine(args: Any) -> dict[str, Any]:
+    """How checkpoints are run again, and which FSDP it is."""
+    found: dict[str, Any] = {}
+    kwargs, config = getattr(args, "gradient_checkpointing_kwargs", None), getattr(args, "fsdp_config", None)
+    if isinstance(kwargs, dict) and isinstance(kwargs.get("use_reentrant"), bool):
+        found["gradient_checkpointing_kwargs"] = {"use_reentrant": kwargs["use_reentrant"]}
+    config = config if isinstance(config, dict) else {}
+    stated = {name: config[name] for name in ("version", "reshard_after_forward") if config.get(name) is not None}
+    version = os.environ.get("FSDP_VERSION", "")
+    if "version" not in stated and version.isdecimal() and os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true":
+        stated["version"] = int(version)
+    if stated:
+        found["fsdp_config"] = stated
+    if config.get("activation_checkpointing"):
+        found["gradient_checkpointing"] = True
     return found
 
 

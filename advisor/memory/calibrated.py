@@ -26,8 +26,7 @@ def narrowed(memory: MemoryBreakdown, model: ModelSpec, plan: Plan, gpu: GpuSpec
         update["context_bytes"], margin_bytes = context_bytes, 0
     residuals = [residual for entry in like for residual in _residuals_of(entry, memory)]
     if residuals:
-        margin_bytes += _resting_margin(memory, residuals)
-        update["interval"] = _interval([residual for residual in residuals if residual.term == "moving"], margin_bytes, like)
+        update["interval"] = _interval(memory, residuals, margin_bytes, like)
     elif context_bytes is not None:
         update["interval"] = memory.interval.model_copy(update={"context_bytes": margin_bytes})
     return memory.model_copy(update=update)
@@ -48,14 +47,19 @@ def _resting_margin(memory: MemoryBreakdown, residuals: list[Residual]) -> int:
     return int(sum(term.bytes * shares.get(term.term, 0.0) for term in memory.terms if term.term not in MOVING_TERMS))
 
 
-def _interval(moving: list[Residual], margin_bytes: int, like: tuple[CardCalibration, ...]) -> Interval:
+def _interval(memory: MemoryBreakdown, residuals: list[Residual], margin_bytes: int, like: tuple[CardCalibration, ...]) -> Interval:
+    """What moves is off by its own share, and what rests by its own; both as a share of what is reserved."""
+    moving = [residual for residual in residuals if residual.term == "moving"]
     low, high = min((entry.low_share for entry in moving), default=0.0), max((entry.high_share for entry in moving), default=0.0)
+    resting_bytes = _resting_margin(memory, residuals)
+    low_bytes = memory.moving_bytes * min(max(-low, 0.0) + OTHER_SHAPES_SHARE, 1.0) + resting_bytes
+    high_bytes = memory.moving_bytes * (max(high, 0.0) + OTHER_SHAPES_SHARE) + resting_bytes
     first = like[0]
     where = first.elsewhere or "this card"
     shapes = sum(entry.shapes for entry in like)
     return Interval(
-        low_share=min(max(-low, 0.0) + OTHER_SHAPES_SHARE, 1.0),
-        high_share=max(high, 0.0) + OTHER_SHAPES_SHARE,
+        low_share=min(low_bytes / memory.peak_reserved_bytes, 1.0),
+        high_share=high_bytes / memory.peak_reserved_bytes,
         context_bytes=margin_bytes,
         source=(
             f"calibrated on {where} on {first.created_at[:10]}: {shapes} shapes of {first.model} ran, and what moves lay "

@@ -17,10 +17,12 @@ from advisor.memory.evaluation import compile_evaluation, evaluated
 from advisor.memory.fsdp import backward_stations, forward_stations
 from advisor.memory.head import Ending
 from advisor.memory.held import Held
+from advisor.memory.intervals import ESTIMATE, interval_of
 from advisor.memory.layers import Setting
 from advisor.memory.program import Loop, Program, Station, compile_program, program_of, step_of
-from advisor.memory.runtime import context_of, has_caching_allocator, has_flash, interval_of, workspace_bytes
+from advisor.memory.runtime import context_of, has_caching_allocator, has_flash, workspace_bytes
 from advisor.memory.sharding import held
+from advisor.memory.slack import slack_bytes
 from advisor.memory.units import units_of
 from advisor.memory.weights import unquantized_bytes_per_param
 from advisor.stacks.targets import refuse_unwrappable, targets
@@ -40,20 +42,21 @@ def estimate_memory(model: ModelSpec, plan: Plan, gpu: GpuSpec | None = None) ->
     batch = Batch(plan.micro_batch_size * plan.seq_len_tokens, plan.micro_batch_size * plan.seq_len_tokens**2)
     before = program.outlives_backward.at(batch.tokens, batch.pairs)
     workspace = workspace_bytes(gpu)
+    step = _step(standing, workspace, before)
     memory = MemoryBreakdown(
         source="estimate",
         phases=(
             PhaseBytes(phase=Phase.LOAD, terms=_terms(*standing.load)),
             _dynamic(Phase.FORWARD, program.forward, standing, workspace, batch, before),
             _dynamic(Phase.BACKWARD, program.backward, standing, workspace, batch, 0),
-            _step(standing, workspace, before),
+            step,
             *_evaluation(model, plan, has_flash(gpu), workspace, before),
         ),
-        reserved_slack_bytes=_slack_bytes(program, batch) if has_caching_allocator(gpu) else 0,
+        reserved_slack_bytes=slack_bytes(model, plan, program, *batch, step) if has_caching_allocator(gpu) else 0,
         context_bytes=context_of(gpu.compute_capability if gpu else None).context_bytes,
-        interval=interval_of("estimate", plan, gpu),
+        interval=interval_of(ESTIMATE, model, plan, gpu),
     )
-    return with_chance(narrowed(memory, model, plan, gpu), gpu)
+    return with_chance(narrowed(memory, model, plan, gpu), model, plan, gpu)
 
 
 def _check_checkpoint(model: ModelSpec, plan: Plan) -> None:
@@ -157,18 +160,6 @@ def _evaluation(model: ModelSpec, plan: Plan, has_flash: bool, workspace: int, b
             (Term.TEMPORARIES, top.live.at(batch.tokens, batch.pairs) - logits),
         ),
     )
-
-
-def _slack_bytes(program: Program, batch: Batch) -> int:
-    """What the caching allocator holds idle at the peak.
-
-    Tensors of the head and of the blocks differ so much in size that hardly any segment serves both: at the peak of the one, the
-    segments of the other are cached and idle. So the slack is the lesser of the two transients. Read off the replay of traced
-    steps, and checked against measured runs (`advise accuracy`).
-    """
-    head = max(size.at(batch.tokens, batch.pairs) for size in program.head_transients)
-    block = max(size.at(batch.tokens, batch.pairs) for size in program.block_transients)
-    return min(head, block)
 
 
 def _terms(*terms: tuple[Term, int]) -> tuple[TermBytes, ...]:

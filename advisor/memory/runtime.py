@@ -1,16 +1,13 @@
-"""What the process holds besides tensors, and how far an estimate may be off.
-
-The CUDA context and the residuals of measured runs are data: `profiles/runtime/`, `profiles/measurements/residuals/`.
-"""
+"""What the process holds besides tensors. The CUDA context is data: `profiles/runtime/`."""
 
 from __future__ import annotations
 
 from functools import cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from advisor.profiles import read
 from advisor.units import MIB
-from advisor.values import GpuSpec, Interval, Plan, Stack
+from advisor.values import GpuSpec
 
 CUBLAS_WORKSPACE_BYTES = 8_519_680
 """4096 KiB x 2 + 16 KiB x 8 (torch 2.13 aten/src/ATen/cuda/CublasHandlePool.cpp, default `CUBLAS_WORKSPACE_CONFIG`)."""
@@ -57,48 +54,3 @@ def context_of(compute_capability: str | None) -> Context:
     rows = {row["compute_capability"]: row for row in read("runtime")}
     row = rows.get(compute_capability, rows[None])
     return Context(row["context_bytes"], row["margin_bytes"])
-
-
-def interval_of(tier: str, plan: Plan, gpu: GpuSpec | None) -> Interval:
-    """The tier's interval for this plan: that of the measured runs where one was like it, else the wide one."""
-    kind = "seen" if gpu is not None and plan.stack is Stack.PLAIN and gpu.name in _measured_cards(tier) else "unseen"
-    return _interval(tier, kind, context_of(gpu.compute_capability if gpu else None).margin_bytes)
-
-
-def has_tier(tier: str) -> bool:
-    """Whether measured runs have been predicted with that tier."""
-    return any(row["tier"] == tier for row in read("measurements/residuals"))
-
-
-@cache
-def _interval(tier: str, kind: str, margin_bytes: int) -> Interval:
-    return Interval(**{**_residuals(tier)[kind], "context_bytes": margin_bytes})
-
-
-@cache
-def _measured_cards(tier: str) -> frozenset[str]:
-    """Cards of the measured runs; a group is "source · card"."""
-    return frozenset(residual["group"].split(" · ")[1] for residual in _residuals(tier)["residuals"])
-
-
-class ResidualShares(NamedTuple):
-    """Errors of a tier on measured runs, smallest first, and the shares of the interval that they make."""
-
-    errors: tuple[float, ...]
-    low_share: float
-    high_share: float
-
-
-@cache
-def residual_shares(tier: str) -> ResidualShares:
-    """Of the tier, or of the closed form where measured runs have not been predicted with it."""
-    row = _residuals(tier if has_tier(tier) else "estimate")
-    return ResidualShares(tuple(sorted(r["share"] for r in row["residuals"])), row["seen"]["low_share"], row["seen"]["high_share"])
-
-
-@cache
-def _residuals(tier: str) -> dict[str, Any]:
-    row = next((row for row in read("measurements/residuals") if row["tier"] == tier), None)
-    if row is None:
-        raise LookupError(f"profiles/measurements/residuals holds no row for the tier {tier!r}")
-    return row

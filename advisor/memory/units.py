@@ -81,7 +81,11 @@ def units_of(model: ModelSpec, plan: Plan) -> Units:
     layers = []
     for block, adapter in zip(model.blocks, block_adapter_params(model, plan), strict=True):
         params = block.params if full else adapter
-        whole = block_weights_bytes(model, block, computed) - block_scales_bytes(block, plan) + adapter * computed.adapter_dtype.size_bytes
+        whole = (
+            block_weights_bytes(model, block, computed)
+            - block_scales_bytes(model, block, plan)
+            + adapter * computed.adapter_dtype.size_bytes
+        )
         layers.append(Unit(whole, params * element, params * trained))
     per_param = unquantized_bytes_per_param(computed)
     embedding, tail = (

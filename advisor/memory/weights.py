@@ -65,24 +65,29 @@ def stored_linear_bytes(layer: Linear, model: ModelSpec, plan: Plan) -> int:
     return quantized_linear_bytes(layer, plan.quantization, plan.double_quant)
 
 
-def _unshared_bytes(layer: Linear, quantization: Quantization, double_quant: bool) -> int:
+def _unshared_bytes(layer: Linear, model: ModelSpec, plan: Plan) -> int:
     """The part of a quantised matrix that no engine shares: the scales and code tables of 4-bit weights, which are no parameters, and
-    8-bit matrices altogether, whose type no collective takes (accelerate 1.15 utils/fsdp_utils.py, "Params4bit")."""
-    whole = quantized_linear_bytes(layer, quantization, double_quant)
-    packed = 0 if quantization is Quantization.INT8 else -(-layer.in_features * layer.out_features // 2)
-    return whole - packed
+    other formats altogether, whose types no collective takes (accelerate 1.15 utils/fsdp_utils.py, "Params4bit")."""
+    if plan.quantization not in (Quantization.NF4, Quantization.FP4):
+        return stored_linear_bytes(layer, model, plan)
+    if layer.is_module:
+        return stored_linear_bytes(layer, model, plan) - -(-layer.in_features * layer.out_features // 2)
+    rows = layer.copies * layer.in_features
+    return _quantized_bytes(layer.weight_params, rows, plan.quantization, plan.double_quant) - -(-layer.weight_params // 2)
 
 
 def scales_bytes(model: ModelSpec, plan: Plan) -> int:
     """What is whole on each card of the quantised weights, however they are shared."""
-    return sum(block_scales_bytes(block, plan) * block.count for block in model.blocks)
+    return sum(block_scales_bytes(model, block, plan) * block.count for block in model.blocks)
 
 
-def block_scales_bytes(block: Block, plan: Plan) -> int:
+def block_scales_bytes(model: ModelSpec, block: Block, plan: Plan) -> int:
     """The same of one layer; nothing without quantisation."""
     if plan.quantization is None:
         return 0
-    return sum(_unshared_bytes(x, plan.quantization, plan.double_quant) * x.copies for x in block.linears if x.can_be_quantized)
+    modules = sum(_unshared_bytes(x, model, plan) * x.copies for x in block.linears if x.can_be_quantized)
+    stacks = (x for x in block.linears if plan.quantized_experts and is_stacked(x))
+    return modules + sum(_unshared_bytes(x, model, plan) for x in stacks)
 
 
 def unquantized_bytes_per_param(plan: Plan) -> int:

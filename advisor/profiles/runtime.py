@@ -23,35 +23,26 @@ class ContextRow(Row):
     judgement: bool
 
 
-class IntervalRow(Row):
-    """Shares of the moving bytes that an estimate may be off by."""
+class ErrorsRow(Row):
+    """Errors of one kind of plan in one group: measured, or replayed, over predicted, less one."""
 
-    low_share: Share
-    high_share: Share
-    context_bytes: Bytes
-    source: Text
-
-
-class ResidualRow(Row):
-    """Error of one measured run, as a share of what was predicted."""
-
-    id: Text
+    kind: dict[str, str]
+    """Facets of `advisor.memory.kinds.Kind` that say something."""
     group: Text
-    """Source and card."""
-    metric: Literal["allocated", "reserved", "process"]
-    share: Share
+    """Source and card, or the model that was dry-run."""
+    metric: Literal["allocated", "reserved"]
+    ids: tuple[str, ...]
+    """The measured runs, in the order of the errors; none for replays."""
+    shares: Annotated[tuple[Share, ...], Field(min_length=1)]
 
 
 class Residuals(Row):
-    """Errors of a tier on measured runs (`python -m advisor.accuracy` writes them)."""
+    """One list of errors: of the closed form or the dry run on measured runs, or of the closed form on replays.
+
+    `python -m advisor.accuracy` writes them.
+    """
 
     tier: Text
-    coverage_asked: Share
-    rule: Text
     n: Positive
     n_groups: Positive
-    seen: IntervalRow
-    unseen: IntervalRow
-    coverage_leave_one_out: Share
-    coverage_leave_group_out: Share
-    residuals: tuple[ResidualRow, ...]
+    errors: tuple[ErrorsRow, ...]

@@ -124,5 +124,26 @@ class OtherFramework(Row):
     source: Text
 
 
+ReleaseNumber = Annotated[str, Field(pattern=r"^\d+(\.\d+)*$")]
+
+
+class EngineDefault(Row):
+    """What an engine that shares a model over cards does where nobody says: who holds fp32 masters, which checkpoints, which FSDP."""
+
+    kind: Literal["masters", "reentrant", "fsdp"]
+    engines: tuple[Literal["fsdp1", "fsdp2", "zero1", "zero2", "zero3"], ...] | None = None
+    """Left out: every engine, and none."""
+    stack: StackName | None = None
+    mixed: bool | None = None
+    """The trainer's mixed precision is on."""
+    quantized: bool | None = None
+    adapter: bool | None = None
+    since: Annotated[ReleaseNumber | None, Field(alias="from")] = None
+    """First release that does so: of accelerate for masters, else of the stack's package."""
+    before: ReleaseNumber | None = None
+    value: bool | Literal["none", "lifted", "copied", "fsdp1", "fsdp2"]
+    source: Text
+
+
 JobRow = Annotated[Trainers | OtherJob | Idle | OtherFramework, Field(discriminator="kind")]
 KeysOrBuilders = Annotated[Keys | BuilderNames, Field(discriminator="kind")]

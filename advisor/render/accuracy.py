@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from advisor.accuracy import CLOSED_FORM, AccuracyReport, BoundaryCheck, Comparison, Summary
+from advisor.accuracy import CLOSED_FORM, AccuracyReport, BoundaryCheck, Comparison, Coverage, Summary
 from advisor.render import page, words
 from advisor.render.page import BLANK, Cell, Column, Line, Look, Span
 from advisor.units import gib
@@ -28,6 +28,15 @@ _RUN = (
     Column("memory"),
     Column("measured\nGiB", ">"),
 )
+_COVERAGE = (
+    Column("tier"),
+    Column("kind of plan"),
+    Column("runs", ">"),
+    Column("sources,\ncards", ">"),
+    Column("inside", ">"),
+    Column("made\nwithout", ">"),
+    Column("width", ">"),
+)
 _NARROW_NAME = 15
 _SMALL = 0.001
 """Below it an error is shown with one digit more."""
@@ -44,6 +53,9 @@ def markdown(reports: Sequence[AccuracyReport]) -> str:
     lines = ["| tier | grade | memory | readings | median error | worst below | worst above | inside interval |"]
     lines.append("|---|---|---|--:|--:|--:|--:|--:|")
     lines += [f"| {' | '.join(cells)} |" for report in reports for cells in map(_summary_cells, _named(report))]
+    lines += ["", "| tier | kind of plan | runs | sources and cards | inside interval | made without source and card | median width |"]
+    lines.append("|---|---|--:|--:|--:|--:|--:|")
+    lines += [f"| {' | '.join(_coverage_cells(report, row))} |" for report in reports for row in report.coverages]
     return "\n".join([*lines, "", *(f"- {sentence}" for report in reports for sentence in _sentences(report)), ""])
 
 
@@ -66,6 +78,11 @@ def _summary_cells(named: tuple[str, Summary]) -> tuple[str, ...]:
     return tier, row.grade, row.metric.value, str(row.n), *errors, words.percent(row.coverage, 0)
 
 
+def _coverage_cells(report: AccuracyReport, row: Coverage) -> tuple[str, ...]:
+    shares = (row.inside, row.inside_left_out, row.median_width)
+    return _tier(report), row.kind, str(row.n), str(row.n_groups), *(words.percent(share, 0) for share in shares)
+
+
 def _lines(reports: Sequence[AccuracyReport], look: Look) -> Iterator[Line]:
     yield from page.heading("Errors on measured runs (like with like)")
     yield from page.table(_SUMMARY, [_summary_cells(named) for report in reports for named in _named(report)], look)
@@ -73,6 +90,8 @@ def _lines(reports: Sequence[AccuracyReport], look: Look) -> Iterator[Line]:
     if changed:
         yield from page.heading("What changes with the runs that are listed apart")
         yield from page.table(_SUMMARY, map(_summary_cells, changed), look)
+    yield from page.heading("Intervals by kind of plan: runs inside, and with intervals made without the run's source and card")
+    yield from page.table(_COVERAGE, [_coverage_cells(report, row) for report in reports for row in report.coverages], look)
     yield BLANK
     yield from page.bullets([sentence for report in reports for sentence in _sentences(report)], look)
     yield BLANK
@@ -117,12 +136,6 @@ def _error(item: Comparison | None) -> Cell:
 def _sentences(report: AccuracyReport) -> Iterator[str]:
     if report.boundaries:
         yield f"{_tier(report)}: {' '.join(_boundary_sentences(report.boundaries))}"
-    if report.intervals is not None:
-        shares = report.intervals
-        yield (
-            f"{_tier(report)}: intervals made without a run held it in {words.percent(shares.coverage_leave_one_out, 0)} of "
-            f"{shares.n} runs; made without a whole source and card, in {words.percent(shares.coverage_leave_group_out, 0)}."
-        )
 
 
 def _boundary_sentences(checks: Sequence[BoundaryCheck]) -> Iterator[str]:
@@ -133,7 +146,8 @@ def _boundary_sentences(checks: Sequence[BoundaryCheck]) -> Iterator[str]:
         yield f"{len(completed)} runs completed: {fit} were called a fit, {unsure} unsure, {too_large} too large."
     if failed:
         too_large, unsure, fit = (_count(failed, fit) for fit in (Fit.DOES_NOT_FIT, Fit.UNCERTAIN, Fit.FITS))
-        yield f"{len(failed)} ran out of memory: {too_large} were called too large, {unsure} unsure, {fit} a fit."
+        kinds = ", ".join(f"{kind} {count}" for kind, count in Counter(check.kind for check in failed).most_common())
+        yield f"{len(failed)} ran out of memory ({kinds}): {too_large} were called too large, {unsure} unsure, {fit} a fit."
 
 
 def _count(checks: Sequence[BoundaryCheck], fit: Fit) -> int:

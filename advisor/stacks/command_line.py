@@ -27,6 +27,7 @@ _PRECISIONS = {"bf16": DType.BF16, "fp16": DType.FP16, "no": DType.FP32}
 _BUILT_IN = {"zero1": (1, False), "zero2": (2, False), "zero3": (3, False), "fsdp1": (None, True), "fsdp2": (None, True)}
 """Launchers' configurations that trl's command has by name (trl 1.16 accelerate_configs/)."""
 MOST_CARDS = 10**5
+ONE_PROCESS = "one process"
 
 
 class Command(NamedTuple):
@@ -48,6 +49,8 @@ class Command(NamedTuple):
     taken: tuple[str, ...] = ()
     lost: str = ""
     """The launcher's configuration where it cannot be found."""
+    spread_over: int = 1
+    """Cards that one process may spread the model over."""
 
 
 def read_command(path: Path) -> Command:
@@ -66,7 +69,8 @@ def read_command(path: Path) -> Command:
         raise UnsupportedError(f"{path} trains by another objective: {start.name}; {PRICED}")
     read = _script(command, start, path) if start.job is Job.SCRIPT else _arguments(command, start, path)
     taken = (f"the script starts {len(training)} trainings: the first of them, {start.name}",) if len(training) > 1 else ()
-    return read._replace(taken=taken)
+    alone = read.launch.source == ONE_PROCESS and start.stack is Stack.MS_SWIFT
+    return read._replace(taken=taken, spread_over=len(_cards(command)) if alone else 1)
 
 
 def _trainings(commands: tuple[ShellCommand, ...], path: Path) -> Iterator[tuple[ShellCommand, Started]]:
@@ -188,13 +192,19 @@ def _processes(options: dict[str, Any], environment: dict[str, str]) -> int | No
 
 def _visible(command: ShellCommand, start: Started, launch: Launch) -> Launch:
     """Cards that the processes may see. ms-swift and plain Python start one process, the others one for each card."""
-    visible = [card for card in command.environment.get("CUDA_VISIBLE_DEVICES", "").split(",") if card]
-    if not visible or is_open("".join(visible)):
+    visible = _cards(command)
+    if not visible:
         return launch
     alone = start.stack is Stack.MS_SWIFT or start.job is Job.SCRIPT
     if alone and not launcher_of(command.words[: start.at]):
-        return launch._replace(n_gpus=1, source="one process")
+        return launch._replace(n_gpus=1, source=ONE_PROCESS)
     return launch._replace(n_gpus=len(visible), source="visible cards")
+
+
+def _cards(command: ShellCommand) -> tuple[str, ...]:
+    """Cards that the command may see; none where the script does not say it."""
+    stated = command.environment.get("CUDA_VISIBLE_DEVICES", "")
+    return () if is_open(stated) else tuple(card for card in stated.split(",") if card)
 
 
 def started_with(text: str) -> int | None:

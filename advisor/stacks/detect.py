@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,8 +12,9 @@ from advisor.stacks.command_line import Command, read_command, started_with
 from advisor.stacks.files import parse_settings, read_text
 from advisor.stacks.jobs import refuse_other_frameworks
 from advisor.stacks.launch import is_accelerate
-from advisor.stacks.reading import Launch, Remark, Way
-from advisor.stacks.script import parse_script
+from advisor.stacks.reading import Kept, Launch, Remark, Way
+from advisor.stacks.script import ENDINGS, Start, parse_script
+from advisor.stacks.script.values import Unknown
 from advisor.values.vocabulary import Stack
 
 ADAPTER_CONFIG = "adapter_config.json"
@@ -82,22 +83,27 @@ class Opened(NamedTuple):
     """What was found open while the file was opened."""
     lost: str = ""
     """The launcher's configuration where the command names one that is not here."""
+    is_script: bool = False
+    """Python, whose calls are read, and no file of settings."""
+    unknown: Mapping[str, Unknown] = {}
+    """Settings that a script sets to what its text does not say."""
 
 
-def open_file(path: Path, stack: Stack | None) -> Opened:
-    """Reads the file and finds out whose it is; `stack` is the user's word for it."""
+def open_file(path: Path, stack: Stack | None, start: Start | None = None) -> Opened:
+    """Reads the file and finds out whose it is; `stack` is the user's word for it, `start` what a script is started with."""
     if path.suffix in SHELL:
-        return _open_command(read_command(path), stack)
-    return open_text(read_text(path), path, stack)
+        return _open_command(read_command(path), stack, start or Start())
+    return open_text(read_text(path), path, stack, start)
 
 
-def _open_command(command: Command, stack: Stack | None) -> Opened:
+def _open_command(command: Command, stack: Stack | None, start: Start) -> Opened:
     """What a shell script's command trains: its arguments, over the file that it is given, or a Python script."""
-    remarks = tuple(_left_open(name, text) for name, text in command.open)
+    remarks = (*(_left_open(name, text) for name, text in command.open), *_spread(command.spread_over))
     if command.script is not None:
-        opened = open_text(read_text(command.script), command.script, stack)
-        said = tuple(_left_open(word, "an argument of the script that is not read") for word in command.arguments if word.startswith("--"))
-        return opened._replace(launch=command.launch, remarks=(*opened.remarks, *said), lost=command.lost)
+        start = start._replace(arguments=(*command.arguments, *(start.arguments or ())))
+        opened = open_text(read_text(command.script), command.script, stack, start)
+        taken = (f"script: {command.script}", *command.taken, *opened.taken)
+        return opened._replace(launch=command.launch, taken=taken, lost=command.lost)
     if command.config is None:
         return Opened(stack or command.stack, command.values, "", (), command.launch, command.taken, remarks, command.lost)
     inner = open_text(read_text(command.config), command.config, stack or command.stack)
@@ -116,16 +122,24 @@ def with_changes(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[
     return result
 
 
+def _spread(n_cards: int) -> Iterator[Remark]:
+    """ms-swift 4.6 arguments/base_args/model_args.py: device_map is `auto` where one process sees several cards."""
+    if n_cards > 1:
+        text = f"one process spreads the model over {n_cards} cards: priced on one"
+        yield Remark("not-priced", "CUDA_VISIBLE_DEVICES", text, way=Way.DOWN, keeps=Kept(*[1 / n_cards] * len(Kept._fields)))
+
+
 def _left_open(name: str, text: str) -> Remark:
     said = f"{name} is {text}, which only running the script would show: priced as if it were left out"
     return Remark("left-open", name.lstrip("-"), said, way=Way.EITHER)
 
 
-def open_text(text: str, path: Path, stack: Stack | None) -> Opened:
+def open_text(text: str, path: Path, stack: Stack | None, start: Start | None = None) -> Opened:
     """The same of a text that is a script or settings, by the ending of `path`."""
-    if path.suffix == ".py":
-        found, calls = parse_script(text, path)
-        return Opened(stack or found, calls, text, launch=_started(text))
+    if path.suffix in ENDINGS:
+        found = parse_script(text, path, start)
+        script = Opened(stack or found.stack, found.values, text, launch=_started(text), taken=found.taken, is_script=True)
+        return script._replace(unknown=found.unknown, remarks=found.remarks)
     file = parse_settings(text, path)
     values: dict[str, Any] = file.values
     taken: tuple[str, ...] = ()

@@ -10,18 +10,20 @@ from advisor.errors import InvalidInputError, UnsupportedError
 from advisor.stacks import trainer_arguments as common
 from advisor.stacks.fields import Fields
 from advisor.stacks.keys import unread_remarks
-from advisor.stacks.reading import Adapter, Around, Batch, Loop, Reading, Weights, assemble
+from advisor.stacks.reading import Adapter, Around, Batch, Loop, Reading, Way, Weights, assemble
 from advisor.stacks.stored import as_stored
 from advisor.stacks.trainer_arguments import MICRO_BATCH, Notes
 from advisor.stacks.trl import default_targets, loss_of
 from advisor.stacks.words import saved_dtype
-from advisor.values.plan import ALL_LINEAR
-from advisor.values.vocabulary import DType, Loss, Quantization, Stack
+from advisor.values.plan import ALL_LINEAR, Plan
+from advisor.values.vocabulary import DType, Head, Loss, Quantization, Stack
 
 LENGTHS = ("max_length", "max_seq_length", "block_size", "model_max_length", "seq_len")
 PEFT_RANK, PEFT_ALPHA, PEFT_DROPOUT = 8, 8.0, 0.0
 """peft 0.21 tuners/lora/config.py: r=8, lora_alpha=8, lora_dropout=0.0."""
 TRL_LENGTH = 1024
+_SPLITTING = ("auto", "balanced", "balanced_low_0", "sequential")
+"""Values of `device_map` that spread a model over all cards (accelerate 1.15 big_modeling.py)."""
 
 SPELLINGS = {
     **common.SPELLINGS,
@@ -57,7 +59,8 @@ def read(fields: Fields, around: Around) -> Reading:
     lora.close()
     accumulation = fields.count("gradient_accumulation_steps") or 1
     batch = Batch(micro, _sequence(fields, around, notes), accumulation, common.evaluation(fields))
-    checkpointing = common.checkpointing(fields, around, notes) or _by_helper(fields, around, weights)
+    by_helper = _by_helper(fields, around, weights)
+    checkpointing = common.checkpointing(fields, around, notes) or by_helper
     loop = Loop(
         common.optimizer(fields, around, notes),
         checkpointing,
@@ -65,13 +68,25 @@ def read(fields: Fields, around: Around) -> Reading:
         _loss(fields, around, notes),
         common.reentrant(fields, around),
     )
+    if fields.flag("activation_offloading"):
+        notes.unpriced("activation_offloading", "moves kept activations to the host", Way.DOWN)
+    if fields.text("device_map") in _SPLITTING and (around.launch.n_gpus or 1) > 1:
+        notes.unpriced("device_map", "splits the layers over the cards; priced as whole replicas", Way.DOWN)
+    plan = assemble(around, adapter, weights, batch, loop, common.cards(fields, around, notes))
     return Reading(
-        plan=assemble(around, adapter, weights, batch, loop, common.cards(fields, around, notes)),
+        plan=_with_head(plan, fields),
         remarks=tuple(notes.remarks),
         modules_to_save=saved,
         learning_rate=fields.number("learning_rate"),
         taken=tuple(notes.taken),
     )
+
+
+def _with_head(plan: Plan, fields: Fields) -> Plan:
+    """The plan with the head that the class of a script's model puts on it, and its classes."""
+    head, labels = fields.text("head"), fields.count("labels")
+    update = {"head": None if head is None else Head(head), "labels": labels}
+    return plan.model_copy(update={name: value for name, value in update.items() if value is not None})
 
 
 def _adapter(lora: Fields, around: Around) -> Adapter:
@@ -104,9 +119,9 @@ def _weights(fields: Fields, around: Around, notes: Notes) -> Weights:
     double = bool(source.flag("bnb_4bit_use_double_quant", "use_bnb_nested_quant"))
     if eight and four:
         raise InvalidInputError(f"{fields.where}: load_in_8bit and load_in_4bit are both on; one of them can be")
+    helper = fields.flag("prepare_model_for_kbit_training")
     if not (eight or four):
         return Weights(dtype, amp)
-    helper = fields.flag("prepare_model_for_kbit_training")
     lifted = around.defaults.kbit_prepare.value if helper is None else helper
     return Weights(dtype, amp, Quantization.INT8 if eight else common.four_bit(fields, kind), double, lifted)
 

@@ -171,8 +171,6 @@ def assemble(around: Around, adapter: Adapter | None, weights: Weights, batch: B
         reentrant = reentrant_of(defaults, cards.sharding, adapter=adapter is not None)
     if not 0 < held.alpha <= MAX_COUNT:
         raise InvalidInputError(f"alpha is {held.alpha:g}; it must be above 0 and at most {MAX_COUNT:,}")
-    if not 0 <= held.dropout < 1:
-        raise InvalidInputError(f"lora_dropout is {held.dropout:g}; it must be 0 or more, and below 1")
     if cards.n > MAX_GPUS:
         raise InvalidInputError(f"{cards.n:,} GPUs; at most {MAX_GPUS:,} can be priced")
     try:
@@ -182,7 +180,7 @@ def assemble(around: Around, adapter: Adapter | None, weights: Weights, batch: B
             alpha=held.alpha,
             target_modules=held.targets,
             use_rslora=held.rslora,
-            lora_dropout=held.dropout,
+            lora_dropout=held.dropout if 0 <= held.dropout < 1 else 0.0,  # none below 0 (peft); above, nothing starts
             adapter_dtype=held.dtype,
             base_dtype=weights.dtype,
             autocast=weights.autocast is not None,

@@ -13,6 +13,8 @@ from advisor.stacks.keys import is_neutral, unread_remarks
 from advisor.stacks.known import defaults_of, room_of
 from advisor.stacks.nonsense import nonsense
 from advisor.stacks.reading import Around, Reading, Remark
+from advisor.stacks.script.left_open import unknown_remarks
+from advisor.stacks.script.settings import LENGTHS
 from advisor.stacks.stored import kernel_remarks
 from advisor.values.plan import Plan
 from advisor.values.vocabulary import Stack
@@ -26,23 +28,25 @@ def _readers(stack: Stack, is_script: bool) -> ModuleType:
     return room_of(Stack.HF if is_script else stack)
 
 
-def model_named(opened: Opened, where: str, is_script: bool) -> str | None:
+def model_named(opened: Opened, where: str) -> str | None:
     """The model that the file names; None where it names none."""
-    named: str | None = _readers(opened.stack, is_script).model_of(Fields(opened.values, where))
+    named: str | None = _readers(opened.stack, opened.is_script).model_of(Fields(opened.values, where))
     return named
 
 
-def read_opened(opened: Opened, around: Around, where: str, is_script: bool = False) -> Reading:
+def read_opened(opened: Opened, around: Around, where: str) -> Reading:
     """The plan of an opened file, with a remark for every setting that was not read and may matter."""
     fields = Fields(opened.values, where)
     try:
-        reading: Reading = _readers(opened.stack, is_script).read(fields, around)
+        reading: Reading = _readers(opened.stack, opened.is_script).read(fields, around)
     except InvalidInputError as error:
         raise error if where in str(error) else InvalidInputError(f"{where}: {error}") from None
-    left = () if is_script else tuple(unread_remarks(opened.stack, fields))
+    left = (*unread_remarks(opened.stack, fields), *unknown_remarks(opened.stack, fields, opened.unknown))
+    said = LENGTHS if around.seq_len is not None else ()
     still_open = (remark for remark in opened.remarks if not is_neutral(opened.stack, remark.key))
     stops = nonsense(opened.stack, opened.values)
-    remarks = (*reading.remarks, *stops, *left, *still_open, *_duplicates(opened), *kernel_remarks(reading.plan))
+    found = (*reading.remarks, *stops, *left, *still_open, *_duplicates(opened), *kernel_remarks(reading.plan))
+    remarks = tuple(remark for remark in found if remark.key not in said)
     return reading._replace(remarks=remarks, taken=(*opened.taken, *reading.taken))
 
 

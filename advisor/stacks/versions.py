@@ -50,8 +50,6 @@ class Profile(NamedTuple):
     line: str
     differs: tuple[str, ...] = ()
     """Sources of what that release does otherwise than the one that was read."""
-    unread: str = ""
-    """Why the rows do not speak for the release: it is older than any that was read."""
 
 
 def profile_of(stack: Stack, version: str | None = None, installed: Mapping[str, str] | None = None) -> Profile:
@@ -75,12 +73,7 @@ def profile_of(stack: Stack, version: str | None = None, installed: Mapping[str,
     how = "as asked for" if version else "installed"
     ahead = f"; the defaults were read in {newest.version}" if release[:2] > release_of(newest.version)[:2] else ""
     defaults = newest._replace(version=_short(found), **update)
-    unread = next((row["source"] for row in read("stacks") if row["kind"] == "oldest" and _is_before(row, stack, release)), "")
-    return Profile(defaults, f"{newest.package} {found} ({how}{ahead})", tuple(row["source"] for row in rows), unread)
-
-
-def _is_before(row: Mapping[str, Any], stack: Stack, release: tuple[int, ...]) -> bool:
-    return bool(row["stack"] == stack.value and release < release_of(row["release"]))
+    return Profile(defaults, f"{newest.package} {found} ({how}{ahead})", tuple(row["source"] for row in rows))
 
 
 def transformers_of(profile: Profile) -> tuple[int, ...] | None:

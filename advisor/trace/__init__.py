@@ -6,6 +6,7 @@ Importing this package loads no torch; calling it does.
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 
 _SAID_BY_THE_FILE = ("rank", "alpha", "target_modules")
 INSTALL_LINE = "pip install 'finetune-advisor[torch]'"
+OLDEST = {"torch": "2.4", "transformers": "4.48", "peft": "0.13", "bitsandbytes": "0.46"}
+"""The oldest releases that can be dry-run, as in pyproject.toml: transformers 4.48 was the first with a table of attention functions
+(modeling_utils.py, ALL_ATTENTION_FUNCTIONS), bitsandbytes 0.46 the first that knows the meta device."""
 
 
 def _need_libraries(plan: Plan) -> None:
@@ -32,6 +36,29 @@ def _need_libraries(plan: Plan) -> None:
     missing = [name for name in needed if find_spec(name) is None]
     if missing:
         raise MissingExtraError(f"the dry run needs {', '.join(missing)}: {INSTALL_LINE}")
+    for name in needed:
+        refuse_older(name)
+
+
+def refuse_older(library: str) -> None:
+    """Raises UnsupportedError where the installed release is older than those that can be dry-run."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        installed = version(library)
+    except PackageNotFoundError:  # run from a source tree: taken to be recent
+        return
+    if _release(installed) < _release(OLDEST[library]):
+        raise UnsupportedError(
+            f"the dry run needs {library} {OLDEST[library]} or newer, and {installed} is installed: pip install -U {library}; "
+            "`advise estimate` answers without it"
+        )
+
+
+def _release(version: str) -> tuple[int, int]:
+    """Major and minor number. Raises no error: what cannot be read counts as recent."""
+    found = re.match(r"(\d+)\.(\d+)", version)
+    return (int(found[1]), int(found[2])) if found else (9999, 0)
 
 
 def trace(model: ModelSpec, plan: Plan, *, progress: Callable[[str], None] = lambda _: None, **options: Any) -> Trace:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -33,3 +34,20 @@ def peft_config_of(content: Mapping[str, Any], where: str) -> Any:
         return peft.PeftConfig.from_peft_type(**{**content, "inference_mode": False})
     except (KeyError, TypeError, ValueError) as error:
         raise InvalidInputError(f"peft config: peft {peft.__version__} does not take {where} ({error})") from error
+
+
+_OF_LAYERS = ("layers_to_transform", "layer_replication", "adapter_layers", "num_layers")
+"""Fields that count or list layers (peft 0.21, tuners/*/config.py)."""
+_OF_MODULES = ("target_modules", "exclude_modules", "target_parameters", "modules_to_save", "rank_pattern", "alpha_pattern")
+_A_LAYER = re.compile(r"(?<![A-Za-z_])\d|\\d")
+"""A number that stands by itself in a module's path ("layers.3.q_proj", "[0-7]"), or a pattern of one; not that of "fc1"."""
+
+
+def names_layers(peft_config: Any) -> bool:
+    """Whether the adapter differs from layer to layer, so that a shortened model would carry another one."""
+    if peft_config is None:
+        return False
+    if any(getattr(peft_config, name, None) for name in _OF_LAYERS):
+        return True
+    named = (getattr(peft_config, name, None) or () for name in _OF_MODULES)
+    return any(_A_LAYER.search(text) for texts in named for text in ([texts] if isinstance(texts, str) else texts))

@@ -14,9 +14,11 @@ import torch
 from advisor.errors import UnsupportedError
 from advisor.memory.calibrated import narrowed
 from advisor.memory.chance import with_chance
-from advisor.memory.runtime import HANDLES, context_of, has_caching_allocator, has_flash, has_tier, interval_of, workspace_bytes
+from advisor.memory.intervals import TRACE, interval_of
+from advisor.memory.runtime import HANDLES, context_of, has_caching_allocator, has_flash, workspace_bytes
 from advisor.tiers import Tier, said_beside
 from advisor.trace import breakdown, compat, meta_model, optimizers, step
+from advisor.trace.adapters import names_layers
 from advisor.trace.allocator import DEFAULT_CONFIG, AllocatorConfig
 from advisor.trace.attention import pinned
 from advisor.trace.autocast import MetaAutocast, answering
@@ -28,8 +30,6 @@ from advisor.trace.recorder import Recorder, collect_garbage
 from advisor.trace.repeat import NotRepeatable, repeat
 from advisor.trace.stream import EMPTY_CACHE, STEP, Stream
 from advisor.values import GpuSpec, MemoryBreakdown, ModelSpec, Phase, Plan
-
-TIER = "trace"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,8 @@ class Settings:
 
 def record(spec: ModelSpec, plan: Plan, settings: Settings) -> tuple[Stream, str]:
     """Run one step per length on the meta device; the event stream and the path of the layers."""
-    found = meta_model.whole_model_cut(spec, plan) if settings.layers is None and settings.repeat_layers else None
+    whole = settings.layers is not None or not settings.repeat_layers or names_layers(settings.peft_config)
+    found = None if whole else meta_model.whole_model_cut(spec, plan)
     if found is not None:
         cut, shape = found
         stream, layer_path = _record_shape(spec, plan, settings, shape)
@@ -148,7 +149,17 @@ def _autocast(plan: Plan, recorder: Recorder, attention: Any) -> Iterator[Any]:
         yield mode.forward
 
 
-_LIBRARY_ERRORS = (RuntimeError, AssertionError, AttributeError, NotImplementedError, TypeError, ValueError, IndexError, KeyError)
+_LIBRARY_ERRORS = (
+    RuntimeError,
+    AssertionError,
+    AttributeError,
+    NotImplementedError,
+    TypeError,
+    ValueError,
+    IndexError,
+    KeyError,
+    ImportError,
+)
 """What library code raises when a model, a config or an adapter does not work together."""
 
 
@@ -161,22 +172,23 @@ def trace(spec: ModelSpec, plan: Plan, *, lengths: tuple[int, ...] = (), steps: 
     except _LIBRARY_ERRORS as error:
         reason = compat.known_reason(error) or f"{type(error).__name__}: {meta_model.first_line(error)}"
         raise UnsupportedError(f"{spec.id}: the installed libraries cannot run this step ({reason})") from error
-    traced = summarise(stream, layer_path, plan, run.gpu, run.allocator)
-    return replace(traced, breakdown=with_chance(narrowed(traced.breakdown, spec, plan, run.gpu), run.gpu))
+    traced = summarise(stream, layer_path, spec, plan, run.gpu, run.allocator)
+    return replace(traced, breakdown=with_chance(narrowed(traced.breakdown, spec, plan, run.gpu), spec, plan, run.gpu))
 
 
 def summarise(
-    stream: Stream, layer_path: str, plan: Plan, gpu: GpuSpec | None = None, allocator: AllocatorConfig = DEFAULT_CONFIG
+    stream: Stream, layer_path: str, spec: ModelSpec, plan: Plan, gpu: GpuSpec | None = None, allocator: AllocatorConfig = DEFAULT_CONFIG
 ) -> Trace:
     layout = lay_out(stream, allocator)
     slack_bytes = max(0, layout.peak_reserved_bytes - layout.top.allocated_bytes) if has_caching_allocator(gpu) else 0
+    versions = compat.versions()
     memory = MemoryBreakdown(
         source="trace",
-        versions=compat.versions(),
+        versions=versions,
         phases=tuple(breakdown.phase_bytes(stream, layout, layout.peaks[phase], layer_path) for phase in Phase if phase in layout.peaks),
         reserved_slack_bytes=slack_bytes,
         context_bytes=context_of(gpu.compute_capability if gpu else None).context_bytes,
-        interval=interval_of(TIER if has_tier(TIER) else "estimate", plan, gpu),
+        interval=interval_of(TRACE, spec, plan, gpu, versions),
         notes=said_beside(Tier.TRACE, plan),
     )
     return Trace(memory, stream, layout, layer_path)

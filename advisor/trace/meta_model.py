@@ -195,14 +195,12 @@ def _wrap(base: Any, plan: Plan, peft_config: Any, device: str) -> Any:
     try:
         with torch.device(device):
             model = get_peft_model(base, peft_config, autocast_adapter_dtype=plan.adapter_dtype is DType.FP32)
-    except ValueError as error:
+    except (ValueError, ImportError) as error:
         raise UnsupportedError(f"peft cannot wrap this model: {first_line(error)}") from error
-    wanted = DTYPES[plan.adapter_dtype]
-    for name, parameter in model.named_parameters():
-        if ".modules_to_save." in name:
-            continue  # a copy of the head, in the head's own type
-        if parameter.requires_grad and parameter.dtype is not wanted:
-            parameter.data = parameter.data.to(wanted)
+    if plan.adapter_dtype is not DType.FP32:  # fp32 is peft's own doing, and it leaves some of what it trains in 16 bit (LN tuning)
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad and ".modules_to_save." not in name:  # which are copies of the head, in the head's own type
+                parameter.data = parameter.data.to(DTYPES[plan.adapter_dtype])
     return model
 
 

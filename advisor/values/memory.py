@@ -44,10 +44,7 @@ class PhaseBytes(Computed):
 
 
 class Interval(Value):
-    """Margins beside an estimate, as shares of what moves: activations, logits, temporaries and the allocator's slack.
-
-    Weights, adapters and states rest and are exact, so that errors scale with the rest.
-    """
+    """Margins beside an estimate, as shares of the bytes that the allocator reserves."""
 
     low_share: Annotated[float, Field(ge=0, le=1)]
     high_share: Annotated[float, Field(ge=0)]
@@ -71,6 +68,8 @@ class MemoryBreakdown(Computed):
     interval: Interval
     fit_probability: Annotated[float, Field(ge=0, le=1)] | None = None
     """At least this likely the card holds it, by the errors on measured runs; None without a card."""
+    usable_bytes: Bytes | None = None
+    """What the card lets the process have; None without a card."""
     notes: tuple[str, ...] = ()
 
     @cached_property
@@ -121,11 +120,14 @@ class MemoryBreakdown(Computed):
     @computed_field  # type: ignore[prop-decorator]
     @property
     def low_bytes(self) -> int:
-        """Where it may still run: before it fails, the allocator gives its idle segments back and tries again."""
-        margin_bytes = max(int(self.moving_bytes * self.interval.low_share), self.reserved_slack_bytes)
+        """The least it may hold. On a card that is short of memory: where it may still run, because before it fails the allocator gives its
+        idle segments back and tries again (torch c10/cuda/CUDACachingAllocator.cpp, release_cached_blocks)."""
+        margin_bytes = int(self.peak_reserved_bytes * self.interval.low_share)
+        if self.usable_bytes is not None and self.high_bytes > self.usable_bytes:
+            margin_bytes = max(margin_bytes, self.reserved_slack_bytes)
         return max(0, self.expected_bytes - margin_bytes - self.interval.context_bytes)
 
     @computed_field  # type: ignore[prop-decorator]
     @property
     def high_bytes(self) -> int:
-        return self.expected_bytes + int(self.moving_bytes * self.interval.high_share) + self.interval.context_bytes
+        return self.expected_bytes + int(self.peak_reserved_bytes * self.interval.high_share) + self.interval.context_bytes

@@ -193,7 +193,7 @@ class Stack(Word):
         }
 
 
-class Sharding(str, Enum):
+class Sharding(Word):
     """What several cards share, and whose engine does it."""
 
     NONE = "none"
@@ -209,6 +209,11 @@ class Sharding(str, Enum):
     """Optimizer states and gradients (DeepSpeed)."""
     ZERO3 = "zero3"
     """Weights, gradients and states (DeepSpeed)."""
+
+    @classmethod
+    def also(cls) -> dict[str, Any]:
+        """torch's name without a version is that of the present one."""
+        return {"fsdp": cls.FSDP2}
 
     @property
     def is_fsdp(self) -> bool:

@@ -1,0 +1,47 @@
+"""What the caching allocator holds idle at the peak: cached segments that no live tensor fills."""
+
+from __future__ import annotations
+
+from advisor.memory.program import Program
+from advisor.values import DType, Head, Loss, ModelSpec, PhaseBytes, Plan, Stack, Term
+
+
+def slack_bytes(model: ModelSpec, plan: Plan, program: Program, tokens: int, pairs: int, step: PhaseBytes) -> int:
+    """Bytes that are reserved beyond the live ones, for a batch of `tokens` with `pairs` of them in the same sequence; `step` is the
+    optimizer's phase.
+
+    Tensors of the head and of the blocks differ so much in size that hardly any segment serves both: at the peak of the one, the
+    segments of the other are cached and idle. So the slack is the lesser of the two transients.
+
+    Optimizer states on the card settle in the segments that the head left, because they are made after the first backward; the head's
+    next tensors then need segments of their own, which are idle when gradients and the step's temporaries come. So the slack is no less
+    than what head and step both need, as far as states can settle.
+
+    Read off the replay of traced steps (torch c10/cuda/CUDACachingAllocator.cpp splits a segment where a smaller tensor fits), and off by
+    what `advise accuracy` shows: the interval holds that.
+    """
+    head = max(size.at(tokens, pairs) for size in program.head_transients)
+    block = max(size.at(tokens, pairs) for size in program.block_transients)
+    held = {term.term: term.bytes for term in step.terms}
+    stepping = held.get(Term.GRADIENTS, 0) + held.get(Term.TEMPORARIES, 0)
+    between = max(min(head, block), min(head, stepping, held.get(Term.OPTIMIZER, 0)))
+    return between + dropped_logits_bytes(model, plan, tokens) + kept_logits_bytes(model, plan, tokens)
+
+
+def dropped_logits_bytes(model: ModelSpec, plan: Plan, tokens: int) -> int:
+    """16-bit logits that the Trainer drops before backward: it keeps the loss alone (transformers 5.23 trainer.py, `compute_loss`), so that
+    their segment is idle when the fp32 copy's gradients peak. A head in fp32 has no copy."""
+    drops = plan.stack not in (Stack.PLAIN, Stack.TORCHTUNE)
+    return _half_logits_bytes(model, plan, tokens) if drops else 0
+
+
+def kept_logits_bytes(model: ModelSpec, plan: Plan, tokens: int) -> int:
+    """A loop of one's own that keeps its outputs holds the 16-bit logits of the step before until it has the next: they lie in a segment
+    of the fp32 copies' size, in place of which the next step needs another (4 bytes a logit)."""
+    return 2 * _half_logits_bytes(model, plan, tokens) if plan.stack is Stack.PLAIN else 0
+
+
+def _half_logits_bytes(model: ModelSpec, plan: Plan, tokens: int) -> int:
+    decodes = model.kind == "decoder" and plan.head in (None, Head.LM)
+    half = not plan.kbit_prepare and (plan.autocast or plan.base_dtype is not DType.FP32)
+    return tokens * model.vocab_size * DType.BF16.size_bytes if decodes and half and plan.loss is Loss.FULL else 0
