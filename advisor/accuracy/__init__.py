@@ -1,6 +1,6 @@
 """How right the numbers are: measured runs, predictions beside them, and the intervals that follow."""
 
-from advisor.accuracy.intervals import Coverage, Residual, coverages, errors_file
+from advisor.accuracy.intervals import ALL, Coverage, Residual, coverages, errors_file
 from advisor.accuracy.report import (
     AccuracyReport,
     BoundaryCheck,
@@ -16,6 +16,7 @@ from advisor.accuracy.rows import Loop, Measurement, Metric, Reading, Settings, 
 from advisor.accuracy.tiers import CLOSED_FORM, DRY_RUN, MeasuredPlan, Traced, closed_form, dry_run, recorded_dry_run, recorded_in
 
 __all__ = [
+    "ALL",
     "CLOSED_FORM",
     "DRY_RUN",
     "AccuracyReport",

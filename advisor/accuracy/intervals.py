@@ -64,13 +64,17 @@ def median(values: Sequence[float]) -> float:
     return ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2
 
 
+ALL = "all"
+"""The row of every kind together."""
+
+
 def coverages(tier: str, residuals: Sequence[Residual]) -> tuple[Coverage, ...]:
     """Of every kind that was measured, the largest first, and of all runs together at the end."""
     kinds: dict[str, list[Residual]] = {}
     for residual in residuals:
         kinds.setdefault(residual.kind.words(SHOWN), []).append(residual)
     by_size = sorted(kinds.items(), key=lambda item: (-len(item[1]), item[0]))
-    return tuple(_coverage(tier, name, items) for name, items in [*by_size, ("all", list(residuals))] if items)
+    return tuple(_coverage(tier, name, items) for name, items in [*by_size, (ALL, list(residuals))] if items)
 
 
 def _coverage(tier: str, name: str, residuals: Sequence[Residual]) -> Coverage:

@@ -69,7 +69,7 @@ def kind_of(model: ModelSpec, plan: Plan, gpu: GpuSpec | None, versions: Mapping
     the newest."""
     return Kind(
         cards=ONE_CARD if plan.n_gpus == 1 else _CARDS[plan.sharding],
-        maker=gpu.vendor if gpu is not None and gpu.vendor not in ("", "NVIDIA", "nvidia") else "",
+        maker=gpu.vendor if gpu is not None and gpu.vendor not in ("", "any", "NVIDIA") else "",
         code="torchtune's modules" if plan.stack is Stack.TORCHTUNE else "",
         family=_family(model),
         head=_head(model, plan),

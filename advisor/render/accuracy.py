@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from advisor.accuracy import CLOSED_FORM, AccuracyReport, BoundaryCheck, Comparison, Coverage, Summary
+from advisor.accuracy import ALL, CLOSED_FORM, AccuracyReport, BoundaryCheck, Comparison, Coverage, Summary
 from advisor.render import page, words
 from advisor.render.page import BLANK, Cell, Column, Line, Look, Span
 from advisor.units import gib
@@ -49,13 +49,13 @@ def accuracy(reports: Sequence[AccuracyReport], look: Look) -> str:
 
 
 def markdown(reports: Sequence[AccuracyReport]) -> str:
-    """The summary as a Markdown table, for the README."""
+    """The summary as Markdown tables, for the README; coverage by kind of plan is on the screen."""
     lines = ["| tier | grade | memory | readings | median error | worst below | worst above | inside interval |"]
     lines.append("|---|---|---|--:|--:|--:|--:|--:|")
     lines += [f"| {' | '.join(cells)} |" for report in reports for cells in map(_summary_cells, _named(report))]
     lines += ["", "| tier | kind of plan | runs | sources and cards | inside interval | made without source and card | median width |"]
     lines.append("|---|---|--:|--:|--:|--:|--:|")
-    lines += [f"| {' | '.join(_coverage_cells(report, row))} |" for report in reports for row in report.coverages]
+    lines += [f"| {' | '.join(_coverage_cells(report, row))} |" for report in reports for row in report.coverages if row.kind == ALL]
     return "\n".join([*lines, "", *(f"- {sentence}" for report in reports for sentence in _sentences(report)), ""])
 
 
@@ -146,7 +146,7 @@ def _boundary_sentences(checks: Sequence[BoundaryCheck]) -> Iterator[str]:
         yield f"{len(completed)} runs completed: {fit} were called a fit, {unsure} unsure, {too_large} too large."
     if failed:
         too_large, unsure, fit = (_count(failed, fit) for fit in (Fit.DOES_NOT_FIT, Fit.UNCERTAIN, Fit.FITS))
-        kinds = ", ".join(f"{kind} {count}" for kind, count in Counter(check.kind for check in failed).most_common())
+        kinds = ", ".join(f"{count} {kind.replace(', ', ' on ')}" for kind, count in Counter(check.kind for check in failed).most_common())
         yield f"{len(failed)} ran out of memory ({kinds}): {too_large} were called too large, {unsure} unsure, {fit} a fit."
 
 
