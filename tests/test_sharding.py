@@ -525,6 +525,34 @@ def test_what_a_file_says_of_its_engine(
     assert (plan.sharding.value, plan.masters.value, plan.base_dtype.value, plan.use_reentrant) == expected
 
 
+UNITS = [
+    # stack, file, accelerate's configuration, a unit is more than a block
+    ("llamafactory", {**LLAMAFACTORY, "fsdp": "full_shard"}, None, True),  # transformers 5.6 leaves the policy to accelerate: NO_WRAP
+    ("llamafactory", {**LLAMAFACTORY, "fsdp": "full_shard auto_wrap"}, None, False),
+    ("trl", {**TRL, "fsdp": "full_shard"}, None, False),  # transformers 5.10 _apply_legacy_fsdp_to_config: blocks by default
+    ("trl", {**TRL, "fsdp": "full_shard", "fsdp_config": {"auto_wrap_policy": "NO_WRAP"}}, None, True),
+    ("trl", {**TRL, "fsdp": "full_shard", "fsdp_config": {"min_num_params": 100_000_000}}, None, True),
+    ("trl", TRL, {**ACCELERATE, "fsdp_config": {"fsdp_auto_wrap_policy": "NO_WRAP"}}, True),
+    ("trl", TRL, {**ACCELERATE, "fsdp_config": {"fsdp_auto_wrap_policy": "TRANSFORMER_BASED_WRAP"}}, False),
+    ("axolotl", {**AXOLOTL, "fsdp_version": 2, "fsdp_config": {"offload_params": False}, "dp_replicate_size": 2}, None, True),
+]
+
+
+@pytest.mark.parametrize(("stack", "file", "accelerate", "larger"), UNITS)
+def test_what_each_card_gathers_beyond_a_block_turns_the_verdict(
+    stack: str, file: dict[str, object], accelerate: dict[str, object] | None, larger: bool, tmp_path: Path
+) -> None:
+    path = tmp_path / "train.yaml"
+    path.write_text(json.dumps(file), encoding="utf-8")
+    more = {}
+    if accelerate is not None:
+        (tmp_path / "launch.yaml").write_text(json.dumps(accelerate), encoding="utf-8")
+        more["accelerate"] = str(tmp_path / "launch.yaml")
+    report = check(path, "80GB", stack=stack, gpus=4, stack_version=defaults_of(Stack(stack)).version, **more)
+    names = ("auto_wrap", "min_num_params", "dp_replicate_size")
+    assert any(any(name in finding.message for name in names) for finding in report.findings) is larger
+
+
 def test_whole_weights_between_passes_turn_the_verdict(tmp_path: Path) -> None:
     path = tmp_path / "train.yaml"
     path.write_text(json.dumps({**TRL, "fsdp": "shard_grad_op auto_wrap"}), encoding="utf-8")

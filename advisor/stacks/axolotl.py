@@ -162,7 +162,7 @@ def _adapter(fields: Fields, weights: Weights, around: Around) -> tuple[Adapter 
         raise UnsupportedError(f"{fields.where}: adapter: {kind} is no LoRA; lora, qlora and full fine-tuning can be priced")
     if rank is None or alpha is None:
         raise InvalidInputError(f"{fields.where}: {'lora_r' if rank is None else 'lora_alpha'} is missing; axolotl has no default for it")
-    if kind == "qlora" and weights.quantization not in FOUR_BIT:
+    if kind == "qlora" and not fields.flag("load_in_4bit"):  # utils/schemas/peft.py validate_qlora
         raise InvalidInputError(f"{fields.where}: adapter: qlora needs load_in_4bit: true")
     dtype = weights.dtype if lifted is False else DType.FP32
     return Adapter(rank, alpha, (ALL_LINEAR,) if linear or not named else named, dora, rslora, dtype, dropout), saved

@@ -14,7 +14,6 @@ from advisor.values.model import ModelSpec
 from advisor.values.plan import Plan
 from advisor.values.vocabulary import DType, Quantization, Stack
 
-
 LLAMAFACTORY_EXPANDS = ("mxfp4", "fp8")
 """Storages that LLaMA-Factory loads with `dequantize=True` unasked (0.9.5 model/model_utils/quantization.py `configure_quantization`)."""
 _AXOLOTL_KEEPS = ("gptq", "awq")
