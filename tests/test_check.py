@@ -404,7 +404,7 @@ def test_exit_codes(
     assert run([*arguments, "--json"]) == exit_code
     answer = json.loads(capsys.readouterr().out)
     assert answer["exit_code"] == exit_code
-    assert answer["schema_version"] == "1"
+    assert answer["schema_version"] == "2"
     assert all({"id", "level", "message", "hint", "numbers"} <= set(finding) for finding in answer["findings"])
 
 

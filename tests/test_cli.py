@@ -360,7 +360,7 @@ def test_json_is_the_same_advice() -> None:
     done = advise(*MAIN_JOB, "--json")
     assert done.returncode == 0
     assert Advice.model_validate_json(done.stdout) == api.advise("llama-70b", "80GB")
-    assert json.loads(done.stdout)["schema_version"] == "1"
+    assert json.loads(done.stdout)["schema_version"] == "2"
 
 
 def test_estimate_json_has_the_promised_fields() -> None:

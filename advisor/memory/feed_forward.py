@@ -187,6 +187,8 @@ def activation(tape: Tape, x: Tensor, size: Size, name: str, *, trained: bool = 
         tape.ops[-1].kept = (tanh,)
         shifted = tape.op((tanh,), size, aliases=(True,))
         return tape.op((half, shifted), size, keeps=(half, shifted))
+    if name == "bloom_gelu":  # one node, whose forward and backward are written out (models/bloom/modeling_bloom.py `bloom_gelu_back`)
+        return tape.op((x,), size, keeps=(x,), scratch=(size.scaled(2), size.scaled(4)))
     if name == "xielu":
         return _xielu(tape, x, size, trained)
     return tape.op((x,), size, keeps=(x,))

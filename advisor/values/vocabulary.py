@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-SCHEMA_VERSION = "1"
+SCHEMA_VERSION = "2"
 """Version of the JSON that `--json` prints; it rises when a field is renamed, removed or changes its meaning."""
 
 Positive = Annotated[int, Field(gt=0)]
