@@ -17,6 +17,7 @@ from advisor.errors import InvalidInputError, UnsupportedError
 from advisor.ladder import advise, plan_from_request, request_from, snippet
 from advisor.memory import estimate_memory, weights_bytes
 from advisor.memory.weights import packed_linear_bytes
+from advisor.stacks.reading import Way
 from advisor.stacks.write import yaml_config
 from advisor.values import Fit, GpuSpec, Linear, Method, ModelSpec, Quantization, Sharding
 
@@ -430,13 +431,13 @@ FILES: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-def read_file(stack: str, model: ModelSpec, **changes: Any) -> Any:
+def read_file(stack: str, model: ModelSpec, launch: Any = None, **changes: Any) -> Any:
     from advisor.stacks.fields import Fields
     from advisor.stacks.known import defaults_of, room_of
-    from advisor.stacks.reading import Around
+    from advisor.stacks.reading import Around, Launch
     from advisor.values import Stack
 
-    around = Around(model, CARD, defaults_of(Stack(stack)))
+    around = Around(model, CARD, defaults_of(Stack(stack)), launch or Launch())
     return room_of(Stack(stack)).read(Fields({**FILES[stack], **changes}, "f.yaml"), around)
 
 
@@ -452,14 +453,48 @@ def test_a_file_that_names_a_quantised_checkpoint(stack: str, settings: dict[str
     assert estimate_memory(stored(settings), plan).peak_allocated_bytes < 12 << 30
 
 
+SECOND = {
+    "trl": {"load_in_4bit": True},
+    "ms-swift": {"quant_bits": 4, "quant_method": "bnb"},
+    "axolotl": {"load_in_4bit": True, "adapter": "qlora"},
+    "llamafactory": {"quantization_bit": 4},
+}
+
+
 @pytest.mark.parametrize(
-    ("stack", "changes"),
-    [("trl", {"load_in_4bit": True}), ("ms-swift", {"quant_bits": 4, "quant_method": "bnb"}), ("axolotl", {"load_in_4bit": True})],
+    ("stack", "changes", "settings"),
+    [(stack, SECOND[stack], settings) for stack in ("trl", "ms-swift") for settings in (AWQ, MXFP4, FP8)]
+    + [("axolotl", SECOND["axolotl"], settings) for settings in (MXFP4, FP8)],
 )
-@pytest.mark.parametrize("settings", [AWQ, MXFP4, FP8], ids=lambda settings: settings["quant_method"])
 def test_a_second_quantisation_stops_at_loading(stack: str, changes: dict[str, Any], settings: dict[str, Any]) -> None:
     with pytest.raises(InvalidInputError, match="transformers stops at loading"):
         read_file(stack, stored(settings), **changes)
+
+
+@pytest.mark.parametrize("stack", ["axolotl", "llamafactory"])
+@pytest.mark.parametrize("settings", [AWQ, GPTQ], ids=lambda settings: settings["quant_method"])
+def test_a_second_quantisation_without_effect(stack: str, settings: dict[str, Any]) -> None:
+    """axolotl 0.19 loaders/model.py `_set_quantization_config`; llamafactory 0.9.5 model/model_utils/quantization.py."""
+    reading = read_file(stack, stored(settings), **SECOND[stack])
+    assert reading.plan.quantization is format_of(settings, "x").trained_as  # type: ignore[union-attr]
+    assert "without effect" in " ".join(reading.taken)
+
+
+@pytest.mark.parametrize("settings", [AWQ, GPTQ, NF4], ids=lambda settings: settings["quant_method"])
+def test_llamafactory_shards_no_quantised_checkpoint(settings: dict[str, Any]) -> None:
+    """llamafactory 0.9.5 model/model_utils/quantization.py `configure_quantization` raises ValueError; it lets FP8 and MXFP4 pass."""
+    from advisor.stacks.reading import Launch
+
+    sharded = Launch(n_gpus=2, fsdp=True)
+    with pytest.raises(InvalidInputError, match="does not train under FSDP or ZeRO-3"):
+        read_file("llamafactory", stored(settings), launch=sharded)
+    assert read_file("llamafactory", stored(FP8), launch=sharded).plan.sharding is Sharding.FSDP1
+
+
+def test_llamafactory_leaves_compressed_tensors_as_they_are() -> None:
+    """llamafactory 0.9.5 model/model_utils/quantization.py expands MXFP4 and FP8 alone."""
+    remarks = read_file("llamafactory", stored({"quant_method": "compressed-tensors", "format": "float-quantized"})).remarks
+    assert [str(remark.way) for remark in remarks if "compressed-tensors" in remark.text] == [str(Way.DOWN)]
 
 
 def test_llamafactory_ignores_it() -> None:

@@ -52,11 +52,12 @@ MASTERS = [
     ("fsdp1", "hf", True, False, None, "lifted"),  # accelerate 1.15 accelerator.py 1997-2051
     ("fsdp1", "trl", True, True, None, "lifted"),
     ("fsdp2", "trl", True, False, None, "lifted"),  # accelerate 1.15 utils/fsdp_utils.py 814-824
-    ("fsdp2", "trl", True, False, (1, 14), "none"),  # accelerate issue 3979
-    ("fsdp2", "trl", True, False, (1, 12), "lifted"),
+    ("fsdp2", "trl", True, False, (1, 14), "lifted"),  # accelerate 1.14 utils/fsdp_utils.py: `param.data = param.data.to(float32)`
+    ("fsdp2", "trl", True, False, (1, 13), "none"),  # accelerate 1.13 there: `param = param.to(float32)`, which changes nothing
+    ("fsdp2", "trl", True, False, (1, 12), "lifted"),  # accelerate 1.12 there: `model = model.to(float32)`
     ("fsdp2", "trl", True, True, None, "none"),  # the same function: not where there are Params4bit
     ("fsdp2", "hf", False, False, None, "none"),  # two gloo processes: all bf16 with mixed precision "no"
-    ("fsdp2", "axolotl", True, False, None, "none"),  # axolotl issue 3894
+    ("fsdp2", "axolotl", True, False, None, "none"),  # axolotl 0.19 monkeypatch/accelerate/fsdp2.py has no lift
     ("fsdp1", "axolotl", True, False, None, "lifted"),
     ("fsdp2", "torchtune", False, False, None, "none"),
     ("zero1", "hf", True, False, None, "copied"),  # DeepSpeed runtime/zero/stage_1_and_2.py
@@ -79,12 +80,16 @@ REENTRANT = [
     # stack, release, engine, adapter → use_reentrant where nobody says
     ("hf", "5.23", "none", True, False),  # transformers 5.23 modeling_utils.py: {"use_reentrant": False}
     ("hf", "4.57.1", "fsdp1", True, True),  # transformers 4.57.1: {"use_reentrant": True}
+    ("hf", "5.0", "fsdp1", True, False),
+    ("axolotl", "0.19", "fsdp1", True, True),  # utils/config/__init__.py normalize_config
     ("llamafactory", "0.9.5", "none", True, True),  # hparams/model_args.py
-    ("ms-swift", "4.6", "none", True, False),
+    ("llamafactory", "0.9.5", "fsdp1", True, True),
+    ("llamafactory", "0.9.5", "fsdp2", True, False),  # model/model_utils/checkpointing.py: set to False under FSDP2
+    ("ms-swift", "4.6", "none", True, True),  # trainers/mixin.py: all but DDP
     ("ms-swift", "4.6", "ddp", True, False),
-    ("ms-swift", "4.6", "zero2", True, True),  # trainers/mixin.py: exactly under FSDP and DeepSpeed
+    ("ms-swift", "4.6", "zero2", True, True),
     ("trl", "1.16", "fsdp2", True, False),
-    ("trl", "1.16", "zero3", True, True),  # trainer/sft_trainer.py: forced with peft
+    ("trl", "1.16", "zero3", True, True),  # trainer/sft_trainer.py SFTTrainer.__init__: forced with peft
     ("trl", "1.16", "zero3", False, False),
 ]
 
@@ -95,7 +100,18 @@ def test_reentrant_by_default(stack: str, version: str, engine: str, adapter: bo
     assert reentrant_of(defaults, Sharding(engine), adapter=adapter) is reentrant
 
 
-@pytest.mark.parametrize(("stack", "version", "engine"), [("hf", "5.23", "fsdp2"), ("hf", "4.57.1", "fsdp1"), ("trl", "1.16", "fsdp2")])
+WHICH_FSDP = [
+    ("hf", "5.23", "fsdp2"),
+    ("hf", "5.10", "fsdp2"),  # transformers 5.10 training_args.py _process_fsdp_args: get("version", 2)
+    ("hf", "5.9", "fsdp1"),  # transformers 5.9 there: get("version", 1)
+    ("hf", "4.57.1", "fsdp1"),
+    ("trl", "1.16", "fsdp2"),
+    ("llamafactory", "0.9.5", "fsdp1"),  # its requirements: transformers <= 5.6
+    ("axolotl", "0.19", "fsdp1"),  # utils/schemas/validation.py check_fsdp_version_in_fsdp_config
+]
+
+
+@pytest.mark.parametrize(("stack", "version", "engine"), WHICH_FSDP)
 def test_which_fsdp_without_a_version(stack: str, version: str, engine: str) -> None:
     assert fsdp_of(defaults_of(Stack(stack))._replace(version=version)).value == engine
 
@@ -473,10 +489,24 @@ FILES = [
     ("llamafactory", LLAMAFACTORY, None, ("ddp", "none", "fp32", True)),  # it lifts them itself
     ("llamafactory", {**LLAMAFACTORY, "deepspeed": DEEPSPEED}, None, ("zero2", "copied", "fp32", True)),
     ("llamafactory", {**LLAMAFACTORY, "deepspeed": {"zero_optimization": {"stage": 3}}}, None, ("zero3", "copied", "bf16", True)),
-    ("llamafactory", {**LLAMAFACTORY, "fsdp": "full_shard auto_wrap"}, None, ("fsdp2", "lifted", "bf16", True)),
+    (
+        "llamafactory",
+        {**LLAMAFACTORY, "fsdp": "full_shard auto_wrap"},
+        None,
+        ("fsdp1", "lifted", "fp32", True),
+    ),  # ZeRO-3 alone lifts for it
+    ("llamafactory", LLAMAFACTORY, {**ACCELERATE, "fsdp_config": {"fsdp_version": 2}}, ("fsdp2", "lifted", "fp32", False)),
+    (
+        "llamafactory",
+        {**LLAMAFACTORY, "use_reentrant_gc": True},
+        {**ACCELERATE, "fsdp_config": {"fsdp_version": 2}},
+        ("fsdp2", "lifted", "fp32", False),  # model/model_utils/checkpointing.py overrides the file
+    ),
     ("llamafactory", {**LLAMAFACTORY, "use_reentrant_gc": False}, None, ("ddp", "none", "fp32", False)),
-    ("axolotl", {**AXOLOTL, "fsdp_version": 2, "fsdp_config": {"offload_params": False}}, None, ("fsdp2", "none", "bf16", False)),
-    ("axolotl", {**AXOLOTL, "fsdp": ["full_shard", "auto_wrap"]}, None, ("fsdp1", "lifted", "bf16", False)),
+    ("axolotl", {**AXOLOTL, "fsdp_version": 2, "fsdp_config": {"offload_params": False}}, None, ("fsdp2", "none", "bf16", True)),
+    ("axolotl", {**AXOLOTL, "fsdp": ["full_shard", "auto_wrap"]}, None, ("fsdp1", "lifted", "bf16", True)),
+    ("axolotl", {**AXOLOTL, "gradient_checkpointing_kwargs": {"use_reentrant": False}}, None, ("ddp", "none", "bf16", False)),
+    ("axolotl", {**AXOLOTL, "unfrozen_parameters": ["lm_head"]}, None, ("ddp", "none", "bf16", False)),
     ("axolotl", {**AXOLOTL, "gradient_checkpointing_kwargs": {"use_reentrant": True}}, None, ("ddp", "none", "bf16", True)),
 ]
 
@@ -493,6 +523,34 @@ def test_what_a_file_says_of_its_engine(
         more["accelerate"] = str(tmp_path / "launch.yaml")
     plan = check(path, "80GB", stack=stack, gpus=4, stack_version=defaults_of(Stack(stack)).version, **more).plan
     assert (plan.sharding.value, plan.masters.value, plan.base_dtype.value, plan.use_reentrant) == expected
+
+
+UNITS = [
+    # stack, file, accelerate's configuration, a unit is more than a block
+    ("llamafactory", {**LLAMAFACTORY, "fsdp": "full_shard"}, None, True),  # transformers 5.6 leaves the policy to accelerate: NO_WRAP
+    ("llamafactory", {**LLAMAFACTORY, "fsdp": "full_shard auto_wrap"}, None, False),
+    ("trl", {**TRL, "fsdp": "full_shard"}, None, False),  # transformers 5.10 _apply_legacy_fsdp_to_config: blocks by default
+    ("trl", {**TRL, "fsdp": "full_shard", "fsdp_config": {"auto_wrap_policy": "NO_WRAP"}}, None, True),
+    ("trl", {**TRL, "fsdp": "full_shard", "fsdp_config": {"min_num_params": 100_000_000}}, None, True),
+    ("trl", TRL, {**ACCELERATE, "fsdp_config": {"fsdp_auto_wrap_policy": "NO_WRAP"}}, True),
+    ("trl", TRL, {**ACCELERATE, "fsdp_config": {"fsdp_auto_wrap_policy": "TRANSFORMER_BASED_WRAP"}}, False),
+    ("axolotl", {**AXOLOTL, "fsdp_version": 2, "fsdp_config": {"offload_params": False}, "dp_replicate_size": 2}, None, True),
+]
+
+
+@pytest.mark.parametrize(("stack", "file", "accelerate", "larger"), UNITS)
+def test_what_each_card_gathers_beyond_a_block_turns_the_verdict(
+    stack: str, file: dict[str, object], accelerate: dict[str, object] | None, larger: bool, tmp_path: Path
+) -> None:
+    path = tmp_path / "train.yaml"
+    path.write_text(json.dumps(file), encoding="utf-8")
+    more = {}
+    if accelerate is not None:
+        (tmp_path / "launch.yaml").write_text(json.dumps(accelerate), encoding="utf-8")
+        more["accelerate"] = str(tmp_path / "launch.yaml")
+    report = check(path, "80GB", stack=stack, gpus=4, stack_version=defaults_of(Stack(stack)).version, **more)
+    names = ("auto_wrap", "min_num_params", "dp_replicate_size")
+    assert any(any(name in finding.message for name in names) for finding in report.findings) is larger
 
 
 def test_whole_weights_between_passes_turn_the_verdict(tmp_path: Path) -> None:

@@ -131,7 +131,7 @@ class EngineDefault(Row):
     """What an engine that shares a model over cards does where nobody says: who holds fp32 masters, which checkpoints, which FSDP."""
 
     kind: Literal["masters", "reentrant", "fsdp"]
-    engines: tuple[Literal["fsdp1", "fsdp2", "zero1", "zero2", "zero3"], ...] | None = None
+    engines: tuple[Literal["ddp", "fsdp1", "fsdp2", "zero1", "zero2", "zero3"], ...] | None = None
     """Left out: every engine, and none."""
     stack: StackName | None = None
     mixed: bool | None = None

@@ -109,7 +109,7 @@ def read(fields: Fields, around: Around) -> Reading:
     if adapter is None and not cards.sharding.shards_weights and weights.dtype is not DType.FP32 and attention in _KEEPS_FP32:
         notes.unpriced(f"{attention.value} attention", "axolotl trains embeddings and head in fp32 with it; priced in 16 bit", Way.UP)
     optimizer = common.optimizer(fields, around, notes, "optimizer")
-    loop = Loop(optimizer, checkpointing, attention, _loss(fields, notes), common.reentrant(fields, around))
+    loop = Loop(optimizer, checkpointing, attention, _loss(fields, notes), _reentrant(fields, around))
     return Reading(
         plan=assemble(around, adapter, weights, batch, loop, cards),
         remarks=tuple(notes.remarks),
@@ -162,7 +162,7 @@ def _adapter(fields: Fields, weights: Weights, around: Around) -> tuple[Adapter 
         raise UnsupportedError(f"{fields.where}: adapter: {kind} is no LoRA; lora, qlora and full fine-tuning can be priced")
     if rank is None or alpha is None:
         raise InvalidInputError(f"{fields.where}: {'lora_r' if rank is None else 'lora_alpha'} is missing; axolotl has no default for it")
-    if kind == "qlora" and weights.quantization not in FOUR_BIT:
+    if kind == "qlora" and not fields.flag("load_in_4bit"):  # utils/schemas/peft.py validate_qlora
         raise InvalidInputError(f"{fields.where}: adapter: qlora needs load_in_4bit: true")
     dtype = weights.dtype if lifted is False else DType.FP32
     return Adapter(rank, alpha, (ALL_LINEAR,) if linear or not named else named, dora, rslora, dtype, dropout), saved
@@ -178,6 +178,16 @@ def _checkpointing(fields: Fields, notes: Notes) -> bool:
         notes.unpriced(f"gradient_checkpointing: {stated}", "moves checkpoints to the host; priced as checkpointing", Way.DOWN)
         return True
     return bool(fields.flag("gradient_checkpointing"))
+
+
+def _reentrant(fields: Fields, around: Around) -> bool | None:
+    """utils/config `normalize_config`: never for Gemma 4, and not by default where some parameters are trained only; utils/schemas
+    validation.py: nor where checkpoints' inputs go to the host."""
+    stated = common.reentrant(fields, around)
+    if around.model.model_type.startswith("gemma4"):
+        return False
+    partly = fields.has("unfrozen_parameters") or fields.has("rl") or fields.raw("activation_offloading") == "hidden_states"
+    return False if stated is None and partly else stated
 
 
 def _attention(fields: Fields, around: Around, notes: Notes) -> Attention:

@@ -123,7 +123,8 @@ def with_changes(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[
 
 
 def _spread(n_cards: int) -> Iterator[Remark]:
-    """ms-swift 4.6 arguments/base_args/model_args.py: device_map is `auto` where one process sees several cards."""
+    """ms-swift 4.6 model/utils.py `get_default_device_map`, utils/env.py `is_mp`: device_map is `auto` where one process sees several
+    cards (unless SWIFT_SINGLE_DEVICE_MODE is 1, or FSDP or ZeRO-3 is on)."""
     if n_cards > 1:
         text = f"one process spreads the model over {n_cards} cards: priced on one"
         yield Remark("not-priced", "CUDA_VISIBLE_DEVICES", text, way=Way.DOWN, keeps=Kept(*[1 / n_cards] * len(Kept._fields)))

@@ -15,6 +15,8 @@ MARKS = ("distributed_type", "compute_environment", "num_processes", "num_machin
 """Keys of which two say that a file is accelerate's (commands/config/config_args.py)."""
 FSDP_VERSION = 1
 """utils/launch.py `prepare_multi_gpu_env`: FSDP_VERSION where the file does not say it."""
+BY_BLOCK = "TRANSFORMER_BASED_WRAP"
+"""`fsdp_auto_wrap_policy` that gathers a block at a time (utils/constants.py FSDP_AUTO_WRAP_POLICY)."""
 WHOLE_STRATEGIES = ("SHARD_GRAD_OP", "2", "_HYBRID_SHARD_ZERO2", "HYBRID_SHARD_ZERO2", "5")
 """Strategies of FSDP1 that keep layers whole from forward to backward, by name and number (utils/constants.py FSDP_SHARDING_STRATEGY)."""
 _PRECISIONS = {"bf16": DType.BF16, "fp16": DType.FP16, "no": DType.FP32, "fp8": DType.BF16}
@@ -51,6 +53,7 @@ def read_accelerate(path: Path) -> Launch:
         checkpointing=bool(fsdp.flag("fsdp_activation_checkpointing")),
         reshards=reshards,
         hybrid=hybrid,
+        wraps=(fsdp.text("fsdp_auto_wrap_policy") or BY_BLOCK).upper() == BY_BLOCK,
         loads_on_host=kind == "FSDP" and fsdp.flag("fsdp_cpu_ram_efficient_loading") is True,
         zero_stage=stage,
         offload=offload,

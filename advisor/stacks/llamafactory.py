@@ -14,8 +14,8 @@ from advisor.stacks.facts import FOUR_BIT, Default, StackDefaults
 from advisor.stacks.fields import Fields
 from advisor.stacks.first_plan import first_attention
 from advisor.stacks.hf import HF
-from advisor.stacks.reading import Adapter, Around, Batch, Loop, Reading, Way, Weights, assemble
-from advisor.stacks.stored import as_stored
+from advisor.stacks.reading import Adapter, Around, Batch, Cards, Loop, Reading, Way, Weights, assemble
+from advisor.stacks.stored import LLAMAFACTORY_EXPANDS, as_stored
 from advisor.stacks.trainer_arguments import MICRO_BATCH, Notes
 from advisor.stacks.words import saved_dtype
 from advisor.stacks.write import Line, number, setting
@@ -85,12 +85,14 @@ def read(fields: Fields, around: Around) -> Reading:
     micro = fields.count(*common.MICRO_NAMES) or MICRO_BATCH
     batch = Batch(micro, cutoff, fields.count("gradient_accumulation_steps") or 1, _evaluation(fields))
     liger = fields.flag("enable_liger_kernel")
+    _engine(fields, around, cards, weights, kind == "lora", notes)
+    stated_reentrant = fields.flag("use_reentrant_gc")  # overridden under FSDP2: model/model_utils/checkpointing.py
     loop = Loop(
         optimizer=common.optimizer(fields, around, notes),
         checkpointing=_checkpointing(fields, around, notes),
         attention=_attention(fields, around, notes),
         loss=Loss.FUSED if liger else around.defaults.loss.value,
-        use_reentrant=fields.flag("use_reentrant_gc"),
+        use_reentrant=None if cards.sharding is Sharding.FSDP2 else stated_reentrant,
     )
     adapter = _adapter(fields, around)
     return Reading(
@@ -103,8 +105,21 @@ def read(fields: Fields, around: Around) -> Reading:
 
 
 def lifts_itself(sharding: Sharding) -> bool:
-    """Whether the engine holds what is trained in fp32, so that LLaMA-Factory leaves it in 16 bit (model/adapter.py `init_adapter`)."""
-    return sharding.shards_weights
+    """Whether LLaMA-Factory leaves it to the engine to lift what is trained: to ZeRO-3 alone (model/adapter.py `init_adapter`)."""
+    return sharding is Sharding.ZERO3
+
+
+def _engine(fields: Fields, around: Around, cards: Cards, weights: Weights, lora: bool, notes: Notes) -> None:
+    """What holds under an engine alone. model/model_utils/quantization.py `configure_quantization` stops there for most storages;
+    accelerate is 1.11 at most (the requirements of 0.9.5)."""
+    stored = around.model.checkpoint_format
+    if stored is not None and stored.method not in LLAMAFACTORY_EXPANDS and cards.sharding.shards_weights:
+        raise InvalidInputError(
+            f"{fields.where}: {around.model.id} is stored in {stored.label}, which LLaMA-Factory does not train under FSDP or ZeRO-3; "
+            "name the 16-bit weights, or leave the engine out"
+        )
+    if lora and cards.sharding is Sharding.FSDP2 and weights.autocast is not None:
+        notes.unpriced("FSDP2", "accelerate 1.11 lifts frozen weights to fp32 too; priced in their own type", Way.UP)
 
 
 def _weights(fields: Fields, around: Around, lifted: bool, notes: Notes) -> Weights:

@@ -83,6 +83,8 @@ class Launch(NamedTuple):
     """accelerate's `cpu_ram_efficient_loading`."""
     hybrid: bool = False
     """Shards are those of one node, and each node holds all of them."""
+    wraps: bool = True
+    """FSDP gathers block by block, as far as the launcher says."""
     source: str = ""
 
 

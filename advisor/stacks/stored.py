@@ -14,6 +14,11 @@ from advisor.values.model import ModelSpec
 from advisor.values.plan import Plan
 from advisor.values.vocabulary import DType, Quantization, Stack
 
+LLAMAFACTORY_EXPANDS = ("mxfp4", "fp8")
+"""Storages that LLaMA-Factory loads with `dequantize=True` unasked (0.9.5 model/model_utils/quantization.py `configure_quantization`)."""
+_AXOLOTL_KEEPS = ("gptq", "awq")
+"""Storages that axolotl loads adapters' bases by, whatever load_in_4bit says (0.19 loaders/model.py `_set_quantization_config`)."""
+
 
 def as_stored(fields: Fields, around: Around, weights: Weights, notes: Notes) -> Weights:
     """The weights as the checkpoint's storage fixes them; unchanged for a checkpoint in 16 or 32 bit.
@@ -71,20 +76,24 @@ def _asked_method(fields: Fields) -> str:
 
 
 def _without_second(fields: Fields, around: Around, weights: Weights, stored: CheckpointFormat, notes: Notes) -> Weights:
-    """LLaMA-Factory ignores its own setting for such a checkpoint (0.9.5 model/model_utils/quantization.py); the others stop."""
-    if around.defaults.stack is not Stack.LLAMAFACTORY:
+    """LLaMA-Factory ignores its own setting for such a checkpoint (0.9.5 model/model_utils/quantization.py), axolotl for some; the others
+    hand both to transformers, which stops (ms-swift's way there was not read to its end)."""
+    stack = around.defaults.stack
+    ignored = {Stack.LLAMAFACTORY: "quantization_bit", Stack.AXOLOTL: "load_in_4bit, load_in_8bit"}.get(stack)
+    if ignored is None or (stack is Stack.AXOLOTL and stored.method not in _AXOLOTL_KEEPS):
         raise InvalidInputError(
             f"{fields.where}: quantises {around.model.id} with bitsandbytes, which is stored in {stored.label} already: transformers "
             "stops at loading; leave the 4- or 8-bit setting out, or name the 16-bit weights"
         )
-    notes.taken.append(f"quantization_bit: without effect on a checkpoint that is stored in {stored.label}")
+    notes.taken.append(f"{ignored}: without effect on a checkpoint that is stored in {stored.label}")
     return weights._replace(quantization=None, double_quant=False, kbit_prepare=False)
 
 
 def _expanded(fields: Fields, around: Around, stored: CheckpointFormat, notes: Notes) -> None:
     """Says what is taken for granted: weights that are expanded to 16 bit on loading."""
     loader = expanded_by(around.model)
-    if around.defaults.stack is Stack.LLAMAFACTORY or _dequantizes(fields, loader, notes):
+    unasked = around.defaults.stack is Stack.LLAMAFACTORY and stored.method in LLAMAFACTORY_EXPANDS
+    if unasked or _dequantizes(fields, loader, notes):
         return
     if stored.method == "mxfp4":
         text = f"the checkpoint is stored in {stored.label}, which transformers does not train: priced as expanded to 16 bit"

@@ -18,7 +18,7 @@ from advisor.stacks.first_plan import first_attention, first_seq_len
 from advisor.stacks.places import find_file
 from advisor.stacks.reading import NOTHING_STAYS, WEIGHTS_STAY, Around, Cards, Kept, Remark, Way
 from advisor.stacks.words import ATTENTIONS, NEAREST, OPTIMIZERS, dtype_named
-from advisor.values.vocabulary import Attention, DType, Loss, Optimizer, Quantization, Sharding
+from advisor.values.vocabulary import Attention, DType, Loss, Optimizer, Quantization, Sharding, Stack
 
 MICRO_BATCH = 8
 """`per_device_train_batch_size` and `per_device_eval_batch_size` where they are left out."""
@@ -189,6 +189,8 @@ def cards(fields: Fields, around: Around, notes: Notes) -> Cards:
         notes.unpriced("reshard_after_forward: false", "keeps whole weights on every card from forward to backward", Way.UP)
     if sharded and (launch.hybrid or "hybrid" in strategy):
         notes.unpriced("hybrid sharding", "shards over the cards of one node; priced as over all", Way.UP)
+    if sharded and (not launch.wraps or _unwrapped(options, around)):
+        notes.unpriced("auto_wrap_policy", "gathers units larger than a block, or the whole model; priced by blocks", Way.UP)
     efficient = launch.loads_on_host or bool(inner.flag("cpu_ram_efficient_loading", "fsdp_cpu_ram_efficient_loading"))
     if sharded and efficient and any(fields.raw(name) for name in _QUANTIZED):
         notes.unpriced(
@@ -196,6 +198,13 @@ def cards(fields: Fields, around: Around, notes: Notes) -> Cards:
         )
     version = inner.integer("version", "fsdp_version") or fields.integer("fsdp_version") or launch.fsdp_version
     return shared(around, notes, zero, offload, _fsdp(around, version) if sharded else None)
+
+
+def _unwrapped(options: str, around: Around) -> bool:
+    """Options without `auto_wrap`: before 5.10, transformers left the policy to accelerate then, whose default is NO_WRAP
+    (transformers 5.6 and 5.10 training_args.py `_process_fsdp_args`; accelerate 1.15 utils/dataclasses.py)."""
+    older = around.defaults.stack in (Stack.HF, Stack.LLAMAFACTORY) and fsdp_of(around.defaults) is Sharding.FSDP1
+    return older and bool(options) and "shard" in options and "auto_wrap" not in options
 
 
 def _fsdp(around: Around, version: int | None) -> Sharding:
