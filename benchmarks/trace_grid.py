@@ -44,7 +44,7 @@ SHAPES = ((1, 512), (1, 2048), (2, 1024), (4, 512), (1, 4096))
 """Micro-batch and sequence."""
 OPTIMIZERS = ("adamw_torch", "adamw_torch_fused", "adamw_8bit", "paged_adamw_8bit", "sgd")
 STACKS = ("hf", "plain")
-OPTIONS = {"keep_outputs": False}
+OPTIONS: dict[str, Any] = {"keep_outputs": False}
 """How the dry run is run: a loop of one's own as a function whose outputs go when it returns."""
 REPEATS = 3
 """Plans per model, method and checkpointing."""

@@ -167,7 +167,7 @@ def write(again: tuple[str, ...], types: tuple[str, ...]) -> None:
                 continue
             start = time.monotonic()
             rows.append({"plan": wanted[name][number], **measure(spec, Plan(**wanted[name][number]))})
-            rows.sort(key=lambda row, name=name: wanted[name].index(row["plan"]))  # type: ignore[misc]
+            rows.sort(key=lambda row, name=name: wanted[name].index(row["plan"]))
             save(versions(), {each: kept[each] for each in SUPPORTED if each in kept})
             sys.stdout.write(f"{number}  {name}  {time.monotonic() - start:.0f} s  {_error(spec, rows, wanted[name][number])}\n")
             sys.stdout.flush()
@@ -209,8 +209,8 @@ def report(shown: int) -> None:
             errors.append((predicted / row["allocated_bytes"] - 1, name, row["plan"]))
     sizes = sorted(abs(error) for error, *_ in errors)
     sys.stdout.write(f"{len(errors)} rows: median {median(sizes):.3%}, worst {sizes[-1]:.2%}; {len(refused)} refused\n")
-    for error, name, plan in sorted(errors, key=lambda row: -abs(row[0]))[:shown]:
-        sys.stdout.write(f"{error:+.2%}  {name}  {plan}\n")
+    for share, name, plan in sorted(errors, key=lambda row: -abs(row[0]))[:shown]:
+        sys.stdout.write(f"{share:+.2%}  {name}  {plan}\n")
     sys.stdout.write("\n".join(dict.fromkeys(refused)) + "\n")
 
 
