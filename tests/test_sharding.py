@@ -611,3 +611,23 @@ def test_a_running_trainer_says_its_engine(
         monkeypatch.setenv(name, value)
     found = settings_of(SimpleNamespace(**arguments))
     assert stated.items() <= found.items()
+
+
+@pytest.mark.parametrize(
+    ("storage", "exit_code"),
+    [({}, 3), ({"bnb_4bit_quant_storage": "uint8"}, 3), ({"bnb_4bit_quant_storage": "bfloat16"}, 0)],
+    ids=["left out", "uint8", "bfloat16"],
+)
+def test_weights_that_rest_in_bytes_are_not_sharded_without_a_word(storage: dict[str, str], exit_code: int, tmp_path: Path) -> None:
+    """accelerate 1.15 utils/fsdp_utils.py `fsdp2_prepare_model`: "Excluding from FSDP2 sharding"."""
+    path = tmp_path / "train.yaml"
+    settings = {
+        "model_name_or_path": "meta-llama/Llama-3.1-8B",
+        "use_peft": True,
+        "load_in_4bit": True,
+        "lora_target_modules": "all-linear",
+    }
+    path.write_text(json.dumps({**settings, **storage, "fsdp": "full_shard auto_wrap", "bf16": True, "max_length": 512}), encoding="utf-8")
+    report = check(path, "80GB", stack="trl", gpus=4)
+    assert report.plan.sharding.is_fsdp
+    assert report.exit_code == exit_code, report.reason

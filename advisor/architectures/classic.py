@@ -24,7 +24,7 @@ class Frame(NamedTuple):
     flash: bool = True
     scores_in_fp32: bool = False
     copies_values: bool = False
-    softmax_in_own_type: bool = False
+    softmax: Literal["fp32", "own", "raised"] = "fp32"
     qk_norm_params: int = 0
     norms: int = 2
     norm_tensors: int = 2
@@ -58,7 +58,7 @@ def finish(frame: Frame) -> Shape:
             flash=frame.flash,
             scores_in_fp32=frame.scores_in_fp32,
             copies_values=frame.copies_values,
-            softmax_in_own_type=frame.softmax_in_own_type,
+            softmax=frame.softmax,
         )
         mlp = MlpShape(kind="plain", intermediate_size=frame.mlp[0].out_features, activation=frame.activation)
         return Block(

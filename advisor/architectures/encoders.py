@@ -184,7 +184,9 @@ def _post_norm(base: Trunk, head: Heads, linears: tuple[Linear, ...], width: int
     block = Block(
         count=base.layers,
         linears=linears,
-        attention=AttentionShape(heads=head.query, kv_heads=head.query, head_dim=head.dim, v_head_dim=head.dim, rotary_fraction=0.0),
+        attention=AttentionShape(
+            heads=head.query, kv_heads=head.query, head_dim=head.dim, v_head_dim=head.dim, rotary_fraction=0.0, softmax="own"
+        ),
         mlp=MlpShape(kind="plain", intermediate_size=width, activation=activation),
         norm="layer",
         norm_placement="post",

@@ -30,6 +30,7 @@ def gpt2(config: Config) -> Shape:
             plain_mlp(("c_fc", "c_proj"), base.hidden, width, True),
             config.text("activation_function", default="gelu_new"),
             fused_qkv=True,
+            softmax="own",
             position_params=positions(base, 1024) * base.hidden,
             tied=tied(config, True),
         )

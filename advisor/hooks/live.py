@@ -227,7 +227,7 @@ def _quantization(config: Any) -> dict[str, Any] | None:
     fields = quantization_settings(getattr(config, "quantization_config", None))
     if not _is_bitsandbytes(fields):
         return None
-    names = ("bnb_4bit_quant_type", "bnb_4bit_use_double_quant", "bnb_4bit_compute_dtype")
+    names = ("bnb_4bit_quant_type", "bnb_4bit_use_double_quant", "bnb_4bit_compute_dtype", "bnb_4bit_quant_storage")
     four, eight = bool(fields.get("load_in_4bit")), bool(fields.get("load_in_8bit"))
     return {"load_in_4bit": four, "load_in_8bit": eight, **{name: str(fields[name]) for name in names if name in fields}}
 

@@ -38,6 +38,9 @@ class Kernel(NamedTuple):
         `_ignore_causal_mask_sdpa`, `kv_length < local_attention_size`)."""
         return self.padding or (shape.window_tokens is not None and self.seq_len_tokens >= shape.window_tokens)
 
+    autocast: bool = False
+    """Forward runs under torch.autocast."""
+
 
 def attention(tape: Tape, x: Tensor, block: Block, setting: Setting, kernel: Kernel) -> Tensor:
     """From normed hidden states to the attention's contribution to the residual stream."""
@@ -232,7 +235,7 @@ def _eager(tape: Tape, heads: Heads, block: Block, c: int, kernel: Kernel) -> Te
     weights = tape.op((weights,), scores, aliases=(True,))  # plus the mask
     if shape.sinks:
         return _softmax_with_sinks(tape, weights, v, shape, c)
-    if shape.softmax_in_own_type:
+    if shape.softmax != "fp32" and not kernel.autocast:  # which runs every softmax in fp32 (torch 2.13 autocast_mode.h, fp32 list)
         return _own_softmax(tape, weights, v, shape, c)
     if c != FP32_BYTES and not kernel.fuses_softmax:
         weights = tape.op((weights,), scores32)
@@ -263,11 +266,13 @@ def _fp32_scores(tape: Tape, heads: Heads, shape: AttentionShape, c: int) -> Ten
 
 
 def _own_softmax(tape: Tape, weights: Tensor, v: Tensor, shape: AttentionShape, c: int) -> Tensor:
-    """Masked scores are raised to the type's least number, which keeps them, and the softmax runs in their own type, but for fp16
+    """The softmax runs in the scores' own type (models/bert/modeling_bert.py `eager_attention_forward`, likewise GPT-2's and Falcon's).
+    XGLM first raises masked scores to the type's least number, which keeps them, and leaves fp16 alone
     (models/xglm/modeling_xglm.py `XGLMAttention.forward`)."""
     scores = Size(per_pair=shape.heads * c)
-    raised = tape.op((weights,), scores, keeps=(weights,))
-    probabilities = tape.op((raised,), scores, scratch=(Size(), scores))
+    if shape.softmax == "raised":
+        weights = tape.op((weights,), scores, keeps=(weights,))
+    probabilities = tape.op((weights,), scores, scratch=(Size(), scores))
     tape.ops[-1].kept = (probabilities,)
     if shape.dropout:
         probabilities = tape.op((probabilities,), scores, keeps=(Tensor(Size(per_pair=shape.heads), False),))

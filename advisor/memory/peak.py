@@ -208,7 +208,8 @@ def _adapted(model: ModelSpec, plan: Plan) -> frozenset[tuple[str, bool]]:
 
 def kernel_of(plan: Plan, has_flash: bool = True) -> Kernel:
     computes_in = plan.autocast_dtype if plan.autocast else plan.base_dtype
-    return Kernel(plan.attention, plan.padding, plan.kv_cache_in_outputs, has_flash, plan.seq_len_tokens, computes_in is DType.FP16)
+    half = computes_in is DType.FP16
+    return Kernel(plan.attention, plan.padding, plan.kv_cache_in_outputs, has_flash, plan.seq_len_tokens, half, plan.autocast)
 
 
 def loop_of(plan: Plan) -> Loop:

@@ -72,7 +72,9 @@ def read(fields: Fields, around: Around) -> Reading:
         notes.unpriced("activation_offloading", "moves kept activations to the host", Way.DOWN)
     if fields.text("device_map") in _SPLITTING and (around.launch.n_gpus or 1) > 1:
         notes.unpriced("device_map", "splits the layers over the cards; priced as whole replicas", Way.DOWN)
-    plan = assemble(around, adapter, weights, batch, loop, common.cards(fields, around, notes))
+    cards = common.cards(fields, around, notes)
+    common.stored_as_bytes(fields.group("quantization_config") if fields.has("quantization_config") else fields, weights, cards, notes)
+    plan = assemble(around, adapter, weights, batch, loop, cards)
     return Reading(
         plan=_with_head(plan, fields),
         remarks=tuple(notes.remarks),

@@ -78,6 +78,7 @@ def read(fields: Fields, around: Around) -> Reading:
     checkpointing = common.checkpointing(fields, around, notes)
     loss = common.liger(fields) or around.defaults.loss.value
     loop = Loop(optimizer, checkpointing, common.attention(fields, around, notes, "attn_impl"), loss, common.reentrant(fields, around))
+    common.stored_as_bytes(fields, weights, cards, notes)
     saved = fields.names("modules_to_save") or ()
     batch = Batch(micro, seq, accumulation, _evaluation(fields))
     return Reading(
@@ -98,7 +99,7 @@ def _weights(fields: Fields, around: Around, notes: Notes) -> Weights:
     amp = common.autocast(fields, around) if stated else follows
     bits, method = fields.integer("quant_bits", "quantization_bit"), fields.text("quant_method")
     kind, double = fields.text("bnb_4bit_quant_type") or "nf4", fields.flag("bnb_4bit_use_double_quant")
-    fields.raw("bnb_4bit_compute_dtype", "bnb_4bit_quant_storage")
+    fields.raw("bnb_4bit_compute_dtype")
     if not bits:
         return Weights(dtype, amp)
     if (method or "bnb") != "bnb" or bits not in (4, 8):

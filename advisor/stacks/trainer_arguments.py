@@ -16,7 +16,7 @@ from advisor.stacks.facts import FOUR_BIT
 from advisor.stacks.fields import Fields
 from advisor.stacks.first_plan import first_attention, first_seq_len
 from advisor.stacks.places import find_file
-from advisor.stacks.reading import NOTHING_STAYS, WEIGHTS_STAY, Around, Cards, Kept, Remark, Way
+from advisor.stacks.reading import NOTHING_STAYS, WEIGHTS_STAY, Around, Cards, Kept, Remark, Way, Weights
 from advisor.stacks.words import ATTENTIONS, NEAREST, OPTIMIZERS, dtype_named
 from advisor.values.vocabulary import Attention, DType, Loss, Optimizer, Quantization, Sharding, Stack
 
@@ -265,3 +265,11 @@ def deepspeed(stated: Any, folder: str, notes: Notes) -> DeepSpeed:
     bf16 = stated.get("bf16")
     masters = bool(Fields(bf16, "deepspeed", "bf16.").flag("bf16_master_weights_and_grads")) if isinstance(bf16, dict) else False
     return DeepSpeed(settings.integer("stage"), offload, masters)
+
+
+def stored_as_bytes(fields: Fields, weights: Weights, cards: Cards, notes: Notes) -> None:
+    """Remark on 4-bit weights that rest in uint8, bitsandbytes' default: FSDP shards floating types alone, so that they stay whole on each
+    card (accelerate 1.15 utils/fsdp_utils.py `fsdp2_prepare_model`, "Excluding from FSDP2 sharding")."""
+    storage = (fields.text("bnb_4bit_quant_storage") or "uint8").removeprefix("torch.")
+    if cards.sharding.is_fsdp and weights.quantization in FOUR_BIT and storage in ("uint8", "int8"):
+        notes.unpriced("bnb_4bit_quant_storage: uint8", "keeps 4-bit weights whole on each card; priced as sharded", Way.UP)

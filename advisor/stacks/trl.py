@@ -96,8 +96,10 @@ def read(fields: Fields, around: Around) -> Reading:
         common.reentrant(fields, around),
     )
     saved = fields.names("lora_modules_to_save") or ()
+    cards = common.cards(fields, around, notes)
+    common.stored_as_bytes(fields, weights, cards, notes)
     return Reading(
-        plan=assemble(around, adapter, weights, batch, loop, common.cards(fields, around, notes)),
+        plan=assemble(around, adapter, weights, batch, loop, cards),
         remarks=tuple(notes.remarks),
         modules_to_save=saved if adapter is not None else (),
         learning_rate=fields.number("learning_rate"),
@@ -126,7 +128,6 @@ def _weights(fields: Fields, around: Around, notes: Notes) -> Weights:
     amp = common.autocast(fields, around, DType.BF16)
     eight, four = bool(fields.flag("load_in_8bit")), bool(fields.flag("load_in_4bit"))
     kind, double = fields.text("bnb_4bit_quant_type") or "nf4", bool(fields.flag("use_bnb_nested_quant"))
-    fields.raw("bnb_4bit_quant_storage")
     if eight and four:
         raise InvalidInputError(f"{fields.where}: load_in_8bit and load_in_4bit are both on; one of them can be")
     quantization = Quantization.INT8 if eight else common.four_bit(fields, kind) if four else None
@@ -211,6 +212,8 @@ def _write_adapter(plan: Plan) -> Iterator[Line]:
         yield setting("load_in_4bit", True)
         yield setting("bnb_4bit_quant_type", plan.quantization.value)
         yield setting("use_bnb_nested_quant", plan.double_quant)
+        if plan.sharding.shards_weights:  # shards want one floating type throughout
+            yield setting("bnb_4bit_quant_storage", _DTYPE_NAMES[plan.base_dtype])
     elif plan.quantization is Quantization.INT8:
         yield setting("load_in_8bit", True)
     yield ""
