@@ -59,8 +59,8 @@ class AttentionShape(Value):
     scores_in_fp32: bool = False
     """Without a fused kernel queries and keys are lifted to fp32 before their product (GPT-J, GPT-Neo)."""
     softmax: Literal["fp32", "own", "raised"] = "fp32"
-    """Without a fused kernel the softmax is lifted to fp32, or runs in the scores' own type (BERT, GPT-2, Falcon), there after masked scores
-    are raised to the type's least number (XGLM)."""
+    """Without a fused kernel the softmax is lifted to fp32, or runs in the scores' own type (BERT, GPT-2, Falcon); XGLM raises masked
+    scores to the type's least number before."""
     sinks: bool = False
     """A learned score per head joins each row of the softmax, which runs in the computation's own type (gpt-oss)."""
     dropout: bool = False
