@@ -58,6 +58,15 @@ def run_facts(draw: st.DrawFn) -> dict[str, Any]:
 
 
 @st.composite
+def aims(draw: st.DrawFn) -> dict[str, float | None]:
+    """Target and untuned model's score; a target below the latter is refused as a contradiction where a run lies between."""
+    base, target = draw(maybe_score), draw(maybe_score)
+    if base is not None and target is not None:
+        base, target = sorted((base, target))
+    return {"target": target, "base": base}
+
+
+@st.composite
 def facts(draw: st.DrawFn, fewest: int = 0, runs: int = 4) -> Facts:
     return Facts.model_validate(
         {
@@ -66,7 +75,7 @@ def facts(draw: st.DrawFn, fewest: int = 0, runs: int = 4) -> Facts:
             "task": draw(st.none() | st.sampled_from(Task)),
             "objective": draw(st.none() | st.sampled_from(("sft", "dpo", "rl"))),
             "dataset_tokens": draw(st.none() | st.integers(10**5, 10**11)),
-            "evaluation": {"n": draw(st.none() | st.integers(20, 20_000)), "target": draw(maybe_score), "base": draw(maybe_score)},
+            "evaluation": {"n": draw(st.none() | st.integers(20, 20_000)), **draw(aims())},
             "runs": draw(st.lists(run_facts(), min_size=fewest, max_size=runs)),
             "complaint": draw(st.sampled_from(("", "", "forgetting"))),
             "rank_cap": draw(st.none() | st.sampled_from((8, 16, 64))),
