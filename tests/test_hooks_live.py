@@ -184,6 +184,27 @@ def test_the_optimizer_that_was_handed_over_counts(make: Any, word: str | None) 
     assert jobs.optimizer_word(make()) == word
 
 
+@pytest.mark.parametrize(
+    "optim",
+    [
+        "adamw_8bit",
+        "paged_adamw_8bit",
+        "paged_adamw_32bit",
+        "lion_8bit",
+        "lion_32bit",
+        "adamw_torch",
+        "adamw_torch_fused",
+        "adafactor",
+        "sgd",
+    ],
+)
+def test_the_optimizer_that_the_trainer_makes_is_the_one_that_was_asked_for(optim: str, tmp_path: Path) -> None:
+    """transformers makes one class of bitsandbytes' of several words."""
+    pytest.importorskip("bitsandbytes")
+    run = transformers.Trainer(model=model(), args=arguments(tmp_path, optim=optim), train_dataset=data())
+    assert jobs.optimizer_word(run.create_optimizer()) == optim
+
+
 def test_it_is_priced(tmp_path: Path) -> None:
     own = model()
     run = transformers.Trainer(

@@ -86,13 +86,18 @@ def optimizer_word(optimizer: Any) -> str | None:
         return "adamw_torch_fused" if settings.get("fused") else "adamw_torch"
     if name == "SGD" and not settings.get("momentum"):
         return "sgd"
-    words = {
-        "AdamW8bit": "adamw_8bit",
-        "Adam8bit": "adamw_8bit",
-        "PagedAdamW8bit": "paged_adamw_8bit",
-        "PagedAdamW32bit": "paged_adamw_32bit",
-        "Lion8bit": "lion_8bit",
-        "Lion32bit": "lion_32bit",
-        "Adafactor": "adafactor",
-    }
-    return words.get(name, name)
+    if type(optimizer).__module__.startswith("bitsandbytes."):
+        return _bitsandbytes_word(optimizer)
+    return "adafactor" if name == "Adafactor" else name
+
+
+def _bitsandbytes_word(optimizer: Any) -> str:
+    """What bits and pages make of one class (bitsandbytes 0.50 optim/optimizer.py: `args.optim_bits`, `is_paged`; the Trainer makes its
+    own so, too: transformers 5.23 trainer_optimizer.py)."""
+    name = type(optimizer).__name__
+    family = next((word for word in ("adamw", "adam", "lion") if word in name.lower()), "")
+    if not family:
+        return name
+    bits = getattr(getattr(optimizer, "args", None), "optim_bits", 32)
+    paged = "paged_" if getattr(optimizer, "is_paged", False) else ""
+    return f"{paged}{'lion' if family == 'lion' else 'adamw'}_{bits}bit"
