@@ -57,10 +57,10 @@ def test_the_closed_form_is_near_the_dry_run_or_refuses(name: str, row: dict[str
         error = error_of(name, row) if "refused" not in row else None
     except UnsupportedError:
         return
-    if error is None and "advise estimate prices" not in row["refused"]:  # where the dry run alone cannot
+    if error is None:
         with pytest.raises(UnsupportedError):
             estimate_memory(spec_of(name), Plan(**row["plan"]))
-    elif error is not None:
+    else:
         assert abs(error) <= bar_of(name, row) + 1e-4, f"{error:+.2%}"
 
 

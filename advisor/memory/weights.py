@@ -122,9 +122,12 @@ _PARTS = {"attention": ("self_attn", "attn", "attention", "self_attention"), "ml
 
 
 def kept_in_16_bit(model: ModelSpec) -> Iterator[tuple[Linear, int]]:
-    """Matrices that a quantised checkpoint leaves in 16 bit, and in how many layers: those that its `skipped` names cover."""
+    """Matrices that a quantised checkpoint leaves in 16 bit, and in how many layers: those that its `skipped` names cover.
+
+    None of one that is expanded on loading: its storage is gone, and bitsandbytes quantises its matrices like any others.
+    """
     stored = model.checkpoint_format
-    if stored is None or not stored.skipped:
+    if stored is None or stored.trained_as is None or not stored.skipped:
         return
     index = 0
     for block in model.blocks:
