@@ -9,6 +9,7 @@ from pydantic import computed_field
 from advisor.accuracy.intervals import Coverage, Residual, coverages, median
 from advisor.accuracy.rows import Measurement, Metric, Reading, measurements, plan_of
 from advisor.accuracy.tiers import DRY_RUN, MeasuredPlan, kind_of_run
+from advisor.architectures.cut import first_layers
 from advisor.devices import load_gpu
 from advisor.errors import AdvisorError, UnsupportedError
 from advisor.ladder import classify
@@ -207,7 +208,8 @@ def _model(row: Measurement, resolve: Resolver | None) -> ModelSpec:
         from advisor.hub import load_model
 
         resolve = load_model
-    return resolve(row.same_shape_as or row.model)
+    model = resolve(row.same_shape_as or row.model)
+    return model if row.layers is None else first_layers(model, row.layers)
 
 
 def _gpu(row: Measurement) -> GpuSpec:
