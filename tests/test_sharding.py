@@ -153,7 +153,7 @@ def test_zero_3_beside_deepspeed_s_own_estimate(model: str, cards: int, toleranc
     plan = Plan.model_validate({**FULL, "sharding": "zero3", "autocast": True, "masters": "copied", "n_gpus": cards})
     forward = phase(estimate_memory(spec, plan), Phase.FORWARD)
     states = forward[Term.WEIGHTS] + forward[Term.GRADIENTS] + forward[Term.OPTIMIZER]
-    largest = max(spec.embedding_params, spec.head_params)
+    largest = max(spec.shape.embedding_params, spec.shape.head_params)
     assert states == pytest.approx(18 * spec.params / cards + 4 * largest, rel=0.12 + tolerance)
 
 
