@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import yaml
 from hypothesis import given, settings, strategies as st
 
 from advisor import advise, hub
@@ -17,9 +18,10 @@ from advisor.architectures import spec_from_config
 from advisor.check import check
 from advisor.cli.run import run
 from advisor.devices import load_gpu
+from advisor.errors import InvalidInputError
 from advisor.hooks.live import settings_of
 from advisor.memory import estimate_memory, weights_bytes
-from advisor.stacks.engines import fsdp_of, masters_of, reentrant_of
+from advisor.stacks.engines import deepspeed_file, fsdp_of, masters_of, reentrant_of
 from advisor.stacks.known import defaults_of
 from advisor.units import GIB
 from advisor.values import Fit, Loss, MemoryBreakdown, ModelSpec, Phase, Plan, Sharding, Stack, Term
@@ -631,3 +633,28 @@ def test_weights_that_rest_in_bytes_are_not_sharded_without_a_word(storage: dict
     report = check(path, "80GB", stack="trl", gpus=4)
     assert report.plan.sharding.is_fsdp
     assert report.exit_code == exit_code, report.reason
+
+
+# (stack, as the file names it, ZeRO stage, offload): files that the frameworks bring with them, read in their repositories
+BROUGHT = [
+    ("axolotl", "deepspeed_configs/zero3_bf16.json", 3, False),
+    ("axolotl", "/workspace/axolotl/deepspeed_configs/zero3_bf16_cpuoffload_all.json", 3, True),
+    ("llamafactory", "examples/deepspeed/ds_z2_offload_config.json", 2, True),
+    ("ms-swift", "zero2", 2, False),
+]
+
+
+@pytest.mark.parametrize(("stack", "named", "stage", "offloads"), BROUGHT)
+def test_a_framework_s_own_deepspeed_file_need_not_lie_there(stack: str, named: str, stage: int, offloads: bool) -> None:
+    row = deepspeed_file(named, Stack(stack))
+    assert row is not None
+    assert (row["stage"], row.get("offload", False)) == (stage, offloads)
+
+
+@pytest.mark.parametrize("named", ["ds_zero3.json", "deepspeed_configs/zero9.json", "configs/zero3_bf16.json"])
+def test_a_deepspeed_file_that_is_nowhere_is_an_error(named: str, tmp_path: Path) -> None:
+    """The stage in a name is a guess: ds_zero3.json may offload, or hold stage 2."""
+    path = tmp_path / "run.yaml"
+    path.write_text(yaml.safe_dump({**AXOLOTL, "deepspeed": named}), encoding="utf-8")
+    with pytest.raises(InvalidInputError, match=f"{named}: there is no such file"):
+        check(path, "80GB")
