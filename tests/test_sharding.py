@@ -24,7 +24,7 @@ from advisor.memory import estimate_memory, weights_bytes
 from advisor.stacks.engines import deepspeed_file, fsdp_of, masters_of, reentrant_of
 from advisor.stacks.known import defaults_of
 from advisor.units import GIB
-from advisor.values import Fit, Loss, MemoryBreakdown, ModelSpec, Phase, Plan, Sharding, Stack, Term
+from advisor.values import Fit, MemoryBreakdown, ModelSpec, Phase, Plan, Sharding, Stack, Term
 
 CARD = load_gpu("a100 80gb sxm")
 FULL = {"method": "full", "base_dtype": "bf16", "seq_len_tokens": 512}
@@ -340,18 +340,10 @@ def test_70b_qlora_does_not_load_on_24_gb() -> None:
 
 # ------------------------------------------------------------------------------------------------ measured runs
 
-APART = {
-    "mixtral": "experts were modules under transformers 4, and went to 4 bit; they are bare parameters today, and stay in 16 bit",
-    "foak-fast-kernels-full-4gpu-bs8": "the kernel's cross-entropy works in place",
-    "foak-fast-kernels-full-4gpu-bs16": "the kernel's cross-entropy works in place",
-    "foak-fast-kernels-liger-full-4gpu-bs8": "fused kernels beside the loss",
-    "foak-fast-kernels-liger-full-4gpu-bs16": "fused kernels beside the loss",
-}
-"""Runs of fms-acceleration whose libraries did something else than the plan says."""
 
-
-def apart(row: Measurement) -> bool:
-    return any(word in row.id and (word != "mixtral" or "qlora" in row.id) for word in APART)
+def is_apart(row: Measurement) -> bool:
+    """Mixtral's experts were modules under transformers 4, and went to 4 bit; today they are bare parameters, and stay in 16 bit."""
+    return "mixtral" in row.id and "qlora" in row.id
 
 
 MEASURED = [
@@ -364,19 +356,18 @@ MEASURED = [
 
 def allocated_error(row: Measurement) -> float:
     """Predicted over measured `max_memory_allocated`, less one."""
-    if row.settings.loss is None:  # a fused kernel, whose word no plan had: it decides the peak of the runs apart alone
-        row = row.model_copy(update={"settings": row.settings.model_copy(update={"loss": Loss.FULL})})
     reading = next(reading for reading in row.readings if reading.metric.value == "allocated")
     memory = estimate_memory(hub.load_model(row.same_shape_as or row.model), plan_of(row), load_gpu(row.card))
     return memory.peak_allocated_bytes / reading.bytes - 1
 
 
 def test_published_runs_of_several_cards() -> None:
-    """No term is fitted to them: median within 5 %, all within 15 %."""
-    errors = {row.id: allocated_error(row) for row in MEASURED if not apart(row)}
-    assert len(errors) >= 48
-    assert median([abs(error) for error in errors.values()]) <= 0.025
-    assert {name: error for name, error in errors.items() if abs(error) > 0.05} == {}
+    """No term is fitted to them. Above 5 % stand two runs of full fine-tuning whose fused kernels (FOAK) do more than the loss."""
+    errors = {row.id: allocated_error(row) for row in MEASURED if not is_apart(row)}
+    assert len(errors) == 52
+    assert median([abs(error) for error in errors.values()]) <= 0.02
+    assert max(map(abs, errors.values())) <= 0.10
+    assert all("foak" in name and "full-4gpu" in name for name, error in errors.items() if abs(error) > 0.05)
 
 
 @pytest.mark.parametrize("row", [row for row in MEASURED if "full" in row.id and "foak" not in row.id], ids=lambda row: row.id[7:])
