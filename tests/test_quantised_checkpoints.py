@@ -248,7 +248,7 @@ def test_gptq_keeps_the_expanded_weight_and_awq_does_not() -> None:
     awq, gptq = (stored(settings) for settings in (AWQ, GPTQ))
     options = request_from({"checkpointing": False, "seq_len": 16, "batch_size": 1, "precision": "fp16"})
     peaks = [estimate_memory(model, plan_from_request(model, CARD, options)).peak_allocated_bytes for model in (awq, gptq)]
-    matrices = sum(linear.weight_params * block.count for block in awq.blocks for linear in block.linears)
+    matrices = sum(linear.weight_params * block.count for block in awq.shape.blocks for linear in block.linears)
     assert peaks[1] - peaks[0] == pytest.approx(2 * matrices, rel=0.05)
 
 

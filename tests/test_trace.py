@@ -257,7 +257,7 @@ def test_what_cannot_be_traced_is_refused_in_one_line(model_type: str) -> None:
         pytest.param("openai/gpt-oss-20b", marks=since("transformers", "5.0")),
         "bigscience/bloom-560m",
         "tiiuae/falcon-7b",
-        "google-bert/bert-base-uncased",
+        pytest.param("google-bert/bert-base-uncased", marks=since("peft", "0.14")),
     ],
 )
 def test_architectures_trace(model: str) -> None:

@@ -70,7 +70,7 @@ def whole(model: ModelSpec, plan: Plan) -> tuple[Cut, ...]:
 
 def pattern(model: ModelSpec) -> tuple[int, int]:
     """(layers before the pattern begins, layers of one period): (0, 1) where all are equal."""
-    kinds = [block.model_copy(update={"count": 1}) for block in model.blocks for _ in range(block.count)]
+    kinds = [block.model_copy(update={"count": 1}) for block in model.shape.blocks for _ in range(block.count)]
     best = (len(kinds), 1)
     for period in range(1, len(kinds) + 1):
         start = len(kinds) - period
