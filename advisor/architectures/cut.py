@@ -7,13 +7,15 @@ from advisor.values import ModelSpec
 
 def first_layers(model: ModelSpec, count: int) -> ModelSpec:
     """The same model with only its first `count` layers."""
+    # The id is part of what cached sums are kept by.
+    update = {"layers": min(count, model.layers), "id": f"{model.id} [{count} layers]"}
+    if model.tables is None:  # the dry run cuts the config
+        return model.model_copy(update=update)
     blocks, left = [], count
-    for block in model.shape.blocks:
+    for block in model.tables.blocks:
         if left > 0:
             blocks.append(block.model_copy(update={"count": min(block.count, left)}))
             left -= block.count
-    # The id is part of what cached sums are kept by.
-    tables = model.shape.model_copy(update={"blocks": tuple(blocks)})
+    tables = model.tables.model_copy(update={"blocks": tuple(blocks)})
     tables.__dict__.pop("params", None)  # pydantic copies what `cached_property` has kept, too
-    layers = min(count, model.layers)
-    return model.model_copy(update={"layers": layers, "tables": tables, "id": f"{model.id} [{count} layers]"})
+    return model.model_copy(update={**update, "tables": tables})
