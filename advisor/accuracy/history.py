@@ -196,5 +196,3 @@ def files_in(folder: Path) -> tuple[Path, ...]:
     if not found:
         raise InvalidInputError(f"{folder}: no file *{SUFFIX} is in it; `python benchmarks/on_card.py --out {folder}` writes them")
     return found
-
-

@@ -15,11 +15,10 @@ from typing import TYPE_CHECKING, NamedTuple
 from pydantic import computed_field
 
 from advisor.accuracy import history as histories
-from advisor.accuracy.align import align
-from advisor.accuracy.history import Events, History, Label
+from advisor.accuracy.history import Events, History
+from advisor.accuracy.pairing import Moment, Pairing, Side, pair
 from advisor.accuracy.rows import plan_of
 from advisor.accuracy.tiers import traced_run
-from advisor.trace.blocks import round_size
 from advisor.trace.breakdown import module_name, term_of
 from advisor.trace.stream import Birth
 from advisor.values import ModelSpec, Phase, Value
@@ -139,125 +138,13 @@ def _model(held: History) -> ModelSpec:
     return load_model(held.row.same_shape_as or held.row.model)
 
 
-class _Moment(NamedTuple):
-    """The highest moment of a phase."""
-
-    live: frozenset[int]
-    """Numbers of allocations."""
-    bytes: int
-    """Their rounded sizes."""
-
-
-class _Side:
-    """One side's events, with what the comparison asks of them."""
-
-    def __init__(self, events: Events) -> None:
-        self.labels = [events.labels[entry.label] for entry in events.allocations]
-        self.sizes = [round_size(entry.size_bytes) for entry in events.allocations]
-        self.events = events.events
-
-    def size(self, number: int) -> int:
-        return self.sizes[number - 1]
-
-    def label(self, number: int) -> Label:
-        return self.labels[number - 1]
-
-    def sections(self) -> dict[tuple[int, Phase, int], range]:
-        """Events of each (step, phase, how often it has come): a free belongs to the section of the allocation before it."""
-        found: dict[tuple[int, Phase, int], range] = {}
-        times: dict[tuple[int, Phase], int] = defaultdict(int)
-        now, start = (0, Phase.LOAD), 0
-        for index, number in enumerate(self.events):
-            own = self.label(number)[:2] if number > 0 else now
-            if own != now:
-                found[(*now, times[now])] = range(start, index)
-                times[now] += 1
-                now, start = own, index
-        found[(*now, times[now])] = range(start, len(self.events))
-        return found
-
-    def symbols(self, section: range) -> list[int]:
-        """Signed rounded sizes: births and deaths."""
-        return [self.size(number) if number > 0 else -self.size(-number) for number in (self.events[index] for index in section)]
-
-    def peaks(self) -> dict[Phase, _Moment]:
-        """The highest moment of each phase, over all steps."""
-        best: dict[Phase, tuple[int, int]] = {}
-        live = 0
-        for index, number in enumerate(self.events):
-            live += self.size(number) if number > 0 else -self.size(-number)
-            if number > 0 and live > best.get(self.label(number).phase, (-1, 0))[0]:
-                best[self.label(number).phase] = (live, index)
-        return {phase: _Moment(self._live_at(index), size) for phase, (size, index) in best.items()}
-
-    def _live_at(self, index: int) -> frozenset[int]:
-        live: set[int] = set()
-        for number in self.events[: index + 1]:
-            if number > 0:
-                live.add(number)
-            else:
-                live.discard(-number)
-        return frozenset(live)
-
-
-class _Pairing(NamedTuple):
-    """Which allocation of the card is which of the dry run."""
-
-    to_trace: dict[int, int]
-    matched: int
-    moved: int
-    near: dict[int, int]
-    """Of an allocation that the card alone makes: the dry run's last one before it that has a counterpart."""
-
-    @property
-    def to_card(self) -> dict[int, int]:
-        return {other: one for one, other in self.to_trace.items()}
-
-
-def _pair(card: _Side, trace: _Side) -> _Pairing:
-    ours, theirs = card.sections(), trace.sections()
-    to_trace: dict[int, int] = {}
-    matched, near = 0, {}
-    for key, section in ours.items():
-        other = theirs.get(key, range(0))
-        pairs = align(card.symbols(section), trace.symbols(other))
-        found = [(card.events[section[one]], trace.events[other[two]]) for one, two in pairs]
-        in_order = {one: two for one, two in found if one > 0}
-        matched += len(in_order)
-        in_order |= _by_size(card, section, trace, other, in_order)
-        to_trace |= in_order
-        near |= _neighbours(card, section, in_order)
-    return _Pairing(to_trace, matched, len(to_trace) - matched, near)
-
-
-def _by_size(card: _Side, section: range, trace: _Side, other: range, paired: dict[int, int]) -> dict[int, int]:
-    """Pairs of one size that both sides make in this section, in another order."""
-    taken = set(paired.values())
-    waiting: dict[int, list[int]] = defaultdict(list)
-    for number in (trace.events[index] for index in reversed(other)):
-        if number > 0 and number not in taken:
-            waiting[trace.size(number)].append(number)
-    own = (card.events[index] for index in section)
-    left = [number for number in own if number > 0 and number not in paired]
-    return {number: waiting[card.size(number)].pop() for number in left if waiting[card.size(number)]}
-
-
-def _neighbours(card: _Side, section: range, paired: dict[int, int]) -> Iterator[tuple[int, int]]:
-    last = 0
-    for number in (card.events[index] for index in section):
-        if number > 0:
-            last = paired.get(number, last)
-            if number not in paired and last:
-                yield number, last
-
-
 def compare(held: History, traced: Trace) -> SnapshotReport:
     """The two laid beside each other; the parts of the peak add up to what the peaks differ by, to the byte."""
     stream, layout = traced.stream, traced.layout
-    card = _Side(Events(held.labels, held.allocations, held.events))
-    trace = _Side(histories.from_stream(stream))
+    card = Side(Events(held.labels, held.allocations, held.events))
+    trace = Side(histories.from_stream(stream))
     births = [stream.births[signed - 1] for signed in stream.events if signed > 0 and stream.births[signed - 1].size_bytes]
-    pairing = _pair(card, trace)
+    pairing = pair(card, trace)
     ours, theirs = card.peaks(), trace.peaks()
     counted = {peak.phase: peak.allocated_bytes for peak in held.peaks}
     whole_blocks = held.made_by == "allocator"
@@ -295,14 +182,14 @@ def compare(held: History, traced: Trace) -> SnapshotReport:
 class _Explained:
     """Differences in words of the model."""
 
-    def __init__(self, card: _Side, trace: _Side, pairing: _Pairing, births: Sequence[Birth], layer_path: str) -> None:
+    def __init__(self, card: Side, trace: Side, pairing: Pairing, births: Sequence[Birth], layer_path: str) -> None:
         self.card, self.trace, self.births, self.layer_path = card, trace, births, layer_path
         self.pairing, self.to_card = pairing, pairing.to_card
 
     def on_card(self, number: int) -> Place:
         label = self.card.label(number)
         before = self.pairing.near.get(number)
-        near = "" if before is None else f"{self.births[before - 1].op} in {self.in_trace(before).module}"
+        near = "" if before is None else " in ".join(filter(None, (self.births[before - 1].op, self.in_trace(before).module)))
         return Place(label.phase, module_name(label.module) if label.module else "", label.site, near)
 
     def in_trace(self, number: int) -> Place:
@@ -313,7 +200,7 @@ class _Explained:
     def term(self, number: int) -> str:
         return term_of(self.births[number - 1], self.layer_path).value
 
-    def parts(self, ours: _Moment, theirs: _Moment, beside: PhaseBeside) -> tuple[PeakPart, ...]:
+    def parts(self, ours: Moment, theirs: Moment, beside: PhaseBeside) -> tuple[PeakPart, ...]:
         """Every storage that one side holds at its peak and the other does not, by kind, and the blocks' surplus."""
         kinds = [*_grouped(self._held_alone(ours, theirs))]
         found = [PeakPart(why=why, term=term, place=place, count=len(sizes), bytes=sum(sizes)) for (why, term), place, sizes in kinds]
@@ -322,7 +209,7 @@ class _Explained:
             found.append(PeakPart(why=BLOCKS, term="", place=None, count=0, bytes=surplus))
         return tuple(sorted(found, key=lambda part: (-abs(part.bytes), part.why, str(part.place))))
 
-    def _held_alone(self, ours: _Moment, theirs: _Moment) -> Iterator[tuple[tuple[str, str], Place, int]]:
+    def _held_alone(self, ours: Moment, theirs: Moment) -> Iterator[tuple[tuple[str, str], Place, int]]:
         """What one side holds at its peak and the other does not: why and term, place, card less dry run."""
         for number in sorted(ours.live):
             other = self.pairing.to_trace.get(number)

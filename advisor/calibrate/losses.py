@@ -1,5 +1,7 @@
-"""Losses whose kernels need a card: on one, the libraries' own take the place of what a dry run writes after them. Only the worker loads this
-module."""
+"""Losses whose kernels need a card: on one, the libraries' own take the place of what a dry run writes after them.
+
+Only the worker loads this module.
+"""
 
 from __future__ import annotations
 

@@ -224,7 +224,14 @@ def is_out_of_memory(error: BaseException) -> bool:
     """torch says it in as many ways as it has allocators, and cuBLAS and cuDNN in their own (CUBLAS_STATUS_ALLOC_FAILED)."""
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
-    words = ("can't allocate memory", "not enough memory", "out of memory", "Cannot allocate memory", "std::bad_alloc", "STATUS_ALLOC_FAILED")
+    words = (
+        "can't allocate memory",
+        "not enough memory",
+        "out of memory",
+        "Cannot allocate memory",
+        "std::bad_alloc",
+        "STATUS_ALLOC_FAILED",
+    )
     return isinstance(error, (RuntimeError, OSError)) and any(word in str(error) for word in words)
 
 

@@ -32,8 +32,7 @@ def _report(report: SnapshotReport, look: Look) -> Iterator[Line]:
     yield from page.entries(rows, look)
     yield BLANK
     phases = [
-        (words.phase(entry.phase), _mib(entry.card_bytes), _mib(entry.trace_bytes), _error(entry.relative_error))
-        for entry in report.phases
+        (words.phase(entry.phase), _mib(entry.card_bytes), _mib(entry.trace_bytes), _error(entry.relative_error)) for entry in report.phases
     ]
     if report.card_reserved_bytes is not None:
         off = report.trace_reserved_bytes / report.card_reserved_bytes - 1

@@ -41,26 +41,26 @@ def runs(gpu: GpuSpec) -> list[Run]:
 def _at_the_edge(row: Row, gpu: GpuSpec) -> Iterator[tuple[Fit, Run]]:
     """The longest length that is called a fit, and the shortest that is refused, where they are near enough."""
     for fit in (Fit.FITS, Fit.DOES_NOT_FIT):
-        tokens = _longest(row, gpu, stays=fit is Fit.FITS)
+        tokens = _tokens_at_the_edge(row, gpu, stays=fit is Fit.FITS)
         if tokens is not None and _is_near(fit, _memory(row, tokens, gpu), gpu):
             named = row._replace(group="just fits" if fit is Fit.FITS else "just too large")
             yield fit, _run(named, tokens, gpu)
 
 
-def _longest(row: Row, gpu: GpuSpec, *, stays: bool) -> int | None:
+def _tokens_at_the_edge(row: Row, gpu: GpuSpec, *, stays: bool) -> int | None:
     """By halving: the most tokens at which the plan is a fit; else the fewest at which it is refused. None where there are none."""
     low, high = 1, MOST_TOKENS // STEP_TOKENS
-    wanted = (lambda fit: fit is Fit.FITS) if stays else (lambda fit: fit is not Fit.DOES_NOT_FIT)
-    if not wanted(_fit(row, low, gpu)) or wanted(_fit(row, high, gpu)):
+
+    def wanted(steps: int) -> bool:
+        fit = classify(_memory(row, steps * STEP_TOKENS, gpu), gpu.usable_bytes)
+        return fit is Fit.FITS if stays else fit is not Fit.DOES_NOT_FIT
+
+    if not wanted(low) or wanted(high):
         return None
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (middle, high) if wanted(_fit(row, middle, gpu)) else (low, middle)
+        low, high = (middle, high) if wanted(middle) else (low, middle)
     return STEP_TOKENS * (low if stays else high)
-
-
-def _fit(row: Row, steps: int, gpu: GpuSpec) -> Fit:
-    return classify(_memory(row, steps * STEP_TOKENS, gpu), gpu.usable_bytes)
 
 
 def _is_near(fit: Fit, memory: MemoryBreakdown, gpu: GpuSpec) -> bool:

@@ -11,7 +11,6 @@ import multiprocessing
 import os
 import sys
 import tempfile
-from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -65,8 +64,8 @@ class Launcher:
             return _ended(folder, process.exitcode, f"it was not through after {limit_s:.0f} s" if timed_out else "")
 
 
-def _context(method: str) -> BaseContext:
-    context = multiprocessing.get_context(method)
+def _context(method: str) -> Any:
+    context: Any = multiprocessing.get_context(method)
     if method == "forkserver":
         context.set_forkserver_preload(PRELOADED)
     return context

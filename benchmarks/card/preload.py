@@ -1,5 +1,7 @@
-"""What the children's server process loads before it forks: the libraries that leave the card alone. bitsandbytes asks the driver when it is
-imported, and peft imports bitsandbytes: both are left to the child."""
+"""What the children's server process loads before it forks: the libraries that leave the card alone.
+
+bitsandbytes asks the driver when it is imported, and peft imports bitsandbytes: both are left to the child.
+"""
 
 import accelerate  # noqa: F401
 import torch  # noqa: F401

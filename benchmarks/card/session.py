@@ -153,7 +153,11 @@ def _write_times(options: Options, rows: list[Measurement]) -> None:
     target = options.out / TIMES_FILE
     held: dict[str, Any] = json.loads(target.read_text(encoding="utf-8"))
     held["steps"] = [
-        {"run": row.stated["run"], "tokens": (row.settings.micro_batch_size or 0) * (row.settings.seq_len_tokens or 0), **row.stated["timing"]}
+        {
+            "run": row.stated["run"],
+            "tokens": (row.settings.micro_batch_size or 0) * (row.settings.seq_len_tokens or 0),
+            **row.stated["timing"],
+        }
         for row in rows
         if "timing" in row.stated
     ]

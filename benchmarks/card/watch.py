@@ -12,6 +12,7 @@ import torch
 
 from advisor.accuracy import history
 from advisor.calibrate import live
+from advisor.trace.stream import STEP
 from advisor.values import Phase
 
 
@@ -57,7 +58,7 @@ class _Marking:
 
     def begin(self, phase: Phase) -> None:
         if phase is Phase.FORWARD and self._phase is not Phase.BACKWARD:
-            self._recorder.mark(history.STEP)
+            self._recorder.mark(STEP)
         self._phase = phase
         self._recorder.begin(phase)
 
