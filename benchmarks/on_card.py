@@ -16,7 +16,7 @@ history of some of them; `times.json` with --time. What to do with them:
 
     advise accuracy --snapshots out                               why a dry run differs from the card, event by event
     advise accuracy --rows out/rows.json --trace                  errors on these rows
-    cp out/rows.json profiles/measurements/CARD.json              then as CONTRIBUTING.md says
+    python benchmarks/on_card.py --out out --contribute           rows, their dry runs and the residuals, into profiles/measurements/
 """
 
 from __future__ import annotations
@@ -53,6 +53,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--time", action="store_true", help="ceilings and step times instead of the grid")
     parser.add_argument("--only", default="", help="runs with this text in their id")
+    parser.add_argument("--contribute", action="store_true", help="bring what is in --out into profiles/measurements/, and end")
     parser.add_argument("--list", action="store_true", help="print the runs and end")
     given = parser.parse_args(arguments)
     missing = [name for module, name in NEEDED.items() if find_spec(module) is None]
@@ -70,6 +71,10 @@ def main(arguments: list[str] | None = None) -> int:
         until=time.monotonic() + 60 * given.minutes, out=given.out, device=given.device, only=given.only, times=given.time
     )
     try:
+        if given.contribute:
+            from benchmarks.card.contribute import contribute
+
+            return contribute(given.out)
         return session.listed(options) if given.list else session.run(options)
     except AdvisorError as error:
         sys.stderr.write(f"error: {error}\n")

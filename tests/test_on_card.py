@@ -11,17 +11,18 @@ from pathlib import Path
 import pytest
 
 from advisor import api
-from advisor.accuracy import Metric, read_measurements
+from advisor.accuracy import Measurement, Metric, read_measurements
 from advisor.accuracy.history import SUFFIX
 from advisor.devices import load_gpu
-from advisor.errors import AdvisorError
+from advisor.errors import AdvisorError, InvalidInputError
 from advisor.memory import estimate_memory
 from advisor.values import Plan
 from advisor.values.calibration import Ending
 from benchmarks.card import boundaries, grid
+from benchmarks.card.contribute import add, contribute
 from benchmarks.card.grid import Row, run_of
 from benchmarks.card.launcher import Ended
-from benchmarks.card.rows import row_of
+from benchmarks.card.rows import row_of, text_of
 
 ROOT = Path(__file__).parent.parent
 SCRIPT = ROOT / "benchmarks" / "on_card.py"
@@ -208,3 +209,37 @@ def test_a_card_and_its_dry_run_are_one(tmp_path: Path) -> None:
     assert Plan.model_validate({**rows[0]["settings"], "n_gpus": 1}).method.value == "lora"
     tiers = api.accuracy(out / "rows.json", trace=True)
     assert all(abs(item.relative_error) < 0.06 for tier in tiers for item in tier.comparisons if item.metric is not Metric.PROCESS)
+
+
+# Contributing.
+
+
+def measured(run_id: str, name: str = "h100", **result: object) -> Measurement:
+    gpu = load_gpu(name)
+    row = row_of(run_of(RUN, gpu), Ended(Ending.DONE, "", "", (), {**RESULT, **result}, None), gpu, on_cpu=False)
+    return row.model_copy(update={"id": run_id})
+
+
+def test_rows_are_merged_by_their_ids(tmp_path: Path) -> None:
+    first, second, again = measured("a"), measured("b"), measured("a", process_bytes=101)
+    target = add((first, second), tmp_path)
+    assert target.name == "on_card_h100_sxm5_80gb.json"
+    assert read_measurements(target) == (first, second)
+    assert add((again,), tmp_path) == target
+    assert read_measurements(target) == (again, second)
+
+
+def test_rows_of_no_card_or_of_several_are_refused(tmp_path: Path) -> None:
+    gpu = load_gpu("h100")
+    of_cpu = row_of(run_of(RUN, gpu), Ended(Ending.DONE, "", "", (), RESULT, None), gpu, on_cpu=True)
+    for rows in ((of_cpu,), (measured("a"), measured("b", "h200"))):
+        with pytest.raises(InvalidInputError, match="of no card, or of several"):
+            add(rows, tmp_path)
+    assert not [*tmp_path.iterdir()]
+
+
+def test_rows_of_other_libraries_are_traced_where_they_ran(tmp_path: Path) -> None:
+    rows = [measured("a", versions={"transformers": "4.48.0"})]
+    (tmp_path / "rows.json").write_text(text_of(rows), encoding="utf-8")
+    with pytest.raises(InvalidInputError, match=r"ran with transformers 4\.48\.0"):
+        contribute(tmp_path)

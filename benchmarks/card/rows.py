@@ -103,11 +103,16 @@ def read_rows(folder: Path) -> list[Measurement]:
     return [Measurement.model_validate(row) for row in rows]
 
 
-def write_rows(folder: Path, rows: Iterable[Measurement]) -> None:
-    """One row a line; the file is whole or as it was."""
+def text_of(rows: Iterable[Measurement]) -> str:
+    """A file of rows, one a line."""
     lines = ",\n".join(f"  {json.dumps(row.model_dump(mode='json', exclude_defaults=True), ensure_ascii=False)}" for row in rows)
+    return f"[\n{lines}\n]\n"
+
+
+def write_rows(folder: Path, rows: Iterable[Measurement]) -> None:
+    """The file is whole or as it was."""
     unfinished = folder / f"{ROWS_FILE}.unfinished"
-    unfinished.write_text(f"[\n{lines}\n]\n", encoding="utf-8")
+    unfinished.write_text(text_of(rows), encoding="utf-8")
     unfinished.replace(folder / ROWS_FILE)
 
 
