@@ -52,7 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("on-card"), help="folder of the results (default: on-card)")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--time", action="store_true", help="ceilings and step times instead of the grid")
-    parser.add_argument("--only", default="", help="runs with this text in their id")
+    parser.add_argument("--only", default="", help="runs with this text in their id, or one of several between commas")
     parser.add_argument("--contribute", action="store_true", help="bring what is in --out into profiles/measurements/, and end")
     parser.add_argument("--list", action="store_true", help="print the runs and end")
     given = parser.parse_args(arguments)

@@ -149,36 +149,28 @@ def on_card(out: Path, *options: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_script_runs_ends_and_goes_on(tmp_path: Path) -> None:
-    for library in ("torch", "transformers", "peft", "accelerate"):
+    """Two runs: one is measured; the other dies, as bitsandbytes pages on cards alone, and is a row all the same."""
+    for library in ("torch", "transformers", "peft", "accelerate", "bitsandbytes"):
         pytest.importorskip(library)
     out = tmp_path / "out"
-    chosen = ("--only", "0.5b-lora-2x1024-eager-no-checkpointing", "--minutes", "5")
+    chosen = ("--only", "0.5b-lora-2x1024-eager-no-checkpointing,full-2x1024-paged-adamw-8bit", "--minutes", "5")
     first = on_card(out, *chosen)
     assert first.returncode == 0, first.stderr
-    (row,) = read_measurements(out / "rows.json")
+    rows = read_measurements(out / "rows.json")
+    row, dead = rows
     assert row.reason == "live storages were counted, not a card's memory"
     assert row.settings.method == "lora"
     assert {stage.name for stage in row.stages} == {"load", "forward", "backward", "optimizer_step"}
     assert row.stated["timing"]["steps"] >= 3
+    assert (dead.stated["ending"], dead.stated["ended_in"]) == ("failed", "load")
+    assert "bitsandbytes pages on CUDA" in dead.stated["message"]
     again = on_card(out, *chosen)
     assert again.returncode == 0, again.stderr
-    assert read_measurements(out / "rows.json") == (row,)
+    assert read_measurements(out / "rows.json") == rows
     assert [path.name for path in sorted(out.iterdir())] == [f"{row.stated['run']}{SUFFIX}", "rows.json"]
     (report,) = api.snapshots(out)
     assert report.matched / report.allocations_in_trace > 0.98
     assert all(abs(entry.relative_error) < 0.01 for entry in report.phases)
-
-
-def test_a_run_that_dies_is_a_row(tmp_path: Path) -> None:
-    """bitsandbytes pages on cards alone: on a processor that run fails, and says where."""
-    for library in ("torch", "transformers", "peft", "accelerate", "bitsandbytes"):
-        pytest.importorskip(library)
-    out = tmp_path / "out"
-    ran = on_card(out, "--only", "full-2x1024-paged-adamw-8bit", "--minutes", "5")
-    assert ran.returncode == 0, ran.stderr
-    (row,) = read_measurements(out / "rows.json")
-    assert (row.stated["ending"], row.stated["ended_in"]) == ("failed", "load")
-    assert "bitsandbytes pages on CUDA" in row.stated["message"]
 
 
 def test_what_is_missing_is_named_in_one_line(tmp_path: Path) -> None:

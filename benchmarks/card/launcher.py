@@ -11,6 +11,7 @@ import multiprocessing
 import os
 import sys
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +20,7 @@ from advisor.values.calibration import Ending
 from benchmarks.card import child
 from benchmarks.card.grid import Run
 
-PRELOADED = ["benchmarks.card.preload"]
+PRELOADED = ("benchmarks.card.preload",)
 
 
 class Ended(NamedTuple):
@@ -41,14 +42,15 @@ class Launcher:
         self.device = device
         # torch then counts cards by NVML on import, which leaves the driver alone (torch 2.13 cuda/__init__.py `is_available`).
         os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
-        self.context = _context("forkserver" if sys.platform == "linux" else "spawn")
+        leaves_the_driver_alone = device == "cpu" or find_spec("bitsandbytes") is None
+        self.context = _forking(*PRELOADED, *(("peft",) if leaves_the_driver_alone else ()))
 
     def run(self, run: Run, timed_s: float, limit_s: float) -> Ended:
         """Make one run; after `limit_s` seconds it is ended."""
         ended = self._run(run, timed_s, limit_s)
         if ended.message != child.POISONED:
             return ended
-        self.context = _context("spawn")
+        self.context = multiprocessing.get_context("spawn")
         return self._run(run, timed_s, limit_s)
 
     def _run(self, run: Run, timed_s: float, limit_s: float) -> Ended:
@@ -64,10 +66,12 @@ class Launcher:
             return _ended(folder, process.exitcode, f"it was not through after {limit_s:.0f} s" if timed_out else "")
 
 
-def _context(method: str) -> Any:
-    context: Any = multiprocessing.get_context(method)
-    if method == "forkserver":
-        context.set_forkserver_preload(PRELOADED)
+def _forking(*preloaded: str) -> Any:
+    """Children forked from a server that has loaded these modules; spawned where the system does not fork so."""
+    if sys.platform != "linux":
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([*preloaded])
     return context
 
 

@@ -46,6 +46,9 @@ class Options:
     def on_cpu(self) -> bool:
         return self.device == "cpu"
 
+    def wants(self, run_id: str) -> bool:
+        return any(text in run_id for text in self.only.split(","))
+
     @property
     def left_s(self) -> float:
         return self.until - time.monotonic()
@@ -54,7 +57,7 @@ class Options:
 def listed(options: Options) -> int:
     """Print the ids of the grid; boundaries need a card, and are made from it."""
     for row in grid.SIDE_BY_SIDE if options.times else grid.ROWS:
-        if options.only in row.id:
+        if options.wants(row.id):
             sys.stdout.write(f"{row.id}{'  (history)' if row.history else ''}\n")
     return 0
 
@@ -104,13 +107,13 @@ def _runs(options: Options, gpu: GpuSpec) -> Iterator[Run]:
     first = len(grid.WITH_HISTORY)
     yield from _made(grid.ROWS[:first], options, gpu)
     if not options.on_cpu:
-        yield from (each for each in boundaries.runs(gpu) if options.only in each.id)
+        yield from (each for each in boundaries.runs(gpu) if options.wants(each.id))
     yield from _made(grid.ROWS[first:], options, gpu)
 
 
 def _made(rows: tuple[Row, ...], options: Options, gpu: GpuSpec) -> Iterator[Run]:
     for row in rows:
-        if options.only not in row.id:
+        if not options.wants(row.id):
             continue
         missing = [name for name in row.needs if find_spec(name) is None]
         if missing:
