@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -16,7 +17,7 @@ from advisor.accuracy.history import SUFFIX
 from advisor.devices import load_gpu
 from advisor.errors import AdvisorError, InvalidInputError
 from advisor.memory import estimate_memory
-from advisor.values import Plan
+from advisor.values import Phase, Plan
 from advisor.values.calibration import Ending
 from benchmarks.card import boundaries, grid
 from benchmarks.card.contribute import add, contribute
@@ -235,3 +236,56 @@ def test_rows_of_other_libraries_are_traced_where_they_ran(tmp_path: Path) -> No
     (tmp_path / "rows.json").write_text(text_of(rows), encoding="utf-8")
     with pytest.raises(InvalidInputError, match=r"ran with transformers 4\.48\.0"):
         contribute(tmp_path)
+
+
+# What a card's run tells the allocator, on an allocator that writes down what it is told.
+
+
+def test_each_allocation_is_told_its_step_phase_and_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch = pytest.importorskip("torch")
+    from benchmarks.card import watch
+    from benchmarks.card.child import _Counters
+
+    told: list[str] = [""]
+    memory = torch.cuda.memory
+    monkeypatch.setattr(memory, "_set_memory_metadata", told.append, raising=False)
+    monkeypatch.setattr(memory, "_record_memory_history", lambda *arguments, **options: None)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    counters = _Counters(SimpleNamespace(), SimpleNamespace(at=lambda phase: None))
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Sequential(torch.nn.Linear(2, 2)))
+    closed: list[str] = []
+    trainee = SimpleNamespace(
+        at=counters.begin,
+        built=SimpleNamespace(model=model),
+        recorder=SimpleNamespace(close=lambda: closed.append("closed")),
+        backend=SimpleNamespace(device=torch.device("cuda")),
+    )
+    entries: list[dict[str, object]] = []
+
+    def allocate(*_: object) -> None:
+        entries.append({"action": "alloc", "addr": len(entries), "size": 1, "user_metadata": told[-1], "frames": []})
+
+    hook = model[1][0].register_forward_pre_hook(allocate)
+    job = SimpleNamespace(device="cuda", run=SimpleNamespace(history=True))
+    counters.begin(Phase.LOAD)
+    watched = watch.of(job, counters)
+    with watched.steps(trainee):
+        for _ in range(2):
+            for _ in range(2):  # an accumulation
+                trainee.at(Phase.FORWARD)
+                model(torch.ones(1, 2))
+                allocate()
+                trainee.at(Phase.BACKWARD)
+                allocate()
+            trainee.at(Phase.OPTIMIZER_STEP)
+            allocate()
+    hook.remove()
+    assert (closed, trainee.recorder, told[-1]) == (["closed"], None, "")
+    monkeypatch.setattr(memory, "_snapshot", lambda: {"device_traces": [entries]})
+    watched.write(trainee, tmp_path / "events.json")
+    labels, allocations, events, segments = json.loads((tmp_path / "events.json").read_text())
+    found = [tuple(labels[label][:3]) for _, label in allocations]
+    micro = [("forward", "1.0"), ("forward", ""), ("backward", "")]
+    step = [*micro, *micro, ("optimizer_step", "")]
+    assert found == [(number, *place) for number in (1, 2) for place in step]
+    assert (events, segments) == ([*range(1, len(found) + 1)], [])
