@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -33,6 +34,7 @@ from advisor.cli.run import run
 from advisor.errors import InvalidInputError
 from advisor.render.page import Look
 from advisor.render.snapshots import snapshots as screen
+from advisor.trace.allocator import Allocator
 from advisor.trace.layout import lay_out
 from advisor.trace.stream import STEP, Birth, Stream
 from advisor.units import KIB, MIB
@@ -140,7 +142,7 @@ class Step:
 
 
 def history_of(events: Events, **fields: Any) -> History:
-    return History(row=ROW, steps=1, labels=events.labels, allocations=events.allocations, events=events.events, **fields)
+    return History(row=ROW, steps=1, **events._asdict(), **fields)
 
 
 ROW = Measurement.model_validate(
@@ -261,11 +263,10 @@ def test_what_the_card_alone_makes_is_told_by_its_neighbour() -> None:
 def test_blocks_that_are_larger_than_asked_are_a_part() -> None:
     """The card counts 3 MiB more than its allocations; the dry run's own blocks are as large as they were asked for."""
     counted = sum(size for name, size, _, _ in BASE if name not in ("down", "act")) + 3 * MIB
-    peaks = [{"phase": B, "allocated_bytes": counted, "reserved_bytes": 20 * MIB}]
-    events = from_stream(Step(BASE).stream())
-    report = compare(history_of(events, peaks=peaks), Step(BASE).trace())
+    events = from_stream(Step(BASE).stream())._replace(segments=((0, 20 * MIB), (1, 2 * MIB), (2, -2 * MIB)))
+    report = compare(history_of(events, peaks=[{"phase": B, "allocated_bytes": counted}]), Step(BASE).trace())
     assert [(part.why, part.bytes) for part in report.parts] == [(BLOCKS, 3 * MIB)]
-    assert report.card_reserved_bytes == 20 * MIB
+    assert report.card_reserved_bytes == 22 * MIB
 
 
 NAMES = st.sampled_from([name for name, *_ in BASE[1:]])
@@ -299,7 +300,7 @@ def edited(row: Any, name: str, edit: str, number: int) -> list[Any]:
 
 
 def test_a_file_keeps_what_it_is_given(tmp_path: Path) -> None:
-    held = Step(BASE).history(peaks=[{"phase": B, "allocated_bytes": 1, "reserved_bytes": 2}])
+    held = Step(BASE).history(peaks=[{"phase": B, "allocated_bytes": 1}])
     path = tmp_path / f"a{history.SUFFIX}"
     history.write(held, path)
     assert history.read(path) == held
@@ -364,9 +365,14 @@ def simulated() -> History:
     return History(row=row, config=CONFIG, steps=2, made_by="recorder", **events)
 
 
-def test_a_recorded_history_is_the_dry_run_but_for_the_optimizers_scalars(simulated: History) -> None:
+@pytest.fixture(scope="module")
+def traced(simulated: History) -> Any:
+    return traced_for(simulated)
+
+
+def test_a_recorded_history_is_the_dry_run_but_for_the_optimizers_scalars(simulated: History, traced: Any) -> None:
     """A processor holds AdamW's step counters beside the moments; foreach on a card keeps them on the host, where no card counts them."""
-    report = compare(simulated, traced_for(simulated))
+    report = compare(simulated, traced)
     assert report.matched == report.allocations_in_trace
     assert report.moved == 0
     assert {(entry.where, entry.place.phase, entry.place.site) for entry in report.differences} == {
@@ -378,7 +384,7 @@ def test_a_recorded_history_is_the_dry_run_but_for_the_optimizers_scalars(simula
     assert max(map(len, shown.splitlines())) <= 80
 
 
-def test_a_tensor_planted_among_thousands_is_found(simulated: History) -> None:
+def test_a_tensor_planted_among_thousands_is_found(simulated: History, traced: Any) -> None:
     """A megabyte that lives from the middle of the last forward to the end of backward."""
     first = max(index for index, label in enumerate(simulated.labels) if label.phase is Phase.FORWARD and label.step == 2)
     number = len(simulated.allocations) + 1
@@ -390,7 +396,42 @@ def test_a_tensor_planted_among_thousands_is_found(simulated: History) -> None:
             "events": (*simulated.events[:at], number, *simulated.events[at:]),
         }
     )
-    report = compare(held, traced_for(held))
+    report = compare(held, traced)
     assert (report.parts[0].why, report.parts[0].bytes) == (CARD_ALONE, MIB)
     assert report.parts[0].place is not None
     assert report.parts[0].place.near
+
+
+def test_the_dry_run_played_on_an_allocator_is_the_dry_run(simulated: History, traced: Any) -> None:
+    """As `_snapshot()` tells it: addresses that come again, frees that complete, every block and segment as the allocator lays it out."""
+    held = history_of(
+        from_snapshot(played(traced.stream)),
+        peaks=[{"phase": phase, "allocated_bytes": moment.allocated_bytes} for phase, moment in traced.layout.peaks.items()],
+    )
+    report = compare(held, traced)
+    assert (report.parts, report.differences, report.moved) == ((), (), 0)
+    assert report.matched == report.allocations_in_trace
+    assert all(entry.relative_error == 0 for entry in report.phases)
+    assert report.card_reserved_bytes == report.trace_reserved_bytes
+
+
+def played(stream: Stream) -> Iterator[dict[str, Any]]:
+    """The entries that a card's allocator would have written."""
+    allocator, blocks = Allocator(), {}
+    steps = [index for index, text in stream.marks if text == STEP]
+    for index, signed in enumerate(stream.events):
+        born = stream.births[abs(signed) - 1]
+        if not born.size_bytes:
+            continue
+        told = metadata_of(sum(step <= index for step in steps), stream.births[abs(signed) - 1].phase, born.place)
+        if signed < 0:
+            address = blocks[-signed].address
+            allocator.free(blocks.pop(-signed))
+            yield entry("free_requested", address, born.size_bytes, told)
+            yield entry("free_completed", address, born.size_bytes, told)
+            continue
+        reserved = allocator.reserved_bytes
+        blocks[signed] = block = allocator.malloc(born.size_bytes)
+        if allocator.reserved_bytes > reserved:
+            yield entry("segment_alloc", block.address, allocator.reserved_bytes - reserved, told)
+        yield entry("alloc", block.address, born.size_bytes, told)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 from collections.abc import Iterable, Mapping
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -46,11 +47,10 @@ class Allocation(NamedTuple):
 
 
 class PhasePeak(Value):
-    """The allocator's own counters: the largest within a phase, over the steps of the history."""
+    """The allocator's own counter: the most that it had allocated within a phase, over the steps of the history."""
 
     phase: Phase
     allocated_bytes: Bytes
-    reserved_bytes: Bytes | None = None
 
 
 class History(Value):
@@ -71,6 +71,11 @@ class History(Value):
     segments: tuple[tuple[int, int], ...] = ()
     """(events before it, bytes): taken from the driver, or given back where negative."""
     made_by: Literal["allocator", "recorder"] = "allocator"
+
+    @property
+    def peak_reserved_bytes(self) -> int | None:
+        """The most that was taken from the driver; None where nothing tells of it."""
+        return max(accumulate(size for _, size in self.segments)) if self.segments else None
 
     @model_validator(mode="after")
     def _consistent(self) -> History:

@@ -171,7 +171,7 @@ def compare(held: History, traced: Trace) -> SnapshotReport:
         matched=pairing.matched,
         moved=pairing.moved,
         phases=phases,
-        card_reserved_bytes=max((peak.reserved_bytes for peak in held.peaks if peak.reserved_bytes is not None), default=None),
+        card_reserved_bytes=held.peak_reserved_bytes,
         trace_reserved_bytes=layout.peak_reserved_bytes,
         peak_phase=top.phase,
         parts=explained.parts(ours[top.phase], theirs[top.phase], top),

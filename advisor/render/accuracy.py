@@ -21,7 +21,7 @@ _SUMMARY = (
     Column("worst\nabove", ">"),
     Column("inside\ninterval", ">"),
 )
-_RELEASES = (_SUMMARY[0], Column("transformers"), *_SUMMARY[2:])
+_RELEASES = (_SUMMARY[0], Column("release"), *_SUMMARY[2:])
 _RUN = (
     Column("model"),
     Column("method"),

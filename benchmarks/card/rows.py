@@ -120,9 +120,6 @@ def write_history(folder: Path, run: Run, ended: Ended, row: Measurement, *, on_
     """The history's file, where the run kept one."""
     if ended.events is None or ended.result is None:
         return
-    phases, reserved = ended.result["phases"], ended.result["reserved"]
-    peaks = (
-        [] if on_cpu else [{"phase": name, "allocated_bytes": size, "reserved_bytes": reserved.get(name)} for name, size in phases.items()]
-    )
+    peaks = [] if on_cpu else [{"phase": name, "allocated_bytes": size} for name, size in ended.result["phases"].items()]
     held = {"row": row, "config": run.config, "steps": MEASURED_STEPS, "peaks": peaks, "made_by": "recorder" if on_cpu else "allocator"}
     write(History.model_validate({**held, **ended.events}), folder / f"{run.id}{SUFFIX}")
