@@ -14,7 +14,7 @@ import pytest
 
 from advisor.architectures import SUPPORTED, headed, spec_from_config
 from advisor.hub import ModelRow, load_model, profile_spec, search_models
-from advisor.values import Head, ModelSpec, Plan
+from advisor.values import Head, ModelKind, ModelSpec, Plan
 
 ROWS = search_models()
 IDS = [row.id for row in ROWS]
@@ -62,7 +62,7 @@ def test_published_counts(row: ModelRow) -> None:
 
 
 DENSE_DECODERS = [
-    row for row in ROWS if profile_spec(row).kind == "decoder" and "moe" not in {b.mlp.kind for b in profile_spec(row).shape.blocks}
+    row for row in ROWS if profile_spec(row).kind is ModelKind.DECODER and "moe" not in {b.mlp.kind for b in profile_spec(row).shape.blocks}
 ]
 
 
@@ -279,7 +279,7 @@ def attention_kernels(model_type: str) -> tuple[bool, bool]:
 
     auto = transformers.models.auto.modeling_auto
     config_class = transformers.CONFIG_MAPPING[model_type]
-    mapping = auto.MODEL_FOR_CAUSAL_LM_MAPPING if load_type(model_type).kind == "decoder" else auto.MODEL_FOR_MASKED_LM_MAPPING
+    mapping = auto.MODEL_FOR_CAUSAL_LM_MAPPING if load_type(model_type).kind is ModelKind.DECODER else auto.MODEL_FOR_MASKED_LM_MAPPING
     model_class = mapping[config_class]
     return model_class._supports_sdpa, model_class._supports_flash_attn
 
@@ -446,7 +446,7 @@ def test_every_head_has_the_parameters_that_transformers_builds(model_type: str)
     spec = spec_from_config(config, id=model_type, source="small")
     has = {head for head, mapping in mappings.items() if transformers.CONFIG_MAPPING[model_type] in mapping}
     known = {shape.head for shape in spec.shape.heads} - {Head.EMBEDDING}
-    assert known == has - ({Head.LM} if spec.kind == "encoder" else set())
+    assert known == has - ({Head.LM} if spec.kind is ModelKind.ENCODER else set())
     for head in sorted(known):
         under = headed(spec, Plan(head=head, labels=5))
         check_against_transformers(config | {"num_labels": 5}, under)

@@ -5,7 +5,7 @@ from typing import Literal
 
 from advisor.errors import UnsupportedError
 from advisor.values.checkpoint import CheckpointFormat
-from advisor.values.vocabulary import Head, Positive, Value
+from advisor.values.vocabulary import Head, ModelKind, Positive, Value
 
 
 class Linear(Value):
@@ -184,7 +184,7 @@ class ModelSpec(Value):
     model_type: str
     architecture: str
     """Class name as in config.json, e.g. "LlamaForCausalLM"."""
-    kind: Literal["decoder", "encoder"] = "decoder"
+    kind: ModelKind = ModelKind.DECODER
     hidden_size: Positive
     vocab_size: Positive
     layers: Positive
@@ -220,9 +220,9 @@ class ModelSpec(Value):
 
     @property
     def first_head(self) -> Head:
-        """What is trained where nobody says otherwise: the classifier that config.json names, else the vocabulary's scores of a decoder
-        and a classifier on an encoder."""
-        return self.head if self.kind == "decoder" or self.head is Head.TOKENS else Head.CLASSIFICATION
+        """What is trained where nobody says otherwise: the classifier that config.json names, else the vocabulary's scores, and a
+        classifier on an encoder."""
+        return self.head if self.kind is not ModelKind.ENCODER or self.head is Head.TOKENS else Head.CLASSIFICATION
 
     @property
     def taken_as(self) -> tuple[str, ...]:
