@@ -215,7 +215,7 @@ class ModelSpec(Value):
     def shape(self) -> ModelShape:
         """Its dimensions layer by layer. Raises UnsupportedError for a type without tables."""
         if self.tables is None:
-            raise UnsupportedError(f"{self.id}: {self.model_type} models have no table of dimensions; the dry run alone prices them")
+            raise UnsupportedError(f"{self.id}: {self.model_type} models have no table of dimensions; ask advise trace, which runs the training step")
         return self.tables
 
     @property
