@@ -64,13 +64,24 @@ def first(architectures: str | tuple[str, ...]) -> str:
     return architectures if isinstance(architectures, str) else architectures[0]
 
 
+def kernels(architecture: str) -> dict[str, bool]:
+    """The kernels of attention that the class says it does not run (`PreTrainedModel._supports_…`)."""
+    try:
+        built_class = getattr(transformers, architecture)
+    except (ImportError, AttributeError, RuntimeError):  # it needs a package that is not here
+        return {}
+    said = {"sdpa": built_class._supports_sdpa, "flash": built_class._supports_flash_attn}
+    return {kernel: False for kernel, runs in said.items() if not runs}
+
+
 def built(model_type: str, names: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """The kind, class and architecture of a type, or what it is for."""
     for table, auto_class, kind in BUILT_BY:
         found = names[table].get(model_type)
         if found is not None:
             heads = {head.value: first(names[place][model_type]) for place, head in HEADS if model_type in names[place]}
-            return {"kind": kind.value, "auto_class": auto_class, "architecture": first(found), "heads": heads}
+            row = {"kind": kind.value, "auto_class": auto_class, "architecture": first(found), "heads": heads}
+            return {**row, **kernels(first(found))}
     having = [name for name, types in names.items() if model_type in types]
     use = next((use for use, words in FOR_WHAT if any(word in name for word in words for name in having)), "part")
     return {"refused": use}

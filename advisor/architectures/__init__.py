@@ -58,6 +58,8 @@ def spec_from_config(
         head=identity.head,
         labels=labels,
         max_position_tokens=identity.positions,
+        sdpa=identity.sdpa,
+        flash=identity.flash,
         checkpoint_format=_stored(reader),
         config_json=json.dumps(config) if config_json is None else config_json,
         source=source,
@@ -88,7 +90,18 @@ def _with_tables(config: Config, model_type: str) -> tuple[Identity, ModelShape]
         embedding_scaled=shape.embedding_scaled,
         embedding_dropout=drops_embedding(config, model_type),
     )
-    return Identity(shape.kind, head.architecture, head.head, trunk.hidden, trunk.vocab, trunk.layers, trunk.positions), tables
+    identity = Identity(
+        kind=shape.kind,
+        architecture=head.architecture,
+        head=head.head,
+        hidden_size=trunk.hidden,
+        vocab_size=trunk.vocab,
+        layers=trunk.layers,
+        positions=trunk.positions,
+        sdpa=all(block.attention.sdpa for block in tables.blocks),
+        flash=all(block.attention.flash for block in tables.blocks),
+    )
+    return identity, tables
 
 
 def _stored(config: Config) -> CheckpointFormat | None:

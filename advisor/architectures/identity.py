@@ -29,6 +29,8 @@ class Identity(NamedTuple):
     layers: int
     """Of the decoder of text; of an encoder-decoder whose config is one, of each half."""
     positions: int | None
+    sdpa: bool
+    flash: bool
 
 
 def identity_of(config: Config, model_type: str) -> Identity:
@@ -50,6 +52,8 @@ def identity_of(config: Config, model_type: str) -> Identity:
         vocab_size=fields.count("vocab_size", MAX_VOCAB),
         layers=fields.count("num_hidden_layers", MAX_LAYERS),
         positions=text.optional_count("max_position_embeddings", limit=MAX_POSITIONS),
+        sdpa=row.get("sdpa", True),
+        flash=row.get("flash", True),
     )
 
 

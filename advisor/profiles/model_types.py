@@ -31,5 +31,9 @@ class ModelTypeRow(Row):
     """Fields under the names that the type gives them."""
     defaults: dict[TextField, Positive] = {}
     """What they are where config.json does not say: defaults of the class, of the text part."""
+    sdpa: bool = True
+    """transformers can compute its attention with torch's scaled_dot_product_attention (`_supports_sdpa` of the class)."""
+    flash: bool = True
+    """transformers can compute it with the flash-attention package (`_supports_flash_attn`)."""
     source: Text
     recorded: Date

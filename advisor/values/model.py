@@ -199,6 +199,10 @@ class ModelSpec(Value):
     max_position_tokens: int | None = None
     checkpoint_format: CheckpointFormat | None = None
     """How the checkpoint stores its matrices; None: in a floating-point type, as they were trained."""
+    sdpa: bool = True
+    """transformers can compute the attention of every layer with torch's scaled_dot_product_attention."""
+    flash: bool = True
+    """transformers can compute it with the flash-attention package."""
     config_json: str
     """The config.json that this was read from, verbatim, so that the dry run can build the real model."""
     source: str
@@ -215,7 +219,9 @@ class ModelSpec(Value):
     def shape(self) -> ModelShape:
         """Its dimensions layer by layer. Raises UnsupportedError for a type without tables."""
         if self.tables is None:
-            raise UnsupportedError(f"{self.id}: {self.model_type} models have no table of dimensions; ask advise trace, which runs the training step")
+            raise UnsupportedError(
+                f"{self.id}: {self.model_type} models have no table of dimensions; ask advise trace, which runs the training step"
+            )
         return self.tables
 
     @property
@@ -235,5 +241,5 @@ class ModelSpec(Value):
         if self.tables is not None:
             return self.tables.params
         if self.params_built is None:
-            raise UnsupportedError(f"{self.id}: its parameters are not counted yet; the dry run counts them")
+            raise UnsupportedError(f"{self.id}: its parameters are not counted; pip install 'finetune-advisor[torch]' counts them")
         return self.params_built
