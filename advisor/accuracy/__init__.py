@@ -1,15 +1,14 @@
 """How right the numbers are: measured runs, predictions beside them, and the intervals that follow."""
 
-from advisor.accuracy.intervals import ALL, Coverage, Residual, coverages, errors_file
+from advisor.accuracy.comparisons import Comparison, residuals_of
+from advisor.accuracy.intervals import ALL, WIDE, Coverage, Residual, coverages, errors_file, is_off
 from advisor.accuracy.report import (
     AccuracyReport,
     BoundaryCheck,
-    Comparison,
     Estimator,
     NotScored,
     Summary,
     accuracy,
-    residuals_of,
     summarise,
 )
 from advisor.accuracy.rows import Loop, Measurement, Metric, Reading, Settings, Stage, measurements, plan_of, read_measurements
@@ -19,6 +18,7 @@ __all__ = [
     "ALL",
     "CLOSED_FORM",
     "DRY_RUN",
+    "WIDE",
     "AccuracyReport",
     "BoundaryCheck",
     "Comparison",
@@ -40,6 +40,7 @@ __all__ = [
     "coverages",
     "dry_run",
     "errors_file",
+    "is_off",
     "measurements",
     "plan_of",
     "read_measurements",
