@@ -45,7 +45,7 @@ def _replayed_shapes() -> tuple[tuple[str, tuple[int, int]], ...]:
 
 
 def _shape(model: ModelSpec) -> tuple[int, int]:
-    return model.hidden_size, sum(block.count for block in model.blocks)
+    return model.hidden_size, model.layers
 
 
 @cache
