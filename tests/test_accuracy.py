@@ -27,11 +27,12 @@ from advisor.accuracy import (
     residuals_of,
 )
 from advisor.accuracy.__main__ import files
+from advisor.accuracy.tiers import kind_of_run
 from advisor.devices import load_gpu
 from advisor.errors import InvalidInputError, UnsupportedError
 from advisor.memory import estimate_memory
 from advisor.memory.intervals import Bounds
-from advisor.memory.kinds import kind_of
+from advisor.memory.kinds import IN_THREADS, kind_of
 from advisor.profiles.runtime import Residuals
 from advisor.values import Fit, Interval, MemoryBreakdown, ModelSpec, Phase, PhaseBytes, Plan, Term, TermBytes
 
@@ -298,6 +299,22 @@ def test_scatter_of_a_reading_is_apart_for_the_dry_run_and_counts_in_its_interva
         assert [item.apart for item in report.comparisons] == [apart]
         assert len(report.summaries) == (0 if apart else 1)
         assert [residual.id for residual in residuals_of(report.comparisons)] == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("predicted", "transformers", "loading"),
+    [
+        ({}, "5.0.0", IN_THREADS),  # the closed form names no versions: the run's own
+        ({}, "5.17.0", ""),
+        ({"transformers": "5.17.0"}, "5.0.0", ""),  # a dry run under others is of theirs
+        ({"transformers": "5.0.0"}, "5.0.0", IN_THREADS),
+    ],
+)
+def test_a_run_is_of_the_kind_that_its_libraries_make_it(predicted, transformers, loading):
+    settings = SETTINGS | {"method": "qlora", "quantization": "nf4", "double_quant": True, "kbit_prepare": False}
+    row = run("a", settings=settings, scored=False, reason="of no reading", versions={"transformers": transformers})
+    ran = MeasuredPlan(row, resolve("m"), plan_of(row), load_gpu("T4"))
+    assert kind_of_run(ran, estimator()(ran).model_copy(update={"versions": predicted})).loading == loading
 
 
 def test_a_dry_run_takes_the_loop_from_the_row(monkeypatch):
