@@ -79,7 +79,7 @@ def calibrate(
     from advisor.calibrate.settings import split
 
     settings, rest = split(options)
-    spec, card = as_model(model), None if gpu is None else as_gpu(gpu, use_calibrations=False)
+    spec, card = as_model(model, progress), None if gpu is None else as_gpu(gpu, use_calibrations=False)
     return run(spec, plan or plan_for(spec, card, rest), card, settings, progress)
 
 
@@ -94,7 +94,7 @@ def advise_and_check(
     from advisor.values.calibration import CheckedAdvice
 
     settings, rest = split(options)
-    spec, card = as_model(model), as_gpu(gpu, use_calibrations)
+    spec, card = as_model(model, progress), as_gpu(gpu, use_calibrations)
     answer = ladder.advise(spec, card, as_request(rest, card))
     if answer.chosen is None:
         return CheckedAdvice(advice=answer, check=None, problem="nothing fits, so that there is nothing to run")
@@ -163,7 +163,7 @@ def dry_run(
     from advisor.trace import read_peft_config, trace as run
     from advisor.trace.alloc_conf import read_alloc_conf
 
-    spec, card = as_model(model), None if gpu is None else as_gpu(gpu, use_calibrations)
+    spec, card = as_model(model, progress), None if gpu is None else as_gpu(gpu, use_calibrations)
     plan, allocator = plan_for(spec, card, options), read_alloc_conf(how.alloc_conf)
     adapter = None if how.peft_config is None else read_peft_config(how.peft_config, plan, options)
     settings = {"lengths": how.lengths, "gpu": card, "allocator": allocator, "peft_config": adapter}
@@ -188,7 +188,7 @@ def advise_and_trace(
     from advisor.trace import trace as run
     from advisor.values.advice import TracedAdvice
 
-    spec, card = as_model(model), as_gpu(gpu, use_calibrations)
+    spec, card = as_model(model, progress), as_gpu(gpu, use_calibrations)
     if (as_request(options, card).gpus or 1) > 1:
         raise UnsupportedError("--trace: a dry run plays one card; ask without it, or with --gpus 1")
     answer = advise(spec, card, **options)
@@ -243,12 +243,18 @@ def plan_for(model: ModelSpec, gpu: GpuSpec | None, options: Mapping[str, object
     return plan_from_request(model, gpu, as_request(options, gpu))
 
 
-def as_model(model: str | ModelSpec) -> ModelSpec:
+def as_model(model: str | ModelSpec, progress: Callable[[str], None] = lambda _: None) -> ModelSpec:
+    """The model of that name. Parameters that neither its tables nor its profile tell are counted, where the extra `torch` is there."""
     if isinstance(model, ModelSpec):
         return model
     from advisor.hub import load_model
 
-    return load_model(model)
+    found = load_model(model)
+    if found.tables is not None or found.params_built is not None:
+        return found
+    from advisor.trace import counted
+
+    return counted(found, progress)
 
 
 def as_gpu(gpu: str | GpuSpec | None, use_calibrations: bool = True) -> GpuSpec:

@@ -24,6 +24,11 @@ def adapter_params(model: ModelSpec, plan: Plan) -> int:
     return sum(group.numel * group.copies for group in adapter_tensors(model, plan))
 
 
+def known_adapter_params(model: ModelSpec, plan: Plan) -> int | None:
+    """As `adapter_params`; None for a model without tables, whose matrices the dry run alone knows."""
+    return None if model.tables is None else adapter_params(model, plan)
+
+
 def adapter_tensors(model: ModelSpec, plan: Plan) -> Iterator[TensorGroup]:
     """The adapter's A, B and magnitudes. Stacked experts share one pair of matrices, their ranks side by side."""
     for target in targets(model, plan.target_modules) if plan.method.has_adapter else ():
@@ -92,3 +97,10 @@ def trainable_tensors(model: ModelSpec, plan: Plan) -> Iterator[TensorGroup]:
 
 def trainable_params(model: ModelSpec, plan: Plan) -> int:
     return headed(model, plan).params if plan.method is Method.FULL else adapter_params(model, plan)
+
+
+def known_trainable_params(model: ModelSpec, plan: Plan) -> int | None:
+    """As `trainable_params`; None where a model without tables gets an adapter, or another head than its parameters are counted with."""
+    if model.tables is not None:
+        return trainable_params(model, plan)
+    return headed(model, plan).params_built if plan.method is Method.FULL else None
