@@ -34,6 +34,8 @@ class ModelRow(NamedTuple):
     """When the source was made, or else when it was transcribed."""
     covered: bool
     config: Mapping[str, object]
+    why: str = ""
+    """Why it is not covered, where its type does not say it."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -105,4 +107,5 @@ def _uncovered_row(row: UncoveredModel) -> ModelRow:
         source_date=row.recorded,
         covered=False,
         config={},
+        why=row.why,
     )
