@@ -12,6 +12,7 @@ from advisor.values import Advice, Fit, GpuSpec, MemoryBreakdown, ModelSpec, Pla
 
 if TYPE_CHECKING:
     from advisor.accuracy import AccuracyReport
+    from advisor.accuracy.snapshots import SnapshotReport
     from advisor.trace.breakdown import Holder
     from advisor.values.advice import TracedAdvice
     from advisor.values.calibration import CalibrationRun, CheckedAdvice
@@ -223,6 +224,16 @@ def accuracy(
         dry_run = partial(room.dry_run, progress=progress) if trace else partial(room.recorded_dry_run, recorded)
         reports.append(room.accuracy(dry_run, room.DRY_RUN, rows=measured))
     return tuple(reports)
+
+
+def snapshots(folder: str | Path, *, progress: Callable[[str], None] = lambda _: None) -> tuple[SnapshotReport, ...]:
+    """Each history of a card's allocator in `folder` (`benchmarks/on_card.py` writes them) beside a dry run of its plan, made now.
+
+    Raises InvalidInputError where there is none, or a file is none, and MissingExtraError without the extra `torch`.
+    """
+    from advisor.accuracy.snapshots import reports
+
+    return reports(folder, progress)
 
 
 def plan_for(model: ModelSpec, gpu: GpuSpec | None, options: Mapping[str, object]) -> Plan:
