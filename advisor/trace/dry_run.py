@@ -20,8 +20,9 @@ from advisor.memory.runtime import HANDLES, context_of, has_caching_allocator, h
 from advisor.tape import breakdown
 from advisor.tape.breakdown import Holder
 from advisor.tape.layout import Layout, lay_out
-from advisor.tape.repeat import NotRepeatable, repeat
+from advisor.tape.repeat import repeat
 from advisor.tape.stream import EMPTY_CACHE, STEP, Stream
+from advisor.tape.written import NotRepeatable
 from advisor.tiers import Tier, said_beside
 from advisor.trace import compat, meta_model, optimizers, step
 from advisor.trace.adapters import names_layers
