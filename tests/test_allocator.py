@@ -351,8 +351,8 @@ def drawn_stream(numbers: list[int]) -> Stream:
     return stream
 
 
-@given(st.lists(st.one_of(SIZES, st.integers(-40, 0)), min_size=1, max_size=120))
-@settings(max_examples=300, deadline=None)
+@given(st.lists(st.one_of(SIZES, st.integers(-40, 0)), min_size=1, max_size=80))
+@settings(max_examples=100, deadline=None)
 def test_the_swift_allocator_equals_the_one_with_every_setting(numbers: list[int]) -> None:
     stream = drawn_stream(numbers)
     assume(stream.events)

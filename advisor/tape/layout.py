@@ -6,8 +6,9 @@ allocated on the card, so it counts here.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
 from advisor.allocator.caching import DEFAULT_CONFIG, Allocator, AllocatorConfig, Block
@@ -42,7 +43,7 @@ class Layout:
         return max(self.peaks.values(), key=lambda moment: moment.allocated_bytes)
 
 
-class _Stretch(NamedTuple):
+class Stretch(NamedTuple):
     """Consecutive events of one phase, with the marks that stand before them."""
 
     phase: Phase
@@ -54,16 +55,24 @@ class _Stretch(NamedTuple):
 def lay_out(stream: Stream, config: AllocatorConfig = DEFAULT_CONFIG) -> Layout:
     """Run the stream through a fresh allocator. Raises CardFullError when a limit in `config` is hit."""
     sizes = [born.size_bytes for born in stream.births]
-    allocator = SwiftAllocator(list(map(pages_of, sizes))) if config == DEFAULT_CONFIG else _Settled(sizes, config)
+    return lay_out_events(stream.events, sizes, stretches_of(stream.phases, stream.marks), config)
+
+
+def lay_out_events(
+    events: list[int], sizes_bytes: list[int], stretches: Iterable[Stretch], config: AllocatorConfig = DEFAULT_CONFIG
+) -> Layout:
+    """The same of a stream whose parts are at hand: sizes in order of birth, and where phases and marks cut the events."""
+    swift = config == DEFAULT_CONFIG
+    allocator = SwiftAllocator(list(map(pages_of, sizes_bytes))) if swift else _Settled(sizes_bytes, config)
     peaks: dict[Phase, Moment] = {}
     steps: list[int] = []
-    for stretch in _stretches(stream):
+    for stretch in stretches:
         for mark in stretch.marks:
             if mark == EMPTY_CACHE:
                 allocator.empty_cache()
             elif mark == STEP:
                 steps.append(0)
-        top = allocator.run(stream.events, stretch.start, stretch.stop)
+        top = allocator.run(events, stretch.start, stretch.stop)
         if stretch.phase not in peaks or top.allocated_bytes > peaks[stretch.phase].allocated_bytes:
             peaks[stretch.phase] = Moment(stretch.phase, *top)
         if steps:
@@ -71,17 +80,14 @@ def lay_out(stream: Stream, config: AllocatorConfig = DEFAULT_CONFIG) -> Layout:
     return Layout(allocator.block_bytes(), peaks, allocator.peak_reserved_bytes, tuple(steps))
 
 
-def _stretches(stream: Stream) -> Iterator[_Stretch]:
-    """The stream cut where its phase changes and where a mark stands."""
+def stretches_of(phases: list[Phase], at: list[tuple[int, str]]) -> tuple[Stretch, ...]:
+    """A stream cut where its phase changes and where a mark stands."""
     marks: dict[int, list[str]] = {}
-    for index, mark in stream.marks:
+    for index, mark in at:
         marks.setdefault(index, []).append(mark)
-    phases, start = stream.phases, 0
-    ends = (index for index in range(1, len(phases)) if phases[index] is not phases[index - 1] or index in marks)
-    for stop in (*ends, len(phases)):
-        if stop > start:
-            yield _Stretch(phases[start], start, stop, tuple(marks.get(start, ())))
-        start = stop
+    ends = [index for index in range(1, len(phases)) if phases[index] is not phases[index - 1] or index in marks]
+    cuts = [0, *ends, len(phases)]
+    return tuple(Stretch(phases[start], start, stop, tuple(marks.get(start, ()))) for start, stop in pairwise(cuts) if stop > start)
 
 
 class _Settled:

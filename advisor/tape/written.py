@@ -72,7 +72,9 @@ def long_stream(stream: Stream, written: Written) -> Stream:
 
 def write_out(stream: Stream, repetition: Repetition) -> Written:
     """Copy run by run, numbering storages anew. Raises NotRepeatable where a storage dies that no copy has made."""
-    events, births, sources = [], [], []
+    events: list[int] = []
+    births: list[int] = []
+    sources: list[int] = []
     alive: dict[tuple[int, int], int] = {}
     starts: dict[int, int] = {}
     short, names = stream.events, repetition.names

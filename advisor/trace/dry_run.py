@@ -15,15 +15,15 @@ from advisor.allocator.caching import DEFAULT_CONFIG, AllocatorConfig
 from advisor.errors import UnsupportedError
 from advisor.memory.calibrated import narrowed
 from advisor.memory.chance import with_chance
-from advisor.memory.intervals import TRACE, interval_of
-from advisor.memory.runtime import HANDLES, context_of, has_caching_allocator, has_flash, workspace_bytes
+from advisor.memory.replayed import breakdown_of
+from advisor.memory.runtime import HANDLES, has_flash, workspace_bytes
 from advisor.tape import breakdown
-from advisor.tape.breakdown import Holder
+from advisor.tape.breakdown import Holder, Replayed
 from advisor.tape.layout import Layout, lay_out
 from advisor.tape.repeat import repeat
+from advisor.tape.store import installed
 from advisor.tape.stream import EMPTY_CACHE, STEP, Stream
 from advisor.tape.written import NotRepeatable
-from advisor.tiers import Tier, said_beside
 from advisor.trace import compat, meta_model, optimizers, step
 from advisor.trace.adapters import names_layers
 from advisor.trace.attention import pinned
@@ -31,7 +31,7 @@ from advisor.trace.autocast import MetaAutocast, answering
 from advisor.trace.isolation import libraries_untouched
 from advisor.trace.load import DTYPES
 from advisor.trace.recorder import Recorder, collect_garbage
-from advisor.values import GpuSpec, MemoryBreakdown, ModelSpec, Phase, Plan
+from advisor.values import GpuSpec, MemoryBreakdown, ModelSpec, Plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,16 +86,16 @@ def record(spec: ModelSpec, plan: Plan, settings: Settings) -> tuple[Stream, str
     found = None if whole else meta_model.whole_model_cut(spec, plan)
     if found is not None:
         cut, shape = found
-        stream, layer_path = _record_shape(spec, plan, settings, shape)
+        stream, layer_path = record_shape(spec, plan, settings, shape)
         try:
             return repeat(stream, cut, layer_path), layer_path
         except NotRepeatable:
             pass  # layers differ in what they did: the whole model is traced instead
     layers = None if settings.layers is None else tuple(range(settings.layers))
-    return _record_shape(spec, plan, settings, meta_model.Shape(layers))
+    return record_shape(spec, plan, settings, meta_model.Shape(layers))
 
 
-def _record_shape(spec: ModelSpec, plan: Plan, settings: Settings, shape: meta_model.Shape) -> tuple[Stream, str]:
+def record_shape(spec: ModelSpec, plan: Plan, settings: Settings, shape: meta_model.Shape) -> tuple[Stream, str]:
     recorder = Recorder("meta", padding=plan.padding)
     recorder.workspace_bytes = workspace_bytes(settings.gpu) // HANDLES
     with warnings.catch_warnings():
@@ -182,17 +182,8 @@ def summarise(
     stream: Stream, layer_path: str, spec: ModelSpec, plan: Plan, gpu: GpuSpec | None = None, allocator: AllocatorConfig = DEFAULT_CONFIG
 ) -> Trace:
     layout = lay_out(stream, allocator)
-    slack_bytes = max(0, layout.peak_reserved_bytes - layout.top.allocated_bytes) if has_caching_allocator(gpu) else 0
-    versions = compat.versions()
-    memory = MemoryBreakdown(
-        source="trace",
-        versions=versions,
-        phases=tuple(breakdown.phase_bytes(stream, layout, layout.peaks[phase], layer_path) for phase in Phase if phase in layout.peaks),
-        reserved_slack_bytes=slack_bytes,
-        context_bytes=context_of(gpu.compute_capability if gpu else None).context_bytes,
-        interval=interval_of(TRACE, spec, plan, gpu, versions),
-        notes=said_beside(Tier.TRACE, plan),
-    )
+    terms = [breakdown.term_of(born, layer_path) for born in stream.births]
+    memory = breakdown_of(Replayed(stream.events, terms, layout, installed()), spec, plan, gpu)
     return Trace(memory, stream, layout, layer_path)
 
 
