@@ -54,10 +54,10 @@ def plans() -> Iterator[tuple[str, Plan]]:
     """The grid, in a fixed order."""
     for number, (model, method, checkpointing, turn) in enumerate(product(MODELS, Method, CHECKPOINTING, range(REPEATS))):
         spec = load_model(model)
-        attention = ATTENTION[number % len(ATTENTION)] if spec.blocks[0].attention.sdpa else "eager"
+        attention = ATTENTION[number % len(ATTENTION)] if spec.shape.blocks[0].attention.sdpa else "eager"
         micro_batch, seq_len = SHAPES[(number + turn) % len(SHAPES)]
         settings: dict[str, Any] = {"method": method, "quantization": "nf4" if method.is_quantized else None}
-        if method.is_dora and spec.blocks[0].mlp.kind == "moe":
+        if method.is_dora and spec.shape.blocks[0].mlp.kind == "moe":
             settings["target_modules"] = ("q_proj", "k_proj", "v_proj", "o_proj")
         stack = STACKS[number % len(STACKS)]
         yield (

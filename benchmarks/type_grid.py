@@ -94,7 +94,7 @@ def _small(values: dict[str, Any], spec: ModelSpec) -> dict[str, Any]:
 def _kinds(spec: ModelSpec) -> int:
     """How many first layers show every kind of layer; an even number."""
     seen, last, layers = set(), 1, 0
-    for block in spec.blocks:
+    for block in spec.shape.blocks:
         kind = block.model_copy(update={"count": 1})
         if kind not in seen:
             seen.add(kind)
@@ -113,7 +113,7 @@ def plans(spec: ModelSpec) -> Iterator[Plan]:
         kbit = {"kbit_prepare": (number + checkpointing) % 2 == 0} if method.is_quantized else {}
         yield _plan(spec, method, number, checkpointing=checkpointing, **kbit)
     yield _plan(spec, Method.LORA, 0, checkpointing=False, attention="eager")
-    for head in spec.heads:
+    for head in spec.shape.heads:
         if head.head not in (spec.first_head, Head.EMBEDDING):
             yield _plan(spec, Method.LORA, 0, checkpointing=True, head=head.head, labels=3)
 

@@ -118,12 +118,12 @@ def test_dropout_keeps_a_byte_and_an_input_for_each_adapter(method: str) -> None
     quantization = {"quantization": "nf4"} if method == "qlora" else {}
     plans = ({**KEEPING, **quantization, "method": method, "lora_dropout": share} for share in (0.0, 0.05))
     without, with_it = (peak(Phase.BACKWARD, **plan) for plan in plans)
-    inputs = sum(block.count * linear.in_features for block in MODEL.blocks for linear in block.linears)
+    inputs = sum(block.count * linear.in_features for block in MODEL.shape.blocks for linear in block.linears)
     assert with_it - without == pytest.approx(inputs * 2048, rel=0.05)
 
 
 def test_dropout_of_16_bit_adapters_ends_the_sharing_of_inputs() -> None:
-    settings, features = {**KEEPING, "adapter_dtype": "bf16"}, {linear.name: linear.in_features for linear in MODEL.blocks[0].linears}
+    settings, features = {**KEEPING, "adapter_dtype": "bf16"}, {linear.name: linear.in_features for linear in MODEL.shape.blocks[0].linears}
     grown = peak(Phase.BACKWARD, **settings, lora_dropout=0.05) - peak(Phase.BACKWARD, **settings)
     # a mask and an input of its own for each module; the input that q, k and v shared, gate and up shared, and down's are let go
     kept = sum(3 * size for size in features.values()) - 2 * sum(features[name] for name in ("q_proj", "gate_proj", "down_proj"))

@@ -62,7 +62,7 @@ def test_published_counts(row: ModelRow) -> None:
 
 
 DENSE_DECODERS = [
-    row for row in ROWS if profile_spec(row).kind == "decoder" and "moe" not in {b.mlp.kind for b in profile_spec(row).blocks}
+    row for row in ROWS if profile_spec(row).kind == "decoder" and "moe" not in {b.mlp.kind for b in profile_spec(row).shape.blocks}
 ]
 
 
@@ -84,7 +84,7 @@ def test_dense_decoders_need_no_excuse_but_buffers() -> None:
 def layers_of(spec: ModelSpec) -> list[tuple[int, Counter[meta_models.Matrix]]]:
     """Parameters and matrices of every layer, as the meta model reports them."""
     layers = []
-    for block in spec.blocks:
+    for block in spec.shape.blocks:
         found: Counter[meta_models.Matrix] = Counter()
         for layer in block.linears:
             if layer.is_module:
@@ -96,7 +96,7 @@ def layers_of(spec: ModelSpec) -> list[tuple[int, Counter[meta_models.Matrix]]]:
 def quantizable_of(spec: ModelSpec) -> list[Counter[meta_models.Matrix]]:
     """The matrices of every layer that the formulas count as quantised under QLoRA."""
     layers = []
-    for block in spec.blocks:
+    for block in spec.shape.blocks:
         found: Counter[meta_models.Matrix] = Counter()
         for layer in block.linears:
             if layer.can_be_quantized:
@@ -110,7 +110,7 @@ def check_against_transformers(config: dict[str, Any], spec: ModelSpec) -> None:
     assert layers_of(spec) == [*real.layers]
     assert quantizable_of(spec) == [*real.quantizable]
     assert spec.params == real.params
-    assert spec.tied_embeddings == real.tied
+    assert spec.shape.tied_embeddings == real.tied
 
 
 def distinct_prefix(spec: ModelSpec) -> int:
@@ -140,10 +140,10 @@ def test_profile_equals_what_transformers_builds(row: ModelRow) -> None:
     shorter = meta_models.cut(config, distinct_prefix(spec))
     short_spec = spec_from_config(shorter, id=row.id, source="cut")
     check_against_transformers(shorter, short_spec)
-    outside = spec.params - sum(block.params * block.count for block in spec.blocks)
-    assert outside == short_spec.params - sum(block.params * block.count for block in short_spec.blocks)
-    known = {(block.params, block.linears) for block in short_spec.blocks}
-    assert {(block.params, block.linears) for block in spec.blocks} == known
+    outside = spec.params - sum(block.params * block.count for block in spec.shape.blocks)
+    assert outside == short_spec.params - sum(block.params * block.count for block in short_spec.shape.blocks)
+    known = {(block.params, block.linears) for block in short_spec.shape.blocks}
+    assert {(block.params, block.linears) for block in spec.shape.blocks} == known
 
 
 SMALL = {
@@ -259,7 +259,7 @@ def test_small_models_equal_what_transformers_builds(model_type: str) -> None:
         config = small_config(model_type, random_, plain=variant == 0)
         spec = spec_from_config(config, id=model_type, source="small")
         check_against_transformers(config, spec)
-        assert spec.blocks == spec_from_config(_resolved(config), id=model_type, source="resolved").blocks
+        assert spec.shape.blocks == spec_from_config(_resolved(config), id=model_type, source="resolved").shape.blocks
 
 
 def _resolved(config: dict[str, Any]) -> dict[str, Any]:
@@ -292,14 +292,14 @@ def load_type(model_type: str) -> ModelSpec:
 def test_attention_kernels_are_those_that_transformers_has(model_type: str) -> None:
     if model_type not in installed():
         pytest.skip("not in the installed transformers")
-    shape = load_type(model_type).blocks[0].attention
+    shape = load_type(model_type).shape.blocks[0].attention
     assert (shape.sdpa, shape.flash) == attention_kernels(model_type)
 
 
 @pytest.mark.parametrize("model_type", SUPPORTED)
 def test_every_matrix_belongs_to_a_half_of_its_layer(model_type: str) -> None:
     installed()
-    for block in load_type(model_type).blocks:
+    for block in load_type(model_type).shape.blocks:
         assert {layer.part for layer in block.linears} == {"attention", "mlp"}
         names = Counter((layer.part, layer.name) for layer in block.linears if layer.is_module)
         repeated = {name for name, count in names.items() if count > 1}
@@ -323,7 +323,8 @@ TRAITS = [
 @pytest.mark.parametrize(("name", "expected"), TRAITS)
 def test_traits_of_models(name: str, expected: dict[str, object]) -> None:
     spec = load_model(name)
-    assert {key: getattr(spec, key) for key in expected} == expected
+    held = {**spec.model_dump(), **spec.shape.model_dump(), "first_head": spec.first_head}
+    assert {key: held[key] for key in expected} == expected
 
 
 # (name, field of the first block's attention, value)
@@ -351,7 +352,7 @@ ATTENTION = [
 
 @pytest.mark.parametrize(("name", "field", "expected"), ATTENTION)
 def test_attention_of_models(name: str, field: str, expected: object) -> None:
-    assert getattr(load_model(name).blocks[0].attention, field) == expected
+    assert getattr(load_model(name).shape.blocks[0].attention, field) == expected
 
 
 # (name, attention weights dropped, outputs dropped, embedding dropped)
@@ -370,8 +371,8 @@ DROPOUT = [
 @pytest.mark.parametrize(("name", "attention", "residual", "embedding"), DROPOUT)
 def test_dropout_of_models(name: str, attention: bool, residual: str, embedding: bool) -> None:
     spec = load_model(name)
-    found = {(block.attention.dropout, block.residual_dropout) for block in spec.blocks}
-    assert (found, spec.embedding_dropout) == ({(attention, residual)}, embedding)
+    found = {(block.attention.dropout, block.residual_dropout) for block in spec.shape.blocks}
+    assert (found, spec.shape.embedding_dropout) == ({(attention, residual)}, embedding)
 
 
 # (name, runs of equal layers: how many, or (layers, window) of the first ones)
@@ -388,12 +389,12 @@ RUNS = [
 
 @pytest.mark.parametrize(("name", "expected"), RUNS)
 def test_runs_of_layers_keep_their_order(name: str, expected: list[tuple[int, int | None]]) -> None:
-    assert [(block.count, block.attention.window_tokens) for block in load_model(name).blocks] == expected
+    assert [(block.count, block.attention.window_tokens) for block in load_model(name).shape.blocks] == expected
 
 
 def test_experts() -> None:
     spec = load_model("qwen3-30b-a3b")
-    (block,) = spec.blocks
+    (block,) = spec.shape.blocks
     assert (block.mlp.kind, block.mlp.experts, block.mlp.experts_per_token, block.mlp.intermediate_size) == ("moe", 128, 8, 768)
     bare = {layer.name: (layer.in_features, layer.out_features, layer.copies) for layer in block.linears if not layer.is_module}
     assert bare == {"gate": (2048, 128, 1), "gate_up_proj": (2048, 1536, 128), "down_proj": (768, 2048, 128)}
@@ -444,7 +445,7 @@ def test_every_head_has_the_parameters_that_transformers_builds(model_type: str)
     config = small_config(model_type, random.Random(1), plain=True)
     spec = spec_from_config(config, id=model_type, source="small")
     has = {head for head, mapping in mappings.items() if transformers.CONFIG_MAPPING[model_type] in mapping}
-    known = {shape.head for shape in spec.heads} - {Head.EMBEDDING}
+    known = {shape.head for shape in spec.shape.heads} - {Head.EMBEDDING}
     assert known == has - ({Head.LM} if spec.kind == "encoder" else set())
     for head in sorted(known):
         under = headed(spec, Plan(head=head, labels=5))

@@ -111,7 +111,7 @@ def assert_model(plan: Plan, model: ModelSpec, built: Any) -> None:
     assert built.config._attn_implementation == plan.attention.value
     assert built.config.use_cache is False
     wrapped = {name.rsplit(".", 1)[-1] for name, module in built.named_modules() if hasattr(module, "lora_A")}
-    everything = {linear.name for block in model.blocks for linear in block.linears}
+    everything = {linear.name for block in model.shape.blocks for linear in block.linears}
     wanted = everything if plan.target_modules == (ALL_LINEAR,) else set(plan.target_modules)
     assert wrapped == (wanted if plan.method.has_adapter else set())
     four_bit = any(type(module).__name__ == "Linear4bit" for module in built.modules())

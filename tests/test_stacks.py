@@ -231,7 +231,7 @@ def test_full_fine_tuning_has_no_rank_to_exceed() -> None:
 
 def test_gates_of_experts_do_not_limit_the_rank() -> None:
     model = load_model("qwen1.5-moe")
-    assert any(linear.out_features == 1 for block in model.blocks for linear in block.linears if linear.is_module)
+    assert any(linear.out_features == 1 for block in model.shape.blocks for linear in block.linears if linear.is_module)
     assert plan_from_request(model, card(), Request(rank=16)).rank == 16
 
 

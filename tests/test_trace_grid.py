@@ -28,7 +28,7 @@ def errors():
 def test_the_grid_is_wide():
     plans = [Plan(**row["plan"]) for row in ROWS]
     models = {row["model"] for row in ROWS}
-    kinds = {load_model(model).blocks[-1].mlp.kind for model in models}
+    kinds = {load_model(model).shape.blocks[-1].mlp.kind for model in models}
     assert len(ROWS) >= 300
     assert len({load_model(model).model_type for model in models}) >= 8
     assert "moe" in kinds

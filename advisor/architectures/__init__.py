@@ -15,7 +15,7 @@ from advisor.architectures.heads import LABEL_MODULES, headed, heads_of, labels_
 from advisor.architectures.refusals import check_covered
 from advisor.architectures.table import SUPPORTED, builder
 from advisor.checkpoints import format_of
-from advisor.values import CheckpointFormat, Head, ModelSpec
+from advisor.values import CheckpointFormat, Head, ModelShape, ModelSpec
 
 __all__ = ["LABEL_MODULES", "SUPPORTED", "check_model_type", "headed", "spec_from_config"]
 
@@ -45,13 +45,7 @@ def spec_from_config(
     heads = heads_of(model_type, shape)
     head = named_head(reader, heads)
     labels = labels_of(reader) if head.head in (Head.CLASSIFICATION, Head.TOKENS) else None
-    return ModelSpec(
-        id=id,
-        model_type=model_type,
-        architecture=head.architecture,
-        kind=shape.kind,
-        hidden_size=shape.trunk.hidden,
-        vocab_size=shape.trunk.vocab,
+    tables = ModelShape(
         blocks=with_dropout(reader, model_type, shape),
         embedding_params=shape.embedding_params,
         head_params=head.params_per_output * outputs_of(head, shape.trunk.vocab, labels or 0),
@@ -59,13 +53,23 @@ def spec_from_config(
         tied_embeddings=head.tied,
         other_params=head.other_params,
         final_norm=shape.final_norm,
-        head=head.head,
-        labels=labels,
         heads=heads,
         scales_logits=shape.scales_logits,
         softcaps_logits=shape.softcaps_logits,
         embedding_scaled=shape.embedding_scaled,
         embedding_dropout=drops_embedding(reader, model_type),
+    )
+    return ModelSpec(
+        id=id,
+        model_type=model_type,
+        architecture=head.architecture,
+        kind=shape.kind,
+        hidden_size=shape.trunk.hidden,
+        vocab_size=shape.trunk.vocab,
+        layers=shape.trunk.layers,
+        tables=tables,
+        head=head.head,
+        labels=labels,
         max_position_tokens=shape.trunk.positions,
         checkpoint_format=_stored(reader),
         config_json=json.dumps(config) if config_json is None else config_json,

@@ -93,7 +93,7 @@ def headed(model: ModelSpec, plan: Plan) -> ModelSpec:
 
 def head_shape(model: ModelSpec) -> HeadShape | None:
     """The shape of the head that the model has; None for a model whose heads are not known (a language model's is assumed)."""
-    return next((shape for shape in model.heads if shape.head is model.head), None)
+    return next((shape for shape in model.shape.heads if shape.head is model.head), None)
 
 
 @lru_cache(maxsize=256)
@@ -101,20 +101,19 @@ def _under(model: ModelSpec, head: Head, labels: int) -> ModelSpec:
     scores_labels = head in (Head.CLASSIFICATION, Head.TOKENS)
     if head is model.head and (not scores_labels or labels == model.labels):
         return model
-    shape = next((shape for shape in model.heads if shape.head is head), None)
+    shape = next((shape for shape in model.shape.heads if shape.head is head), None)
     if shape is None:
-        known = ", ".join(found.head.value for found in model.heads if found.head is not Head.EMBEDDING)
+        known = ", ".join(found.head.value for found in model.shape.heads if found.head is not Head.EMBEDDING)
         raise UnsupportedError(f"--head {head.value}: no such head is known for {model.model_type} models as {model.id}; there are {known}")
-    under = model.model_copy(
+    scored = outputs_of(shape, model.vocab_size, labels)
+    tables = model.shape.model_copy(
         update={
-            "architecture": shape.architecture,
-            "head": head,
-            "head_params": shape.params_per_output * outputs_of(shape, model.vocab_size, labels),
+            "head_params": shape.params_per_output * scored,
             "head_bias": shape.bias,
             "other_params": shape.other_params,
             "tied_embeddings": shape.tied,
-            "labels": labels if scores_labels else None,
         }
     )
-    under.__dict__.pop("params", None)  # pydantic copies what `cached_property` has kept, too
-    return under
+    tables.__dict__.pop("params", None)  # pydantic copies what `cached_property` has kept, too
+    named = {"architecture": shape.architecture, "head": head, "labels": labels if scores_labels else None}
+    return model.model_copy(update={**named, "tables": tables})

@@ -43,12 +43,15 @@ class Cut(NamedTuple):
 def first_layers(model: ModelSpec, count: int) -> ModelSpec:
     """The same model with only its first `count` layers."""
     blocks, left = [], count
-    for block in model.blocks:
+    for block in model.shape.blocks:
         if left > 0:
             blocks.append(block.model_copy(update={"count": min(block.count, left)}))
             left -= block.count
     # The id is part of what cached sums are kept by.
-    return model.model_copy(update={"blocks": tuple(blocks), "id": f"{model.id} [{count} layers]"})
+    tables = model.shape.model_copy(update={"blocks": tuple(blocks)})
+    tables.__dict__.pop("params", None)  # pydantic copies what `cached_property` has kept, too
+    layers = min(count, model.layers)
+    return model.model_copy(update={"layers": layers, "tables": tables, "id": f"{model.id} [{count} layers]"})
 
 
 def choose(model: ModelSpec, plan: Plan, free_bytes: int, gpu: GpuSpec | None, on_cpu: bool) -> tuple[Cut, ...]:
@@ -80,7 +83,7 @@ def whole(model: ModelSpec, plan: Plan) -> tuple[Cut, ...]:
 
 def pattern(model: ModelSpec) -> tuple[int, int]:
     """(layers before the pattern begins, layers of one period): (0, 1) where all are equal."""
-    kinds = [block.model_copy(update={"count": 1}) for block in model.blocks for _ in range(block.count)]
+    kinds = [block.model_copy(update={"count": 1}) for block in model.shape.blocks for _ in range(block.count)]
     best = (len(kinds), 1)
     for period in range(1, len(kinds) + 1):
         start = len(kinds) - period

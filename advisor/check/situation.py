@@ -76,7 +76,7 @@ def beside_bytes(model: ModelSpec, plan: Plan, modules_to_save: tuple[str, ...])
 def _params_of(model: ModelSpec, name: str) -> int:
     leaf = name.rpartition(".")[2]
     if leaf in ("embed_tokens", "wte", "embed_in", "word_embeddings", "tok_embeddings"):
-        return model.embedding_params
+        return model.shape.embedding_params
     if leaf in ("lm_head", "embed_out", "output", "score"):
-        return model.head_params or (model.embedding_params if model.tied_embeddings else 0)
+        return model.shape.head_params or (model.shape.embedding_params if model.shape.tied_embeddings else 0)
     return 0

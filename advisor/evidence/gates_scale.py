@@ -174,7 +174,7 @@ def has_mlp(view: View, targets: tuple[str, ...]) -> bool:
     if targets == (ALL_LINEAR,):
         return True
     if view.facts.model is not None:
-        parts = {linear.part for block in view.facts.model.blocks for linear in block.linears if linear.name in targets}
+        parts = {linear.part for block in view.facts.model.shape.blocks for linear in block.linears if linear.name in targets}
         if parts:
             return "mlp" in parts
     return any(name.lower().startswith(MLP_NAMES) for name in targets)

@@ -104,7 +104,7 @@ def loss_not_in_stack(s: Situation) -> Iterator[Finding]:
 
 def attention_unsupported(s: Situation) -> Iterator[Finding]:
     """A kernel that transformers does not offer for the architecture."""
-    asked, shapes = s.focus.plan.attention, [block.attention for block in s.case.model.blocks]
+    asked, shapes = s.focus.plan.attention, [block.attention for block in s.case.model.shape.blocks]
     if asked is Attention.EAGER or all(shape.flash if asked is Attention.FLASH else shape.sdpa for shape in shapes):
         return
     yield Finding(

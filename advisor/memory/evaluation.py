@@ -35,7 +35,7 @@ def compile_evaluation(model: ModelSpec, setting: Setting, kernel: Kernel, endin
     """
     still = setting._replace(adapter_dropout=False)
     stations = []
-    for block in dict.fromkeys(block.model_copy(update={"count": 1}) for block in model.blocks):
+    for block in dict.fromkeys(block.model_copy(update={"count": 1}) for block in model.shape.blocks):
         tape, entry = block_tape(block, model.hidden_size, still, kernel)
         held = entry.size.scaled(2)
         stations += [Station(held.plus(moment.live), ZERO, ZERO, 0) for moment in forward(tape, entry, keep=False, entry_held=True).peaks]

@@ -43,7 +43,7 @@ def head_tape(model: ModelSpec, setting: Setting, ending: Ending) -> HeadTape:
     """Final norm, output head and loss; the setting is that of what stands outside the blocks."""
     tape = Tape()
     entry = Tensor(Size(model.hidden_size * setting.stream_bytes), needs_grad=True)
-    normed = norm(tape, entry, model.blocks[-1], model.hidden_size, setting) if model.final_norm else entry
+    normed = norm(tape, entry, model.shape.blocks[-1], model.hidden_size, setting) if model.shape.final_norm else entry
     shape = head_shape(model)
     if shape is not None and shape.head is not Head.LM:
         logits = task_head(tape, normed, model, shape, setting)
@@ -74,13 +74,13 @@ def _whole(tape: Tape, normed: Tensor, model: ModelSpec, setting: Setting, endin
 def _logits(tape: Tape, normed: Tensor, model: ModelSpec, setting: Setting) -> tuple[Tensor, int]:
     """The head's product, scaled and capped as the model does it; and its bytes per element."""
     vocab = model.vocab_size
-    head = Linear(name="lm_head", in_features=model.hidden_size, out_features=vocab, bias=model.head_bias)
+    head = Linear(name="lm_head", in_features=model.hidden_size, out_features=vocab, bias=model.shape.head_bias)
     logits = linear(tape, normed, head, setting, setting.stream_bytes)
     logits_bytes = output_bytes(setting, setting.stream_bytes, quantized=False)
     size = Size(vocab * logits_bytes)
-    if model.scales_logits:
+    if model.shape.scales_logits:
         logits = tape.op((logits,), size)
-    if model.softcaps_logits:
+    if model.shape.softcaps_logits:
         logits = tape.op((logits,), size)  # divided by the cap
         logits = tape.op((logits,), size)
         tape.ops[-1].kept = (logits,)  # tanh keeps its result

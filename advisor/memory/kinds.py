@@ -89,7 +89,7 @@ def kind_of(model: ModelSpec, plan: Plan, gpu: GpuSpec | None, versions: Mapping
 def _family(model: ModelSpec) -> str:
     if model.kind == "encoder":
         return "encoder"
-    return "mixture of experts" if any(block.mlp.kind == "moe" for block in model.blocks) else ""
+    return "mixture of experts" if any(block.mlp.kind == "moe" for block in model.shape.blocks) else ""
 
 
 def _head(model: ModelSpec, plan: Plan) -> str:

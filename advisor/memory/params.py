@@ -41,7 +41,7 @@ def _head_tensors(model: ModelSpec, plan: Plan) -> Iterator[TensorGroup]:
         return
     scores_labels = model.labels is not None
     if scores_labels:
-        yield TensorGroup(model.head_params, 1, model.labels or 0)
+        yield TensorGroup(model.shape.head_params, 1, model.labels or 0)
     dense = shape.dense
     if dense is None:
         return
@@ -56,7 +56,7 @@ def block_adapter_params(model: ModelSpec, plan: Plan) -> tuple[int, ...]:
     """Parameters that the adapter adds to one layer of each kind, in the order of the model's blocks."""
     wrapped = targets(model, plan.target_modules) if plan.method.has_adapter else ()
     sizes = [(target.block, sum(group.numel * group.copies for group in _wrapped(target, plan))) for target in wrapped]
-    return tuple(sum(size for other, size in sizes if other is block) for block in model.blocks)
+    return tuple(sum(size for other, size in sizes if other is block) for block in model.shape.blocks)
 
 
 def _wrapped(target: Target, plan: Plan) -> Iterator[TensorGroup]:
@@ -72,12 +72,12 @@ def _wrapped(target: Target, plan: Plan) -> Iterator[TensorGroup]:
 
 def model_tensors(model: ModelSpec) -> Iterator[TensorGroup]:
     """Every parameter tensor of the model, tied ones once. Vectors of a block are lumped: they are small."""
-    yield TensorGroup(model.embedding_params, 1, model.vocab_size)
-    if model.head_params:
-        yield TensorGroup(model.head_params, 1, model.vocab_size)
-    if model.other_params:
-        yield TensorGroup(model.other_params, 1, 0)
-    for block in model.blocks:
+    yield TensorGroup(model.shape.embedding_params, 1, model.vocab_size)
+    if model.shape.head_params:
+        yield TensorGroup(model.shape.head_params, 1, model.vocab_size)
+    if model.shape.other_params:
+        yield TensorGroup(model.shape.other_params, 1, 0)
+    for block in model.shape.blocks:
         for layer in block.linears:
             yield TensorGroup(layer.in_features * layer.out_features, layer.copies * block.count, layer.out_features)
             if layer.bias:

@@ -79,7 +79,7 @@ def _without_batch(model: ModelSpec, plan: Plan) -> Plan:
     """The plan with the smallest batch that is of its kind: two micro-batches of an accumulation are the first and the last, a third
     one lies between; sequences as long as the widest window that its own reach."""
     accumulates = min(plan.grad_accum_steps, 3)
-    reached = (block.attention.window_tokens or 1 for block in model.blocks)
+    reached = (block.attention.window_tokens or 1 for block in model.shape.blocks)
     seq_len = max(window for window in (1, *reached) if window <= plan.seq_len_tokens)
     smallest = {"micro_batch_size": 1, "seq_len_tokens": seq_len, "grad_accum_steps": accumulates, "eval_micro_batch_size": None}
     return plan.model_copy(update=smallest)

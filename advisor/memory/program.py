@@ -150,7 +150,7 @@ def program_of(step: Step, forward_stations: Stations, backward_stations: Statio
 @lru_cache(maxsize=256)
 def step_of(model: ModelSpec, setting: Setting, kernel: Kernel, loop: Loop) -> Step:
     """The walks of every part. Raises UnsupportedError for parts without a closed form."""
-    kinds = [_layer(_one(block), model.hidden_size, setting, kernel, loop) for block in model.blocks]
+    kinds = [_layer(_one(block), model.hidden_size, setting, kernel, loop) for block in model.shape.blocks]
     head = _head(model, setting.outside_blocks(), loop.ending)
     held = head.logits if loop.logits_outlive_forward else ZERO
     outlives = held
@@ -159,12 +159,12 @@ def step_of(model: ModelSpec, setting: Setting, kernel: Kernel, loop: Loop) -> S
         outlives = outlives.plus(head.entry, 2)
     return Step(
         under=_under(model, setting, kernel, loop, kinds[0]),
-        runs=tuple(zip(kinds, (block.count for block in model.blocks), strict=True)),
+        runs=tuple(zip(kinds, (block.count for block in model.shape.blocks), strict=True)),
         head=head,
         held=held,
         outlives_backward=outlives,
         embedding_gradient_bytes=_embedding_gradient_bytes(model, setting),
-        waiting_bytes=model.embedding_params * setting.weight_bytes if setting.trains_base and model.tied_embeddings else 0,
+        waiting_bytes=model.shape.embedding_params * setting.weight_bytes if setting.trains_base and model.shape.tied_embeddings else 0,
         loop=loop,
     )
 
@@ -176,10 +176,10 @@ def _under(model: ModelSpec, setting: Setting, kernel: Kernel, loop: Loop, first
     """
     frozen = not setting.trains_base
     if frozen and not loop.checkpointing:
-        without = _layer(_one(model.blocks[0]), model.hidden_size, setting, kernel, loop, entry_needs_grad=False)
+        without = _layer(_one(model.shape.blocks[0]), model.hidden_size, setting, kernel, loop, entry_needs_grad=False)
         return without.keeping.kept.plus(first.keeping.kept, -1)
     stream_bytes = model.hidden_size * setting.stream_bytes
-    size = Size(model.hidden_size if model.embedding_dropout else 0)
+    size = Size(model.hidden_size if model.shape.embedding_dropout else 0)
     if model.kind == "encoder":
         size = size.plus(Size(stream_bytes + 2 * FP32_BYTES))
     return size.plus(Size(stream_bytes)) if frozen and size != ZERO else size
@@ -188,8 +188,8 @@ def _under(model: ModelSpec, setting: Setting, kernel: Kernel, loop: Loop, first
 def _embedding_gradient_bytes(model: ModelSpec, setting: Setting) -> int:
     """What is made when backward reaches the embeddings. Tied ones already have the head's gradient, and the sum of the two is a third
     tensor: autograd cannot add in place into the transposed result of a product (torch/csrc/autograd/input_buffer.cpp)."""
-    gradient = model.embedding_params * setting.weight_bytes if setting.trains_base else 0
-    return 2 * gradient if model.tied_embeddings else gradient
+    gradient = model.shape.embedding_params * setting.weight_bytes if setting.trains_base else 0
+    return 2 * gradient if model.shape.tied_embeddings else gradient
 
 
 def _one(block: Block) -> Block:

@@ -79,7 +79,7 @@ def units_of(model: ModelSpec, plan: Plan) -> Units:
     element, trained = _gradient_bytes_per_param(plan), trained_bytes_per_param(plan)
     full = plan.method is Method.FULL
     layers = []
-    for block, adapter in zip(model.blocks, block_adapter_params(model, plan), strict=True):
+    for block, adapter in zip(model.shape.blocks, block_adapter_params(model, plan), strict=True):
         params = block.params if full else adapter
         whole = (
             block_weights_bytes(model, block, computed)
@@ -90,9 +90,9 @@ def units_of(model: ModelSpec, plan: Plan) -> Units:
     per_param = unquantized_bytes_per_param(computed)
     embedding, tail = (
         Unit(params * per_param, *((params * element, params * trained) if full else (0, 0)))
-        for params in (model.embedding_params, model.head_params + model.other_params)
+        for params in (model.shape.embedding_params, model.shape.head_params + model.shape.other_params)
     )
-    root = plan.sharding is Sharding.FSDP1 or plan.stack not in CARVES or model.tied_embeddings
+    root = plan.sharding is Sharding.FSDP1 or plan.stack not in CARVES or model.shape.tied_embeddings
     defers = plan.stack in DEFERS
     return Units(
         layers=tuple(layers),

@@ -78,7 +78,7 @@ def _unshared_bytes(layer: Linear, model: ModelSpec, plan: Plan) -> int:
 
 def scales_bytes(model: ModelSpec, plan: Plan) -> int:
     """What is whole on each card of the quantised weights, however they are shared."""
-    return sum(block_scales_bytes(model, block, plan) * block.count for block in model.blocks)
+    return sum(block_scales_bytes(model, block, plan) * block.count for block in model.shape.blocks)
 
 
 def block_scales_bytes(model: ModelSpec, block: Block, plan: Plan) -> int:
@@ -130,7 +130,7 @@ def kept_in_16_bit(model: ModelSpec) -> Iterator[tuple[Linear, int]]:
     if stored is None or stored.trained_as is None or not stored.skipped:
         return
     index = 0
-    for block in model.blocks:
+    for block in model.shape.blocks:
         for layer in (layer for layer in block.linears if layer.can_be_quantized):
             times = sum(any(_covers(name, number, layer) for name in stored.skipped) for number in range(index, index + block.count))
             if times:
@@ -155,8 +155,8 @@ def weights_bytes(model: ModelSpec, plan: Plan) -> int:
     (bitsandbytes issue 1849). A checkpoint that is quantised already may leave some matrices in 16 bit."""
     model = headed(model, plan)
     per_param = unquantized_bytes_per_param(plan)
-    size = (model.embedding_params + model.head_params + model.other_params) * per_param
-    size += sum(block_weights_bytes(model, block, plan) * block.count for block in model.blocks)
+    size = (model.shape.embedding_params + model.shape.head_params + model.shape.other_params) * per_param
+    size += sum(block_weights_bytes(model, block, plan) * block.count for block in model.shape.blocks)
     if plan.quantization is None:
         return size
     for layer, times in kept_in_16_bit(model):
@@ -178,13 +178,13 @@ def load_extra_bytes(model: ModelSpec, plan: Plan) -> int:
     if plan.quantization is None:
         return 0
     if plan.kbit_prepare:
-        return max(model.embedding_params, model.head_params) * plan.base_dtype.size_bytes
+        return max(model.shape.embedding_params, model.shape.head_params) * plan.base_dtype.size_bytes
     if trained_as(model) is not None:
         return 0  # the checkpoint's tensors are what rests
     stacks = plan.quantized_experts
     sizes = (
         layer.weight_params if stacks and is_stacked(layer) else layer.in_features * layer.out_features
-        for block in model.blocks
+        for block in model.shape.blocks
         for layer in block.linears
         if layer.can_be_quantized or (stacks and is_stacked(layer))
     )

@@ -49,11 +49,11 @@ class Shape(NamedTuple):
 
 @lru_cache(maxsize=512)
 def shape_of(model: ModelSpec, target_modules: tuple[str, ...]) -> Shape:
-    blocks = model.blocks
+    blocks = model.shape.blocks
     linears = [(block, linear) for block in blocks for linear in block.linears]
     wrapped = [(block, linear) for block, linear, _ in targets(model, target_modules)]
     hidden = model.hidden_size
-    has_head = model.kind == "decoder" or model.head_params > 0
+    has_head = model.kind == "decoder" or model.shape.head_params > 0
     norms = [(block, block.count * (block.norms * hidden + _qk_norm_elements(block.attention))) for block in blocks]
     feed_forward = [(block, block.count * _activation_elements(block)) for block in blocks]
     return Shape(

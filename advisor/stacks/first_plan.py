@@ -196,4 +196,4 @@ def first_seq_len(model: ModelSpec) -> int:
 
 def first_attention(model: ModelSpec) -> Attention:
     """transformers 5.23 modeling_utils.py: SDPA, and eager for classes that set `_supports_sdpa = False`."""
-    return Attention.SDPA if all(block.attention.sdpa for block in model.blocks) else Attention.EAGER
+    return Attention.SDPA if all(block.attention.sdpa for block in model.shape.blocks) else Attention.EAGER

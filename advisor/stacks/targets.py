@@ -33,7 +33,7 @@ class Target(NamedTuple):
 
 def available_targets(model: ModelSpec) -> tuple[str, ...]:
     """Leaf names that peft can wrap, in the order of the blocks."""
-    names = (name for block in model.blocks for linear in block.linears for name in _names(model, linear))
+    names = (name for block in model.shape.blocks for linear in block.linears for name in _names(model, linear))
     return tuple(dict.fromkeys(names))
 
 
@@ -57,7 +57,7 @@ def targets(model: ModelSpec, target_modules: tuple[str, ...]) -> tuple[Target, 
     """
     everything = target_modules == (ALL_LINEAR,)
     found = []
-    for block in model.blocks:
+    for block in model.shape.blocks:
         for linear in block.linears:
             names = _names(model, linear)
             if names and (everything or all(name in target_modules for name in names)):
@@ -79,7 +79,7 @@ def without_stacked(model: ModelSpec, target_modules: tuple[str, ...]) -> tuple[
 
 def first_targets(model: ModelSpec) -> tuple[str, ...]:
     """What is wrapped where nobody says otherwise: everything, but for modules that peft cannot wrap."""
-    linears = [linear for block in model.blocks for linear in block.linears]
+    linears = [linear for block in model.shape.blocks for linear in block.linears]
     if all(linear.can_be_wrapped for linear in linears):
         return (ALL_LINEAR,)
     return tuple(dict.fromkeys(name for linear in linears if linear.can_be_wrapped for name in _names(model, linear)))

@@ -130,7 +130,7 @@ def _adapter(model: Fields, spec: ModelSpec, dtype: DType, notes: Notes) -> Adap
 
 def _in_transformers(spec: ModelSpec, name: str) -> str:
     """Name of the module in transformers, which fuses some of them (Phi-3's qkv_proj and gate_up_proj)."""
-    names = {linear.name for block in spec.blocks for linear in block.linears}
+    names = {linear.name for block in spec.shape.blocks for linear in block.linears}
     if name in names:
         return name
     fused = "qkv_proj" if name in ("q_proj", "k_proj", "v_proj") else "gate_up_proj" if name in ("gate_proj", "up_proj") else name

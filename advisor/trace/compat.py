@@ -53,6 +53,8 @@ def layer_count(config: Any) -> int:
 
 def known_reason(error: Exception) -> str:
     """Why a step cannot be run without values, where the library's own words do not say it."""
+    if "'exclude_modules'" in str(error):
+        return "peft before 0.14 cannot leave a classifier's own layer out of all-linear"
     if "nonzero" not in str(error):
         return ""
     return "it chooses rows by their values, which a dry run does not have; so do the experts of transformers before 5.0"

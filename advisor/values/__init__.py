@@ -24,7 +24,7 @@ from advisor.values.advice import (
 from advisor.values.card import GpuSpec, Price
 from advisor.values.checkpoint import CheckpointFormat
 from advisor.values.memory import Interval, MemoryBreakdown, PhaseBytes, TermBytes
-from advisor.values.model import AttentionShape, Block, HeadShape, Linear, MlpShape, ModelSpec
+from advisor.values.model import AttentionShape, Block, HeadShape, Linear, MlpShape, ModelShape, ModelSpec
 from advisor.values.plan import ALL_LINEAR, Plan
 from advisor.values.request import Precision, Request, Task
 from advisor.values.vocabulary import (
@@ -68,6 +68,7 @@ __all__ = [
     "MemoryBreakdown",
     "Method",
     "MlpShape",
+    "ModelShape",
     "ModelSpec",
     "ModelSummary",
     "Optimizer",

@@ -1,8 +1,9 @@
-"""A model's shape: what LoRA can wrap, what bitsandbytes can quantise, what a forward pass computes."""
+"""A model and its shape: what LoRA can wrap, what bitsandbytes can quantise, what a forward pass computes."""
 
 from functools import cached_property
 from typing import Literal
 
+from advisor.errors import UnsupportedError
 from advisor.values.checkpoint import CheckpointFormat
 from advisor.values.vocabulary import Head, Positive, Value
 
@@ -146,16 +147,9 @@ class HeadShape(Value):
     """The loss is taken of the logits in fp32 (transformers loss/loss_utils.py); BERT and its kin take it in the model's type."""
 
 
-class ModelSpec(Value):
-    """A model's shape, parameter for parameter, and where it comes from."""
+class ModelShape(Value):
+    """A model's dimensions layer by layer, as its type's table in `advisor.architectures` gives them."""
 
-    id: str
-    model_type: str
-    architecture: str
-    """Class name as in config.json, e.g. "LlamaForCausalLM"."""
-    kind: Literal["decoder", "encoder"] = "decoder"
-    hidden_size: Positive
-    vocab_size: Positive
     blocks: tuple[Block, ...]
     """Consecutive runs of equal layers, first layer first."""
     embedding_params: Positive
@@ -169,16 +163,39 @@ class ModelSpec(Value):
     """Outside blocks, embeddings and head: final norm, embedding projections and norms, poolers."""
     final_norm: bool = True
     """A norm follows the last layer."""
-    head: Head = Head.LM
-    """The head that the parameter counts are of: the one that config.json names."""
-    labels: Positive | None = None
-    """Classes of a classifier."""
     heads: tuple[HeadShape, ...] = ()
     """Every head that transformers has for it."""
     scales_logits: bool = False
     softcaps_logits: bool = False
     embedding_scaled: bool = False
     embedding_dropout: bool = False
+
+    @cached_property
+    def params(self) -> int:
+        """Every parameter once, tied tensors counted once."""
+        blocks = sum(block.params * block.count for block in self.blocks)
+        return blocks + self.embedding_params + self.head_params + self.other_params
+
+
+class ModelSpec(Value):
+    """A model: its config and where that comes from. Its dimensions layer by layer are there where its type has tables."""
+
+    id: str
+    model_type: str
+    architecture: str
+    """Class name as in config.json, e.g. "LlamaForCausalLM"."""
+    kind: Literal["decoder", "encoder"] = "decoder"
+    hidden_size: Positive
+    vocab_size: Positive
+    layers: Positive
+    tables: ModelShape | None
+    """Dimensions layer by layer; None: of this type there are no tables, and the dry run alone knows it."""
+    params_built: Positive | None = None
+    """Parameters that transformers builds, tied tensors once, as its profile has them or a meta model was counted."""
+    head: Head = Head.LM
+    """The head that the parameter counts are of: the one that config.json names."""
+    labels: Positive | None = None
+    """Classes of a classifier."""
     max_position_tokens: int | None = None
     checkpoint_format: CheckpointFormat | None = None
     """How the checkpoint stores its matrices; None: in a floating-point type, as they were trained."""
@@ -195,6 +212,13 @@ class ModelSpec(Value):
         return hash((self.id, self.config_json))
 
     @property
+    def shape(self) -> ModelShape:
+        """Its dimensions layer by layer. Raises UnsupportedError for a type without tables."""
+        if self.tables is None:
+            raise UnsupportedError(f"{self.id}: {self.model_type} models have no table of dimensions; the dry run alone prices them")
+        return self.tables
+
+    @property
     def first_head(self) -> Head:
         """What is trained where nobody says otherwise: the classifier that config.json names, else the vocabulary's scores of a decoder
         and a classifier on an encoder."""
@@ -205,12 +229,11 @@ class ModelSpec(Value):
         """What the name and its config.json were taken to mean, one line each."""
         return tuple(filter(None, (self.resolved_from, *self.notes)))
 
-    @cached_property
-    def layers(self) -> int:
-        return sum(block.count for block in self.blocks)
-
-    @cached_property
+    @property
     def params(self) -> int:
-        """Every parameter once, tied tensors counted once."""
-        blocks = sum(block.params * block.count for block in self.blocks)
-        return blocks + self.embedding_params + self.head_params + self.other_params
+        """Every parameter once, tied tensors counted once. Raises UnsupportedError where neither a table nor a profile counts them."""
+        if self.tables is not None:
+            return self.tables.params
+        if self.params_built is None:
+            raise UnsupportedError(f"{self.id}: its parameters are not counted yet; the dry run counts them")
+        return self.params_built
