@@ -81,6 +81,7 @@ def _several(shape: Shape, bounds: Bounds) -> Iterator[Shape]:
     low, high = _up(shortest, rest), _down(longest, rest)
     near = shape.tokens + 3 * GRID_TOKENS
     yield Shape(shape.rows + 1, near if near <= high else shape.tokens - 3 * GRID_TOKENS)
+    yield Shape(2, max(_up(-(-least // 2), rest), low + 2 * GRID_TOKENS))
     yield Shape(min(MOST_ROWS, max(2, -(-least // low))), low)
     widest = min(high, _down(most // 2, rest))
     yield Shape(min(MOST_ROWS, max(2, most // widest)), widest)

@@ -165,15 +165,21 @@ _LIBRARY_ERRORS = (
 """What library code raises when a model, a config or an adapter does not work together."""
 
 
-def trace(spec: ModelSpec, plan: Plan, *, lengths: tuple[int, ...] = (), steps: int = 2, **settings: Any) -> Trace:
-    """Dry-run `plan` for `steps` steps (or one step per entry of `lengths`). Further settings are those of `Settings`."""
-    run = Settings(lengths=lengths or (plan.seq_len_tokens,) * steps, **settings)
+@contextmanager
+def library_errors(spec: ModelSpec) -> Iterator[None]:
+    """Turn what library code raises into one line: an UnsupportedError with the reason."""
     try:
-        with libraries_untouched(plan.quantization is not None):
-            stream, layer_path = record(spec, plan, run)
+        yield
     except _LIBRARY_ERRORS as error:
         reason = compat.known_reason(error) or f"{type(error).__name__}: {meta_model.first_line(error)}"
         raise UnsupportedError(f"{spec.id}: the installed libraries cannot run this step ({reason})") from error
+
+
+def trace(spec: ModelSpec, plan: Plan, *, lengths: tuple[int, ...] = (), steps: int = 2, **settings: Any) -> Trace:
+    """Dry-run `plan` for `steps` steps (or one step per entry of `lengths`). Further settings are those of `Settings`."""
+    run = Settings(lengths=lengths or (plan.seq_len_tokens,) * steps, **settings)
+    with library_errors(spec), libraries_untouched(plan.quantization is not None):
+        stream, layer_path = record(spec, plan, run)
     traced = summarise(stream, layer_path, spec, plan, run.gpu, run.allocator)
     return replace(traced, breakdown=with_chance(narrowed(traced.breakdown, spec, plan, run.gpu), spec, plan, run.gpu))
 
