@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from advisor.errors import AdvisorError, UnsupportedError
+from advisor.on_demand import answered
 from advisor.values import Advice, Fit, GpuSpec, MemoryBreakdown, ModelSpec, Plan
 
 if TYPE_CHECKING:
@@ -20,34 +21,50 @@ if TYPE_CHECKING:
     from advisor.values.request import Request
 
 
-def advise(model: str | ModelSpec, gpu: str | GpuSpec | None = None, *, use_calibrations: bool = True, **options: Any) -> Advice:
+def advise(
+    model: str | ModelSpec,
+    gpu: str | GpuSpec | None = None,
+    *,
+    use_calibrations: bool = True,
+    progress: Callable[[str], None] = lambda _: None,
+    **options: Any,
+) -> Advice:
     """Which method for `model` on `gpu`, whether it fits, and what to try next.
 
     `model` is a name, a Hub id, a path of a config.json or a ModelSpec; `gpu` a name, a cloud's machine such as "g5.12xlarge", a size such
     as "80GB" or "79.2GiB", a GpuSpec, "cpu" for this machine's processor, or None for the local card. The options are the fields of
     `advisor.Request`: `rank=64`, `seq_len=4096`, `gpus=2` … What `calibrate` measured on that card is used unless `use_calibrations` is
-    False.
+    False. A model without tables is priced by recordings of its training step, which are made where they are missing (with the extra
+    `torch`); `progress` is told of each.
 
     Raises an AdvisorError, one clear line, for what it cannot use.
     """
     from advisor import ladder
 
     card = as_gpu(gpu, use_calibrations)
-    return ladder.advise(as_model(model), card, as_request(options, card))
+    spec, request = as_model(model), as_request(options, card)
+    return answered(lambda: ladder.advise(spec, card, request), progress)
 
 
 def estimate(
-    model: str | ModelSpec, plan: Plan | None = None, gpu: str | GpuSpec | None = None, *, use_calibrations: bool = True, **options: Any
+    model: str | ModelSpec,
+    plan: Plan | None = None,
+    gpu: str | GpuSpec | None = None,
+    *,
+    use_calibrations: bool = True,
+    progress: Callable[[str], None] = lambda _: None,
+    **options: Any,
 ) -> MemoryBreakdown:
     """Memory of one plan, by term and phase; bytes throughout.
 
     The plan is given, or made from options as in `advise`. A GPU matters for what its kernels and its context take, and adds
-    the chance that it holds the plan.
+    the chance that it holds the plan. A model without tables is priced by a recording, as in `advise`.
     """
     from advisor.memory import estimate_memory
 
     spec, card = as_model(model), None if gpu is None else as_gpu(gpu, use_calibrations)
-    return estimate_memory(spec, plan or plan_for(spec, card, options), card)
+    asked = plan or plan_for(spec, card, options)
+    return answered(lambda: estimate_memory(spec, asked, card), progress)
 
 
 def trace(
@@ -94,7 +111,8 @@ def advise_and_check(
 
     settings, rest = split(options)
     spec, card = as_model(model), as_gpu(gpu, use_calibrations)
-    answer = ladder.advise(spec, card, as_request(rest, card))
+    request = as_request(rest, card)
+    answer = answered(lambda: ladder.advise(spec, card, request), progress)
     if answer.chosen is None:
         return CheckedAdvice(advice=answer, check=None, problem="nothing fits, so that there is nothing to run")
     try:
@@ -112,7 +130,7 @@ def next_step(facts: Facts | Mapping[str, Any] | str | Path | None = None, *, le
     from advisor import evidence
     from advisor.evidence.gather import gathered
 
-    return evidence.next_step(gathered(facts, ledger, more))
+    return answered(lambda: evidence.next_step(gathered(facts, ledger, more)))
 
 
 class Priced(NamedTuple):
@@ -126,13 +144,20 @@ class Priced(NamedTuple):
     assumptions: tuple[str, ...]
 
 
-def price(model: str | ModelSpec, gpu: str | GpuSpec | None = None, *, use_calibrations: bool = True, **options: Any) -> Priced:
+def price(
+    model: str | ModelSpec,
+    gpu: str | GpuSpec | None = None,
+    *,
+    use_calibrations: bool = True,
+    progress: Callable[[str], None] = lambda _: None,
+    **options: Any,
+) -> Priced:
     """As `estimate`, with the plan that the options were taken to mean."""
     from advisor.memory import estimate_memory
 
     spec, card = as_model(model), None if gpu is None else as_gpu(gpu, use_calibrations)
     plan = plan_for(spec, card, options)
-    return _priced(spec, card, plan, estimate_memory(spec, plan, card), options)
+    return _priced(spec, card, plan, answered(lambda: estimate_memory(spec, plan, card), progress), options)
 
 
 class HowToTrace(NamedTuple):
@@ -190,7 +215,7 @@ def advise_and_trace(
     spec, card = as_model(model), as_gpu(gpu, use_calibrations)
     if (as_request(options, card).gpus or 1) > 1:
         raise UnsupportedError("--trace: a dry run plays one card; ask without it, or with --gpus 1")
-    answer = advise(spec, card, **options)
+    answer = advise(spec, card, progress=progress, **options)
     if answer.chosen is None:
         return TracedAdvice(advice=answer, memory=None, fit=None)
     memory = run(spec, answer.chosen.plan, gpu=answer.gpu, progress=progress).breakdown

@@ -188,7 +188,8 @@ def check_trainable(model: ModelSpec) -> None:
     if stored.trained_as is None:
         reason = _REFUSED.get(stored.method, _NOT_PRICED)
         raise UnsupportedError(f"{model.id} is stored in {stored.label}: {reason}; train from {_original(model)}")
-    linears = (linear for block in model.shape.blocks for linear in block.linears)
+    blocks = model.tables.blocks if model.tables is not None else ()
+    linears = (linear for block in blocks for linear in block.linears)
     bare = any(not linear.is_module and linear.part == "mlp" and linear.copies > 1 for linear in linears)
     if bare:
         raise UnsupportedError(

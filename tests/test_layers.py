@@ -40,6 +40,7 @@ LEVELS = {
     "calibrate": 10,
     "check": 10,
     "runs": 10,
+    "on_demand": 10,
     "evidence": 11,
     "hooks": 11,
     "api": 12,

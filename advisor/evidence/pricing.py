@@ -22,17 +22,19 @@ def price_of(view: View, run: NextRun) -> RunPrice | None:
         return None
     model = _weights_of(run, model)
     plan = plan_of(view, run, model)
+    counted = model.tables is not None
     if gpu is None:
-        return RunPrice(plan=plan, memory=estimate_memory(model, plan), relative_step_time=relative_step_time(model, plan))
+        relative = relative_step_time(model, plan) if counted else None
+        return RunPrice(plan=plan, memory=estimate_memory(model, plan), relative_step_time=relative)
     priced = make_fit(Case(model, gpu), plan, _fixed(run))
-    time = step_time(model, priced.plan, gpu, _tokens(view, run))
+    time = step_time(model, priced.plan, gpu, _tokens(view, run)) if counted else None
     return RunPrice(
         plan=priced.plan,
         memory=priced.memory,
         fit=priced.fit,
         hours=time.hours if time is not None else None,
         usd=time.usd if time is not None else None,
-        relative_step_time=relative_step_time(model, priced.plan, gpu),
+        relative_step_time=relative_step_time(model, priced.plan, gpu) if counted else None,
         changes=tuple(change.what for change in priced.changes),
     )
 

@@ -95,6 +95,8 @@ def kbit_upcast(s: Situation) -> Iterator[Finding]:
 
 def attention_by_math(s: Situation) -> Iterator[Finding]:
     """Grouped queries for which SDPA has no fused kernel: on cards without flash, or made fp32 by lifted embeddings (torch before 2.14)."""
+    if s.case.model.tables is None:
+        return
     plan, heads = s.focus.plan, s.case.model.shape.blocks[0].attention
     if plan.attention is not Attention.SDPA or plan.padding or heads.kv_heads == heads.heads or not heads.sdpa:
         return

@@ -104,6 +104,8 @@ def loss_not_in_stack(s: Situation) -> Iterator[Finding]:
 
 def attention_unsupported(s: Situation) -> Iterator[Finding]:
     """A kernel that transformers does not offer for the architecture."""
+    if s.case.model.tables is None:
+        return
     asked, shapes = s.focus.plan.attention, [block.attention for block in s.case.model.shape.blocks]
     if asked is Attention.EAGER or all(shape.flash if asked is Attention.FLASH else shape.sdpa for shape in shapes):
         return

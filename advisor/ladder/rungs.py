@@ -42,7 +42,8 @@ def _climb(case: Case, request: Request, method: Method) -> Rung:
 
 def rung_of(case: Case, request: Request, priced: Priced) -> Rung:
     plan, model = priced.plan, case.model
-    trained = trainable_params(model, plan)
+    trained = trainable_params(model, plan, case.gpu)
+    counted = model.tables is not None  # FLOPs and bytes are counted from the tables
     stretches = priced.fit is not Fit.DOES_NOT_FIT
     return Rung(
         plan=plan,
@@ -53,8 +54,8 @@ def rung_of(case: Case, request: Request, priced: Priced) -> Rung:
         trainable_params=trained,
         trainable_share=trained / (model.params + (trained if plan.method.has_adapter else 0)),
         base_precision=base_precision(plan),
-        relative_step_time=relative_step_time(model, plan, case.gpu),
-        step_time=step_time(model, plan, case.gpu, request.dataset_tokens),
+        relative_step_time=relative_step_time(model, plan, case.gpu) if counted else None,
+        step_time=step_time(model, plan, case.gpu, request.dataset_tokens) if counted else None,
         quality=say(f"quality.{plan.method.value}"),
         quality_evidence=evidence(f"quality.{plan.method.value}"),
         adapter_bytes=trained * plan.adapter_dtype.size_bytes if plan.method.has_adapter else None,

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from advisor.architectures.heads import head_shape, headed
+from advisor.memory.replayed import trained_params
 from advisor.stacks.targets import Target, targets
-from advisor.values import ALL_LINEAR, Method, ModelSpec, Plan
+from advisor.values import ALL_LINEAR, GpuSpec, Method, ModelSpec, Plan
 
 
 class TensorGroup(NamedTuple):
@@ -90,5 +91,11 @@ def trainable_tensors(model: ModelSpec, plan: Plan) -> Iterator[TensorGroup]:
     return model_tensors(headed(model, plan)) if plan.method is Method.FULL else adapter_tensors(model, plan)
 
 
-def trainable_params(model: ModelSpec, plan: Plan) -> int:
+def trainable_params(model: ModelSpec, plan: Plan, gpu: GpuSpec | None = None) -> int:
+    """Parameters that the plan trains; of a model without tables as its step was recorded, on a card like `gpu`.
+
+    Raises NotRecorded where that is needed and there is no recording.
+    """
+    if model.tables is None:
+        return trained_params(model, plan, gpu)
     return headed(model, plan).params if plan.method is Method.FULL else adapter_params(model, plan)

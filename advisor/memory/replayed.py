@@ -53,6 +53,12 @@ def estimate_from_tape(model: ModelSpec, plan: Plan, gpu: GpuSpec | None = None)
     return with_chance(narrowed(memory, model, plan, gpu), model, plan, gpu)
 
 
+def trained_params(model: ModelSpec, plan: Plan, gpu: GpuSpec | None = None) -> int:
+    """Parameters that got a gradient in the recorded step; each has its parameter's type. Raises as `tape_for`."""
+    kept_in = plan.adapter_dtype if plan.method.has_adapter else plan.base_dtype
+    return tape_for(model, plan, gpu).gradient_bytes // kept_in.size_bytes
+
+
 def breakdown_of(replayed: Replayed, model: ModelSpec, plan: Plan, gpu: GpuSpec | None) -> MemoryBreakdown:
     """What a stream takes by phase and term once it is laid out."""
     layout = replayed.layout

@@ -98,7 +98,7 @@ def _training(rung: Rung) -> tuple[str, ...]:
         format_count(rung.trainable_params),
         words.share(rung.trainable_share),
         rung.base_precision,
-        words.span(rung.relative_step_time),
+        "-" if rung.relative_step_time is None else words.span(rung.relative_step_time),
         saved,
         rung.mergeable,
     )
@@ -114,7 +114,7 @@ def _times(answer: Advice) -> Iterator[tuple[Cell, ...]]:
 
 def _sources(answer: Advice) -> str:
     """Where the step times come from, each source once."""
-    sources = "; ".join(rung.relative_step_time.source for rung in answer.rungs)
+    sources = "; ".join(rung.relative_step_time.source for rung in answer.rungs if rung.relative_step_time is not None)
     return "; ".join(dict.fromkeys(sources.split("; ")))
 
 

@@ -195,5 +195,6 @@ def first_seq_len(model: ModelSpec) -> int:
 
 
 def first_attention(model: ModelSpec) -> Attention:
-    """transformers 5.23 modeling_utils.py: SDPA, and eager for classes that set `_supports_sdpa = False`."""
-    return Attention.SDPA if all(block.attention.sdpa for block in model.shape.blocks) else Attention.EAGER
+    """transformers 5.23 modeling_utils.py: SDPA, and eager for classes that set `_supports_sdpa = False`; without tables the dry run finds
+    out which."""
+    return Attention.SDPA if model.tables is None or all(block.attention.sdpa for block in model.shape.blocks) else Attention.EAGER

@@ -58,7 +58,8 @@ def expert_remarks(model: ModelSpec, plan: Plan, transformers: tuple[int, ...] |
 
     `transformers` is the release that trains, as far as it is known.
     """
-    stacked = any(not linear.is_module and linear.copies > 1 for block in model.shape.blocks for linear in block.linears)
+    blocks = model.tables.blocks if model.tables is not None else ()
+    stacked = any(not linear.is_module and linear.copies > 1 for block in blocks for linear in block.linears)
     known = transformers is not None and transformers[0] >= STACKS_EXPERTS
     if not stacked or known or plan.quantization is None or plan.quantized_experts:
         return ()

@@ -11,7 +11,7 @@ from operator import mul
 from advisor.tape.breakdown import term_of
 from advisor.tape.layout import Layout, Stretch, lay_out_events, stretches_of
 from advisor.tape.sizes import Shape, Size, highest, shifted
-from advisor.tape.stream import Stream
+from advisor.tape.stream import STEP, Stream
 from advisor.tape.written import Repetition, Written, long_stream, write_out
 from advisor.values import Term
 
@@ -20,6 +20,7 @@ GRID_TOKENS = 128
 lengths that leave the same rest."""
 WORKSPACE = "workspace"
 """Kind of the births whose size is the card's, not the shape's."""
+GRADIENTS = "gradients"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +94,14 @@ class Tape:
         """What `layout.lay_out` says of `at(shape, workspace_bytes)`."""
         sizes = self._sizes(shape, workspace_bytes)
         return lay_out_events(self.events, [sizes[index] for index in self._formulas_written], self._stretches)
+
+    @cached_property
+    def gradient_bytes(self) -> int:
+        """Of all gradients that one step makes, which no shape changes."""
+        births, monomials = self.stream.births, Shape(*self.regime.least[:2]).monomials
+        made = [index for index in self._written.births if births[index].kind == GRADIENTS]
+        steps = sum(mark == STEP for _, mark in self.stream.marks)
+        return sum(self.formulas[self.formula_of[index]].at(monomials) for index in made) // max(steps, 1)
 
     @cached_property
     def _divisor(self) -> int:

@@ -84,8 +84,8 @@ class Rung(Value):
     trainable_params: Positive
     trainable_share: Annotated[float, Field(gt=0, le=1)]
     base_precision: str
-    relative_step_time: Range
-    """Step time as a multiple of LoRA's, for the same tokens."""
+    relative_step_time: Range | None
+    """Step time as a multiple of LoRA's, for the same tokens; None for a model without tables."""
     step_time: StepTime | None = None
     quality: str
     quality_evidence: tuple[str, ...] = ()

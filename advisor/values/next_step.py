@@ -134,7 +134,7 @@ class RunPrice(Value):
     hours: Range | None = None
     """All runs of the experiment together."""
     usd: Range | None = None
-    relative_step_time: Range
+    relative_step_time: Range | None
     """Against LoRA."""
     changes: tuple[str, ...] = ()
     """What the estimator had to change to make it fit."""
