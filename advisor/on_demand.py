@@ -8,9 +8,15 @@ from typing import TypeVar
 from advisor.errors import UnsupportedError
 
 Answer = TypeVar("Answer")
+Progress = Callable[[str], None]
+"""Told in words what is under way; an empty text takes them away."""
 
 
-def answered(ask: Callable[[], Answer], progress: Callable[[str], None] = lambda _: None) -> Answer:
+def silent(_: str) -> None:
+    """Tell nobody."""
+
+
+def answered(ask: Callable[[], Answer], progress: Progress = silent) -> Answer:
     """What `ask` answers; each training step that it misses is recorded, which `progress` is told of, and it is asked again.
 
     Raises MissingExtraError where the libraries that run a step are not installed, and UnsupportedError where they cannot run it.
@@ -29,7 +35,7 @@ _MOST = 200
 """Recordings for one answer. Judgement: a whole ladder with its searches needs some twenty."""
 
 
-def _record(missing: UnsupportedError, progress: Callable[[str], None], made: int) -> None:
+def _record(missing: UnsupportedError, progress: Progress, made: int) -> None:
     """Record what is missing; raises the error itself where it is not that a recording is missing."""
     from advisor.memory.replayed import NotRecorded
     from advisor.trace import record_tape

@@ -29,7 +29,7 @@ from advisor.hub import load_model
 from advisor.memory import estimate_memory
 from advisor.profiles import read
 from advisor.stacks import default_plan
-from advisor.values import Head, Method, ModelSpec, Plan
+from advisor.values import Head, Method, ModelKind, ModelSpec, Plan
 from advisor.values.request import Request
 
 TARGET = Path(__file__).parent.parent / "tests" / "data" / "type_grid.json"
@@ -120,7 +120,7 @@ def plans(spec: ModelSpec) -> Iterator[Plan]:
 
 def _plan(spec: ModelSpec, method: Method, number: int, **options: Any) -> Plan:
     """The first plan of transformers' Trainer, at the row's own sequences."""
-    batch_size, seq_len = (ENCODER_SHAPES if spec.kind == "encoder" else SHAPES)[number % 2]
+    batch_size, seq_len = (ENCODER_SHAPES if spec.kind is ModelKind.ENCODER else SHAPES)[number % 2]
     seq_len = min(seq_len, spec.max_position_tokens or seq_len)
     return default_plan(method, spec, None, Request(seq_len=seq_len, batch_size=batch_size, grad_accum=1, **options))
 

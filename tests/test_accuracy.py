@@ -107,6 +107,19 @@ def test_like_is_compared_with_like():
     assert [item.inside for item in report.comparisons] == [False, True, True]
 
 
+def test_releases_stand_apart_newest_first():
+    """Predicted 10 each. 8 ran with 5.x (+25 %), 9 and 12.5 with 4.x (+11.1 %, −20 %), 10 with nobody knows what (0)."""
+    sizes = {8: "5.23.0", 9: "4.57.1", 12.5: "4.48.1", 10: None}
+    rows = [
+        run(str(size), ("allocated", int(size * GB), None), versions={"transformers": release} if release else {})
+        for size, release in sizes.items()
+    ]
+    releases = accuracy(estimator(), "estimate", resolve, rows).releases
+    assert [(row.release, row.grade, row.n) for row in releases] == [("5.x", "A+B", 1), ("4.x", "A+B", 2), ("not stated", "A+B", 1)]
+    assert releases[0].worst_over == pytest.approx(0.25)
+    assert releases[1].median_absolute_error == pytest.approx((0.2 + 1 / 9) / 2)
+
+
 def test_statistics_by_hand():
     """Predicted 10 each; measured 8, 9, 10, 12.5: errors +25 %, +11.1 %, 0, −20 %."""
     rows = [run(str(size), ("allocated", int(size * GB), None)) for size in (8, 9, 10, 12.5)]

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from advisor.architectures.cut import first_layers
 from advisor.calibrate import cuts, limits
 from advisor.calibrate.job import DRY_RUN, JOB_FILE, START, Event, Job, Log
 from advisor.errors import AdvisorError
@@ -159,7 +160,7 @@ def _shapes(job: Job, plan: Plan, free_bytes: int, gpu: GpuSpec | None, on_cpu: 
     if job.preflight:
         return cuts.whole(job.model, plan)
     if job.layers is not None:
-        return (cuts.Cut(job.layers, cuts.first_layers(job.model, job.layers), plan),)
+        return (cuts.Cut(job.layers, first_layers(job.model, job.layers), plan),)
     return cuts.choose(job.model, plan, free_bytes, gpu, on_cpu)
 
 

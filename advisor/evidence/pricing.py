@@ -22,19 +22,17 @@ def price_of(view: View, run: NextRun) -> RunPrice | None:
         return None
     model = _weights_of(run, model)
     plan = plan_of(view, run, model)
-    counted = model.tables is not None
     if gpu is None:
-        relative = relative_step_time(model, plan) if counted else None
-        return RunPrice(plan=plan, memory=estimate_memory(model, plan), relative_step_time=relative)
+        return RunPrice(plan=plan, memory=estimate_memory(model, plan), relative_step_time=relative_step_time(model, plan))
     priced = make_fit(Case(model, gpu), plan, _fixed(run))
-    time = step_time(model, priced.plan, gpu, _tokens(view, run)) if counted else None
+    time = step_time(model, priced.plan, gpu, _tokens(view, run))
     return RunPrice(
         plan=priced.plan,
         memory=priced.memory,
         fit=priced.fit,
         hours=time.hours if time is not None else None,
         usd=time.usd if time is not None else None,
-        relative_step_time=relative_step_time(model, priced.plan, gpu) if counted else None,
+        relative_step_time=relative_step_time(model, priced.plan, gpu),
         changes=tuple(change.what for change in priced.changes),
     )
 
@@ -92,7 +90,7 @@ def _weights_of(run: NextRun, model: ModelSpec) -> ModelSpec:
 
 
 def _targets(run: NextRun, model: ModelSpec) -> tuple[str, ...] | None:
-    if run.targets is None or run.targets == (ALL_LINEAR,):
+    if run.targets is None or run.targets == (ALL_LINEAR,) or model.tables is None:
         return run.targets
     known = tuple(name for name in run.targets if name in available_targets(model))
     return known or None

@@ -69,13 +69,14 @@ def search_models(text: str = "") -> tuple[ModelRow, ...]:
 
 def profile_spec(row: ModelRow, name: str | None = None) -> ModelSpec:
     """The spec of a profile, under its own id or one of the same shape."""
-    return spec_from_config(
+    spec = spec_from_config(
         row.config,
         id=name or row.id,
         source=row.source,
         source_date=row.source_date,
         params_published=row.params_published,
     )
+    return spec.model_copy(update={"params_built": row.params})
 
 
 def _from_profile(text: str, match: Match) -> ModelSpec:

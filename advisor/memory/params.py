@@ -25,6 +25,11 @@ def adapter_params(model: ModelSpec, plan: Plan) -> int:
     return sum(group.numel * group.copies for group in adapter_tensors(model, plan))
 
 
+def known_adapter_params(model: ModelSpec, plan: Plan) -> int | None:
+    """As `adapter_params`; None for a model without tables, whose matrices the dry run alone knows."""
+    return None if model.tables is None else adapter_params(model, plan)
+
+
 def adapter_tensors(model: ModelSpec, plan: Plan) -> Iterator[TensorGroup]:
     """The adapter's A, B and magnitudes. Stacked experts share one pair of matrices, their ranks side by side."""
     for target in targets(model, plan.target_modules) if plan.method.has_adapter else ():
@@ -91,11 +96,13 @@ def trainable_tensors(model: ModelSpec, plan: Plan) -> Iterator[TensorGroup]:
     return model_tensors(headed(model, plan)) if plan.method is Method.FULL else adapter_tensors(model, plan)
 
 
-def trainable_params(model: ModelSpec, plan: Plan, gpu: GpuSpec | None = None) -> int:
-    """Parameters that the plan trains; of a model without tables as its step was recorded, on a card like `gpu`.
-
-    Raises NotRecorded where that is needed and there is no recording.
-    """
-    if model.tables is None:
-        return trained_params(model, plan, gpu)
+def trainable_params(model: ModelSpec, plan: Plan) -> int:
     return headed(model, plan).params if plan.method is Method.FULL else adapter_params(model, plan)
+
+
+def known_trainable_params(model: ModelSpec, plan: Plan, gpu: GpuSpec | None = None) -> int | None:
+    """As `trainable_params`; of a model without tables an adapter's are those that its recorded step on a card like `gpu` trained, and
+    None where it gets another head than its parameters are counted with. Raises NotRecorded where there is no recording."""
+    if model.tables is not None:
+        return trainable_params(model, plan)
+    return headed(model, plan).params_built if plan.method is Method.FULL else trained_params(model, plan, gpu)

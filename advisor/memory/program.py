@@ -15,7 +15,7 @@ from advisor.memory.blocks import block_tape
 from advisor.memory.head import Ending, head_tape
 from advisor.memory.layers import FP32_BYTES, Setting
 from advisor.memory.tape import ZERO, Size, Tape, Tensor, Walk, backward, forward, highest
-from advisor.values import Block, ModelSpec
+from advisor.values import Block, ModelKind, ModelSpec
 
 
 class Loop(NamedTuple):
@@ -180,7 +180,7 @@ def _under(model: ModelSpec, setting: Setting, kernel: Kernel, loop: Loop, first
         return without.keeping.kept.plus(first.keeping.kept, -1)
     stream_bytes = model.hidden_size * setting.stream_bytes
     size = Size(model.hidden_size if model.shape.embedding_dropout else 0)
-    if model.kind == "encoder":
+    if model.kind is ModelKind.ENCODER:
         size = size.plus(Size(stream_bytes + 2 * FP32_BYTES))
     return size.plus(Size(stream_bytes)) if frozen and size != ZERO else size
 

@@ -21,6 +21,7 @@ _SUMMARY = (
     Column("worst\nabove", ">"),
     Column("inside\ninterval", ">"),
 )
+_RELEASES = (_SUMMARY[0], Column("release"), *_SUMMARY[2:])
 _RUN = (
     Column("model"),
     Column("method"),
@@ -71,6 +72,15 @@ def _named_with_apart(report: AccuracyReport) -> list[tuple[str, Summary]]:
     return [(_tier(report), row) for row in report.summaries_with_apart if row not in report.summaries]
 
 
+def _named_releases(report: AccuracyReport) -> list[tuple[str, Summary]]:
+    return [(_tier(report), row) for row in report.releases]
+
+
+def _release_cells(named: tuple[str, Summary]) -> tuple[str, ...]:
+    tier, _, *others = _summary_cells(named)
+    return tier, named[1].release, *others
+
+
 def _summary_cells(named: tuple[str, Summary]) -> tuple[str, ...]:
     tier, row = named
     median = words.percent(row.median_absolute_error, 2 if row.median_absolute_error < _SMALL else 1)
@@ -86,6 +96,10 @@ def _coverage_cells(report: AccuracyReport, row: Coverage) -> tuple[str, ...]:
 def _lines(reports: Sequence[AccuracyReport], look: Look) -> Iterator[Line]:
     yield from page.heading("Errors on measured runs (like with like)")
     yield from page.table(_SUMMARY, [_summary_cells(named) for report in reports for named in _named(report)], look)
+    releases = [named for report in reports for named in _named_releases(report)]
+    if releases:
+        yield from page.heading("The same by the release of transformers that ran")
+        yield from page.table(_RELEASES, map(_release_cells, releases), look)
     changed = [named for report in reports for named in _named_with_apart(report)]
     if changed:
         yield from page.heading("What changes with the runs that are listed apart")

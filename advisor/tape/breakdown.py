@@ -103,15 +103,15 @@ def holders(stream: Stream, layout: Layout, event: int, layer_path: str) -> tupl
     totals: dict[tuple[str, Term], list[int]] = defaultdict(lambda: [0, 0])
     for number in live_at(stream, event):
         born = stream.births[number - 1]
-        entry = totals[_name(born.owner or born.place), term_of(born, layer_path)]
+        entry = totals[module_name(born.owner or born.place), term_of(born, layer_path)]
         entry[0] += sizes[number - 1]
         entry[1] += 1
     found = [Holder(module, term, total, count) for (module, term), (total, count) in totals.items() if total]
     return tuple(sorted(found, key=lambda holder: -holder.bytes))
 
 
-def _name(path: str) -> str:
-    """As a reader of the model says it: without the wrapper that peft puts around it, layers of a kind together."""
+def module_name(path: str) -> str:
+    """Name a place as a reader of the model says it: without the wrapper that peft puts around it, layers of a kind together."""
     module = path.removeprefix(BACKWARD_MARK)
     module = module.removeprefix("base_model.model").removeprefix(".") or "model"
     module = re.sub(r"\.\d+(?=\.|$)", ".*", module)

@@ -109,6 +109,26 @@ def _check_checkpoint(model: ModelSpec, plan: Plan) -> None:
         raise UnsupportedError(f"{model.id} leaves single layers in 16 bit, which the dry run would quantise; advise estimate prices them")
 
 
+def counted(model: ModelSpec, progress: Callable[[str], None] = lambda _: None) -> ModelSpec:
+    """The model with its parameters counted as transformers builds it, on meta tensors; as it is where they are known, or where the extra
+    `torch` is not installed: `ModelSpec.params` then says what to install.
+
+    Raises UnsupportedError, one line, where transformers cannot build it.
+    """
+    from importlib.util import find_spec
+
+    if model.tables is not None or model.params_built is not None or any(find_spec(name) is None for name in ("torch", "transformers")):
+        return model
+    progress(f"counting the parameters of {model.id}, on meta tensors …")
+    try:
+        with _quiet():
+            from advisor.trace.count import count
+
+            return model.model_copy(update={"params_built": count(model)})
+    finally:
+        progress("")
+
+
 @contextmanager
 def _quiet() -> Iterator[None]:
     """On import bitsandbytes advises kernels for the CPU, on which nothing will run."""

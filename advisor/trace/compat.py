@@ -82,6 +82,15 @@ def config_dtype(config: Any) -> Any:
     return getattr(config, "dtype", None) or config.torch_dtype
 
 
+def uninitialised() -> Any:
+    """A context in which transformers builds a model without drawing its weights (a module of its own since 5.0)."""
+    try:
+        from transformers.initialization import no_init_weights
+    except ImportError:
+        from transformers.modeling_utils import no_init_weights
+    return no_init_weights()
+
+
 def warms_up_allocator() -> bool:
     """`caching_allocator_warmup` came with transformers 4.50."""
     return _release("transformers") >= (4, 50)

@@ -5,7 +5,7 @@ from typing import Literal
 
 from advisor.errors import UnsupportedError
 from advisor.values.checkpoint import CheckpointFormat
-from advisor.values.vocabulary import Head, Positive, Value
+from advisor.values.vocabulary import Head, ModelKind, Positive, Value
 
 
 class Linear(Value):
@@ -184,7 +184,7 @@ class ModelSpec(Value):
     model_type: str
     architecture: str
     """Class name as in config.json, e.g. "LlamaForCausalLM"."""
-    kind: Literal["decoder", "encoder"] = "decoder"
+    kind: ModelKind = ModelKind.DECODER
     hidden_size: Positive
     vocab_size: Positive
     layers: Positive
@@ -199,6 +199,10 @@ class ModelSpec(Value):
     max_position_tokens: int | None = None
     checkpoint_format: CheckpointFormat | None = None
     """How the checkpoint stores its matrices; None: in a floating-point type, as they were trained."""
+    sdpa: bool = True
+    """transformers can compute the attention of every layer with torch's scaled_dot_product_attention."""
+    flash: bool = True
+    """transformers can compute it with the flash-attention package."""
     config_json: str
     """The config.json that this was read from, verbatim, so that the dry run can build the real model."""
     source: str
@@ -215,14 +219,16 @@ class ModelSpec(Value):
     def shape(self) -> ModelShape:
         """Its dimensions layer by layer. Raises UnsupportedError for a type without tables."""
         if self.tables is None:
-            raise UnsupportedError(f"{self.id}: {self.model_type} models have no table of dimensions; the dry run alone prices them")
+            raise UnsupportedError(
+                f"{self.id}: {self.model_type} models have no table of dimensions; ask advise trace, which runs the training step"
+            )
         return self.tables
 
     @property
     def first_head(self) -> Head:
-        """What is trained where nobody says otherwise: the classifier that config.json names, else the vocabulary's scores of a decoder
-        and a classifier on an encoder."""
-        return self.head if self.kind == "decoder" or self.head is Head.TOKENS else Head.CLASSIFICATION
+        """What is trained where nobody says otherwise: the classifier that config.json names, else the vocabulary's scores, and a
+        classifier on an encoder."""
+        return self.head if self.kind is not ModelKind.ENCODER or self.head is Head.TOKENS else Head.CLASSIFICATION
 
     @property
     def taken_as(self) -> tuple[str, ...]:
@@ -235,5 +241,5 @@ class ModelSpec(Value):
         if self.tables is not None:
             return self.tables.params
         if self.params_built is None:
-            raise UnsupportedError(f"{self.id}: its parameters are not counted yet; the dry run counts them")
+            raise UnsupportedError(f"{self.id}: its parameters are not counted; pip install 'finetune-advisor[torch]' counts them")
         return self.params_built

@@ -135,7 +135,7 @@ class RunPrice(Value):
     """All runs of the experiment together."""
     usd: Range | None = None
     relative_step_time: Range | None
-    """Against LoRA."""
+    """Against LoRA; None for a model whose operations are not counted."""
     changes: tuple[str, ...] = ()
     """What the estimator had to change to make it fit."""
 
