@@ -19,9 +19,9 @@ from advisor.devices import load_gpu
 from advisor.errors import InvalidInputError, UnsupportedError
 from advisor.hub import load_model
 from advisor.memory import estimate_memory
+from advisor.tape.cut import find_cut
 from advisor.trace import timeline, trace
 from advisor.trace.adapters import read_peft_config
-from advisor.trace.cut import find_cut
 from advisor.trace.dry_run import Settings, record_on_cpu, summarise
 from advisor.trace.isolation import libraries_untouched
 from advisor.values import Attention, Fit, Loss, Method, ModelSpec, Optimizer, Phase, Plan, Stack, Term
@@ -98,6 +98,18 @@ def test_peaks_measured_on_a_card(model: str, settings: dict[str, object], steps
 # -- against real training on the CPU -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("types", [("bfloat16", "bfloat16"), ("bfloat16", "float32"), ("float32", "float32")])
+def test_autocast_joins_tensors_in_the_type_that_torch_joins_them_in(types: tuple[str, str]) -> None:
+    import torch
+
+    from advisor.trace.autocast import _widest
+
+    parts = [torch.zeros(2, dtype=getattr(torch, name)) for name in types]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        joined = torch.cat(parts)
+    assert _widest((parts,), torch.bfloat16) is joined.dtype
+
+
 @pytest.mark.parametrize(
     "settings",
     [
@@ -105,15 +117,15 @@ def test_peaks_measured_on_a_card(model: str, settings: dict[str, object], steps
         {"method": "full"},
         {"method": "dora"},
         {"method": "qlora"},
-        pytest.param({"method": "qdora"}, marks=since("bitsandbytes", "0.47")),
+        pytest.param({"method": "qdora"}, marks=[pytest.mark.long, since("bitsandbytes", "0.47")]),
         {"method": "qlora", "kbit_prepare": True},
         {"method": "lora", "gradient_checkpointing": False, "stack": "plain"},
         {"method": "full", "gradient_checkpointing": False, "autocast": True, "base_dtype": "fp32"},
-        {"method": "lora", "autocast": True},
-        {"method": "lora", "stack": "trl", "loss": "chunked"},
-        {"method": "full", "optimizer": "adafactor"},
-        {"method": "lora", "grad_accum_steps": 2},
-        {"method": "lora", "use_reentrant": True},
+        pytest.param({"method": "lora", "autocast": True}, marks=pytest.mark.long),
+        pytest.param({"method": "lora", "stack": "trl", "loss": "chunked"}, marks=pytest.mark.long),
+        pytest.param({"method": "full", "optimizer": "adafactor"}, marks=pytest.mark.long),
+        pytest.param({"method": "lora", "grad_accum_steps": 2}, marks=pytest.mark.long),
+        pytest.param({"method": "lora", "use_reentrant": True}, marks=pytest.mark.long),
         {"method": "lora", "stack": "plain", "zero_grad_first": True, "clips": True, "keep_outputs": False},
     ],
     ids=lambda settings: "-".join(f"{name}={value}" for name, value in settings.items()),
@@ -141,13 +153,13 @@ FULL, PLAIN = {"method": "full"}, {"gradient_checkpointing": False, "stack": "pl
 @pytest.mark.parametrize(
     ("model", "settings"),
     [
-        ("meta-llama/Llama-3.2-1B", {"method": "qdora"}),
+        pytest.param("meta-llama/Llama-3.2-1B", {"method": "qdora"}, marks=pytest.mark.long),
         ("meta-llama/Llama-3.2-1B", FULL),
-        pytest.param("google/gemma-2-2b", PLAIN, marks=since("transformers", "4.50")),
+        pytest.param("google/gemma-2-2b", PLAIN, marks=[pytest.mark.long, since("transformers", "4.50")]),
         ("microsoft/Phi-3-mini-4k-instruct", FULL),
         ("allenai/OLMo-2-0425-1B", PLAIN),
         ("gpt2", {"method": "qlora"}),
-        pytest.param("allenai/OLMoE-1B-7B-0924", {}, marks=since("transformers", "5.0")),
+        pytest.param("allenai/OLMoE-1B-7B-0924", {}, marks=[pytest.mark.long, since("transformers", "5.0")]),
     ],
 )
 def test_repeated_layers_equal_the_whole_model(model: str, settings: dict[str, object]) -> None:
@@ -252,8 +264,8 @@ def test_what_cannot_be_traced_is_refused_in_one_line(model_type: str) -> None:
     "model",
     [
         pytest.param("mistralai/Mixtral-8x7B-v0.1", marks=since("transformers", "5.0")),
-        pytest.param("deepseek-ai/DeepSeek-V2-Lite", marks=since("transformers", "5.0")),
-        pytest.param("Qwen/Qwen3-30B-A3B", marks=since("transformers", "5.0")),
+        pytest.param("deepseek-ai/DeepSeek-V2-Lite", marks=[pytest.mark.long, since("transformers", "5.0")]),
+        pytest.param("Qwen/Qwen3-30B-A3B", marks=[pytest.mark.long, since("transformers", "5.0")]),
         pytest.param("openai/gpt-oss-20b", marks=since("transformers", "5.0")),
         "bigscience/bloom-560m",
         "tiiuae/falcon-7b",

@@ -36,7 +36,7 @@ def row(calibration: Calibration, point: Point) -> dict[str, Any]:
         "versions": calibration.versions,
         "scored": not reason,
         "reason": reason,
-        "settings": _settings(point.plan),
+        "settings": settings_of(point.plan),
         "readings": readings,
         "stages": [{"name": entry.phase.value, "max_allocated_bytes": entry.measured_bytes} for entry in point.phases],
         "context_bytes": calibration.context_bytes,
@@ -56,5 +56,6 @@ def _unscored(calibration: Calibration) -> str:
     return "" if calibration.mode == "preflight" else "a cut of the model's layers"
 
 
-def _settings(plan: Plan) -> dict[str, Any]:
+def settings_of(plan: Plan) -> dict[str, Any]:
+    """The plan in the words of a measured row."""
     return {name: value for name, value in plan.model_dump(mode="json").items() if name not in _NOT_SETTINGS}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,8 +13,8 @@ import torch
 from advisor.architectures import LABEL_MODULES, headed
 from advisor.errors import UnsupportedError
 from advisor.stacks.targets import refuse_unwrappable
+from advisor.tape.cut import Cut, find_cut, signatures_of
 from advisor.trace import compat, flash, fused_head, load
-from advisor.trace.cut import Cut, find_cut, signatures_of
 from advisor.trace.load import DTYPES
 from advisor.trace.recorder import Recorder
 from advisor.values import ALL_LINEAR, Attention, DType, Head, ModelSpec, Plan
@@ -82,10 +83,13 @@ def build(spec: ModelSpec, plan: Plan, recorder: Recorder, shape: Shape = WHOLE,
         refuse_unwrappable(spec, plan.target_modules)
     config = config_of(spec, shape.layers)
     config.use_cache = plan.kv_cache_in_outputs
-    base = base_model(spec, config, plan, shape.device)
+    # A quantised model's 16-bit weights reach the card one at a time, as transformers loads them.
+    arrives = plan.quantization is not None and shape.device not in ("meta", "cpu")
+    with compat.uninitialised() if arrives else nullcontext():
+        base = base_model(spec, config, plan, "cpu" if arrives else shape.device)
     if spec.head is Head.LM:
         fused_head.install(base, plan.loss)
-    load.load(base, plan, recorder, shape.whole_model_bytes)
+    load.load(base, plan, recorder, shape.whole_model_bytes, shape.device if arrives else None)
     if plan.kbit_prepare:
         load.prepare_kbit(base, recorder)
     for parameter in base.parameters():

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from advisor.trace.layout import Layout, Moment
-from advisor.trace.stream import BACKWARD_MARK, Birth, Stream
+from advisor.tape.layout import Layout
+from advisor.tape.stream import BACKWARD_MARK, Birth, Stream
 from advisor.values import Phase, PhaseBytes, Term, TermBytes
 
 _BY_KIND = {
@@ -66,13 +67,34 @@ def live_at(stream: Stream, event: int) -> Iterator[int]:
     return iter(live)
 
 
-def phase_bytes(stream: Stream, layout: Layout, moment: Moment, layer_path: str) -> PhaseBytes:
-    """The terms alive at a moment; they add up to what the allocator holds."""
+class Replayed(NamedTuple):
+    """A stream that has been laid out, with what its storages are for."""
+
+    events: list[int]
+    terms: list[Term]
+    """In order of birth."""
+    layout: Layout
+    versions: Mapping[str, str]
+    """Releases of the libraries whose step it is."""
+
+
+def phases_of(replayed: Replayed) -> tuple[PhaseBytes, ...]:
+    """The terms alive at the highest moment of each phase; they add up to what the allocator holds then."""
+    events, terms, layout, _ = replayed
     sizes = layout.block_bytes
-    totals: dict[Term, int] = defaultdict(int)
-    for number in live_at(stream, moment.event):
-        totals[term_of(stream.births[number - 1], layer_path)] += sizes[number - 1]
-    return PhaseBytes(phase=moment.phase, terms=tuple(TermBytes(term=term, bytes=totals[term]) for term in Term if totals[term]))
+    totals = dict.fromkeys(Term, 0)
+    found: dict[Phase, PhaseBytes] = {}
+    position = 0
+    for moment in sorted(layout.peaks.values(), key=lambda moment: moment.event):
+        for signed in events[position : moment.event + 1]:
+            if signed > 0:
+                totals[terms[signed - 1]] += sizes[signed - 1]
+            else:
+                totals[terms[-signed - 1]] -= sizes[-signed - 1]
+        position = moment.event + 1
+        held = tuple(TermBytes(term=term, bytes=total) for term, total in totals.items() if total)
+        found[moment.phase] = PhaseBytes(phase=moment.phase, terms=held)
+    return tuple(found[phase] for phase in Phase if phase in found)
 
 
 def holders(stream: Stream, layout: Layout, event: int, layer_path: str) -> tuple[Holder, ...]:
@@ -81,15 +103,15 @@ def holders(stream: Stream, layout: Layout, event: int, layer_path: str) -> tupl
     totals: dict[tuple[str, Term], list[int]] = defaultdict(lambda: [0, 0])
     for number in live_at(stream, event):
         born = stream.births[number - 1]
-        entry = totals[_name(born.owner or born.place), term_of(born, layer_path)]
+        entry = totals[module_name(born.owner or born.place), term_of(born, layer_path)]
         entry[0] += sizes[number - 1]
         entry[1] += 1
     found = [Holder(module, term, total, count) for (module, term), (total, count) in totals.items() if total]
     return tuple(sorted(found, key=lambda holder: -holder.bytes))
 
 
-def _name(path: str) -> str:
-    """As a reader of the model says it: without the wrapper that peft puts around it, layers of a kind together."""
+def module_name(path: str) -> str:
+    """Name a place as a reader of the model says it: without the wrapper that peft puts around it, layers of a kind together."""
     module = path.removeprefix(BACKWARD_MARK)
     module = module.removeprefix("base_model.model").removeprefix(".") or "model"
     module = re.sub(r"\.\d+(?=\.|$)", ".*", module)
