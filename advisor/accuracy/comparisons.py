@@ -1,17 +1,20 @@
-"""One reading beside its prediction, and what many of them say together: by grade, and by the release that ran."""
+"""One reading beside its prediction, and what many of them say: the errors behind the intervals, by grade, by the release that ran."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from pydantic import computed_field
 
-from advisor.accuracy.intervals import median
+from advisor.accuracy.intervals import Residual, median
 from advisor.accuracy.rows import Metric
 from advisor.memory.kinds import Kind
 from advisor.values import Value
 from advisor.values.memory import Computed
+
+OF_THE_ALLOCATOR = (Metric.RESERVED, Metric.ALLOCATED)
+"""The context beside them is modelled apart, with a margin of its own."""
 
 
 class Comparison(Computed):
@@ -35,6 +38,8 @@ class Comparison(Computed):
     high_bytes: int
     kind: Kind
     """What decides how far the prediction may be off."""
+    alike: tuple[str, ...] = ()
+    """Models of the same shape whose dry runs an interval may be made of."""
     versions: dict[str, str] = {}
     """Library versions that the prediction speaks for."""
     release: str = ""
@@ -54,6 +59,29 @@ class Comparison(Computed):
     @property
     def inside(self) -> bool:
         return self.low_bytes <= self.measured_bytes <= self.high_bytes
+
+
+def residuals_of(comparisons: Iterable[Comparison], metrics: Sequence[Metric] = OF_THE_ALLOCATOR) -> tuple[Residual, ...]:
+    """Measured less predicted as a share of the reserved bytes, one per run: of the first of `metrics` that the run has, at its longest
+    sequence. Runs of another plan are left out."""
+    best: dict[str, tuple[tuple[int, int], Comparison]] = {}
+    for item in comparisons:
+        if not item.of_the_plan or item.metric not in metrics:
+            continue
+        nearness = (metrics.index(item.metric), -item.seq_len_tokens)
+        if item.id not in best or nearness < best[item.id][0]:
+            best[item.id] = (nearness, item)
+    return tuple(
+        Residual(
+            id=item.id,
+            group=item.group,
+            alike=item.alike,
+            metric=item.metric.value,
+            kind=item.kind,
+            share=round((item.measured_bytes - item.predicted_bytes) / item.reserved_bytes, 5),
+        )
+        for _, item in best.values()
+    )
 
 
 class Summary(Value):

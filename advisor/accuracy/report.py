@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 
 from pydantic import computed_field
 
-from advisor.accuracy.comparisons import Comparison, Summary, by_release, summarise
-from advisor.accuracy.intervals import Coverage, Residual, coverages
+from advisor.accuracy.comparisons import Comparison, Summary, by_release, residuals_of, summarise
+from advisor.accuracy.intervals import Coverage, coverages
+from advisor.accuracy.replays import replay_coverages, replayed_like
 from advisor.accuracy.rows import Measurement, Metric, Reading, measurements, plan_of
-from advisor.accuracy.tiers import DRY_RUN, MeasuredPlan, kind_of_run
+from advisor.accuracy.tiers import CLOSED_FORM, DRY_RUN, MeasuredPlan, kind_of_run
 from advisor.architectures.cut import first_layers
 from advisor.devices import load_gpu
 from advisor.errors import AdvisorError, UnsupportedError
@@ -20,9 +21,6 @@ from advisor.values.memory import Computed
 
 Estimator = Callable[[MeasuredPlan], MemoryBreakdown]
 Resolver = Callable[[str], ModelSpec]
-
-OF_THE_ALLOCATOR = (Metric.RESERVED, Metric.ALLOCATED)
-"""The context beside them is modelled apart, with a margin of its own."""
 
 
 class BoundaryCheck(Computed):
@@ -73,6 +71,8 @@ class AccuracyReport(Computed):
     not_scored: tuple[NotScored, ...]
     coverages: tuple[Coverage, ...]
     """How often the intervals hold what was measured, by kind of plan; the last is of all runs."""
+    replayed: tuple[Coverage, ...] = ()
+    """Of the closed form: how often the bounds from dry runs hold its error on those of another model, by kind of plan."""
 
     @computed_field  # type: ignore[prop-decorator]
     @property
@@ -115,28 +115,7 @@ def accuracy(estimator: Estimator, tier: str, resolve: Resolver | None = None, r
         boundaries=tuple(boundaries),
         not_scored=tuple(not_scored),
         coverages=coverages(tier, residuals_of(comparisons)),
-    )
-
-
-def residuals_of(comparisons: Iterable[Comparison], metrics: Sequence[Metric] = OF_THE_ALLOCATOR) -> tuple[Residual, ...]:
-    """Measured less predicted as a share of the reserved bytes, one per run: of the first of `metrics` that the run has, at its longest
-    sequence. Runs of another plan are left out."""
-    best: dict[str, tuple[tuple[int, int], Comparison]] = {}
-    for item in comparisons:
-        if not item.of_the_plan or item.metric not in metrics:
-            continue
-        nearness = (metrics.index(item.metric), -item.seq_len_tokens)
-        if item.id not in best or nearness < best[item.id][0]:
-            best[item.id] = (nearness, item)
-    return tuple(
-        Residual(
-            id=item.id,
-            group=item.group,
-            metric=item.metric.value,
-            kind=item.kind,
-            share=round((item.measured_bytes - item.predicted_bytes) / item.reserved_bytes, 5),
-        )
-        for _, item in best.values()
+        replayed=replay_coverages() if tier == CLOSED_FORM else (),
     )
 
 
@@ -184,6 +163,7 @@ def _compare(row: Measurement, model: ModelSpec, gpu: GpuSpec, estimator: Estima
             low_bytes=predicted - int(memory.peak_reserved_bytes * memory.interval.low_share),
             high_bytes=predicted + int(memory.peak_reserved_bytes * memory.interval.high_share),
             kind=kind_of_run(ran, memory),
+            alike=replayed_like(model),
             versions=memory.versions,
             release=row.versions.get("transformers", ""),
             apart=other_plan or (reading.dry_run_apart if tier == DRY_RUN else ""),

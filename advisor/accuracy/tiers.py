@@ -67,8 +67,9 @@ def not_kept_bytes(model: ModelSpec, plan: Plan) -> int:
 
 
 def kind_of_run(ran: MeasuredPlan, memory: MemoryBreakdown) -> Kind:
-    """The kind of what ran, by the versions that the prediction speaks for, with what its loop did that no plan says."""
-    kind = kind_of(ran.model, ran.plan, ran.gpu, memory.versions)
+    """The kind of what ran, with what its loop did that no plan says. A dry run under other versions than the run's own is of theirs; the
+    closed form names none, so that its prediction is of the kind that the run's libraries make it."""
+    kind = kind_of(ran.model, ran.plan, ran.gpu, memory.versions or ran.row.versions)
     return with_outputs(kind, ran.plan, ran.row.loop.keep_outputs)
 
 

@@ -190,6 +190,7 @@ def setting_of(model: ModelSpec, plan: Plan) -> Setting:
         autocast=plan.autocast,
         adapted=_adapted(model, plan),
         adapter_dropout=plan.lora_dropout > 0 and plan.method.has_adapter,
+        hands_over=plan.gradient_checkpointing and not plan.reentrant,
     )
 
 
