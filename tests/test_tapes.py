@@ -153,7 +153,7 @@ def test_samples_lie_within_their_bounds_and_begin_with_what_was_asked(rows: int
     for bounds in (everything, between(shape, everything, frozenset({4096}), frozenset({3072}))):
         found = samples(shape, bounds)
         assert found[0] == shape
-        assert len(set(found)) == len(found) in (1, 4, 5)
+        assert len(set(found)) == len(found) in (1, 3, 4)
         assert {other.tokens % 128 for other in found} == {tokens % 128}
         assert all((other.rows == 1) is (rows == 1) for other in found)
         for low, value, high in ((bounds.tokens[0], other.tokens, bounds.tokens[1]) for other in found):

@@ -9,7 +9,7 @@ from advisor.memory.chance import with_chance
 from advisor.memory.intervals import TRACE, interval_of
 from advisor.memory.runtime import HANDLES, context_of, has_caching_allocator, has_flash, workspace_bytes
 from advisor.tape import store
-from advisor.tape.breakdown import Replayed, phases_of
+from advisor.tape.breakdown import Replay
 from advisor.tape.sizes import Shape
 from advisor.tape.tape import Tape
 from advisor.tiers import Tier, refuse_unread, said_beside
@@ -48,9 +48,19 @@ def tape_for(model: ModelSpec, plan: Plan, gpu: GpuSpec | None = None) -> Tape:
 def estimate_from_tape(model: ModelSpec, plan: Plan, gpu: GpuSpec | None = None) -> MemoryBreakdown:
     """Memory of `plan` on one card: the dry run's, replayed. Raises as `tape_for`."""
     tape = tape_for(model, plan, gpu)
-    layout = tape.lay_out(Shape(plan.micro_batch_size, plan.seq_len_tokens), workspace_bytes(gpu) // HANDLES)
-    memory = breakdown_of(Replayed(tape.events, tape.terms, layout, tape.versions), model, plan, gpu)
+    memory = breakdown_of(tape.replay(_shape_of(plan), workspace_bytes(gpu) // HANDLES), model, plan, gpu)
     return with_chance(narrowed(memory, model, plan, gpu), model, plan, gpu)
+
+
+def least_bytes(model: ModelSpec, plan: Plan, gpu: GpuSpec) -> int:
+    """Bytes that the process surely takes: what is alive at once as it was asked for, and the context. A matter of microseconds, so that
+    searches need to look no closer where this is too much already. Raises as `tape_for`."""
+    alive_bytes = tape_for(model, plan, gpu).peak_bytes(_shape_of(plan), workspace_bytes(gpu) // HANDLES)
+    return alive_bytes + context_of(gpu.compute_capability).context_bytes
+
+
+def _shape_of(plan: Plan) -> Shape:
+    return Shape(plan.micro_batch_size, plan.seq_len_tokens)
 
 
 def trained_params(model: ModelSpec, plan: Plan, gpu: GpuSpec | None = None) -> int:
@@ -59,16 +69,14 @@ def trained_params(model: ModelSpec, plan: Plan, gpu: GpuSpec | None = None) -> 
     return tape_for(model, plan, gpu).gradient_bytes // kept_in.size_bytes
 
 
-def breakdown_of(replayed: Replayed, model: ModelSpec, plan: Plan, gpu: GpuSpec | None) -> MemoryBreakdown:
-    """What a stream takes by phase and term once it is laid out."""
-    layout = replayed.layout
-    slack_bytes = max(0, layout.peak_reserved_bytes - layout.top.allocated_bytes) if has_caching_allocator(gpu) else 0
+def breakdown_of(replay: Replay, model: ModelSpec, plan: Plan, gpu: GpuSpec | None) -> MemoryBreakdown:
+    """A replay as memory of a plan on a card: with context and interval."""
     return MemoryBreakdown(
         source="trace",
-        versions=dict(replayed.versions),
-        phases=phases_of(replayed),
-        reserved_slack_bytes=slack_bytes,
+        versions=dict(replay.versions),
+        phases=replay.phases,
+        reserved_slack_bytes=replay.slack_bytes if has_caching_allocator(gpu) else 0,
         context_bytes=context_of(gpu.compute_capability if gpu else None).context_bytes,
-        interval=interval_of(TRACE, model, plan, gpu, replayed.versions),
-        notes=said_beside(Tier.TRACE, plan),
+        interval=interval_of(TRACE, model, plan, gpu, replay.versions),
+        notes=(*said_beside(Tier.TRACE, plan), *replay.notes),
     )

@@ -67,20 +67,25 @@ def live_at(stream: Stream, event: int) -> Iterator[int]:
     return iter(live)
 
 
-class Replayed(NamedTuple):
-    """A stream that has been laid out, with what its storages are for."""
+class Replay(NamedTuple):
+    """What a stream takes once it is laid out."""
 
-    events: list[int]
-    terms: list[Term]
-    """In order of birth."""
-    layout: Layout
+    phases: tuple[PhaseBytes, ...]
+    """The highest moment of each phase; its terms add up to what the allocator holds then."""
+    peak_reserved_bytes: int
     versions: Mapping[str, str]
     """Releases of the libraries whose step it is."""
+    notes: tuple[str, ...] = ()
+    """What was run where something else could have been, one line each."""
+
+    @property
+    def slack_bytes(self) -> int:
+        """What the allocator holds beyond what is alive at the peak."""
+        return max(0, self.peak_reserved_bytes - max(phase.allocated_bytes for phase in self.phases))
 
 
-def phases_of(replayed: Replayed) -> tuple[PhaseBytes, ...]:
-    """The terms alive at the highest moment of each phase; they add up to what the allocator holds then."""
-    events, terms, layout, _ = replayed
+def phases_of(events: list[int], terms: list[Term], layout: Layout) -> tuple[PhaseBytes, ...]:
+    """The terms alive at the highest moment of each phase. `terms` are those of the storages in order of birth."""
     sizes = layout.block_bytes
     totals = dict.fromkeys(Term, 0)
     found: dict[Phase, PhaseBytes] = {}

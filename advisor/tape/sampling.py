@@ -12,8 +12,8 @@ SHORTEST_TOKENS = 128
 """No shorter length is sampled unless it is asked for. Judgement: nobody searches below."""
 MOST_ROWS = 1024
 """Rows up to which tapes speak; the search for micro-batches ends there, too (advisor/ladder/fit.py)."""
-FEWEST_ALONE, FEWEST = 4, 5
-"""Recordings of a tape of one row and of more: one more than the most terms of a formula (`sizes.MOST_TERMS`), two with the rows."""
+FEWEST_ALONE, FEWEST = 3, 4
+"""Recordings of a tape of one row and of more: a formula of two terms, or of three, is checked by one that it was not made from."""
 
 
 class Bounds(NamedTuple):
@@ -41,12 +41,13 @@ def _around(value: int, bounds: tuple[int, int], thresholds: frozenset[int]) -> 
     return max(low, bounds[0]), min(high, bounds[1])
 
 
-def samples(shape: Shape, bounds: Bounds) -> tuple[Shape, ...]:
-    """`shape` first, then others of its kind within bounds, the widest apart that there are; only `shape` where they do not suffice."""
+def samples(shape: Shape, bounds: Bounds, more: int = 0) -> tuple[Shape, ...]:
+    """`shape` first, then others of its kind within bounds, the widest apart that there are: as few as suffice, and `more`. Only `shape`
+    where there are not enough."""
     found = dict.fromkeys((shape, *(_alone(shape, bounds) if shape.rows == 1 else _several(shape, bounds))))
     inside = [other for other in found if _fits(other, bounds)]
-    fewest = FEWEST_ALONE if shape.rows == 1 else FEWEST
-    return tuple(inside[:fewest]) if len(inside) >= fewest else (shape,)
+    wanted = (FEWEST_ALONE if shape.rows == 1 else FEWEST) + more
+    return tuple(inside[:wanted]) if len(inside) >= wanted else (shape,)
 
 
 def _fits(shape: Shape, bounds: Bounds) -> bool:
@@ -64,14 +65,12 @@ def _down(tokens: int, rest: int) -> int:
 
 
 def _alone(shape: Shape, bounds: Bounds) -> Iterator[Shape]:
-    """One row: a near length first, which tells soonest that a step is another at every length; then the ends."""
+    """One row: the ends, and what lies between. The shorter end first, as it tells soonest that a step is another at every length."""
     rest = shape.tokens % GRID_TOKENS
     low, high = max(bounds.tokens[0], bounds.total_tokens[0]), min(bounds.tokens[1], bounds.total_tokens[1])
-    near = shape.tokens + 3 * GRID_TOKENS
-    yield Shape(1, near if near <= high else shape.tokens - 3 * GRID_TOKENS)
     yield Shape(1, _up(low, rest))
     yield Shape(1, _down(high, rest))
-    yield from (Shape(1, _up(low + (high - low) // part, rest)) for part in (2, 3, 5))
+    yield from (Shape(1, _up(low + (high - low) // part, rest)) for part in (2, 3, 5, 7))
 
 
 def _several(shape: Shape, bounds: Bounds) -> Iterator[Shape]:
@@ -79,12 +78,11 @@ def _several(shape: Shape, bounds: Bounds) -> Iterator[Shape]:
     rest = shape.tokens % GRID_TOKENS
     (shortest, longest), (least, most) = bounds
     low, high = _up(shortest, rest), _down(longest, rest)
-    near = shape.tokens + 3 * GRID_TOKENS
-    yield Shape(shape.rows + 1, near if near <= high else shape.tokens - 3 * GRID_TOKENS)
-    yield Shape(2, max(_up(-(-least // 2), rest), low + 2 * GRID_TOKENS))
-    yield Shape(min(MOST_ROWS, max(2, -(-least // low))), low)
     widest = min(high, _down(most // 2, rest))
+    yield Shape(min(MOST_ROWS, max(2, -(-least // low))), low)
     yield Shape(min(MOST_ROWS, max(2, most // widest)), widest)
-    for rows in (MOST_ROWS, 64, 8, 2, 3, 5):
+    yield Shape(2, max(_up(-(-least // 2), rest), low + 2 * GRID_TOKENS))
+    yield Shape(shape.rows + 1, shape.tokens + 3 * GRID_TOKENS)
+    for rows in (MOST_ROWS, 64, 8, 3, 5, 2):
         yield Shape(rows, min(high, _down(most // rows, rest)))
         yield Shape(rows, max(low, _up(-(-least // rows), rest)))

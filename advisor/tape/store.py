@@ -11,7 +11,7 @@ import sys
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from functools import cache
+from functools import cache, lru_cache
 from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -71,14 +71,18 @@ class Kind:
 
     def __init__(self, model: ModelSpec, plan: Plan, has_flash: bool) -> None:
         self.shape = Shape(plan.micro_batch_size, plan.seq_len_tokens)
-        config = json.loads(model.config_json)
-        kind = kind_of(plan).model_dump(mode="json")
-        self.digest = _digest({"config": config, "kind": kind, "has_flash": has_flash, "code": digest(*ROOMS), "format": FORMAT})
+        self.digest = _kind_digest(model.config_json, kind_of(plan), has_flash)
 
     @property
     def path(self) -> Path:
         """Of the tapes that the installed libraries make."""
         return folder() / f"{self.digest}.{_digest(dict(installed()))}.tape"
+
+
+@lru_cache(maxsize=1024)
+def _kind_digest(config_json: str, kind: Plan, has_flash: bool) -> str:
+    config, plan = json.loads(config_json), kind.model_dump(mode="json")
+    return _digest({"config": config, "kind": plan, "has_flash": has_flash, "code": digest(*ROOMS), "format": FORMAT})
 
 
 def _digest(content: Mapping[str, Any]) -> str:

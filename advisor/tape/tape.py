@@ -8,7 +8,7 @@ from functools import cached_property
 from math import lcm
 from operator import mul
 
-from advisor.tape.breakdown import term_of
+from advisor.tape.breakdown import Replay, phases_of, term_of
 from advisor.tape.layout import Layout, Stretch, lay_out_events, stretches_of
 from advisor.tape.sizes import Shape, Size, highest, shifted
 from advisor.tape.stream import STEP, Stream
@@ -70,7 +70,7 @@ class Tape:
         return [self.formula_of[index] for index in self._written.births]
 
     @cached_property
-    def terms(self) -> list[Term]:
+    def _terms(self) -> list[Term]:
         """What each storage of the long stream is for."""
         short = [term_of(born, self.layer_path) for born in self.stream.births]
         return [short[index] for index in self._written.births]
@@ -94,6 +94,19 @@ class Tape:
         """What `layout.lay_out` says of `at(shape, workspace_bytes)`."""
         sizes = self._sizes(shape, workspace_bytes)
         return lay_out_events(self.events, [sizes[index] for index in self._formulas_written], self._stretches)
+
+    @cached_property
+    def _replays(self) -> dict[tuple[Shape, int], Replay]:
+        return {}
+
+    def replay(self, shape: Shape, workspace_bytes: int) -> Replay:
+        """What the stream at a shape takes; kept, because an answer asks for the same plan several times."""
+        key = (shape, workspace_bytes)
+        if key not in self._replays:
+            layout = self.lay_out(shape, workspace_bytes)
+            phases = phases_of(self.events, self._terms, layout)
+            self._replays[key] = Replay(phases, layout.peak_reserved_bytes, self.versions)
+        return self._replays[key]
 
     @cached_property
     def gradient_bytes(self) -> int:

@@ -18,7 +18,7 @@ from advisor.memory.chance import with_chance
 from advisor.memory.replayed import breakdown_of
 from advisor.memory.runtime import HANDLES, has_flash, workspace_bytes
 from advisor.tape import breakdown
-from advisor.tape.breakdown import Holder, Replayed
+from advisor.tape.breakdown import Holder, Replay
 from advisor.tape.layout import Layout, lay_out
 from advisor.tape.repeat import repeat
 from advisor.tape.store import installed
@@ -189,7 +189,8 @@ def summarise(
 ) -> Trace:
     layout = lay_out(stream, allocator)
     terms = [breakdown.term_of(born, layer_path) for born in stream.births]
-    memory = breakdown_of(Replayed(stream.events, terms, layout, installed()), spec, plan, gpu)
+    phases = breakdown.phases_of(stream.events, terms, layout)
+    memory = breakdown_of(Replay(phases, layout.peak_reserved_bytes, installed()), spec, plan, gpu)
     return Trace(memory, stream, layout, layer_path)
 
 

@@ -7,10 +7,11 @@ import json
 import re
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from advisor.tape.compile import NotOneFormula, Recording, compiled
+from advisor.tape.cut import Cut
 from advisor.tape.kinds import kind_of
 from advisor.tape.sampling import Bounds, between, samples, wide
 from advisor.tape.sizes import Shape
@@ -48,7 +49,7 @@ def tape_of(model: ModelSpec, plan: Plan, gpu: GpuSpec | None = None, progress: 
             tape = recorder.tape(shape, bounds)
             if tape is not None:
                 return tape
-        return compiled([recorder.at(shape)], installed())
+        return recorder.alone(shape)
 
 
 class _Recordings:
@@ -58,23 +59,30 @@ class _Recordings:
         self._model, self._gpu, self._progress = model, gpu, progress
         self._plan = kind_of(plan)
         self._made: dict[Shape, Recording] = {}
-        self._whole = False
+        self._cut: tuple[Cut | None, meta_model.Shape] | None = None
 
     def tape(self, shape: Shape, bounds: Bounds) -> Tape | None:
         """One for all of `bounds`; None where the recordings there are not of one regime."""
-        shapes = samples(shape, bounds)
-        made = []
-        for other in shapes:
-            made.append(self.at(other))
-            if made[-1].structure != made[0].structure:
-                return None
+        for more in (0, 1):  # some sizes have a term more, which one recording more tells
+            made = []
+            for other in samples(shape, bounds, more):
+                made.append(self.at(other))
+                if made[-1].structure != made[0].structure:
+                    return None
+            with suppress(NotOneFormula):
+                return self._compiled(made)
+        return None
+
+    def alone(self, shape: Shape) -> Tape:
+        """One for that shape alone."""
+        return self._compiled([self.at(shape)])
+
+    def _compiled(self, made: list[Recording]) -> Tape:
         try:
             return compiled(made, installed())
-        except NotOneFormula:
-            return None
-        except NotRepeatable:
-            self._whole, self._made = True, {}
-            return self.tape(shape, bounds)
+        except NotRepeatable:  # layers differ in what they did: the whole model is recorded instead
+            self._cut, self._made = (None, meta_model.WHOLE), {}
+            return compiled([self.at(recording.shape) for recording in made], installed())
 
     def at(self, shape: Shape) -> Recording:
         if shape not in self._made:
@@ -85,8 +93,9 @@ class _Recordings:
     def _record(self, shape: Shape) -> Recording:
         plan = self._plan.model_copy(update={"micro_batch_size": shape.rows, "seq_len_tokens": shape.tokens})
         settings = dry_run.Settings(lengths=(shape.tokens,) * STEPS, gpu=self._gpu)
-        found = None if self._whole else meta_model.whole_model_cut(self._model, plan)
-        cut, built = found or (None, meta_model.Shape(None))
+        if self._cut is None:
+            self._cut = meta_model.whole_model_cut(self._model, plan) or (None, meta_model.WHOLE)
+        cut, built = self._cut
         with libraries_untouched(plan.quantization is not None):
             stream, layer_path = dry_run.record_shape(self._model, plan, settings, built)
         return Recording(shape, stream, layer_path, cut)
