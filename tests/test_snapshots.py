@@ -29,14 +29,14 @@ from advisor.accuracy.snapshots import (
     compare,
     traced_for,
 )
+from advisor.allocator.caching import Allocator
 from advisor.architectures import spec_from_config
 from advisor.cli.run import run
 from advisor.errors import InvalidInputError
 from advisor.render.page import Look
 from advisor.render.snapshots import snapshots as screen
-from advisor.trace.allocator import Allocator
-from advisor.trace.layout import lay_out
-from advisor.trace.stream import STEP, Birth, Stream
+from advisor.tape.layout import lay_out
+from advisor.tape.stream import STEP, Birth, Stream
 from advisor.units import KIB, MIB
 from advisor.values import Phase, Plan
 

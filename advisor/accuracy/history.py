@@ -18,7 +18,7 @@ from pydantic import ValidationError, model_validator
 from advisor.accuracy.rows import Measurement
 from advisor.errors import InvalidInputError
 from advisor.refusals import one_line
-from advisor.trace.stream import STEP, Stream
+from advisor.tape.stream import STEP, Stream
 from advisor.values import Phase, Value
 from advisor.values.vocabulary import Bytes
 

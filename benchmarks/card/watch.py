@@ -13,7 +13,7 @@ import torch
 
 from advisor.accuracy import history
 from advisor.calibrate import live
-from advisor.trace.stream import STEP
+from advisor.tape.stream import STEP
 from advisor.values import Phase
 
 
