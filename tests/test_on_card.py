@@ -166,7 +166,7 @@ def test_the_script_runs_ends_and_goes_on(tmp_path: Path) -> None:
     assert again.returncode == 0, again.stderr
     assert read_measurements(out / "rows.json") == rows
     assert [path.name for path in sorted(out.iterdir())] == [f"{row.stated['run']}{SUFFIX}", "rows.json"]
-    (report,) = api.snapshots(out)
+    (report,) = api.snapshots(out).reports
     assert report.matched / report.allocations_in_trace > 0.98
     assert all(abs(entry.relative_error) < 0.01 for entry in report.phases)
 
@@ -192,7 +192,7 @@ def test_a_card_and_its_dry_run_are_one(tmp_path: Path) -> None:
     out = tmp_path / "out"
     command = [sys.executable, str(SCRIPT), "--out", str(out), "--only", "0.5b-lora-2x1024-no-checkpointing", "--minutes", "3"]
     assert subprocess.run(command, timeout=400, check=False).returncode == 0
-    (report,) = api.snapshots(out)
+    (report,) = api.snapshots(out).reports
     assert report.matched / report.allocations_in_trace > 0.95
     assert all(abs(entry.relative_error) < 0.005 for entry in report.phases)
     rows = json.loads((out / "rows.json").read_text())
