@@ -137,7 +137,7 @@ def corrected(row: dict[str, Any]) -> dict[str, str]:
 
 
 def rows() -> Iterator[dict[str, Any]]:
-    names, today = tables(), datetime.datetime.now(datetime.UTC).date().isoformat()
+    names, today = tables(), datetime.datetime.now(datetime.timezone.utc).date().isoformat()
     for model_type in sorted(CONFIG_MAPPING.keys()):
         origin = {"source": f"transformers {transformers.__version__}", "recorded": today}
         row = {"model_type": model_type, **built(model_type, names), **text_part(model_type), **origin}

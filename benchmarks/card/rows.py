@@ -16,7 +16,7 @@ from advisor.accuracy.history import SUFFIX, History, write
 from advisor.calibrate.export import settings_of
 from advisor.errors import InvalidInputError
 from advisor.json_files import read_json
-from advisor.tape.store import installed
+from advisor.tape import store
 from advisor.values import GpuSpec, Stack
 from advisor.values.calibration import Ending
 from benchmarks.card.child import MEASURED_STEPS
@@ -68,7 +68,7 @@ def row_of(run: Run, ended: Ended, gpu: GpuSpec, *, on_cpu: bool) -> Measurement
 
 def versions() -> dict[str, str]:
     """Of the installed libraries that a run may run."""
-    found = dict(installed())
+    found = dict(store.installed())
     try:
         return {**found, "liger-kernel": version("liger-kernel")}
     except PackageNotFoundError:
