@@ -190,7 +190,7 @@ def summarise(
     layout = lay_out(stream, allocator)
     terms = [breakdown.term_of(born, layer_path) for born in stream.births]
     phases = breakdown.phases_of(stream.events, terms, layout)
-    memory = breakdown_of(Replay(phases, layout.peak_reserved_bytes, installed()), spec, plan, gpu)
+    memory = breakdown_of(Replay(phases, layout.peak_reserved_bytes, installed(), stream.notes), spec, plan, gpu)
     return Trace(memory, stream, layout, layer_path)
 
 
