@@ -101,6 +101,8 @@ def _under(model: ModelSpec, head: Head, labels: int) -> ModelSpec:
     scores_labels = head in (Head.CLASSIFICATION, Head.TOKENS)
     if head is model.head and (not scores_labels or labels == model.labels):
         return model
+    if model.tables is None:
+        return model.model_copy(update={"head": head, "labels": labels if scores_labels else None})
     shape = next((shape for shape in model.shape.heads if shape.head is head), None)
     if shape is None:
         known = ", ".join(found.head.value for found in model.shape.heads if found.head is not Head.EMBEDDING)

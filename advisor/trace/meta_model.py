@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +11,7 @@ import torch
 from advisor.architectures import LABEL_MODULES, headed
 from advisor.errors import UnsupportedError
 from advisor.stacks.targets import refuse_unwrappable
-from advisor.trace import compat, flash, fused_head, load
+from advisor.trace import auto_classes, compat, flash, fused_head, load
 from advisor.trace.cut import Cut, find_cut, signatures_of
 from advisor.trace.load import DTYPES
 from advisor.trace.recorder import Recorder
@@ -78,7 +77,7 @@ WHOLE = Shape()
 def build(spec: ModelSpec, plan: Plan, recorder: Recorder, shape: Shape = WHOLE, peft_config: Any = None) -> MetaModel:
     """Build, quantise, prepare and wrap as `plan` says, telling the recorder what is loaded."""
     spec = headed(spec, plan)
-    if plan.method.has_adapter and peft_config is None:
+    if plan.method.has_adapter and peft_config is None and spec.tables is not None:
         refuse_unwrappable(spec, plan.target_modules)
     config = config_of(spec, shape.layers)
     config.use_cache = plan.kv_cache_in_outputs
@@ -115,7 +114,7 @@ def whole_model_cut(spec: ModelSpec, plan: Plan) -> tuple[Cut, Shape] | None:
 def base_model(spec: ModelSpec, config: Any, plan: Plan, device: str = "meta") -> Any:
     """The bare transformers model, its attention as the plan wants it: SDPA where the architecture has it, as the library defaults."""
     model = None
-    for auto_class in _auto_classes(spec):
+    for auto_class in auto_classes.of(spec, config):
         for name in ("eager",) if plan.attention is Attention.EAGER else ("sdpa", "eager"):
             try:
                 with torch.device(device):
@@ -129,41 +128,14 @@ def base_model(spec: ModelSpec, config: Any, plan: Plan, device: str = "meta") -
             break
     else:
         raise UnsupportedError(f"{spec.id}: {first_line(problem)}") from problem
-    _refuse_state_spaces(spec, model)
     model.tie_weights()
     if plan.attention is Attention.FLASH:
         flash.install(model)
     return model
 
 
-_AUTO_CLASSES = {
-    Head.MLM: "AutoModelForMaskedLM",
-    Head.CLASSIFICATION: "AutoModelForSequenceClassification",
-    Head.TOKENS: "AutoModelForTokenClassification",
-    Head.EMBEDDING: "AutoModel",
-}
 _TASKS = {Head.LM: "CAUSAL_LM", Head.CLASSIFICATION: "SEQ_CLS", Head.TOKENS: "TOKEN_CLS"}
 """peft's word for the task; none for masked language models."""
-
-
-def _auto_classes(spec: ModelSpec) -> tuple[Any, ...]:
-    import transformers
-
-    if spec.head is not Head.LM:
-        return (getattr(transformers, _AUTO_CLASSES[spec.head]),)
-    multimodal = getattr(transformers, "AutoModelForImageTextToText", None)
-    return (transformers.AutoModelForCausalLM, multimodal) if multimodal else (transformers.AutoModelForCausalLM,)
-
-
-_STATE_SPACE_MODULES = re.compile(r"Mamba|GatedDeltaNet|DeltaAttention|Rwkv|SelectiveScan")
-
-
-def _refuse_state_spaces(spec: ModelSpec, model: Any) -> None:
-    """State-space and linear-attention layers run in kernels of other packages (mamba_ssm, flash-linear-attention) that have no meta form;
-    transformers' reference loops in their place would be slow and save other tensors."""
-    found = next((type(module).__name__ for module in model.modules() if _STATE_SPACE_MODULES.search(type(module).__name__)), None)
-    if found is not None:
-        raise UnsupportedError(f"{spec.id}: {found} layers run in CUDA kernels that cannot be dry-run; `advise estimate` prices this model")
 
 
 def first_line(error: BaseException) -> str:

@@ -1,0 +1,174 @@
+"""Dry-run every model type that the installed transformers trains on text or speech, and count those that run.
+
+    python benchmarks/coverage_of_types.py                 runs what tests/data/types_traced.json lacks
+    python benchmarks/coverage_of_types.py --again NAME …  runs these types anew
+    python benchmarks/coverage_of_types.py --report        prints the shares answered, and every refusal with its reason
+
+A type is run as its config class makes it where nobody says otherwise, but with as few first layers as show every kind that the config
+lists, with LoRA on every linear layer, on text alone where it takes text.
+A type that stands in several of transformers' tables is run once per table, with the class that the table names.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from advisor.errors import AdvisorError
+from advisor.trace import trace
+from advisor.values import Head, ModelSpec, Plan
+
+TARGET = Path(__file__).parent.parent / "tests" / "data" / "types_traced.json"
+TABLES = {
+    "CAUSAL_LM": Head.LM,
+    "IMAGE_TEXT_TO_TEXT": Head.LM,
+    "MULTIMODAL_LM": Head.LM,
+    "SEQ_TO_SEQ_CAUSAL_LM": Head.LM,
+    "SPEECH_SEQ_2_SEQ": Head.LM,
+    "MASKED_LM": Head.MLM,
+    "SEQUENCE_CLASSIFICATION": Head.CLASSIFICATION,
+}
+"""transformers' tables (models/auto/modeling_auto.py, `MODEL_FOR_…_MAPPING_NAMES`), and the head that their classes have. A type is
+run under the first of the last six that has it, and under CAUSAL_LM and IMAGE_TEXT_TO_TEXT both where it stands in both."""
+PLAN = Plan(micro_batch_size=2, seq_len_tokens=64, rank=8)
+LIMIT_SECONDS = 300
+LAYER_COUNTS = (
+    *("num_hidden_layers", "n_layer", "n_layers", "num_layers", "depth", "encoder_layers", "decoder_layers"),
+    *("num_decoder_layers", "num_encoder_layers", "encoder_num_hidden_layers", "decoder_num_hidden_layers"),
+)
+LEAST_LAYERS = 2
+
+
+class Row(NamedTuple):
+    table: str
+    model_type: str
+    architecture: str
+
+
+def rows() -> Iterator[Row]:
+    """Every type of the tables, and the class to build."""
+    from transformers.models.auto import modeling_auto
+
+    seen: set[str] = set()
+    for table in TABLES:
+        names = getattr(modeling_auto, f"MODEL_FOR_{table}_MAPPING_NAMES")
+        for model_type, architecture in names.items():
+            if table in ("CAUSAL_LM", "IMAGE_TEXT_TO_TEXT") or model_type not in seen:
+                yield Row(table, model_type, architecture if isinstance(architecture, str) else architecture[0])
+        seen |= set(names)
+
+
+def spec_of(row: Row) -> ModelSpec:
+    """The type with its config class's own values. Raises whatever a config class raises that needs more to be made."""
+    import transformers
+
+    config = transformers.CONFIG_MAPPING[row.model_type]()
+    content = short(json.loads(config.to_json_string(use_diff=False)))
+    return ModelSpec(
+        id=row.model_type,
+        model_type=row.model_type,
+        architecture=row.architecture,
+        kind="decoder",
+        hidden_size=1,
+        vocab_size=1,
+        layers=1,
+        tables=None,
+        head=TABLES[row.table],
+        config_json=json.dumps({**content, "model_type": row.model_type}),
+        source="the config class's defaults",
+    )
+
+
+def short(content: dict[str, Any]) -> dict[str, Any]:
+    """The config, and every config in it, with its first layers alone: as many as show every value of its lists of layers."""
+    counts = {name: content[name] for name in LAYER_COUNTS if isinstance(content.get(name), int)}
+    kept = {total: _kept(content, total) for total in counts.values()}
+    result = {key: short(value) if isinstance(value, dict) else value for key, value in content.items()}
+    for key, value in content.items():
+        if isinstance(value, (list, str)) and len(value) in kept and len(value) > LEAST_LAYERS:
+            result[key] = value[: kept[len(value)]]
+    return result | {name: kept[total] for name, total in counts.items()}
+
+
+def _kept(content: dict[str, Any], total: int) -> int:
+    lists = [value for value in content.values() if isinstance(value, list) and len(value) == total]
+    firsts = [value.index(each) + 1 for value in lists for each in value]
+    return min(max([LEAST_LAYERS, *firsts]), total)
+
+
+def outcome(row: Row) -> dict[str, Any]:
+    """Peak allocated bytes, or the refusal's words."""
+    start = time.monotonic()
+    try:
+        spec = spec_of(row)
+        found = trace(spec, PLAN.model_copy(update={"head": TABLES[row.table], "labels": 3}), steps=1)
+        said: dict[str, Any] = {"allocated_bytes": found.breakdown.peak_allocated_bytes}
+    except AdvisorError as error:
+        said = {"refused": str(error)}
+    except Exception as error:  # a config class that cannot be made, or a fault of ours: both are to be seen in the report
+        said = {"refused": f"CRASH {type(error).__name__}: {error}"[:300]}
+    return {**row._asdict(), **said, "seconds": round(time.monotonic() - start, 1)}
+
+
+def _stop(_signal: int, _frame: object) -> None:
+    raise TimeoutError(f"longer than {LIMIT_SECONDS} s")
+
+
+def walk(again: tuple[str, ...]) -> None:
+    """Run what the file lacks, saving after each."""
+    from advisor.trace.compat import versions
+
+    done = {(each["table"], each["model_type"]): each for each in read() if not any(re.fullmatch(name, each["model_type"]) for name in again)}
+    signal.signal(signal.SIGALRM, _stop)
+    for row in rows():
+        if (row.table, row.model_type) in done:
+            continue
+        signal.alarm(LIMIT_SECONDS)
+        found = outcome(row)
+        signal.alarm(0)
+        done[row.table, row.model_type] = found
+        sys.stdout.write(f"{found}\n")
+        sys.stdout.flush()
+        lines = ",\n".join(json.dumps(done[row.table, row.model_type]) for row in rows() if (row.table, row.model_type) in done)
+        TARGET.write_text(f'{{"versions": {json.dumps(versions())},\n"rows": [\n{lines}\n]}}\n', encoding="utf-8")
+
+
+def read() -> list[dict[str, Any]]:
+    return list(json.loads(TARGET.read_text(encoding="utf-8"))["rows"]) if TARGET.exists() else []
+
+
+def shares() -> dict[str, tuple[int, int]]:
+    """Table (or "all types") → types answered, and types in all. A type counts where every class of it runs."""
+    found = read()
+    by_table = {table: [each for each in found if each["table"] == table] for table in ("CAUSAL_LM", "IMAGE_TEXT_TO_TEXT")}
+    counted = {table: (sum("refused" not in each for each in held), len(held)) for table, held in by_table.items()}
+    types = {each["model_type"] for each in found}
+    refused = {each["model_type"] for each in found if "refused" in each}
+    return {**counted, "all types": (len(types - refused), len(types))}
+
+
+def report() -> None:
+    for name, (answered, count) in shares().items():
+        sys.stdout.write(f"{name}: {answered} of {count} ({answered / max(count, 1):.1%})\n")
+    for each in read():
+        if "refused" in each:
+            sys.stdout.write(f"{each['table']:24} {each['model_type']:28} {each['refused']}\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--report", action="store_true", help="print the file as it is")
+    parser.add_argument("--again", nargs="*", default=(), metavar="TYPE", help="run these types anew")
+    arguments = parser.parse_args()
+    report() if arguments.report else walk(tuple(arguments.again))
+
+
+if __name__ == "__main__":
+    main()
