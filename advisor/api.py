@@ -12,7 +12,7 @@ from advisor.values import Advice, Fit, GpuSpec, MemoryBreakdown, ModelSpec, Pla
 
 if TYPE_CHECKING:
     from advisor.accuracy import AccuracyReport
-    from advisor.trace.breakdown import Holder
+    from advisor.tape.breakdown import Holder
     from advisor.values.advice import TracedAdvice
     from advisor.values.calibration import CalibrationRun, CheckedAdvice
     from advisor.values.evidence import Facts
@@ -159,8 +159,8 @@ def dry_run(
     **options: Any,
 ) -> tuple[Priced, tuple[Holder, ...]]:
     """As `price`, by the dry run: with what holds the memory at the peak, largest first."""
+    from advisor.allocator.alloc_conf import read_alloc_conf
     from advisor.trace import read_peft_config, trace as run
-    from advisor.trace.alloc_conf import read_alloc_conf
 
     spec, card = as_model(model), None if gpu is None else as_gpu(gpu, use_calibrations)
     plan, allocator = plan_for(spec, card, options), read_alloc_conf(how.alloc_conf)

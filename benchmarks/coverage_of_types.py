@@ -38,12 +38,18 @@ TABLES = {
 """transformers' tables (models/auto/modeling_auto.py, `MODEL_FOR_…_MAPPING_NAMES`), and the head that their classes have. A type is
 run under the first of the last six that has it, and under CAUSAL_LM and IMAGE_TEXT_TO_TEXT both where it stands in both."""
 PLAN = Plan(micro_batch_size=2, seq_len_tokens=64, rank=8)
+PLANS: dict[str, dict[str, Any]] = {
+    **dict.fromkeys(("mamba", "falcon_mamba"), {"target_modules": ("in_proj", "x_proj")}),
+}
+"""peft 0.21 wraps no `out_proj` of a Mamba mixer (tuners/lora/model.py), which "all-linear" names."""
 LIMIT_SECONDS = 300
 LAYER_COUNTS = (
     *("num_hidden_layers", "n_layer", "n_layers", "num_layers", "depth", "encoder_layers", "decoder_layers"),
     *("num_decoder_layers", "num_encoder_layers", "encoder_num_hidden_layers", "decoder_num_hidden_layers"),
 )
 LEAST_LAYERS = 2
+SAID = {"decoder_start_token_id": 0}
+"""What every released config of an encoder-decoder says and some class defaults leave out."""
 
 
 class Row(NamedTuple):
@@ -81,7 +87,7 @@ def spec_of(row: Row) -> ModelSpec:
         layers=1,
         tables=None,
         head=TABLES[row.table],
-        config_json=json.dumps({**content, "model_type": row.model_type}),
+        config_json=json.dumps({**SAID, **content, "model_type": row.model_type}),
         source="the config class's defaults",
     )
 
@@ -92,7 +98,8 @@ def short(content: dict[str, Any]) -> dict[str, Any]:
     kept = {total: _kept(content, total) for total in counts.values()}
     result = {key: short(value) if isinstance(value, dict) else value for key, value in content.items()}
     for key, value in content.items():
-        if isinstance(value, (list, str)) and len(value) in kept and len(value) > LEAST_LAYERS:
+        per_layer = isinstance(value, list) or (isinstance(value, str) and "pattern" in key)
+        if per_layer and len(value) in kept and len(value) > LEAST_LAYERS:
             result[key] = value[: kept[len(value)]]
     return result | {name: kept[total] for name, total in counts.items()}
 
@@ -108,13 +115,23 @@ def outcome(row: Row) -> dict[str, Any]:
     start = time.monotonic()
     try:
         spec = spec_of(row)
-        found = trace(spec, PLAN.model_copy(update={"head": TABLES[row.table], "labels": 3}), steps=1)
-        said: dict[str, Any] = {"allocated_bytes": found.breakdown.peak_allocated_bytes}
+        said = _traced(spec, PLAN.model_copy(update={"head": TABLES[row.table], "labels": 3, **PLANS.get(row.model_type, {})}))
     except AdvisorError as error:
         said = {"refused": str(error)}
     except Exception as error:  # a config class that cannot be made, or a fault of ours: both are to be seen in the report
         said = {"refused": f"CRASH {type(error).__name__}: {error}"[:300]}
     return {**row._asdict(), **said, "seconds": round(time.monotonic() - start, 1)}
+
+
+def _traced(spec: ModelSpec, plan: Plan) -> dict[str, Any]:
+    """Without checkpointing where transformers has none for the type."""
+    try:
+        return {"allocated_bytes": trace(spec, plan, steps=1).breakdown.peak_allocated_bytes}
+    except AdvisorError as error:
+        if "does not support activation checkpointing" not in str(error):
+            raise
+    plan = plan.model_copy(update={"gradient_checkpointing": False})
+    return {"allocated_bytes": trace(spec, plan, steps=1).breakdown.peak_allocated_bytes, "checkpointing": False}
 
 
 def _stop(_signal: int, _frame: object) -> None:
@@ -125,7 +142,9 @@ def walk(again: tuple[str, ...]) -> None:
     """Run what the file lacks, saving after each."""
     from advisor.trace.compat import versions
 
-    done = {(each["table"], each["model_type"]): each for each in read() if not any(re.fullmatch(name, each["model_type"]) for name in again)}
+    done = {
+        (each["table"], each["model_type"]): each for each in read() if not any(re.fullmatch(name, each["model_type"]) for name in again)
+    }
     signal.signal(signal.SIGALRM, _stop)
     for row in rows():
         if (row.table, row.model_type) in done:

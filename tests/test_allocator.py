@@ -10,9 +10,9 @@ from itertools import pairwise
 import pytest
 from hypothesis import given, settings, strategies as st
 
+from advisor.allocator.alloc_conf import read_alloc_conf
+from advisor.allocator.caching import Allocator, AllocatorConfig, Block, CardFullError, Event, Op, replay, round_size, segment_size
 from advisor.errors import InvalidInputError
-from advisor.trace.alloc_conf import read_alloc_conf
-from advisor.trace.allocator import Allocator, AllocatorConfig, Block, CardFullError, Event, Op, replay, round_size, segment_size
 from advisor.units import KIB, MIB
 
 EXPANDABLE = AllocatorConfig(expandable_segments=True)

@@ -19,9 +19,9 @@ from advisor.devices import load_gpu
 from advisor.errors import InvalidInputError, UnsupportedError
 from advisor.hub import load_model
 from advisor.memory import estimate_memory
+from advisor.tape.cut import find_cut
 from advisor.trace import timeline, trace
 from advisor.trace.adapters import read_peft_config
-from advisor.trace.cut import find_cut
 from advisor.trace.dry_run import Settings, record_on_cpu, summarise
 from advisor.trace.isolation import libraries_untouched
 from advisor.values import Attention, Fit, Loss, Method, ModelSpec, Optimizer, Phase, Plan, Stack, Term

@@ -7,8 +7,8 @@ from hashlib import sha256
 from pathlib import Path
 
 _PACKAGE = Path(__file__).parent.parent
-ROOMS = ("architectures", "memory", "trace")
-"""Rooms whose code makes the predicted bytes of a record: the model's shape, the closed form, the dry run."""
+ROOMS = ("allocator", "architectures", "memory", "tape", "trace")
+"""Rooms whose code makes the predicted bytes of a record: the model's shape, the closed form, the dry run and its replay."""
 DIGITS = 16
 
 

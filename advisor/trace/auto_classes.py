@@ -1,4 +1,4 @@
-"""Which of transformers' Auto classes builds a model: the one that knows the class that config.json names, under the head that is trained."""
+"""Which of transformers' Auto classes builds a model: the one that has the class that config.json names, under the head that is trained."""
 
 from __future__ import annotations
 

@@ -11,8 +11,6 @@ from advisor.values import Quantization
 
 LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "trl")
 
-_LAYER_COUNT_NAMES = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
-
 
 def versions() -> dict[str, str]:
     """Versions of the installed libraries that the dry run runs."""
@@ -46,22 +44,9 @@ def keys_to_keep(model: Any) -> list[str]:
     return list(get_keys_to_not_convert(model))
 
 
-def cut_layers(config: Any, layers: tuple[int, ...]) -> None:
-    """Shorten a config to the named layers, its per-layer lists with it."""
-    text = config.get_text_config() if hasattr(config, "get_text_config") else config
-    total = layer_count(config)
-    for holder in (config, text) if text is not config else (config,):
-        for name in _LAYER_COUNT_NAMES:
-            if holder.__dict__.get(name) == total:
-                setattr(holder, name, len(layers))
-        for name, held in list(vars(holder).items()):
-            if isinstance(held, (list, tuple)) and len(held) == total and total > 1:
-                setattr(holder, name, [held[index] for index in layers])
-
-
-def layer_count(config: Any) -> int:
-    text = config.get_text_config() if hasattr(config, "get_text_config") else config
-    return int(next(text.__dict__[name] for name in _LAYER_COUNT_NAMES if name in text.__dict__))
+def special_float(content: dict[str, Any]) -> Any:
+    """Read `{"__float__": "Infinity"}`, as transformers writes what JSON lacks (5.23 configuration_utils.py, `_decode_special_floats`)."""
+    return float(content["__float__"]) if [*content] == ["__float__"] else content
 
 
 def known_reason(error: Exception) -> str:

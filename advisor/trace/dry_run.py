@@ -11,24 +11,26 @@ from typing import Any
 
 import torch
 
+from advisor.allocator.caching import DEFAULT_CONFIG, AllocatorConfig
 from advisor.errors import UnsupportedError
 from advisor.memory.calibrated import narrowed
 from advisor.memory.chance import with_chance
 from advisor.memory.intervals import TRACE, interval_of
 from advisor.memory.runtime import HANDLES, context_of, has_caching_allocator, has_flash, workspace_bytes
+from advisor.tape import breakdown
+from advisor.tape.breakdown import Holder
+from advisor.tape.layout import Layout, lay_out
+from advisor.tape.repeat import NotRepeatable, repeat
+from advisor.tape.stream import EMPTY_CACHE, STEP, Stream
 from advisor.tiers import Tier, said_beside
-from advisor.trace import breakdown, compat, meta_model, optimizers, step
+from advisor.trace import compat, meta_model, optimizers, step
 from advisor.trace.adapters import names_layers
-from advisor.trace.allocator import DEFAULT_CONFIG, AllocatorConfig
 from advisor.trace.attention import pinned
 from advisor.trace.autocast import MetaAutocast, answering
-from advisor.trace.breakdown import Holder
 from advisor.trace.isolation import libraries_untouched
-from advisor.trace.layout import Layout, lay_out
 from advisor.trace.load import DTYPES
 from advisor.trace.recorder import Recorder, collect_garbage
-from advisor.trace.repeat import NotRepeatable, repeat
-from advisor.trace.stream import EMPTY_CACHE, STEP, Stream
+from advisor.trace.shorten import ConfigCut
 from advisor.values import GpuSpec, MemoryBreakdown, ModelSpec, Phase, Plan
 
 
@@ -89,8 +91,8 @@ def record(spec: ModelSpec, plan: Plan, settings: Settings) -> tuple[Stream, str
             return repeat(stream, cut, layer_path), layer_path
         except NotRepeatable:
             pass  # layers differ in what they did: the whole model is traced instead
-    layers = None if settings.layers is None else tuple(range(settings.layers))
-    return _record_shape(spec, plan, settings, meta_model.Shape(layers))
+    first = None if settings.layers is None else ConfigCut(tuple(range(settings.layers)))
+    return _record_shape(spec, plan, settings, meta_model.Shape(first))
 
 
 def _record_shape(spec: ModelSpec, plan: Plan, settings: Settings, shape: meta_model.Shape) -> tuple[Stream, str]:

@@ -11,8 +11,8 @@ import torch
 from advisor.architectures import LABEL_MODULES, headed
 from advisor.errors import UnsupportedError
 from advisor.stacks.targets import refuse_unwrappable
-from advisor.trace import auto_classes, compat, flash, fused_head, load
-from advisor.trace.cut import Cut, find_cut, signatures_of
+from advisor.tape.cut import Cut
+from advisor.trace import auto_classes, compat, flash, fused_head, load, shorten
 from advisor.trace.load import DTYPES
 from advisor.trace.recorder import Recorder
 from advisor.values import ALL_LINEAR, Attention, DType, Head, ModelSpec, Plan
@@ -37,25 +37,28 @@ class MetaModel:
         return self.head is Head.CLASSIFICATION
 
 
-def config_of(spec: ModelSpec, layers: tuple[int, ...] | None = None) -> Any:
-    """The transformers config of `spec`, cut to the named layers when given."""
-    from transformers import AutoConfig
+def config_of(spec: ModelSpec, cut: shorten.ConfigCut | None = None) -> Any:
+    """Make the transformers config of `spec`, cut as said where something is said.
 
-    content = json.loads(spec.config_json)
+    Raises UnsupportedError where the installed transformers has no such model type, or cannot make a config of these values.
+    """
+    from transformers import CONFIG_MAPPING
+
+    content = json.loads(spec.config_json, object_hook=compat.special_float)
     model_type = content.pop("model_type", spec.model_type)
     content.pop("quantization_config", None)
     content.pop("auto_map", None)
+    if model_type not in CONFIG_MAPPING:
+        raise UnsupportedError(f"{spec.id}: the installed transformers has no model type {model_type!r}; install a version that has it")
     try:
-        config = AutoConfig.for_model(model_type, **content)
-    except ValueError as error:
-        raise UnsupportedError(
-            f"{spec.id}: the installed transformers has no model type {model_type!r}; install a version that has it"
-        ) from error
+        config = CONFIG_MAPPING[model_type](**content)
+    except (ValueError, TypeError) as error:  # transformers 5 checks what a config says
+        raise UnsupportedError(f"{spec.id}: transformers makes no {model_type} config of it ({lines_of(error)})") from error
     if spec.labels is not None:
         config.num_labels = spec.labels
         config.pad_token_id = config.pad_token_id or 0  # a classifier looks for the last token before the padding
-    if layers is not None:
-        compat.cut_layers(config, layers)
+    if cut is not None:
+        shorten.apply(config, cut)
     return config
 
 
@@ -63,8 +66,8 @@ def config_of(spec: ModelSpec, layers: tuple[int, ...] | None = None) -> Any:
 class Shape:
     """How much of a model to build."""
 
-    layers: tuple[int, ...] | None = None
-    """Only these layers; None for all."""
+    cut: shorten.ConfigCut | None = None
+    """Only the layers that it keeps; None for all."""
     device: str = "meta"
     """"cpu" builds the model for real, with random weights."""
     whole_model_bytes: int | None = None
@@ -79,7 +82,7 @@ def build(spec: ModelSpec, plan: Plan, recorder: Recorder, shape: Shape = WHOLE,
     spec = headed(spec, plan)
     if plan.method.has_adapter and peft_config is None and spec.tables is not None:
         refuse_unwrappable(spec, plan.target_modules)
-    config = config_of(spec, shape.layers)
+    config = config_of(spec, shape.cut)
     config.use_cache = plan.kv_cache_in_outputs
     base = base_model(spec, config, plan, shape.device)
     if spec.head is Head.LM:
@@ -100,42 +103,48 @@ def build(spec: ModelSpec, plan: Plan, recorder: Recorder, shape: Shape = WHOLE,
 
 
 def whole_model_cut(spec: ModelSpec, plan: Plan) -> tuple[Cut, Shape] | None:
-    """How the model can be shortened for tracing; found on the whole model's modules, which cost next to nothing on meta."""
+    """Find how the model can be shortened for tracing, on the whole model's modules, which cost next to nothing on meta; None where
+    no shorter config builds the same model with fewer layers."""
     spec = headed(spec, plan)
-    config = config_of(spec)
-    base = base_model(spec, config, plan)
-    path = layer_path(base)
-    cut = find_cut(signatures_of(base.get_submodule(path), config)) if path else None
-    if cut is None:
+    whole = base_model(spec, config_of(spec), plan)
+    found = shorten.find(whole, layer_path(whole), lambda cut: base_model(spec, config_of(spec, cut), plan))
+    if found is None:
         return None
-    return cut, Shape(cut.layers, whole_model_bytes=load.warm_up_bytes(base, plan) if plan.quantization is not None else None)
+    cut, config_cut = found
+    return cut, Shape(config_cut, whole_model_bytes=load.warm_up_bytes(whole, plan) if plan.quantization is not None else None)
 
 
 def base_model(spec: ModelSpec, config: Any, plan: Plan, device: str = "meta") -> Any:
-    """The bare transformers model, its attention as the plan wants it: SDPA where the architecture has it, as the library defaults."""
-    model = None
+    """Build the bare transformers model, its attention as the plan wants it: SDPA where the architecture has it, as the library defaults.
+
+    Raises UnsupportedError, with the library's own words, where no Auto class builds it.
+    """
+    problems: list[Exception] = []
     for auto_class in auto_classes.of(spec, config):
         for name in ("eager",) if plan.attention is Attention.EAGER else ("sdpa", "eager"):
             try:
                 with torch.device(device):
                     model = compat.from_config(auto_class, config, DTYPES[plan.base_dtype], name)
-                break
             except ValueError as error:  # no such class for this config, or no SDPA in this architecture
-                problem = error
+                problems.append(error)
             except ImportError as error:
                 raise UnsupportedError(f"{spec.id}: its code needs more libraries: {first_line(error)}") from error
-        if model is not None:
-            break
-    else:
-        raise UnsupportedError(f"{spec.id}: {first_line(problem)}") from problem
-    model.tie_weights()
-    if plan.attention is Attention.FLASH:
-        flash.install(model)
-    return model
+            else:
+                model.tie_weights()
+                if plan.attention is Attention.FLASH:
+                    flash.install(model)
+                return model
+    problem = next((each for each in problems if "Unrecognized configuration class" not in str(each)), problems[0])
+    raise UnsupportedError(f"{spec.id}: {first_line(problem)}") from problem
 
 
 _TASKS = {Head.LM: "CAUSAL_LM", Head.CLASSIFICATION: "SEQ_CLS", Head.TOKENS: "TOKEN_CLS"}
 """peft's word for the task; none for masked language models."""
+
+
+def lines_of(error: BaseException) -> str:
+    """The first two lines of what a library says, in one: the first of a validation error names the field alone."""
+    return " ".join(line.strip() for line in str(error).splitlines() if line.strip())[:240] or type(error).__name__
 
 
 def first_line(error: BaseException) -> str:
@@ -185,9 +194,7 @@ def _register_adapter(model: Any, plan: Plan, recorder: Recorder) -> None:
 
 
 def layer_path(model: Any) -> str:
-    """Dotted path of the longest list of modules: the repeated layers."""
-    best, best_length = "", 0
-    for name, module in model.named_modules():
-        if isinstance(module, torch.nn.ModuleList) and len(module) > best_length and not name.split(".")[-1].isdigit():
-            best, best_length = name, len(module)
-    return best
+    """Name the list of modules that has most of the parameters: the repeated layers; empty where there is no list."""
+    lists = {name: module for name, module in model.named_modules() if isinstance(module, torch.nn.ModuleList) and len(module) > 1}
+    sizes = {name: sum(parameter.numel() for parameter in module.parameters()) for name, module in lists.items()}
+    return max(sizes, key=lambda name: sizes[name], default="")

@@ -7,8 +7,8 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from advisor.trace.layout import Layout, Moment
-from advisor.trace.stream import BACKWARD_MARK, Birth, Stream
+from advisor.tape.layout import Layout, Moment
+from advisor.tape.stream import BACKWARD_MARK, Birth, Stream
 from advisor.values import Phase, PhaseBytes, Term, TermBytes
 
 _BY_KIND = {

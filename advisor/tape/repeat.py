@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 
-from advisor.trace.cut import UNITS, Cut
-from advisor.trace.stream import BACKWARD_MARK, Stream
+from advisor.tape.cut import UNITS, Cut
+from advisor.tape.stream import BACKWARD_MARK, Stream
 
 LAST = UNITS - 1
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from advisor.trace.allocator import DEFAULT_CONFIG, Allocator, AllocatorConfig, Block
-from advisor.trace.stream import EMPTY_CACHE, STEP, Stream
+from advisor.allocator.caching import DEFAULT_CONFIG, Allocator, AllocatorConfig, Block
+from advisor.tape.stream import EMPTY_CACHE, STEP, Stream
 from advisor.values import Phase
 
 
