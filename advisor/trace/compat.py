@@ -49,13 +49,21 @@ def special_float(content: dict[str, Any]) -> Any:
     return float(content["__float__"]) if [*content] == ["__float__"] else content
 
 
+_REASONS = {
+    "'exclude_modules'": "peft before 0.14 cannot leave a classifier's own layer out of all-linear",
+    "is incompatible with Mamba-based models": "peft adapts no out_proj and no conv1d of Mamba layers: name --target-modules without them",
+    "does not support activation checkpointing": "transformers has no checkpointing for this type: train with --no-checkpointing",
+    "a leaf Variable that requires grad is being used in an in-place operation": "its code adds to the embeddings in place, which "
+    "checkpointing does not allow when they are not trained; so it fails on a card, too: train with --no-checkpointing",
+    "nonzero": "it chooses rows by their values, which a dry run does not have; so do the experts of transformers before 5.0",
+}
+"""What a library's error says → why the step cannot be run, in words that say what to do (errors of transformers 5.23, peft 0.21 and
+torch 2.13)."""
+
+
 def known_reason(error: Exception) -> str:
-    """Why a step cannot be run without values, where the library's own words do not say it."""
-    if "'exclude_modules'" in str(error):
-        return "peft before 0.14 cannot leave a classifier's own layer out of all-linear"
-    if "nonzero" not in str(error):
-        return ""
-    return "it chooses rows by their values, which a dry run does not have; so do the experts of transformers before 5.0"
+    """Say why a step cannot be run where the library's own words do not; empty for other errors."""
+    return next((reason for words, reason in _REASONS.items() if words in str(error)), "")
 
 
 def takes_loss_kwargs(model: Any) -> bool:

@@ -51,6 +51,10 @@ def _read_by(base: Any, rows: int, seq_len_tokens: int) -> Shapes:
     return {key: shape for shapes in (text, *others) for key, shape in shapes.items()}
 
 
+def reads_text(base: Any) -> bool:
+    return "input_ids" in inspect.signature(type(base).forward).parameters
+
+
 def sees_text_alone(base: Any) -> bool:
     """Whether the model has towers for images or sound that a batch of text leaves idle."""
     nested = (name for name in vars(base.config) if name.endswith("_config"))

@@ -13,6 +13,7 @@ from advisor.errors import UnsupportedError
 from advisor.stacks.targets import refuse_unwrappable
 from advisor.tape.cut import Cut
 from advisor.trace import auto_classes, compat, flash, fused_head, load, shorten
+from advisor.trace.inputs import reads_text
 from advisor.trace.load import DTYPES
 from advisor.trace.recorder import Recorder
 from advisor.values import ALL_LINEAR, Attention, DType, Head, ModelSpec, Plan
@@ -92,7 +93,9 @@ def build(spec: ModelSpec, plan: Plan, recorder: Recorder, shape: Shape = WHOLE,
         load.prepare_kbit(base, recorder)
     for parameter in base.parameters():
         parameter.requires_grad_(not plan.method.has_adapter and parameter.is_floating_point())
-    model = _wrap(base, plan, peft_config or lora_config(spec, plan), shape.device) if plan.method.has_adapter else base
+    model = base
+    if plan.method.has_adapter:
+        model = _wrap(base, plan, peft_config or lora_config(spec, plan, base), shape.device, spec.id)
     if plan.gradient_checkpointing:
         base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": plan.use_reentrant})
         if plan.use_reentrant and plan.method.has_adapter:
@@ -138,8 +141,7 @@ def base_model(spec: ModelSpec, config: Any, plan: Plan, device: str = "meta") -
     raise UnsupportedError(f"{spec.id}: {first_line(problem)}") from problem
 
 
-_TASKS = {Head.LM: "CAUSAL_LM", Head.CLASSIFICATION: "SEQ_CLS", Head.TOKENS: "TOKEN_CLS"}
-"""peft's word for the task; none for masked language models."""
+_TASKS = {Head.CLASSIFICATION: "SEQ_CLS", Head.TOKENS: "TOKEN_CLS"}
 
 
 def lines_of(error: BaseException) -> str:
@@ -152,7 +154,7 @@ def first_line(error: BaseException) -> str:
     return lines[0][:200] if lines else type(error).__name__
 
 
-def lora_config(spec: ModelSpec, plan: Plan) -> Any:
+def lora_config(spec: ModelSpec, plan: Plan, base: Any) -> Any:
     from peft import LoraConfig
 
     targets: Any = ALL_LINEAR if plan.target_modules == (ALL_LINEAR,) else list(plan.target_modules)
@@ -166,18 +168,28 @@ def lora_config(spec: ModelSpec, plan: Plan) -> Any:
         use_dora=plan.method.is_dora,
         lora_dropout=plan.lora_dropout,
         bias="none",
-        task_type=_TASKS.get(spec.head),
+        task_type=_task(spec.head, base),
     )
 
 
-def _wrap(base: Any, plan: Plan, peft_config: Any, device: str) -> Any:
+def _task(head: Head, base: Any) -> str | None:
+    """peft's word for what is trained. Its models of a task name `input_ids` to the model (peft 0.21 peft_model.py,
+    `PeftModelForCausalLM.forward`), so that one that reads sound or images alone is wrapped without one."""
+    if head is not Head.LM:
+        return _TASKS.get(head)
+    if not reads_text(base):
+        return None
+    return "SEQ_2_SEQ_LM" if base.config.is_encoder_decoder else "CAUSAL_LM"
+
+
+def _wrap(base: Any, plan: Plan, peft_config: Any, device: str, name: str) -> Any:
     from peft import get_peft_model
 
     try:
         with torch.device(device):
             model = get_peft_model(base, peft_config, autocast_adapter_dtype=plan.adapter_dtype is DType.FP32)
     except (ValueError, ImportError) as error:
-        raise UnsupportedError(f"peft cannot wrap this model: {first_line(error)}") from error
+        raise UnsupportedError(f"{name}: peft cannot wrap this model ({compat.known_reason(error) or first_line(error)})") from error
     if plan.adapter_dtype is not DType.FP32:  # fp32 is peft's own doing, and it leaves some of what it trains in 16 bit (LN tuning)
         for name, parameter in model.named_parameters():
             if parameter.requires_grad and ".modules_to_save." not in name:  # which are copies of the head, in the head's own type
