@@ -101,6 +101,7 @@ def _deeper_error(tiny: str, method: str) -> float:
     return max(abs(entry.allocated_bytes / measured[entry.phase] - 1) for entry in memory.phases)
 
 
+@pytest.mark.long
 def test_two_processes_over_gloo(tiny: str) -> None:
     found = calibrated(tiny, method="lora", processes=2)
     assert found.ending is Ending.DONE, found.message

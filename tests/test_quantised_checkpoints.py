@@ -6,6 +6,7 @@ The tiny checkpoints are real ones: random weights, saved with their family's ow
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from advisor.architectures import spec_from_config
 from advisor.checkpoints import format_of, in_16_bit
 from advisor.errors import InvalidInputError, UnsupportedError
 from advisor.ladder import advise, plan_from_request, request_from, snippet
-from advisor.memory import estimate_memory, weights_bytes
+from advisor.memory import estimate_memory, trainable_params, weights_bytes
 from advisor.memory.weights import packed_linear_bytes
 from advisor.stacks.reading import Way
 from advisor.stacks.write import yaml_config
@@ -363,6 +364,52 @@ def test_the_printed_code_loads_and_trains(
     assert any(not torch.equal(value, trained[key]) for key, value in built.named_parameters() if key in trained)
 
 
+def save_packed(folder: Path, settings: dict[str, Any], torch: Any, transformers: Any) -> None:
+    """The layout of GPTQ (eight inputs to an int32) or AWQ (eight outputs to an int32), with a scale and a zero per 32 inputs."""
+    model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**LLAMA)).to(torch.float16)
+    tensors = dict(model.state_dict())
+    gptq = settings["quant_method"] == "gptq"
+    for name in [name for name in tensors if name.endswith("_proj.weight")]:
+        outputs, inputs = tensors.pop(name).shape
+        stem, groups = name.removesuffix("weight"), inputs // 32
+        packed = (inputs // 8, outputs) if gptq else (inputs, outputs // 8)
+        tensors[f"{stem}qweight"] = torch.randint(0, 2**31 - 1, packed, dtype=torch.int32)
+        tensors[f"{stem}qzeros"] = torch.randint(0, 2**31 - 1, (groups, outputs // 8), dtype=torch.int32)
+        tensors[f"{stem}scales"] = torch.full((groups, outputs), 0.01, dtype=torch.float16)
+        if gptq:
+            tensors[f"{stem}g_idx"] = torch.arange(inputs, dtype=torch.int32) // 32
+    _write(folder, tensors, LLAMA | {"quantization_config": settings})
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    "settings", [AWQ | {"group_size": 32}, GPTQ | {"group_size": 32, "desc_act": False}], ids=lambda row: row["quant_method"]
+)
+def test_the_printed_code_trains_on_packed_layers(settings: dict[str, Any], tmp_path: Path) -> None:
+    """Real GPT-QModel layers on the CPU, in an environment of their own (`.ci/frameworks`); only the device is changed."""
+    if os.environ.get("FRAMEWORK") != "gptqmodel":
+        pytest.importorskip("gptqmodel", exc_type=ImportError)
+    import torch
+    import transformers
+
+    save_packed(tmp_path, settings, torch, transformers)
+    config = json.loads((tmp_path / "stored" / "config.json").read_text())
+    model = spec_from_config(config, id=str(tmp_path / "stored"), source="made for the test")
+    options = {"method": "qlora", "stack": "plain", "seq_len": 16, "grad_accum": 1, "rank": 4}
+    plan = plan_from_request(model, CARD, request_from(options))
+    names: dict[str, Any] = {}
+    exec(compile(snippet(model, plan).replace('{"": 0}', '"cpu"'), "snippet", "exec"), names)
+    kinds = {type(module).__name__ for module in names["model"].modules()}
+    assert {kind for kind in kinds if kind.endswith("LoraLinear")} == {
+        f"{settings['quant_method'].title().replace('Gptq', 'GPTQ')}LoraLinear"
+    }
+    trained = {key: value.detach().clone() for key, value in names["model"].named_parameters() if value.requires_grad}
+    assert sum(value.numel() for value in trained.values()) == trainable_params(model, plan)
+    tokens = torch.randint(0, 128, (1, 16))
+    names["train"]([{"input_ids": tokens, "labels": tokens}])
+    assert any(not torch.equal(value, trained[key]) for key, value in names["model"].named_parameters() if key in trained)
+
+
 @pytest.mark.parametrize(
     ("settings", "lines"),
     [
@@ -372,7 +419,7 @@ def test_the_printed_code_loads_and_trains(
     ids=lambda value: value["quant_method"] if isinstance(value, dict) else "",
 )
 def test_the_printed_code_of_packed_layers(settings: dict[str, Any], lines: list[str]) -> None:
-    """GPT-QModel needs a GPU: the code is compiled, its settings are made, and the layers are named (they are no nn.Linear)."""
+    """The code is compiled, its settings are made, and the layers are named (they are no nn.Linear)."""
     transformers = pytest.importorskip("transformers")
     model = stored(settings)
     text = snippet(model, plan_from_request(model, CARD, request_from({})))

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import yaml
 from hypothesis import given, settings, strategies as st
 
 from advisor import advise, hub
@@ -17,12 +18,13 @@ from advisor.architectures import spec_from_config
 from advisor.check import check
 from advisor.cli.run import run
 from advisor.devices import load_gpu
+from advisor.errors import InvalidInputError
 from advisor.hooks.live import settings_of
 from advisor.memory import estimate_memory, weights_bytes
-from advisor.stacks.engines import fsdp_of, masters_of, reentrant_of
+from advisor.stacks.engines import deepspeed_file, fsdp_of, masters_of, reentrant_of
 from advisor.stacks.known import defaults_of
 from advisor.units import GIB
-from advisor.values import Fit, Loss, MemoryBreakdown, ModelSpec, Phase, Plan, Sharding, Stack, Term
+from advisor.values import Fit, MemoryBreakdown, ModelSpec, Phase, Plan, Sharding, Stack, Term
 
 CARD = load_gpu("a100 80gb sxm")
 FULL = {"method": "full", "base_dtype": "bf16", "seq_len_tokens": 512}
@@ -338,18 +340,10 @@ def test_70b_qlora_does_not_load_on_24_gb() -> None:
 
 # ------------------------------------------------------------------------------------------------ measured runs
 
-APART = {
-    "mixtral": "experts were modules under transformers 4, and went to 4 bit; they are bare parameters today, and stay in 16 bit",
-    "foak-fast-kernels-full-4gpu-bs8": "the kernel's cross-entropy works in place",
-    "foak-fast-kernels-full-4gpu-bs16": "the kernel's cross-entropy works in place",
-    "foak-fast-kernels-liger-full-4gpu-bs8": "fused kernels beside the loss",
-    "foak-fast-kernels-liger-full-4gpu-bs16": "fused kernels beside the loss",
-}
-"""Runs of fms-acceleration whose libraries did something else than the plan says."""
 
-
-def apart(row: Measurement) -> bool:
-    return any(word in row.id and (word != "mixtral" or "qlora" in row.id) for word in APART)
+def is_apart(row: Measurement) -> bool:
+    """Mixtral's experts were modules under transformers 4, and went to 4 bit; today they are bare parameters, and stay in 16 bit."""
+    return "mixtral" in row.id and "qlora" in row.id
 
 
 MEASURED = [
@@ -362,19 +356,18 @@ MEASURED = [
 
 def allocated_error(row: Measurement) -> float:
     """Predicted over measured `max_memory_allocated`, less one."""
-    if row.settings.loss is None:  # a fused kernel, whose word no plan had: it decides the peak of the runs apart alone
-        row = row.model_copy(update={"settings": row.settings.model_copy(update={"loss": Loss.FULL})})
     reading = next(reading for reading in row.readings if reading.metric.value == "allocated")
     memory = estimate_memory(hub.load_model(row.same_shape_as or row.model), plan_of(row), load_gpu(row.card))
     return memory.peak_allocated_bytes / reading.bytes - 1
 
 
 def test_published_runs_of_several_cards() -> None:
-    """No term is fitted to them: median within 5 %, all within 15 %."""
-    errors = {row.id: allocated_error(row) for row in MEASURED if not apart(row)}
-    assert len(errors) >= 48
-    assert median([abs(error) for error in errors.values()]) <= 0.025
-    assert {name: error for name, error in errors.items() if abs(error) > 0.05} == {}
+    """No term is fitted to them. Above 5 % stand two runs of full fine-tuning whose fused kernels (FOAK) do more than the loss."""
+    errors = {row.id: allocated_error(row) for row in MEASURED if not is_apart(row)}
+    assert len(errors) == 52
+    assert median([abs(error) for error in errors.values()]) <= 0.02
+    assert max(map(abs, errors.values())) <= 0.10
+    assert all("foak" in name and "full-4gpu" in name for name, error in errors.items() if abs(error) > 0.05)
 
 
 @pytest.mark.parametrize("row", [row for row in MEASURED if "full" in row.id and "foak" not in row.id], ids=lambda row: row.id[7:])
@@ -631,3 +624,28 @@ def test_weights_that_rest_in_bytes_are_not_sharded_without_a_word(storage: dict
     report = check(path, "80GB", stack="trl", gpus=4)
     assert report.plan.sharding.is_fsdp
     assert report.exit_code == exit_code, report.reason
+
+
+# (stack, as the file names it, ZeRO stage, offload): files that the frameworks bring with them, read in their repositories
+BROUGHT = [
+    ("axolotl", "deepspeed_configs/zero3_bf16.json", 3, False),
+    ("axolotl", "/workspace/axolotl/deepspeed_configs/zero3_bf16_cpuoffload_all.json", 3, True),
+    ("llamafactory", "examples/deepspeed/ds_z2_offload_config.json", 2, True),
+    ("ms-swift", "zero2", 2, False),
+]
+
+
+@pytest.mark.parametrize(("stack", "named", "stage", "offloads"), BROUGHT)
+def test_a_framework_s_own_deepspeed_file_need_not_lie_there(stack: str, named: str, stage: int, offloads: bool) -> None:
+    row = deepspeed_file(named, Stack(stack))
+    assert row is not None
+    assert (row["stage"], row.get("offload", False)) == (stage, offloads)
+
+
+@pytest.mark.parametrize("named", ["ds_zero3.json", "deepspeed_configs/zero9.json", "configs/zero3_bf16.json"])
+def test_a_deepspeed_file_that_is_nowhere_is_an_error(named: str, tmp_path: Path) -> None:
+    """The stage in a name is a guess: ds_zero3.json may offload, or hold stage 2."""
+    path = tmp_path / "run.yaml"
+    path.write_text(yaml.safe_dump({**AXOLOTL, "deepspeed": named}), encoding="utf-8")
+    with pytest.raises(InvalidInputError, match=f"{named}: there is no such file"):
+        check(path, "80GB")

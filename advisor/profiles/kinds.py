@@ -19,6 +19,7 @@ KINDS = (
     "not_covered/gpus",
     "not_covered/models",
     "runtime",
+    "stacks/deepspeed",
     "stacks/engines",
     "stacks/jobs",
     "stacks/keys",
@@ -45,7 +46,13 @@ def row_type(kind: str) -> Any:
     if room == "stacks":
         from advisor.profiles import stacks
 
-        return {"engines": stacks.EngineDefault, "jobs": stacks.JobRow, "keys": stacks.KeysOrBuilders, "versions": stacks.Release}[file]
+        return {
+            "deepspeed": stacks.DeepSpeedFile,
+            "engines": stacks.EngineDefault,
+            "jobs": stacks.JobRow,
+            "keys": stacks.KeysOrBuilders,
+            "versions": stacks.Release,
+        }[file]
     if room in ("runtime", "measurements"):
         from advisor.profiles import runtime
 

@@ -145,5 +145,19 @@ class EngineDefault(Row):
     source: Text
 
 
+class DeepSpeedFile(Row):
+    """A DeepSpeed configuration that a framework brings with it, so that it need not lie beside the file that names it."""
+
+    kind: Literal["deepspeed"]
+    stack: StackName
+    names: Text
+    """As files name it, with spaces between."""
+    stage: Annotated[int, Field(ge=0, le=3)]
+    offload: bool = False
+    """Optimizer states or parameters rest on the host."""
+    source: Text
+    recorded: Date
+
+
 JobRow = Annotated[Trainers | OtherJob | Idle | OtherFramework, Field(discriminator="kind")]
 KeysOrBuilders = Annotated[Keys | BuilderNames, Field(discriminator="kind")]

@@ -41,6 +41,13 @@ def fsdp_of(defaults: StackDefaults) -> Sharding:
     return Sharding(_last("fsdp", {"stack": defaults.stack.value}, _release(defaults)))
 
 
+def deepspeed_file(stated: str, stack: Stack) -> Mapping[str, Any] | None:
+    """The row of a DeepSpeed configuration that the framework brings with it, by the end of the path that names it."""
+    rows = (row for row in read("stacks") if row["kind"] == "deepspeed" and row["stack"] == stack.value)
+    path = f"/{stated.strip()}"
+    return next((row for row in rows if any(path.endswith(f"/{name}") for name in row["names"].split())), None)
+
+
 def shared(plan: Plan, sharding: Sharding) -> Plan:
     """`plan` under another engine, with the masters that it keeps by default."""
     masters = masters_of(sharding, plan.stack, mixed=plan.autocast, quantized=plan.quantization is not None)

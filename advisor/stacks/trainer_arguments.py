@@ -5,13 +5,11 @@ Read in transformers 5.23 training_args.py; names that older releases had are un
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from advisor.errors import AdvisorError, InvalidInputError
 from advisor.json_files import read_object
-from advisor.stacks.engines import fsdp_of
+from advisor.stacks.engines import deepspeed_file, fsdp_of
 from advisor.stacks.facts import FOUR_BIT
 from advisor.stacks.fields import Fields
 from advisor.stacks.first_plan import first_attention, first_seq_len
@@ -182,7 +180,7 @@ def cards(fields: Fields, around: Around, notes: Notes) -> Cards:
     offload = launch.offload or "offload" in options or bool(inner.flag("offload_params", "fsdp_offload_params", "cpu_offload"))
     zero = DeepSpeed(launch.zero_stage)
     if stated := fields.raw("deepspeed"):
-        zero = deepspeed(stated, around.folder, notes)
+        zero = deepspeed(stated, around)
         offload = zero.offload
     strategy = f"{options} {inner.raw('reshard_after_forward', 'fsdp_reshard_after_forward', 'fsdp_sharding_strategy')}".lower()
     if sharded and ("false" in strategy or "shard_grad_op" in strategy or not launch.reshards):
@@ -239,20 +237,18 @@ class DeepSpeed(NamedTuple):
     bf16_masters: bool = False
 
 
-_STAGE_IN_NAME = re.compile(r"(?:zero|z|stage)[_-]?(\d)", re.IGNORECASE)
+def deepspeed(stated: Any, around: Around) -> DeepSpeed:
+    """ZeRO stage and offloading of DeepSpeed settings: in place, in a file that can be read, or in one that the framework brings.
 
-
-def deepspeed(stated: Any, folder: str, notes: Notes) -> DeepSpeed:
-    """ZeRO stage and offloading of DeepSpeed settings: in place, in a file that can be read, or by the file's name."""
+    Raises InvalidInputError for a file that is neither.
+    """
     if isinstance(stated, str):
-        found = find_file(stated, folder)
+        found = find_file(stated, around.folder)
         if found is None:
-            number = _STAGE_IN_NAME.search(Path(stated).name)
-            if number is None:
-                notes.unpriced(f"deepspeed: {stated}", "the file is not here, so its ZeRO stage is not known", Way.DOWN)
-                return DeepSpeed()
-            notes.taken.append(f"deepspeed: {stated} is not here; ZeRO stage {number[1]} by its name")
-            return DeepSpeed(int(number[1]), "offload" in stated)
+            row = deepspeed_file(stated, around.defaults.stack)
+            if row is None:
+                raise InvalidInputError(f"deepspeed: {stated}: there is no such file beside it, above it or here; put it there")
+            return DeepSpeed(row["stage"], row.get("offload", False))
         try:
             stated = read_object(found)
         except AdvisorError as error:
