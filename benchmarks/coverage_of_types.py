@@ -12,6 +12,7 @@ A type that stands in several of transformers' tables is run once per table, wit
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import re
 import signal
@@ -39,9 +40,10 @@ TABLES = {
 run under the first of the last six that has it, and under CAUSAL_LM and IMAGE_TEXT_TO_TEXT both where it stands in both."""
 PLAN = Plan(micro_batch_size=2, seq_len_tokens=64, rank=8)
 PLANS: dict[str, dict[str, Any]] = {
-    **dict.fromkeys(("mamba", "falcon_mamba"), {"target_modules": ("in_proj", "x_proj")}),
+    **{name: {"target_modules": ("in_proj", "x_proj")} for name in ("mamba", "falcon_mamba")},
+    **{name: {"target_modules": ("in_proj", "q_proj", "v_proj")} for name in ("mamba2", "falcon_h1")},
 }
-"""peft 0.21 wraps no `out_proj` of a Mamba mixer (tuners/lora/model.py), which "all-linear" names."""
+"""peft 0.21 wraps no `out_proj` of these types (tuners/tuners_utils.py, `_check_lora_target_modules_mamba`), which "all-linear" names."""
 LIMIT_SECONDS = 300
 LAYER_COUNTS = (
     *("num_hidden_layers", "n_layer", "n_layers", "num_layers", "depth", "encoder_layers", "decoder_layers"),
@@ -51,7 +53,7 @@ LEAST_LAYERS = 2
 SAID = {"decoder_start_token_id": 0}
 """What every released config of an encoder-decoder says and some class defaults leave out."""
 SAID_OF: dict[str, dict[str, Any]] = {
-    **dict.fromkeys(("hunyuan_v1_dense", "hunyuan_v1_moe", "ministral"), {"head_dim": 128}),
+    **{name: {"head_dim": 128} for name in ("hunyuan_v1_dense", "ministral")},
     "hunyuan_v1_moe": {"head_dim": 128, "num_experts": 16, "moe_topk": 1},
     "dots1": {"n_routed_experts": 128, "num_experts_per_tok": 6, "n_shared_experts": 2},
     "deepseek_v2": {"n_routed_experts": 64, "num_experts_per_tok": 6, "n_shared_experts": 2, "topk_method": "greedy"},
@@ -79,7 +81,10 @@ def rows() -> Iterator[Row]:
 
 
 def spec_of(row: Row, shortened: bool = False) -> ModelSpec:
-    """The type with its config class's own values, and what that class leaves out. Raises whatever a config class raises that needs more to be made."""
+    """The type with its config class's own values, and what that class leaves out.
+
+    Raises whatever a config class raises that cannot be made without more.
+    """
     import transformers
 
     config = transformers.CONFIG_MAPPING[row.model_type]()
@@ -146,12 +151,17 @@ def _of_either(row: Row, plan: Plan) -> dict[str, Any]:
 def _traced(spec: ModelSpec, plan: Plan) -> dict[str, Any]:
     """Without checkpointing where the type cannot be trained with it."""
     try:
-        return {"allocated_bytes": trace(spec, plan, steps=1).breakdown.peak_allocated_bytes}
+        return {"allocated_bytes": _peak_bytes(spec, plan)}
     except AdvisorError as error:
         if "--no-checkpointing" not in str(error):
             raise
     plan = plan.model_copy(update={"gradient_checkpointing": False})
-    return {"allocated_bytes": trace(spec, plan, steps=1).breakdown.peak_allocated_bytes, "checkpointing": False}
+    return {"allocated_bytes": _peak_bytes(spec, plan), "checkpointing": False}
+
+
+def _peak_bytes(spec: ModelSpec, plan: Plan) -> int:
+    gc.freeze()  # what libraries hold need not be searched again for each type
+    return trace(spec, plan, steps=1, repeat_layers=False).breakdown.peak_allocated_bytes
 
 
 def _stop(_signal: int, _frame: object) -> None:
