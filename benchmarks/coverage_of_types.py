@@ -168,8 +168,8 @@ def _stop(_signal: int, _frame: object) -> None:
     raise TimeoutError(f"longer than {LIMIT_SECONDS} s")
 
 
-def walk(again: tuple[str, ...]) -> None:
-    """Run what the file lacks, saving after each."""
+def walk(again: tuple[str, ...], tables: tuple[str, ...]) -> None:
+    """Run what the file lacks of these tables, saving after each."""
     from advisor.trace.compat import versions
 
     done = {
@@ -177,7 +177,7 @@ def walk(again: tuple[str, ...]) -> None:
     }
     signal.signal(signal.SIGALRM, _stop)
     for row in rows():
-        if (row.table, row.model_type) in done:
+        if (row.table, row.model_type) in done or row.table not in tables:
             continue
         signal.alarm(LIMIT_SECONDS)
         found = outcome(row)
@@ -215,8 +215,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--report", action="store_true", help="print the file as it is")
     parser.add_argument("--again", nargs="*", default=(), metavar="TYPE", help="run these types anew")
+    parser.add_argument("--tables", nargs="*", default=[*TABLES], metavar="TABLE", help="these of transformers' tables only")
     arguments = parser.parse_args()
-    report() if arguments.report else walk(tuple(arguments.again))
+    report() if arguments.report else walk(tuple(arguments.again), tuple(arguments.tables))
 
 
 if __name__ == "__main__":

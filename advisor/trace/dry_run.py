@@ -29,7 +29,9 @@ from advisor.trace.attention import pinned
 from advisor.trace.autocast import MetaAutocast, answering
 from advisor.trace.isolation import libraries_untouched
 from advisor.trace.load import DTYPES
+from advisor.trace.mixers import mixing
 from advisor.trace.recorder import Recorder, collect_garbage
+from advisor.trace.remarks import remarks
 from advisor.trace.shorten import ConfigCut
 from advisor.values import GpuSpec, MemoryBreakdown, ModelSpec, Phase, Plan
 
@@ -88,7 +90,9 @@ def record(spec: ModelSpec, plan: Plan, settings: Settings) -> tuple[Stream, str
         cut, shape = found
         stream, layer_path = _record_shape(spec, plan, settings, shape)
         try:
-            return repeat(stream, cut, layer_path), layer_path
+            repeated = repeat(stream, cut, layer_path)
+            repeated.notes = stream.notes
+            return repeated, layer_path
         except NotRepeatable:
             pass  # layers differ in what they did: the whole model is traced instead
     first = None if settings.layers is None else ConfigCut(tuple(range(settings.layers)))
@@ -104,8 +108,11 @@ def _record_shape(spec: ModelSpec, plan: Plan, settings: Settings, shape: meta_m
         with (
             pinned(plan.attention, settings.torch_has_flash and has_flash(settings.gpu)) as attention,
             _autocast(plan, recorder, attention) as casting,
+            mixing(built.base, plan.mixers, spec.id) as mixed,
         ):
-            return _run_steps(built, plan, settings, recorder, casting), built.layer_path
+            stream = _run_steps(built, plan, settings, recorder, casting)
+    stream.notes = (*remarks(built.base, plan), *mixed)
+    return stream, built.layer_path
 
 
 def record_on_cpu(spec: ModelSpec, plan: Plan, settings: Settings) -> tuple[Stream, str]:
@@ -191,7 +198,7 @@ def summarise(
         reserved_slack_bytes=slack_bytes,
         context_bytes=context_of(gpu.compute_capability if gpu else None).context_bytes,
         interval=interval_of(TRACE, spec, plan, gpu, versions),
-        notes=said_beside(Tier.TRACE, plan),
+        notes=(*said_beside(Tier.TRACE, plan), *stream.notes),
     )
     return Trace(memory, stream, layout, layer_path)
 

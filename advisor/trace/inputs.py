@@ -78,10 +78,17 @@ def _samples(config: Any, rows: int) -> Shapes:
 
 
 def _pixels(config: Any, rows: int) -> Shapes:
-    encoder = getattr(config, "encoder", config)
-    size = encoder.image_size
+    """One image of the size that the vision tower's config names, a row."""
+    parts = (getattr(config, name, None) for name in ("vision_config", "encoder"))
+    tower = next((part for part in parts if hasattr(part, "image_size")), config)
+    if not hasattr(tower, "image_size"):
+        raise UnsupportedError(f"{config.model_type}: it asks for an image beside the text, and its config names no size of images")
+    size = tower.image_size
     height, width = size if isinstance(size, (list, tuple)) else (size, size)
-    return {"pixel_values": (rows, encoder.num_channels, height, width)}
+    return {"pixel_values": (rows, getattr(tower, "num_channels", RGB), height, width)}
+
+
+RGB = 3
 
 
 def _patches(config: Any, rows: int) -> Shapes:
