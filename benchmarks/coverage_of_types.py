@@ -42,8 +42,10 @@ PLAN = Plan(micro_batch_size=2, seq_len_tokens=64, rank=8)
 PLANS: dict[str, dict[str, Any]] = {
     **{name: {"target_modules": ("in_proj", "x_proj")} for name in ("mamba", "falcon_mamba")},
     **{name: {"target_modules": ("in_proj", "q_proj", "v_proj")} for name in ("mamba2", "falcon_h1")},
+    **{name: {"target_modules": ("q_proj", "k_proj", "v_proj", "o_proj")} for name in ("llama4", "llama4_text", "phimoe")},
 }
-"""peft 0.21 wraps no `out_proj` of these types (tuners/tuners_utils.py, `_check_lora_target_modules_mamba`), which "all-linear" names."""
+"""peft 0.21 wraps no `out_proj` of these types (tuners/tuners_utils.py, `_check_lora_target_modules_mamba`), which "all-linear" names;
+nor the routers of the last three, whose layers return several tensors."""
 LIMIT_SECONDS = 300
 LAYER_COUNTS = (
     *("num_hidden_layers", "n_layer", "n_layers", "num_layers", "depth", "encoder_layers", "decoder_layers"),
@@ -52,13 +54,35 @@ LAYER_COUNTS = (
 LEAST_LAYERS = 2
 SAID = {"decoder_start_token_id": 0}
 """What every released config of an encoder-decoder says and some class defaults leave out."""
+_GLM_ROPE = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [8, 12, 12], "partial_rotary_factor": 0.5}
+_FULL_ROPE = {"full_attention": {"rope_type": "default", "rope_theta": 10000.0}}
 SAID_OF: dict[str, dict[str, Any]] = {
     **{name: {"head_dim": 128} for name in ("hunyuan_v1_dense", "ministral")},
     "hunyuan_v1_moe": {"head_dim": 128, "num_experts": 16, "moe_topk": 1},
+    "hunyuan_vl": {"text_config": {"head_dim": 128}},
     "dots1": {"n_routed_experts": 128, "num_experts_per_tok": 6, "n_shared_experts": 2},
-    "deepseek_v2": {"n_routed_experts": 64, "num_experts_per_tok": 6, "n_shared_experts": 2, "topk_method": "greedy"},
+    "deepseek_v2": {
+        "n_routed_experts": 64,
+        "num_experts_per_tok": 6,
+        "n_shared_experts": 2,
+        "topk_method": "greedy",
+        "moe_intermediate_size": 1408,
+    },
+    "deepseek_ocr2": {"text_config": {"mlp_layer_types": ["dense", *["sparse"] * 11], "num_experts_per_tok": 6}},
+    "dbrx": {"attn_config": {"rope_theta": 500000.0, "kv_n_heads": 8, "clip_qkv": 8}},
+    "aya_vision": {"vision_config": {"num_attention_heads": 16}},
+    "chameleon": {"vocabulary_map": {"<image>": 8711}},
+    "emu3": {"vocabulary_map": {"<image>": 151646, "<|extra_200|>": 151847, "<|visual token 000000|>": 151854}},
+    "diffusion_gemma": {"text_config": {"num_experts": 128, "top_k_experts": 8, "moe_intermediate_size": 704}},
+    "granite4_vision": {"deepstack_layer_map": [[0, 0]], "downsample_rate": "1/2"},
+    **{name: {"image_token_index": 50265} for name in ("blip-2", "instructblip", "instructblipvideo")},
+    **{name: {"text_config": {"rope_parameters": _GLM_ROPE}} for name in ("glm4v", "glm46v", "glmga")},
+    "glm4v_moe": {"text_config": {"rope_parameters": _GLM_ROPE, "head_dim": 128}},
+    "cohere_compass_text": {"rope_parameters": _FULL_ROPE},
+    "cohere_compass": {"text_config": {"rope_parameters": _FULL_ROPE}},
+    "qwen2_5_omni_thinker": {"vision_start_token_id": 151652},
 }
-"""What released configs of a type say and its class leaves out, though its model needs it."""
+"""What released configs of a type say, where its class says nothing, or what its model does not take."""
 
 
 class Row(NamedTuple):
@@ -88,7 +112,7 @@ def spec_of(row: Row, shortened: bool = False) -> ModelSpec:
     import transformers
 
     config = transformers.CONFIG_MAPPING[row.model_type]()
-    content = filled(json.loads(config.to_json_string(use_diff=False)), SAID | SAID_OF.get(row.model_type, {}))
+    content = merged({**SAID, **json.loads(config.to_json_string(use_diff=False))}, SAID_OF.get(row.model_type, {}))
     content = short(content) if shortened else content
     return ModelSpec(
         id=row.model_type,
@@ -105,9 +129,12 @@ def spec_of(row: Row, shortened: bool = False) -> ModelSpec:
     )
 
 
-def filled(content: dict[str, Any], said: dict[str, Any]) -> dict[str, Any]:
-    """The config with `said` where it says nothing."""
-    return content | {name: value for name, value in said.items() if content.get(name) is None}
+def merged(content: dict[str, Any], said: dict[str, Any]) -> dict[str, Any]:
+    """The config with what is `said`, also in the configs in it."""
+    deep = {
+        key: merged(content[key], value) for key, value in said.items() if isinstance(value, dict) and isinstance(content.get(key), dict)
+    }
+    return content | said | deep
 
 
 def short(content: dict[str, Any]) -> dict[str, Any]:

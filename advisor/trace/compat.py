@@ -55,6 +55,8 @@ _REASONS = {
     "does not support activation checkpointing": "transformers has no checkpointing for this type: train with --no-checkpointing",
     "a leaf Variable that requires grad is being used in an in-place operation": "its code adds to the embeddings in place, which "
     "checkpointing does not allow when they are not trained; so it fails on a card, too: train with --no-checkpointing",
+    "'tuple' object has no attribute 'dtype'": "peft adapts a linear layer that returns several tensors (a router) and fails in its first "
+    "step, on a card too: name --target-modules without it",
     "nonzero": "it chooses rows by their values, which a dry run does not have; so do the experts of transformers before 5.0",
 }
 """What a library's error says → why the step cannot be run, in words that say what to do (errors of transformers 5.23, peft 0.21 and

@@ -32,7 +32,7 @@ def batch(base: Any, labels_per_row: bool, rows: int, seq_len_tokens: int, devic
     return {**inputs, "labels": make(labels, dtype=torch.int64, device=device)}
 
 
-_INTEGERS = ("input_ids", "attention_mask")
+_INTEGERS = ("input_ids", "attention_mask", "qformer_input_ids", "mm_token_type_ids")
 
 
 def _dtype(base: Any) -> torch.dtype:
@@ -43,12 +43,25 @@ def _dtype(base: Any) -> torch.dtype:
 def _read_by(base: Any, rows: int, seq_len_tokens: int) -> Shapes:
     """Names and shapes of what the encoder, or the only tower, reads."""
     takes = inspect.signature(type(base).forward).parameters
-    text: Shapes = {"input_ids": (rows, seq_len_tokens), "attention_mask": (rows, seq_len_tokens)} if "input_ids" in takes else {}
-    needed = [name for name in _OTHERS if name in takes and (not text or takes[name].default is inspect.Parameter.empty)]
+    asks = {name for name, parameter in takes.items() if parameter.default is inspect.Parameter.empty}
+    tokens = (rows, seq_len_tokens)
+    text: Shapes = dict.fromkeys(("input_ids", "attention_mask"), tokens) if "input_ids" in takes else {}
+    text |= dict.fromkeys((name for name in _TOKENS if name in asks | _ASKED_FOR.get(base.config.model_type, set())), tokens)
+    needed = [name for name in _OTHERS if name in takes and (not text or name in asks or _reads_images_first(base, name))]
     if not text and not needed:
         raise UnsupportedError(f"{type(base).__name__} reads {base.main_input_name}, which a dry run knows no size of")
     others = (_OTHERS[name](base.config, rows) for name in needed)
     return {key: shape for shapes in (text, *others) for key, shape in shapes.items()}
+
+
+_TOKENS = ("qformer_input_ids", "mm_token_type_ids")
+_ASKED_FOR = {"molmo2": {"mm_token_type_ids"}, "git": {"pixel_values"}}
+"""What a type's code raises without in training, though its signature has a default (transformers 5.23 models/molmo2/modeling_molmo2.py;
+models/git/modeling_git.py cuts the logits by the number of image tokens)."""
+
+
+def _reads_images_first(base: Any, name: str) -> bool:
+    return name == base.main_input_name == "pixel_values" or name in _ASKED_FOR.get(base.config.model_type, set())
 
 
 def reads_text(base: Any) -> bool:

@@ -173,11 +173,11 @@ def lora_config(spec: ModelSpec, plan: Plan, base: Any) -> Any:
 
 
 def _task(head: Head, base: Any) -> str | None:
-    """peft's word for what is trained. Its models of a task name `input_ids` to the model (peft 0.21 peft_model.py,
-    `PeftModelForCausalLM.forward`), so that one that reads sound or images alone is wrapped without one."""
+    """peft's word for what is trained. Its models of a task name text inputs to the model (peft 0.21 peft_model.py,
+    `PeftModelForCausalLM.forward`), so that one that reads sound or images first is wrapped without one."""
     if head is not Head.LM:
         return _TASKS.get(head)
-    if not reads_text(base):
+    if not reads_text(base) or base.main_input_name != "input_ids":
         return None
     return "SEQ_2_SEQ_LM" if base.config.is_encoder_decoder else "CAUSAL_LM"
 
