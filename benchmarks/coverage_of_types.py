@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 
 from advisor.errors import AdvisorError
 from advisor.trace import trace
-from advisor.values import Head, ModelSpec, Plan
+from advisor.values import DType, Head, ModelSpec, Plan
 
 TARGET = Path(__file__).parent.parent / "tests" / "data" / "types_traced.json"
 TABLES = {
@@ -43,17 +43,20 @@ PLANS: dict[str, dict[str, Any]] = {
     **{name: {"target_modules": ("in_proj", "x_proj")} for name in ("mamba", "falcon_mamba")},
     **{name: {"target_modules": ("in_proj", "q_proj", "v_proj")} for name in ("mamba2", "falcon_h1")},
     **{name: {"target_modules": ("q_proj", "k_proj", "v_proj", "o_proj")} for name in ("llama4", "llama4_text", "phimoe")},
+    "qwen3_omni_moe_thinker": {"target_modules": ("q_proj", "k_proj", "v_proj", "o_proj")},
+    **{name: {"base_dtype": DType.FP32} for name in ("deberta", "fnet")},
 }
 """peft 0.21 wraps no `out_proj` of these types (tuners/tuners_utils.py, `_check_lora_target_modules_mamba`), which "all-linear" names;
-nor the routers of the last three, whose layers return several tensors."""
+nor the routers of the three after
+them, whose layers return several tensors; nor a module called like a number, as the thinker's. The code of the last two takes fp32."""
 LIMIT_SECONDS = 300
 LAYER_COUNTS = (
     *("num_hidden_layers", "n_layer", "n_layers", "num_layers", "depth", "encoder_layers", "decoder_layers"),
     *("num_decoder_layers", "num_encoder_layers", "encoder_num_hidden_layers", "decoder_num_hidden_layers"),
 )
 LEAST_LAYERS = 2
-SAID = {"decoder_start_token_id": 0}
-"""What every released config of an encoder-decoder says and some class defaults leave out."""
+SAID = {"decoder_start_token_id": 0, "pad_token_id": 0}
+"""What released configs say and some class defaults leave out."""
 _GLM_ROPE = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [8, 12, 12], "partial_rotary_factor": 0.5}
 _FULL_ROPE = {"full_attention": {"rope_type": "default", "rope_theta": 10000.0}}
 SAID_OF: dict[str, dict[str, Any]] = {
@@ -80,6 +83,9 @@ SAID_OF: dict[str, dict[str, Any]] = {
     "glm4v_moe": {"text_config": {"rope_parameters": _GLM_ROPE, "head_dim": 128}},
     "cohere_compass_text": {"rope_parameters": _FULL_ROPE},
     "cohere_compass": {"text_config": {"rope_parameters": _FULL_ROPE}},
+    "esm": {"vocab_size": 33},
+    "moonshine_streaming": {"num_key_value_heads": 8},
+    "step3p7": {"text_config": {"sliding_window": 512}},
     "qwen2_5_omni_thinker": {"vision_start_token_id": 151652},
 }
 """What released configs of a type say, where its class says nothing, or what its model does not take."""
@@ -112,7 +118,9 @@ def spec_of(row: Row, shortened: bool = False) -> ModelSpec:
     import transformers
 
     config = transformers.CONFIG_MAPPING[row.model_type]()
-    content = merged({**SAID, **json.loads(config.to_json_string(use_diff=False))}, SAID_OF.get(row.model_type, {}))
+    content = json.loads(config.to_json_string(use_diff=False))
+    content |= {name: value for name, value in SAID.items() if content.get(name) is None}
+    content = merged(content, SAID_OF.get(row.model_type, {}))
     content = short(content) if shortened else content
     return ModelSpec(
         id=row.model_type,

@@ -46,18 +46,24 @@ def _read_by(base: Any, rows: int, seq_len_tokens: int) -> Shapes:
     asks = {name for name, parameter in takes.items() if parameter.default is inspect.Parameter.empty}
     tokens = (rows, seq_len_tokens)
     text: Shapes = dict.fromkeys(("input_ids", "attention_mask"), tokens) if "input_ids" in takes else {}
+    text |= {name: (*tokens, BOX) for name in ("bbox",) if name in _ASKED_FOR.get(base.config.model_type, set())}
     text |= dict.fromkeys((name for name in _TOKENS if name in asks | _ASKED_FOR.get(base.config.model_type, set())), tokens)
-    needed = [name for name in _OTHERS if name in takes and (not text or name in asks or _reads_images_first(base, name))]
+    first = base.encoder.main_input_name if base.main_input_name == "inputs" else base.main_input_name
+    needed = [
+        name for name in _OTHERS if name in takes and (name in asks or _reads_images_first(base, name) or (not text and name == first))
+    ]
     if not text and not needed:
-        raise UnsupportedError(f"{type(base).__name__} reads {base.main_input_name}, which a dry run knows no size of")
+        raise UnsupportedError(f"{type(base).__name__} reads {first}, which a dry run knows no size of")
     others = (_OTHERS[name](base.config, rows) for name in needed)
     return {key: shape for shapes in (text, *others) for key, shape in shapes.items()}
 
 
 _TOKENS = ("qformer_input_ids", "mm_token_type_ids")
-_ASKED_FOR = {"molmo2": {"mm_token_type_ids"}, "git": {"pixel_values"}}
-"""What a type's code raises without in training, though its signature has a default (transformers 5.23 models/molmo2/modeling_molmo2.py;
-models/git/modeling_git.py cuts the logits by the number of image tokens)."""
+_ASKED_FOR = {"molmo2": {"mm_token_type_ids"}, "git": {"pixel_values"}, "udop": {"bbox"}}
+"""What a type's code raises without in training, though its signature has a default (transformers 5.23 models/molmo2/modeling_molmo2.py,
+models/udop/modeling_udop.py; models/git/modeling_git.py cuts the logits by the number of image tokens)."""
+BOX = 4
+"""Numbers that place a token on a page: the corners of its box (models/udop/modeling_udop.py)."""
 
 
 def _reads_images_first(base: Any, name: str) -> bool:
@@ -76,7 +82,7 @@ def sees_text_alone(base: Any) -> bool:
 
 def _frames(config: Any, rows: int) -> Shapes:
     """Log-mel frames: as many as Whisper's positions ask for (its encoder halves them), else `AUDIO_SECONDS` of them."""
-    encoder = getattr(config, "encoder_config", config)
+    encoder = next((getattr(config, name) for name in ("encoder_config", "encoder") if hasattr(config, name)), config)
     mels = next((getattr(encoder, name) for name in ("num_mel_bins", "input_feat_per_channel") if hasattr(encoder, name)), None)
     if mels is None:
         raise UnsupportedError(f"{config.model_type}: its config names no number of mel bins")

@@ -71,6 +71,8 @@ class Shape:
     """Only the layers that it keeps; None for all."""
     device: str = "meta"
     """"cpu" builds the model for real, with random weights."""
+    layer_path: str = ""
+    """Where the cut layers are in the transformers model; empty for its largest list of layers."""
     whole_model_bytes: int | None = None
     """What loading the whole model would warm the allocator up with, when only some layers are built."""
 
@@ -102,7 +104,7 @@ def build(spec: ModelSpec, plan: Plan, recorder: Recorder, shape: Shape = WHOLE,
             base.enable_input_require_grads()  # else no gradient reaches a layer; the Trainer and peft see to it
     model.train()
     _register_adapter(model, plan, recorder)
-    return MetaModel(model=model, base=base, layer_path=layer_path(model), head=spec.head)
+    return MetaModel(model=model, base=base, layer_path=_path_in(model, base, shape.layer_path), head=spec.head)
 
 
 def whole_model_cut(spec: ModelSpec, plan: Plan) -> tuple[Cut, Shape] | None:
@@ -110,11 +112,13 @@ def whole_model_cut(spec: ModelSpec, plan: Plan) -> tuple[Cut, Shape] | None:
     no shorter config builds the same model with fewer layers."""
     spec = headed(spec, plan)
     whole = base_model(spec, config_of(spec), plan)
-    found = shorten.find(whole, layer_path(whole), lambda cut: base_model(spec, config_of(spec, cut), plan))
+    path = layer_path(whole)
+    found = shorten.find(whole, path, lambda cut: base_model(spec, config_of(spec, cut), plan))
     if found is None:
         return None
     cut, config_cut = found
-    return cut, Shape(config_cut, whole_model_bytes=load.warm_up_bytes(whole, plan) if plan.quantization is not None else None)
+    warm_up = load.warm_up_bytes(whole, plan) if plan.quantization is not None else None
+    return cut, Shape(config_cut, layer_path=path, whole_model_bytes=warm_up)
 
 
 def base_model(spec: ModelSpec, config: Any, plan: Plan, device: str = "meta") -> Any:
@@ -203,6 +207,15 @@ def _register_adapter(model: Any, plan: Plan, recorder: Recorder) -> None:
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
         if not recorder.knows(tensor):
             recorder.label(tensor, "adapter", name)
+
+
+def _path_in(model: Any, base: Any, path: str) -> str:
+    """The dotted path in `model`, which may wrap `base`, of the layers at `path` in `base`; empty where it has no list of layers."""
+    path = path or layer_path(base)
+    if not path:
+        return ""
+    layers = base.get_submodule(path)
+    return next(name for name, module in model.named_modules() if module is layers)
 
 
 def layer_path(model: Any) -> str:
