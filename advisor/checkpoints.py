@@ -6,6 +6,7 @@ tuners/lora/{awq,gptq}.py.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -180,6 +181,23 @@ def expanded_by(model: ModelSpec) -> str:
     return EXPANDED.get(model.checkpoint_format.method, "") if model.checkpoint_format else ""
 
 
+_EXPERT_COUNTS = frozenset({"num_experts", "n_routed_experts", "num_local_experts", "moe_num_experts"})
+"""Fields of a config.json that count a layer's experts (transformers 5.23 models/*/configuration_*.py)."""
+
+
+def stacks_experts(model: ModelSpec) -> bool:
+    """Whether transformers 5 keeps a layer's experts in one parameter; of a model without tables, whether its config counts experts."""
+    if model.tables is None:
+        return _counts_experts(json.loads(model.config_json))
+    linears = (linear for block in model.tables.blocks for linear in block.linears)
+    return any(not linear.is_module and linear.part == "mlp" and linear.copies > 1 for linear in linears)
+
+
+def _counts_experts(config: Mapping[str, object]) -> bool:
+    counted = any(isinstance(value, int) and value > 1 for key, value in config.items() if key in _EXPERT_COUNTS)
+    return counted or any(_counts_experts(part) for part in config.values() if isinstance(part, dict))
+
+
 def check_trainable(model: ModelSpec) -> None:
     """Raises UnsupportedError, with the reason in one line, for a storage that nothing trains on, or that is not priced."""
     stored = model.checkpoint_format
@@ -188,9 +206,7 @@ def check_trainable(model: ModelSpec) -> None:
     if stored.trained_as is None:
         reason = _REFUSED.get(stored.method, _NOT_PRICED)
         raise UnsupportedError(f"{model.id} is stored in {stored.label}: {reason}; train from {_original(model)}")
-    linears = (linear for block in model.shape.blocks for linear in block.linears)
-    bare = any(not linear.is_module and linear.part == "mlp" and linear.copies > 1 for linear in linears)
-    if bare:
+    if stacks_experts(model):
         raise UnsupportedError(
             f"{model.id} is stored in {stored.label}, expert by expert, while transformers 5 builds the experts as stacked parameters: "
             f"what such a checkpoint needs depends on the release and is not priced; train from {_original(model)}"

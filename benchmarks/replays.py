@@ -57,15 +57,17 @@ Run = tuple[str, Plan, dict[str, Any]]
 
 def plans() -> Iterator[Run]:
     """Every model with every method, loop and checkpointing; shapes, kernels and targets rotate. A loop of one's own is run in the open,
-    and as a function whose outputs go when it returns."""
+    and as a function whose outputs go when it returns. Some runs come up twice."""
     everything = product(MODELS, METHODS, ("plain", "hf"), (True, False), range(2))
     for number, (model, method, stack, checkpointing, turn) in enumerate(everything):
         place = number + turn, number // 2 + turn
         yield model, _plan(model, method, stack, checkpointing, place, bool(turn)), {}
         if stack == "plain":
             elsewhere = place[0] + 1 + number // 24, place[1] + 1
-            yield model, _plan(model, method, stack, checkpointing, elsewhere, bool(turn)), FREES
-    for words, (number, (model, method, checkpointing)) in product(WORDS, enumerate(product(MODELS[::2], METHODS, (True, False)))):
+            for options in (FREES, {}):
+                yield model, _plan(model, method, stack, checkpointing, elsewhere, bool(turn)), options
+    in_turns = (*MODELS[::2], *MODELS[1::2])
+    for words, (number, (model, method, checkpointing)) in product(WORDS, enumerate(product(in_turns, METHODS, (True, False)))):
         place = number + number // 6, 2 * (number // 2 % 2)  # flash or memory-efficient
         plan = _plan(model, method, "hf", checkpointing, place, bool(number % 4 // 2))
         yield model, Plan.model_validate(plan.model_dump() | words), {}
@@ -119,8 +121,8 @@ def main() -> None:
     parser.add_argument("--anew", action="store_true", help="trace all of it again")
     kept = [] if parser.parse_args().anew or not TARGET.exists() else json.loads(TARGET.read_text(encoding="utf-8"))
     known = {key(row["model"], Plan(**row["plan"]), row["options"]): row for row in kept}
-    rows = []
-    for number, (model, plan, options) in enumerate(plans(), start=1):
+    rows: list[dict[str, Any]] = []
+    for number, (model, plan, options) in enumerate({key(*run): run for run in plans()}.values(), start=1):
         found = known.get(key(model, plan, options))
         try:
             rows.append(found or replay(model, plan, options))

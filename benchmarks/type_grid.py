@@ -29,7 +29,7 @@ from advisor.hub import load_model
 from advisor.memory import estimate_memory
 from advisor.profiles import read
 from advisor.stacks import default_plan
-from advisor.values import Head, Method, ModelSpec, Plan
+from advisor.values import Head, Method, ModelKind, ModelSpec, Plan
 from advisor.values.request import Request
 
 TARGET = Path(__file__).parent.parent / "tests" / "data" / "type_grid.json"
@@ -120,7 +120,7 @@ def plans(spec: ModelSpec) -> Iterator[Plan]:
 
 def _plan(spec: ModelSpec, method: Method, number: int, **options: Any) -> Plan:
     """The first plan of transformers' Trainer, at the row's own sequences."""
-    batch_size, seq_len = (ENCODER_SHAPES if spec.kind == "encoder" else SHAPES)[number % 2]
+    batch_size, seq_len = (ENCODER_SHAPES if spec.kind is ModelKind.ENCODER else SHAPES)[number % 2]
     seq_len = min(seq_len, spec.max_position_tokens or seq_len)
     return default_plan(method, spec, None, Request(seq_len=seq_len, batch_size=batch_size, grad_accum=1, **options))
 
@@ -151,7 +151,7 @@ def key_of(plan: dict[str, Any]) -> str:
 
 def write(again: tuple[str, ...], types: tuple[str, ...]) -> None:
     """Add the rows that the file lacks, saving after each."""
-    from advisor.trace.compat import versions
+    from advisor.tape.store import installed
 
     kept: dict[str, Any] = {name: held for name, held in read_grid()["types"].items() if name not in again}
     specs = {name: spec_of(name, kept[name]["config"] if name in kept else config_of(name)) for name in types or again or SUPPORTED}
@@ -168,7 +168,7 @@ def write(again: tuple[str, ...], types: tuple[str, ...]) -> None:
             start = time.monotonic()
             rows.append({"plan": wanted[name][number], **measure(spec, Plan(**wanted[name][number]))})
             rows.sort(key=lambda row, name=name: wanted[name].index(row["plan"]))
-            save(versions(), {each: kept[each] for each in SUPPORTED if each in kept})
+            save(dict(installed()), {each: kept[each] for each in SUPPORTED if each in kept})
             sys.stdout.write(f"{number}  {name}  {time.monotonic() - start:.0f} s  {_error(spec, rows, wanted[name][number])}\n")
             sys.stdout.flush()
 

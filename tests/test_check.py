@@ -61,7 +61,7 @@ def written(folder: Path, base: str = "axolotl", **changes: Any) -> Path:
 FOUND = [
     ("does-not-fit", "axolotl", LORA | {"sequence_len": 16384}, "12GB"),
     ("fit-uncertain", "axolotl", {}, "7.5GiB"),
-    ("fits-tightly", "axolotl", {"sequence_len": 4096}, "10GiB"),
+    ("fits-tightly", "axolotl", {"sequence_len": 4096}, "10.5GiB"),
     ("rank-above-matrix", "axolotl", {"lora_r": 2048}, "80GB"),
     ("rank-high", "axolotl", {"lora_r": 256}, "80GB"),
     ("targets-match-nothing", "axolotl", {"lora_target_linear": False, "lora_target_modules": ["q_proj", "query"]}, "80GB"),

@@ -68,10 +68,24 @@ FIVE = (-0.02, -0.01, 0.0, 0.01, 0.02)
 
 def test_the_most_specific_kind_with_enough_errors_speaks(known):
     open_loop = KIND._replace(checkpointing="no checkpointing")
-    known(trace=[errors("x", *FIVE), errors("y", *FIVE), errors("x", 0.3, kind=open_loop), errors("y", 0.4, kind=open_loop)])
+    seldom = [errors(group, share, kind=open_loop) for group, share in (("x", 0.3), ("y", 0.4), ("z", 0.35))]
+    known(trace=[errors("x", *FIVE), errors("y", *FIVE), errors("z", 0.01), *seldom])
     own, wider = bounds_of(TRACE, KIND), bounds_of(TRACE, open_loop)
-    assert (own.low, own.high, own.unlike, len(own.errors)) == (-0.02, 0.02, "", 10)
-    assert (wider.low, wider.high, wider.unlike, len(wider.errors)) == (-0.02, 0.4, "", 12)  # two runs of its own, ten beside it
+    assert (own.low, own.high, own.unlike, own.ran, len(own.errors)) == (-0.02, 0.02, "", 3, 11)
+    assert (wider.low, wider.high, wider.unlike, wider.ran, len(wider.errors)) == (-0.02, 0.4, "", 3, 14)  # three of its own, eleven beside
+
+
+@pytest.mark.parametrize(("groups", "said"), [("x", "one source alone"), ("xy", "two sources alone"), ("xyz", "")])
+def test_a_kind_is_wide_until_three_sources_and_cards_ran_it(known, groups, said):
+    """Fused loss lies 0.03 above; with as many groups as are known it is bounded by its own errors and as much as others differ."""
+    fused = KIND._replace(loss="fused loss")
+    own = [errors(group, *(share + 0.03 for share in FIVE * 2), kind=fused) for group in groups]
+    known(trace=[*(errors(group, *FIVE) for group in "xyz"), *own])
+    found = bounds_of(TRACE, fused)
+    assert found.ran == len(groups)
+    assert (found.unlike != "") == bool(said)
+    assert said in interval(TRACE, fused).source
+    assert found.high == pytest.approx(0.05 if not said else 0.05 + 0.03)  # 0.03: the step between the two kinds
 
 
 def test_a_kind_that_one_source_alone_ran_is_wide_and_says_so(known):
@@ -79,13 +93,15 @@ def test_a_kind_that_one_source_alone_ran_is_wide_and_says_so(known):
     known(trace=[errors("x", *FIVE), errors("y", *FIVE), errors("z", 0.0, 0.1, kind=KIND), errors("z", *FIVE, kind=fused)])
     found = bounds_of(TRACE, fused)
     assert (found.low, found.high) == pytest.approx((-0.02, 0.02 + 0.08))  # z lies 0.08 above x and y
-    assert "one source alone ran this kind (one card, fused loss)" in interval(TRACE, fused).source
+    assert "one source alone ran this kind (one card, fused loss, checkpointing)" in interval(TRACE, fused).source
 
 
 def test_one_group_alone_never_narrows(known):
     open_loop = KIND._replace(checkpointing="no checkpointing")
-    known(trace=[errors("x", *FIVE), errors("y", *FIVE), errors("z", *(10 * share for share in FIVE * 2), kind=open_loop)])
-    assert bounds_of(TRACE, open_loop)[3:5] == pytest.approx((-0.2, 0.2))
+    seldom = errors("x", 0.0, kind=open_loop), errors("y", 0.0, kind=open_loop)
+    known(trace=[errors("x", *FIVE), errors("y", *FIVE), *seldom, errors("z", *(10 * share for share in FIVE * 2), kind=open_loop)])
+    found = bounds_of(TRACE, open_loop)
+    assert (found.unlike, found.low, found.high) == ("", -0.2, 0.2)
 
 
 @pytest.mark.parametrize(
@@ -114,12 +130,36 @@ def test_a_kind_without_a_measured_run_is_wide_and_says_so(known, facet, value):
 def test_a_group_that_is_left_out_does_not_speak(known):
     known(trace=[errors("x", *FIVE), errors("y", *FIVE), errors("z", 0.5)])
     assert bounds_of(TRACE, KIND).high == 0.5
-    assert bounds_of(TRACE, KIND, "z").high == 0.02
+    assert bounds_of(TRACE, KIND, frozenset("z")).high == 0.02
+
+
+def test_a_group_that_is_left_out_speaks_in_no_wider_kind_nor_step(known):
+    """z alone ran the fused loss and lies far out, there and elsewhere; without it the kind is as far beyond as x and y are apart."""
+    fused = KIND._replace(loss="fused loss")
+    apart = errors("y", *(share + 0.1 for share in FIVE))
+    known(trace=[errors("x", *FIVE), apart, errors("z", 5.0), errors("z", *[5.0] * 10, kind=fused)])
+    assert bounds_of(TRACE, fused).high > 5
+    assert bounds_of(TRACE, fused, frozenset("z")).high == pytest.approx(0.12 + 0.1)
+
+
+def test_a_group_that_is_left_out_leaves_the_rule_as_it_was(known):
+    """Three groups ran the kind: it is bounded by the errors of the other two, as it is by those of all three, and not widened."""
+    known(trace=[errors("x", *FIVE), errors("y", *FIVE), errors("z", *FIVE)])
+    found = bounds_of(TRACE, KIND, frozenset("z"))
+    assert (found.low, found.high, found.unlike) == (-0.02, 0.02, "")
+
+
+@given(st.floats(-0.5, 0.9), st.floats(-0.5, 0.9))
+def test_an_interval_holds_the_errors_that_it_is_made_of(one, other):
+    """Rounding goes outward."""
+    for share in (one, other):
+        assert intervals._outward(share) >= round(share, 5)
+        assert intervals._outward(share) <= max(share, 0) + 2e-4
 
 
 def test_the_closed_form_is_off_by_both_what_the_dry_run_is_and_what_it_differs_from_it(known):
     ten, none = [0.1] * 10, [0.0] * 10
-    known(trace=[errors("x", *ten), errors("y", *none)], replay=[errors("m", *ten), errors("n", *none)])
+    known(trace=[errors("x", *ten), errors("y", *none), errors("z", 0.0)], replay=[errors("m", *ten), errors("n", *none)])
     found = bounds_of(ESTIMATE, KIND)
     assert (found.low, found.high) == (0.0, pytest.approx(0.21))  # 1.1 · 1.1
     assert (found.effective, found.bias) == (20, 0.1)
@@ -128,7 +168,7 @@ def test_the_closed_form_is_off_by_both_what_the_dry_run_is_and_what_it_differs_
 
 def test_allocated_memory_speaks_where_no_dry_run_can_be_made(known):
     sharded = KIND._replace(cards="FSDP1")
-    own = [errors("x", *[0.04] * 10, kind=sharded, metric="allocated"), errors("y", *FIVE, kind=sharded, metric="allocated")]
+    own = [errors(group, *shares, kind=sharded, metric="allocated") for group, shares in (("x", [0.04] * 10), ("y", FIVE), ("z", FIVE))]
     known(trace=[errors("x", *FIVE), errors("y", *FIVE)], estimate=own, replay=[errors("m", *FIVE), errors("n", *FIVE)])
     found = bounds_of(ESTIMATE, sharded)
     assert found.unlike == ""

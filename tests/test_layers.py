@@ -14,6 +14,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 # A room is a module or a package directly under advisor/. It may import rooms of a lower level, and itself.
 LEVELS = {
     "errors": 0,
+    "formulas": 0,
     "refusals": 1,
     "units": 1,
     "values": 2,
@@ -39,6 +40,7 @@ LEVELS = {
     "calibrate": 10,
     "check": 10,
     "runs": 10,
+    "on_demand": 10,
     "evidence": 11,
     "hooks": 11,
     "api": 12,

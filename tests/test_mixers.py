@@ -24,7 +24,7 @@ pytestmark = [
     pytest.mark.skipif(importlib.util.find_spec(STANDS_FOR) is not None, reason="Triton is installed: nothing stands in for it"),
 ]
 
-KERNELS = '''
+KERNELS = """
 import torch
 import triton
 import triton.language as tl
@@ -59,7 +59,7 @@ def device():
         return driver.active.get_current_target().backend
     except Exception:
         return "cpu"
-'''
+"""
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import random
 import re
@@ -14,7 +15,7 @@ import pytest
 
 from advisor.architectures import SUPPORTED, headed, spec_from_config
 from advisor.hub import ModelRow, load_model, profile_spec, search_models
-from advisor.values import Head, ModelSpec, Plan
+from advisor.values import Head, ModelKind, ModelSpec, Plan
 
 ROWS = search_models()
 IDS = [row.id for row in ROWS]
@@ -43,9 +44,10 @@ def test_golden_counts(name: str, params: int, source: str) -> None:
 
 
 def test_there_are_many_profiles_over_many_types() -> None:
-    assert len(ROWS) >= 180
-    assert len({row.model_type for row in ROWS}) >= 45
-    assert {row.model_type for row in ROWS} <= set(SUPPORTED)
+    assert len(ROWS) >= 400
+    assert sum(len(set(row.names)) for row in ROWS) >= 1200
+    assert len({row.model_type for row in ROWS}) >= 110
+    assert {profile_spec(row).kind for row in ROWS} == set(ModelKind)
 
 
 @pytest.mark.parametrize("row", ROWS, ids=IDS)
@@ -61,8 +63,12 @@ def test_published_counts(row: ModelRow) -> None:
         assert spec.params == pytest.approx(row.params_published, rel=0.3)
 
 
+WITH_TABLES = [row for row in ROWS if row.model_type in SUPPORTED]
+WITHOUT_TABLES = [row for row in ROWS if row.model_type not in SUPPORTED]
 DENSE_DECODERS = [
-    row for row in ROWS if profile_spec(row).kind == "decoder" and "moe" not in {b.mlp.kind for b in profile_spec(row).shape.blocks}
+    row
+    for row in WITH_TABLES
+    if profile_spec(row).kind is ModelKind.DECODER and "moe" not in {b.mlp.kind for b in profile_spec(row).shape.blocks}
 ]
 
 
@@ -130,7 +136,30 @@ def installed() -> frozenset[str]:
     return frozenset(transformers.CONFIG_MAPPING)
 
 
-@pytest.mark.parametrize("row", ROWS, ids=IDS)
+COUNTED_QUICKLY = ("whisper-tiny", "t5-small", "mamba-130m", "lfm2-350m", "smolvlm-256m", "gemma-3-4b", "qwen3.5-0.8b", "mt5-small")
+
+
+def counted(row: ModelRow) -> int:
+    count = pytest.importorskip("advisor.trace.count")
+    if row.model_type == "gemma3n":
+        pytest.importorskip("timm", exc_type=ImportError)
+    counted: int = count.count(profile_spec(row))
+    return counted
+
+
+@pytest.mark.parametrize("name", COUNTED_QUICKLY)
+def test_parameters_without_tables_are_what_transformers_builds(name: str) -> None:
+    (row,) = (row for row in WITHOUT_TABLES if name in row.names)
+    assert row.params == counted(row)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("row", WITHOUT_TABLES, ids=[row.id for row in WITHOUT_TABLES])
+def test_every_count_without_tables_is_what_transformers_builds(row: ModelRow) -> None:
+    assert row.params == counted(row)
+
+
+@pytest.mark.parametrize("row", WITH_TABLES, ids=[row.id for row in WITH_TABLES])
 def test_profile_equals_what_transformers_builds(row: ModelRow) -> None:
     """Layer by layer on a cut that shows every kind of layer; the rest of the whole model is more of the same layers."""
     if row.model_type not in installed():
@@ -279,7 +308,7 @@ def attention_kernels(model_type: str) -> tuple[bool, bool]:
 
     auto = transformers.models.auto.modeling_auto
     config_class = transformers.CONFIG_MAPPING[model_type]
-    mapping = auto.MODEL_FOR_CAUSAL_LM_MAPPING if load_type(model_type).kind == "decoder" else auto.MODEL_FOR_MASKED_LM_MAPPING
+    mapping = auto.MODEL_FOR_CAUSAL_LM_MAPPING if load_type(model_type).kind is ModelKind.DECODER else auto.MODEL_FOR_MASKED_LM_MAPPING
     model_class = mapping[config_class]
     return model_class._supports_sdpa, model_class._supports_flash_attn
 
@@ -306,10 +335,43 @@ def test_every_matrix_belongs_to_a_half_of_its_layer(model_type: str) -> None:
         assert repeated <= {("mlp", "dense")}, "only BERT repeats a name within a half"
 
 
+def forwards_of(model_type: str) -> list[str]:
+    """The source of every forward in the file of a type's models."""
+    import transformers
+
+    model_class = transformers.models.auto.modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING[transformers.CONFIG_MAPPING[model_type]]
+    classes = [each for _, each in inspect.getmembers(inspect.getmodule(model_class), inspect.isclass)]
+    return [inspect.getsource(each.forward) for each in classes if "forward" in vars(each)]
+
+
+# (type with a shared expert, how the module that runs it and the routed ones calls each)
+SHARED = [
+    ("qwen2_moe", "self.shared_expert(", "self.experts("),
+    ("ernie4_5_moe", "self.shared_experts(", "self.experts("),
+    *((name, "self.shared_experts(", "self.experts(") for name in ("deepseek_v2", "deepseek_v3", "dots1", "glm4_moe", "glm4_moe_lite")),
+    ("solar_open", "self.shared_experts(", "self.experts("),
+    ("llama4_text", "self.shared_expert(", "self.experts("),
+]
+
+
+@pytest.mark.parametrize(("model_type", "shared", "routed"), SHARED)
+def test_the_shared_expert_runs_where_transformers_runs_it(model_type: str, shared: str, routed: str) -> None:
+    if model_type not in installed():
+        pytest.skip("not in the installed transformers")
+    (source,) = {source for source in forwards_of(model_type) if shared in source and routed in source}
+    mlps = [block.mlp for block in load_type(model_type).shape.blocks if block.mlp.shared_intermediate_size]
+    assert {mlp.shared_runs_first for mlp in mlps} == {source.index(shared) < source.index(routed)}
+
+
+def test_every_type_with_a_shared_expert_is_among_them() -> None:
+    found = {name for name in SUPPORTED if any(block.mlp.shared_intermediate_size for block in load_type(name).shape.blocks)}
+    assert found == {name for name, *_ in SHARED}
+
+
 # (name, what the formulas must know)
 TRAITS = [
-    ("gemma-2-9b", {"softcaps_logits": True, "embedding_scaled": True, "tied_embeddings": True}),
-    ("gemma-3-1b", {"softcaps_logits": False, "embedding_scaled": True, "tied_embeddings": True}),
+    ("gemma-2-9b", {"softcaps_logits": True, "embedding_scaled": False, "tied_embeddings": True}),
+    ("gemma-3-1b", {"softcaps_logits": False, "embedding_scaled": False, "tied_embeddings": True}),
     ("granite-8b", {"scales_logits": True, "embedding_scaled": True}),
     ("command-r", {"scales_logits": True, "tied_embeddings": True}),
     ("phi-2", {"head_bias": True, "tied_embeddings": False}),
@@ -446,7 +508,7 @@ def test_every_head_has_the_parameters_that_transformers_builds(model_type: str)
     spec = spec_from_config(config, id=model_type, source="small")
     has = {head for head, mapping in mappings.items() if transformers.CONFIG_MAPPING[model_type] in mapping}
     known = {shape.head for shape in spec.shape.heads} - {Head.EMBEDDING}
-    assert known == has - ({Head.LM} if spec.kind == "encoder" else set())
+    assert known == has - ({Head.LM} if spec.kind is ModelKind.ENCODER else set())
     for head in sorted(known):
         under = headed(spec, Plan(head=head, labels=5))
         check_against_transformers(config | {"num_labels": 5}, under)

@@ -98,6 +98,18 @@ def test_peaks_measured_on_a_card(model: str, settings: dict[str, object], steps
 # -- against real training on the CPU -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("types", [("bfloat16", "bfloat16"), ("bfloat16", "float32"), ("float32", "float32")])
+def test_autocast_joins_tensors_in_the_type_that_torch_joins_them_in(types: tuple[str, str]) -> None:
+    import torch
+
+    from advisor.trace.autocast import _widest
+
+    parts = [torch.zeros(2, dtype=getattr(torch, name)) for name in types]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        joined = torch.cat(parts)
+    assert _widest((parts,), torch.bfloat16) is joined.dtype
+
+
 @pytest.mark.parametrize(
     "settings",
     [

@@ -1,16 +1,13 @@
 """How right the numbers are: measured runs, predictions beside them, and the intervals that follow."""
 
-from advisor.accuracy.intervals import ALL, Coverage, Residual, coverages, errors_file
+from advisor.accuracy.comparisons import Comparison, Summary, residuals_of, summarise
+from advisor.accuracy.intervals import ALL, WIDE, Coverage, Residual, coverages, errors_file, is_off
 from advisor.accuracy.report import (
     AccuracyReport,
     BoundaryCheck,
-    Comparison,
     Estimator,
     NotScored,
-    Summary,
     accuracy,
-    residuals_of,
-    summarise,
 )
 from advisor.accuracy.rows import Loop, Measurement, Metric, Reading, Settings, Stage, measurements, plan_of, read_measurements
 from advisor.accuracy.tiers import CLOSED_FORM, DRY_RUN, MeasuredPlan, Traced, closed_form, dry_run, recorded_dry_run, recorded_in
@@ -19,6 +16,7 @@ __all__ = [
     "ALL",
     "CLOSED_FORM",
     "DRY_RUN",
+    "WIDE",
     "AccuracyReport",
     "BoundaryCheck",
     "Comparison",
@@ -40,6 +38,7 @@ __all__ = [
     "coverages",
     "dry_run",
     "errors_file",
+    "is_off",
     "measurements",
     "plan_of",
     "read_measurements",

@@ -10,9 +10,10 @@ import json
 import sys
 from functools import partial
 
+from advisor.accuracy.comparisons import residuals_of
 from advisor.accuracy.intervals import errors_file
 from advisor.accuracy.replays import replay_residuals
-from advisor.accuracy.report import Estimator, accuracy, residuals_of
+from advisor.accuracy.report import Estimator, accuracy
 from advisor.accuracy.tiers import CLOSED_FORM, DRY_RUN, closed_form, recorded_dry_run, recorded_in
 from advisor.memory.intervals import REPLAY
 from advisor.profiles import ROOT

@@ -2,81 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 
 from pydantic import computed_field
 
-from advisor.accuracy.intervals import Coverage, Residual, coverages, median
+from advisor.accuracy.comparisons import Comparison, Summary, by_release, residuals_of, summarise
+from advisor.accuracy.intervals import Coverage, coverages
+from advisor.accuracy.replays import replay_coverages, replayed_like
 from advisor.accuracy.rows import Measurement, Metric, Reading, measurements, plan_of
-from advisor.accuracy.tiers import DRY_RUN, MeasuredPlan, kind_of_run
+from advisor.accuracy.tiers import CLOSED_FORM, DRY_RUN, MeasuredPlan, kind_of_run
+from advisor.architectures.cut import first_layers
 from advisor.devices import load_gpu
 from advisor.errors import AdvisorError, UnsupportedError
 from advisor.ladder import classify
-from advisor.memory.kinds import Kind, kind_of
+from advisor.memory.kinds import kind_of
 from advisor.values import Fit, GpuSpec, MemoryBreakdown, ModelSpec, Value
 from advisor.values.memory import Computed
 
 Estimator = Callable[[MeasuredPlan], MemoryBreakdown]
 Resolver = Callable[[str], ModelSpec]
-
-OF_THE_ALLOCATOR = (Metric.RESERVED, Metric.ALLOCATED)
-"""The context beside them is modelled apart, with a margin of its own."""
-
-
-class Comparison(Computed):
-    """One reading beside its prediction. `low_bytes` and `high_bytes` are the interval's shares applied to it."""
-
-    id: str
-    group: str
-    grade: str
-    model: str
-    method: str
-    gpu: str
-    metric: Metric
-    what: str
-    seq_len_tokens: int
-    micro_batch_size: int
-    measured_bytes: int
-    predicted_bytes: int
-    reserved_bytes: int
-    """What the allocator reserves by the prediction: what the interval's shares are of."""
-    low_bytes: int
-    high_bytes: int
-    kind: Kind
-    """What decides how far the prediction may be off."""
-    versions: dict[str, str] = {}
-    """Library versions that the prediction speaks for."""
-    apart: str = ""
-    """Why it differs from the prediction, where that is known."""
-    of_the_plan: bool = True
-    """The run is of the plan that was priced: a scatter that is no error of the prediction still belongs into its interval."""
-
-    @computed_field  # type: ignore[prop-decorator]
-    @property
-    def relative_error(self) -> float:
-        """Predicted over measured, less one: negative when the prediction is too low."""
-        return self.predicted_bytes / self.measured_bytes - 1
-
-    @computed_field  # type: ignore[prop-decorator]
-    @property
-    def inside(self) -> bool:
-        return self.low_bytes <= self.measured_bytes <= self.high_bytes
-
-
-class Summary(Value):
-    """Errors of one metric over the rows of one grade."""
-
-    grade: str
-    metric: Metric
-    n: int
-    median_absolute_error: float
-    worst_under: float
-    """The most negative relative error; 0 when none is too low."""
-    worst_over: float
-    share_under: float
-    """Share of rows whose prediction is below the measurement."""
-    coverage: float
-    """Share of rows whose interval holds the measurement."""
 
 
 class BoundaryCheck(Computed):
@@ -121,10 +65,14 @@ class AccuracyReport(Computed):
     summaries: tuple[Summary, ...]
     summaries_with_apart: tuple[Summary, ...]
     """The same over all rows, those listed apart included."""
+    releases: tuple[Summary, ...]
+    """The same by the major release of transformers that ran, newest first."""
     boundaries: tuple[BoundaryCheck, ...]
     not_scored: tuple[NotScored, ...]
     coverages: tuple[Coverage, ...]
     """How often the intervals hold what was measured, by kind of plan; the last is of all runs."""
+    replayed: tuple[Coverage, ...] = ()
+    """Of the closed form: how often the bounds from dry runs hold its error on those of another model, by kind of plan."""
 
     @computed_field  # type: ignore[prop-decorator]
     @property
@@ -163,42 +111,11 @@ def accuracy(estimator: Estimator, tier: str, resolve: Resolver | None = None, r
         comparisons=tuple(comparisons),
         summaries=summarise(together),
         summaries_with_apart=summarise(comparisons),
+        releases=by_release(together),
         boundaries=tuple(boundaries),
         not_scored=tuple(not_scored),
         coverages=coverages(tier, residuals_of(comparisons)),
-    )
-
-
-def summarise(comparisons: Sequence[Comparison]) -> tuple[Summary, ...]:
-    """One summary per grade and metric that has rows, grade A first."""
-    summaries = []
-    for grade in ("A", "B"):
-        for metric in Metric:
-            chosen = [item for item in comparisons if (item.grade, item.metric) == (grade, metric)]
-            if chosen:
-                summaries.append(_summary(grade, metric, chosen))
-    return tuple(summaries)
-
-
-def residuals_of(comparisons: Iterable[Comparison], metrics: Sequence[Metric] = OF_THE_ALLOCATOR) -> tuple[Residual, ...]:
-    """Measured less predicted as a share of the reserved bytes, one per run: of the first of `metrics` that the run has, at its longest
-    sequence. Runs of another plan are left out."""
-    best: dict[str, tuple[tuple[int, int], Comparison]] = {}
-    for item in comparisons:
-        if not item.of_the_plan or item.metric not in metrics:
-            continue
-        nearness = (metrics.index(item.metric), -item.seq_len_tokens)
-        if item.id not in best or nearness < best[item.id][0]:
-            best[item.id] = (nearness, item)
-    return tuple(
-        Residual(
-            id=item.id,
-            group=item.group,
-            metric=item.metric.value,
-            kind=item.kind,
-            share=round((item.measured_bytes - item.predicted_bytes) / item.reserved_bytes, 5),
-        )
-        for _, item in best.values()
+        replayed=replay_coverages() if tier == CLOSED_FORM else (),
     )
 
 
@@ -207,7 +124,8 @@ def _model(row: Measurement, resolve: Resolver | None) -> ModelSpec:
         from advisor.hub import load_model
 
         resolve = load_model
-    return resolve(row.same_shape_as or row.model)
+    model = resolve(row.same_shape_as or row.model)
+    return model if row.layers is None else first_layers(model, row.layers)
 
 
 def _gpu(row: Measurement) -> GpuSpec:
@@ -245,7 +163,9 @@ def _compare(row: Measurement, model: ModelSpec, gpu: GpuSpec, estimator: Estima
             low_bytes=predicted - int(memory.peak_reserved_bytes * memory.interval.low_share),
             high_bytes=predicted + int(memory.peak_reserved_bytes * memory.interval.high_share),
             kind=kind_of_run(ran, memory),
+            alike=replayed_like(model),
             versions=memory.versions,
+            release=row.versions.get("transformers", ""),
             apart=other_plan or (reading.dry_run_apart if tier == DRY_RUN else ""),
             of_the_plan=not other_plan,
         )
@@ -282,18 +202,4 @@ def _check(row: Measurement, model: ModelSpec, gpu: GpuSpec, estimator: Estimato
         expected_bytes=memory.expected_bytes,
         high_bytes=memory.high_bytes,
         usable_bytes=gpu.usable_bytes,
-    )
-
-
-def _summary(grade: str, metric: Metric, chosen: Sequence[Comparison]) -> Summary:
-    errors = [item.relative_error for item in chosen]
-    return Summary(
-        grade=grade,
-        metric=metric,
-        n=len(errors),
-        median_absolute_error=median([abs(error) for error in errors]),
-        worst_under=min(*errors, 0.0),
-        worst_over=max(*errors, 0.0),
-        share_under=sum(error < 0 for error in errors) / len(errors),
-        coverage=sum(item.inside for item in chosen) / len(chosen),
     )

@@ -135,6 +135,8 @@ class Measurement(Value):
     model: str
     same_shape_as: str | None = None
     """The profile of equal shape, where the model has none of its own."""
+    layers: Annotated[int, Field(gt=0)] | None = None
+    """The run was of the model's first so many layers; None for all of them."""
     gpu: str
     """As printed."""
     card: str | None = None

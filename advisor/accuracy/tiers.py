@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from advisor import profiles
 from advisor.accuracy.rows import Measurement
@@ -22,6 +23,9 @@ from advisor.memory.runtime import context_of
 from advisor.memory.slack import kept_logits_bytes
 from advisor.trace import peft_config_of, trace
 from advisor.values import GpuSpec, MemoryBreakdown, ModelSpec, PhaseBytes, Plan, Stack, Value
+
+if TYPE_CHECKING:
+    from advisor.trace.dry_run import Trace
 
 CLOSED_FORM = "estimate"
 DRY_RUN = "trace"
@@ -63,8 +67,9 @@ def not_kept_bytes(model: ModelSpec, plan: Plan) -> int:
 
 
 def kind_of_run(ran: MeasuredPlan, memory: MemoryBreakdown) -> Kind:
-    """The kind of what ran, by the versions that the prediction speaks for, with what its loop did that no plan says."""
-    kind = kind_of(ran.model, ran.plan, ran.gpu, memory.versions)
+    """The kind of what ran, with what its loop did that no plan says. A dry run under other versions than the run's own is of theirs; the
+    closed form names none, so that its prediction is of the kind that the run's libraries make it."""
+    kind = kind_of(ran.model, ran.plan, ran.gpu, memory.versions or ran.row.versions)
     return with_outputs(kind, ran.plan, ran.row.loop.keep_outputs)
 
 
@@ -78,17 +83,25 @@ def dry_run(ran: MeasuredPlan, progress: Callable[[str], None] = lambda _: None)
 
     Raises UnsupportedError for settings that a dry run does not run: several cards, for one.
     """
-    loop = ran.row.loop
-    lengths = tuple(length for length in loop.lengths_tokens if length <= ran.plan.seq_len_tokens)
+    return traced_run(ran.row, ran.model, ran.plan, ran.gpu, progress).breakdown
+
+
+def traced_run(
+    row: Measurement, model: ModelSpec, plan: Plan, gpu: GpuSpec | None, progress: Callable[[str], None] = lambda _: None
+) -> Trace:
+    """The dry run of what a row says that ran, in its loop; of a cut where the row is of one."""
+    loop = row.loop
+    lengths = tuple(length for length in loop.lengths_tokens if length <= plan.seq_len_tokens)
     return trace(
-        ran.model,
-        ran.plan,
+        model,
+        plan,
         progress=progress,
-        peft_config=peft_config_of(ran.row.peft_config, ran.row.id) if ran.row.peft_config else None,
-        gpu=ran.gpu,
+        peft_config=peft_config_of(row.peft_config, row.id) if row.peft_config else None,
+        gpu=gpu,
+        layers=row.layers,
         lengths=lengths if len(lengths) > 1 else (),
         **loop.model_dump(exclude={"lengths_tokens"}),
-    ).breakdown
+    )
 
 
 Recorded = Mapping[tuple[str, int], Traced]

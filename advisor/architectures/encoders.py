@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from advisor.architectures.config import Config
 from advisor.architectures.parts import FULL, SLIDING, Heads, Shape, Trunk, check_rotary, layer_types, linear, runs, trunk
-from advisor.values import AttentionShape, Block, Head, HeadShape, Linear, MlpShape
+from advisor.values import AttentionShape, Block, Head, HeadShape, Linear, MlpShape, ModelKind
 
 
 class _Encoder(NamedTuple):
@@ -50,7 +50,7 @@ def _finish(config: Config, encoder: _Encoder) -> Shape:
         head_params=first.params_per_output * base.vocab,
         other_params=first.other_params,
         tied=first.tied,
-        kind="encoder",
+        kind=ModelKind.ENCODER,
         head_bias=first.bias,
         final_norm=encoder.prefix == "ModernBert",
         heads=heads,

@@ -10,8 +10,9 @@ from functools import lru_cache
 
 from advisor.architectures.config import MAX_WIDTH, Config
 from advisor.architectures.parts import Shape
+from advisor.architectures.refusals import types_of_transformers
 from advisor.errors import UnsupportedError
-from advisor.values import Head, HeadShape, ModelSpec, Plan
+from advisor.values import Head, HeadShape, ModelKind, ModelSpec, Plan
 
 _DEFAULT_LABELS = 2
 """PreTrainedConfig.num_labels where the config has no id2label (configuration_utils.py)."""
@@ -93,7 +94,9 @@ def headed(model: ModelSpec, plan: Plan) -> ModelSpec:
 
 def head_shape(model: ModelSpec) -> HeadShape | None:
     """The shape of the head that the model has; None for a model whose heads are not known (a language model's is assumed)."""
-    return next((shape for shape in model.shape.heads if shape.head is model.head), None)
+    if model.tables is None:
+        return None
+    return next((shape for shape in model.tables.heads if shape.head is model.head), None)
 
 
 @lru_cache(maxsize=256)
@@ -102,7 +105,7 @@ def _under(model: ModelSpec, head: Head, labels: int) -> ModelSpec:
     if head is model.head and (not scores_labels or labels == model.labels):
         return model
     if model.tables is None:
-        return model.model_copy(update={"head": head, "labels": labels if scores_labels else None})
+        return _class_under(model, head, labels if scores_labels else None)
     shape = next((shape for shape in model.shape.heads if shape.head is head), None)
     if shape is None:
         known = ", ".join(found.head.value for found in model.shape.heads if found.head is not Head.EMBEDDING)
@@ -119,3 +122,12 @@ def _under(model: ModelSpec, head: Head, labels: int) -> ModelSpec:
     tables.__dict__.pop("params", None)  # pydantic copies what `cached_property` has kept, too
     named = {"architecture": shape.architecture, "head": head, "labels": labels if scores_labels else None}
     return model.model_copy(update={**named, "tables": tables})
+
+
+def _class_under(model: ModelSpec, head: Head, labels: int | None) -> ModelSpec:
+    """A model without tables under the class that transformers has for the head; its parameters under it are not counted."""
+    row = types_of_transformers()[model.model_type]
+    named = {**row["heads"], Head.LM.value: row["architecture"]} if row["kind"] != ModelKind.ENCODER.value else row["heads"]
+    if head.value not in named:
+        raise UnsupportedError(f"--head {head.value}: transformers has none for {model.model_type} models; there are {', '.join(named)}")
+    return model.model_copy(update={"architecture": named[head.value], "head": head, "labels": labels, "params_built": None})

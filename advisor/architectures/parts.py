@@ -7,7 +7,7 @@ from itertools import groupby
 from typing import Literal, NamedTuple, TypeVar
 
 from advisor.architectures.config import MAX_LAYERS, MAX_POSITIONS, MAX_VOCAB, Config
-from advisor.values import Block, HeadShape, Linear
+from advisor.values import Block, HeadShape, Linear, ModelKind
 
 Kind = TypeVar("Kind", bound=Hashable)
 
@@ -31,7 +31,7 @@ class Shape(NamedTuple):
     head_params: int
     other_params: int
     tied: bool
-    kind: Literal["decoder", "encoder"] = "decoder"
+    kind: ModelKind = ModelKind.DECODER
     head_bias: bool = False
     embedding_scaled: bool = False
     scales_logits: bool = False

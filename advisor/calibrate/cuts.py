@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from advisor.architectures.cut import first_layers
 from advisor.errors import InvalidInputError
 from advisor.memory import estimate_memory
 from advisor.speed import step_flops
@@ -38,20 +39,6 @@ class Cut(NamedTuple):
         """ "4 layers, 1 × 512 tokens"."""
         plural = "s" if self.layers > 1 else ""
         return f"{self.layers} layer{plural}, {self.plan.micro_batch_size} × {self.plan.seq_len_tokens:,} tokens"
-
-
-def first_layers(model: ModelSpec, count: int) -> ModelSpec:
-    """The same model with only its first `count` layers."""
-    blocks, left = [], count
-    for block in model.shape.blocks:
-        if left > 0:
-            blocks.append(block.model_copy(update={"count": min(block.count, left)}))
-            left -= block.count
-    # The id is part of what cached sums are kept by.
-    tables = model.shape.model_copy(update={"blocks": tuple(blocks)})
-    tables.__dict__.pop("params", None)  # pydantic copies what `cached_property` has kept, too
-    layers = min(count, model.layers)
-    return model.model_copy(update={"layers": layers, "tables": tables, "id": f"{model.id} [{count} layers]"})
 
 
 def choose(model: ModelSpec, plan: Plan, free_bytes: int, gpu: GpuSpec | None, on_cpu: bool) -> tuple[Cut, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import combinations
 
-from advisor.calibrate.cuts import first_layers
+from advisor.architectures.cut import first_layers
 from advisor.speed.measured import MicroWork, micro_work
 from advisor.values import ModelSpec
 from advisor.values.calibration import Point

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from advisor.calibrate import losses
 from advisor.calibrate.backends import Backend
 from advisor.errors import UnsupportedError
 from advisor.memory.head import WHOLE_LOGITS
@@ -63,6 +64,8 @@ def build(accelerator: Any, backend: Backend, model: ModelSpec, plan: Plan, laye
     built = meta_model.build(model, real, recorder, shape)
     if plan.attention is Attention.FLASH and _has_flash(backend):
         built.base.set_attn_implementation("flash_attention_2")
+    if losses.is_real(plan, backend):
+        losses.install(built.base, plan.loss)
     with recorder:
         prepared = accelerator.prepare(built.model, device_placement=[False])  # it was built in its place
     inner = _optimizer([parameter for parameter in prepared.parameters() if parameter.requires_grad], plan, backend)
@@ -76,9 +79,10 @@ def notes(plan: Plan, backend: Backend) -> tuple[str, ...]:
     found = []
     if plan.attention is Attention.FLASH and not _has_flash(backend):
         found.append("flash attention ran as torch's SDPA: flash-attn is not installed here")
-    if plan.loss is Loss.IN_PLACE:
+    real = losses.is_real(plan, backend)
+    if plan.loss is Loss.IN_PLACE and not real:
         found.append("the kernel that writes the gradient over the logits ran without its arithmetic: it needs Triton")
-    if plan.loss not in WHOLE_LOGITS:
+    if plan.loss not in WHOLE_LOGITS and not real:
         found.append("the loss in tiles runs with TRL's buffers and products, without the rest of its arithmetic")
     if plan.optimizer is Optimizer.ADAMW and backend.name == "cpu":
         found.append("AdamW ran in its foreach form, as on a card")
@@ -218,10 +222,17 @@ def release(trainee: Trainee) -> None:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """torch says it in as many ways as it has allocators."""
+    """torch says it in as many ways as it has allocators, and cuBLAS and cuDNN in their own (CUBLAS_STATUS_ALLOC_FAILED)."""
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
-    words = ("can't allocate memory", "not enough memory", "out of memory", "Cannot allocate memory", "std::bad_alloc")
+    words = (
+        "can't allocate memory",
+        "not enough memory",
+        "out of memory",
+        "Cannot allocate memory",
+        "std::bad_alloc",
+        "STATUS_ALLOC_FAILED",
+    )
     return isinstance(error, (RuntimeError, OSError)) and any(word in str(error) for word in words)
 
 

@@ -17,6 +17,7 @@ from advisor.stacks.detect import open_text
 from advisor.stacks.known import defaults_of
 from advisor.stacks.reading import canonical
 from advisor.stacks.write import STARTS, yaml_config
+from advisor.trace import counted
 from advisor.values import Advice, GpuSpec, ModelSpec, Plan, Stack, Task
 
 WRITTEN = (Stack.TRL, Stack.HF, Stack.AXOLOTL, Stack.LLAMAFACTORY)
@@ -44,7 +45,7 @@ def config(model: str | ModelSpec, gpu: str | GpuSpec | None = None, *, stack: s
 def emitted(model: str | ModelSpec, gpu: str | GpuSpec | None, stack: str | Stack, options: dict[str, Any]) -> Emitted:
     card = gpu if isinstance(gpu, GpuSpec) else load_gpu(gpu)
     request = request_from({**options, "stack": stack}, card)
-    spec, chosen = model if isinstance(model, ModelSpec) else load_model(model), request.stack
+    spec, chosen = model if isinstance(model, ModelSpec) else counted(load_model(model)), request.stack
     if chosen not in WRITTEN or chosen is None:
         raise UnsupportedError(f"--stack {chosen.value if chosen else stack}: files are written for {', '.join(s.value for s in WRITTEN)}")
     answer = advise(spec, card, request)

@@ -22,6 +22,7 @@ from advisor.stacks.script import Start
 from advisor.stacks.script.left_open import why_unnamed
 from advisor.stacks.stored import expert_remarks
 from advisor.stacks.versions import Profile, profile_of, transformers_of
+from advisor.trace import counted
 from advisor.values import GpuSpec, ModelSpec, Stack, Value
 from advisor.values.check import CheckReport
 from advisor.values.request import MAX_GPUS, Count, Length
@@ -145,7 +146,7 @@ def model_of_name(named: str | None, where: str, why: str = "") -> ModelSpec:
     if named is None:
         raise InvalidInputError(f"{where} names no model; say it with --model")
     try:
-        return load_model(named)
+        return counted(load_model(named))
     except UnknownNameError as error:
         raise UnknownNameError(f"{where}: {error}; or say another with --model", error.candidates) from None
 

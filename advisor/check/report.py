@@ -62,7 +62,7 @@ def beside(model: ModelSpec, reading: Reading) -> int:
 def with_known_targets(model: ModelSpec, reading: Reading) -> tuple[Reading, tuple[str, ...], bool]:
     """The plan on the modules that the model has, the names that it does not have, and whether none was left."""
     plan = reading.plan
-    if not plan.method.has_adapter or plan.target_modules == (ALL_LINEAR,):
+    if not plan.method.has_adapter or plan.target_modules == (ALL_LINEAR,) or model.tables is None:
         return reading, (), False
     available = available_targets(model)
     names = tuple(dict.fromkeys(name.rpartition(".")[2] or name for name in plan.target_modules))

@@ -73,10 +73,16 @@ def beside_bytes(model: ModelSpec, plan: Plan, modules_to_save: tuple[str, ...])
     return params * (2 * item + state)
 
 
+_EMBEDDINGS = ("embed_tokens", "wte", "embed_in", "word_embeddings", "tok_embeddings")
+_HEADS = ("lm_head", "embed_out", "output", "score")
+
+
 def _params_of(model: ModelSpec, name: str) -> int:
     leaf = name.rpartition(".")[2]
-    if leaf in ("embed_tokens", "wte", "embed_in", "word_embeddings", "tok_embeddings"):
+    if model.tables is None:
+        return model.vocab_size * model.hidden_size if leaf in (*_EMBEDDINGS, *_HEADS) else 0
+    if leaf in _EMBEDDINGS:
         return model.shape.embedding_params
-    if leaf in ("lm_head", "embed_out", "output", "score"):
+    if leaf in _HEADS:
         return model.shape.head_params or (model.shape.embedding_params if model.shape.tied_embeddings else 0)
     return 0

@@ -9,6 +9,7 @@ import typer
 from advisor.cli.answer import Answer, as_json, exit_code_of, look_of_stdout
 from advisor.cli.options import GpuName, Json, ModelName, NoCalibration, ignoring, parse_lengths, takes_plan_options
 from advisor.cli.progress import progress
+from advisor.errors import InvalidInputError
 
 Words = Annotated[list[str] | None, typer.Argument(metavar="[WORDS]", help="Words that the name must hold.", show_default=False)]
 
@@ -27,7 +28,7 @@ def estimate(
     from advisor.render import estimate as render
 
     options = {**ignoring(no_calibration), **options}
-    priced = api.price(model, gpu, **options)
+    priced = api.price(model, gpu, progress=progress(), **options)
     if not versus_trace:
         return Answer(as_json(priced.memory) if json else render.estimate(priced, look_of_stdout()), exit_code_of(priced.fit))
     traced, _ = api.dry_run(model, gpu, progress=progress(), **options)
@@ -101,14 +102,34 @@ def accuracy(
         typer.Option("--rows", metavar="FILE", help="Other runs, in the format of profiles/measurements.", show_default=False),
     ] = None,
     trace: Annotated[bool, typer.Option("--trace", help="Make the dry runs anew, under the installed libraries.")] = False,
+    snapshots: Annotated[
+        str | None,
+        typer.Option("--snapshots", metavar="DIR", help="Histories of a card's allocator, beside dry runs made now.", show_default=False),
+    ] = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the README's table.")] = False,
     json: Json = False,
 ) -> Answer:
-    """Lay the predictions of both tiers beside every measured run there is a profile of."""
+    """Lay the predictions of both tiers beside every measured run there is a profile of.
+
+    advise accuracy --snapshots out explains, event by event, where a dry run differs from a card (benchmarks/on_card.py writes out).
+    """
     from advisor import api
+
+    if snapshots is not None:
+        return _snapshots(snapshots, alone=rows is None and not (trace or markdown), json=json)
     from advisor.render import accuracy as render
 
     reports = api.accuracy(rows, trace=trace, progress=progress())
     if json:
         return Answer(as_json(reports))
     return Answer(render.markdown(reports) if markdown else render.accuracy(reports, look_of_stdout()))
+
+
+def _snapshots(folder: str, *, alone: bool, json: bool) -> Answer:
+    from advisor import api
+    from advisor.render.snapshots import snapshots as screen
+
+    if not alone:
+        raise InvalidInputError("--snapshots stands alone, or with --json: leave --rows, --trace and --markdown out")
+    reports = api.snapshots(folder, progress=progress())
+    return Answer(as_json(reports) if json else screen(reports, look_of_stdout()))

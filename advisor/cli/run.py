@@ -12,7 +12,9 @@ from typer.main import get_command
 from advisor.cli import EXIT_INTERRUPTED
 from advisor.cli.answer import Answer
 from advisor.cli.app import app
+from advisor.cli.progress import progress
 from advisor.errors import AdvisorError
+from advisor.on_demand import answered
 
 EXIT_BUG = 70
 """EX_SOFTWARE of sysexits.h: apart from 1, which says that nothing fits."""
@@ -24,7 +26,7 @@ _UsageProblem = typer.BadParameter.__mro__[2]
 def run(arguments: Sequence[str]) -> int:
     """Exit code of `advise ARGUMENTS`, after printing its answer or its one line of error."""
     try:
-        answer = get_command(app).main(args=list(arguments), prog_name="advise", standalone_mode=False)
+        answer = answered(lambda: get_command(app).main(args=list(arguments), prog_name="advise", standalone_mode=False), progress())
     except AdvisorError as error:
         return _fail(str(error), error.exit_code)
     except (KeyboardInterrupt, typer.Abort):

@@ -173,8 +173,8 @@ def has_mlp(view: View, targets: tuple[str, ...]) -> bool:
     """Whether an adapter sits on a feed-forward matrix."""
     if targets == (ALL_LINEAR,):
         return True
-    if view.facts.model is not None:
-        parts = {linear.part for block in view.facts.model.shape.blocks for linear in block.linears if linear.name in targets}
+    if view.facts.model is not None and view.facts.model.tables is not None:
+        parts = {linear.part for block in view.facts.model.tables.blocks for linear in block.linears if linear.name in targets}
         if parts:
             return "mlp" in parts
     return any(name.lower().startswith(MLP_NAMES) for name in targets)

@@ -90,7 +90,7 @@ def _weights_of(run: NextRun, model: ModelSpec) -> ModelSpec:
 
 
 def _targets(run: NextRun, model: ModelSpec) -> tuple[str, ...] | None:
-    if run.targets is None or run.targets == (ALL_LINEAR,):
+    if run.targets is None or run.targets == (ALL_LINEAR,) or model.tables is None:
         return run.targets
     known = tuple(name for name in run.targets if name in available_targets(model))
     return known or None

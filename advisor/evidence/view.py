@@ -8,7 +8,7 @@ from typing import Literal
 
 from advisor.evidence.noise import Difference, Noise
 from advisor.evidence.published import gate
-from advisor.memory import adapter_params
+from advisor.memory.params import known_adapter_params
 from advisor.values import ALL_LINEAR, Method, Plan, Task
 from advisor.values.contradictions import PERCENT, unit_of
 from advisor.values.evidence import Facts, RunFacts
@@ -151,7 +151,7 @@ class View:
     def per_rank(self, targets: tuple[str, ...] | None, run: RunFacts | None = None) -> int | None:
         """LoRA parameters per unit of rank over `targets` (fact T7)."""
         if self.facts.model is not None:
-            found = adapter_params(self.facts.model, Plan(rank=1, alpha=1, target_modules=targets or (ALL_LINEAR,)))
+            found = known_adapter_params(self.facts.model, Plan(rank=1, alpha=1, target_modules=targets or (ALL_LINEAR,)))
             if found:
                 return found
         if run is not None and run.adapter_params is not None and run.rank is not None:

@@ -16,7 +16,7 @@ from advisor.hooks.lengths import longest_example
 from advisor.ladder.request import options_as
 from advisor.memory import estimate_memory
 from advisor.memory.optimizer import FP32_BYTES, MOMENTS, trained_bytes_per_param
-from advisor.memory.params import adapter_params
+from advisor.memory.params import known_adapter_params
 from advisor.stacks import hf_arguments
 from advisor.stacks.fields import Fields
 from advisor.stacks.keys import unread_remarks
@@ -146,8 +146,8 @@ def _held_adapters(flight: Flight, reading: Reading) -> tuple[Reading, int]:
 
     Ranks of their own (`rank_pattern`), some layers only, trained biases and further adapters all show in the count of elements.
     """
-    held, planned = flight.live.adapter_params, adapter_params(flight.spec, reading.plan)
-    if held is None or abs(held - planned) <= SAME_ADAPTER_SHARE * planned:
+    held, planned = flight.live.adapter_params, known_adapter_params(flight.spec, reading.plan)
+    if held is None or planned is None or abs(held - planned) <= SAME_ADAPTER_SHARE * planned:
         return reading, 0
     said = f"the model's adapters hold {held:,} parameters, rank and targets alone make {planned:,}"
     if held < planned:

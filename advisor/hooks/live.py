@@ -253,7 +253,7 @@ def _peft(model: Any, config: Any, spec: ModelSpec) -> dict[str, Any]:
     """The adapter as it is: ranks and targets of the modules that carry it."""
     fields = {name: getattr(config, name, None) for name in ("r", "lora_alpha", "lora_dropout", "use_dora", "use_rslora")}
     wrapped = tuple(dict.fromkeys(_wrapped(model)))
-    everything = set(available_targets(spec)) <= set(wrapped)
+    everything = spec.tables is not None and set(available_targets(spec)) <= set(wrapped)
     targets = (ALL_LINEAR,) if everything or not wrapped else tuple(sorted(wrapped))
     return {
         **fields,

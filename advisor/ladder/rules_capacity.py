@@ -18,7 +18,7 @@ ALPHA_SCALE_LOW = 0.5
 
 def rank_high(s: Situation) -> Iterator[Finding]:
     """A high rank is no dial for quality."""
-    plan = s.focus.plan
+    plan, trained = s.focus.plan, s.focus.trainable_params
     if not plan.method.has_adapter or plan.rank < threshold("rank_high"):
         return
     yield Finding(
@@ -27,7 +27,7 @@ def rank_high(s: Situation) -> Iterator[Finding]:
         message=f"rank {plan.rank} is high: four times the rank gained 1.3 points from rank 32 on with the learning rate re-tuned, "
         "and nothing or less with it left alone",
         hint="halve the learning rate for each four times the rank; keep the rank only if it wins by two standard errors",
-        numbers={"rank": plan.rank, "adapter_params": s.focus.trainable_params},
+        numbers={"rank": plan.rank, **({"adapter_params": trained} if trained is not None else {})},
         evidence=("C8", "C10", "C11", "LR5"),
     )
 
@@ -54,6 +54,8 @@ def capacity_ratio(s: Situation) -> Iterator[Finding]:
     if tokens is None or s.request.task is Task.RL:
         return
     per_rank = params_per_rank(s.case, s.rung(Method.LORA).plan)
+    if per_rank is None:
+        return
     rho, largest_rank = plan.rank * per_rank / tokens, int(threshold("rho_cpt_rank"))
     rho_largest = largest_rank * per_rank / tokens
     sized = rank_sized(tokens, per_rank, s.request.task)

@@ -95,7 +95,9 @@ def kbit_upcast(s: Situation) -> Iterator[Finding]:
 
 def attention_by_math(s: Situation) -> Iterator[Finding]:
     """Grouped queries for which SDPA has no fused kernel: on cards without flash, or made fp32 by lifted embeddings (torch before 2.14)."""
-    plan, heads = s.focus.plan, s.case.model.shape.blocks[0].attention
+    if s.case.model.tables is None:
+        return
+    plan, heads = s.focus.plan, s.case.model.tables.blocks[0].attention
     if plan.attention is not Attention.SDPA or plan.padding or heads.kv_heads == heads.heads or not heads.sdpa:
         return
     if not has_flash(s.case.gpu):
@@ -141,7 +143,9 @@ def experts_in_16_bit(s: Situation) -> Iterator[Finding]:
     peft adapts some of them by adding the update to a copy of the weights (peft 0.21 lora/layer.py `ParamWrapper`).
     """
     plan, model = s.focus.plan, s.case.model
-    bare = sum(linear.weight_params * block.count for block in model.shape.blocks for linear in block.linears if not linear.is_module)
+    if model.tables is None:
+        return
+    bare = sum(linear.weight_params * block.count for block in model.tables.blocks for linear in block.linears if not linear.is_module)
     if not bare or not plan.method.has_adapter or plan.quantized_experts:
         return
     size = format_size(bare * plan.base_dtype.size_bytes)

@@ -74,7 +74,7 @@ def batch_high(s: Situation) -> Iterator[Finding]:
 def targets_without_mlp(s: Situation) -> Iterator[Finding]:
     """Adapters on attention alone."""
     plan, model = s.focus.plan, s.case.model
-    if not plan.method.has_adapter or s.request.target_modules is None:
+    if not plan.method.has_adapter or s.request.target_modules is None or model.tables is None:
         return
     if any(linear.part != "attention" for _, linear, _ in targets(model, plan.target_modules)):
         return
@@ -104,8 +104,8 @@ def loss_not_in_stack(s: Situation) -> Iterator[Finding]:
 
 def attention_unsupported(s: Situation) -> Iterator[Finding]:
     """A kernel that transformers does not offer for the architecture."""
-    asked, shapes = s.focus.plan.attention, [block.attention for block in s.case.model.shape.blocks]
-    if asked is Attention.EAGER or all(shape.flash if asked is Attention.FLASH else shape.sdpa for shape in shapes):
+    asked, model = s.focus.plan.attention, s.case.model
+    if asked is Attention.EAGER or (model.flash if asked is Attention.FLASH else model.sdpa):
         return
     yield Finding(
         id="attention-unsupported",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from advisor.checkpoints import check_method, check_trainable, in_16_bit, packed, refusal
 from advisor.ladder.fit import Case, Priced, largest_micro_batch, longest_seq, make_fit
 from advisor.ladder.knowledge import evidence, say
-from advisor.memory.params import trainable_params
+from advisor.memory.params import known_trainable_params
 from advisor.speed import relative_step_time, step_time
 from advisor.stacks import default_plan
 from advisor.values import DType, Fit, Method, Plan, Quantization, Request, Rung
@@ -42,7 +42,7 @@ def _climb(case: Case, request: Request, method: Method) -> Rung:
 
 def rung_of(case: Case, request: Request, priced: Priced) -> Rung:
     plan, model = priced.plan, case.model
-    trained = trainable_params(model, plan)
+    trained = known_trainable_params(model, plan, case.gpu)
     stretches = priced.fit is not Fit.DOES_NOT_FIT
     return Rung(
         plan=plan,
@@ -51,13 +51,13 @@ def rung_of(case: Case, request: Request, priced: Priced) -> Rung:
         headroom_bytes=case.gpu.usable_bytes - priced.memory.expected_bytes,
         changes=priced.changes,
         trainable_params=trained,
-        trainable_share=trained / (model.params + (trained if plan.method.has_adapter else 0)),
+        trainable_share=None if trained is None else trained / (model.params + (trained if plan.method.has_adapter else 0)),
         base_precision=base_precision(plan),
         relative_step_time=relative_step_time(model, plan, case.gpu),
         step_time=step_time(model, plan, case.gpu, request.dataset_tokens),
         quality=say(f"quality.{plan.method.value}"),
         quality_evidence=evidence(f"quality.{plan.method.value}"),
-        adapter_bytes=trained * plan.adapter_dtype.size_bytes if plan.method.has_adapter else None,
+        adapter_bytes=trained * plan.adapter_dtype.size_bytes if trained is not None and plan.method.has_adapter else None,
         mergeable=say(f"merge.{plan.method.value}"),
         max_seq_len_tokens=longest_seq(case, plan) if stretches else None,
         max_micro_batch_size=largest_micro_batch(case, plan) if stretches else None,

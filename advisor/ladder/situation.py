@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from advisor.ladder.fit import Case
-from advisor.memory.params import adapter_params
+from advisor.memory.params import known_adapter_params
 from advisor.values import Method, Plan, Request, Rung, Verdict
 
 
@@ -30,6 +30,6 @@ class Situation(NamedTuple):
         return self.chosen or self.rung(self.request.method or Method.QLORA)
 
 
-def params_per_rank(case: Case, plan: Plan) -> int:
-    """LoRA parameters per unit of rank: inputs plus outputs of every wrapped matrix (fact T7)."""
-    return adapter_params(case.model, plan.model_copy(update={"method": Method.LORA, "quantization": None, "rank": 1}))
+def params_per_rank(case: Case, plan: Plan) -> int | None:
+    """LoRA parameters per unit of rank: inputs plus outputs of every wrapped matrix (fact T7); None for a model without tables."""
+    return known_adapter_params(case.model, plan.model_copy(update={"method": Method.LORA, "quantization": None, "rank": 1}))

@@ -11,7 +11,7 @@ from advisor.ladder.plain_loop import OPTIMIZERS, loop_lines
 from advisor.ladder.snippet_load import NO_REENTRANT, load_lines, needs_os, quantization_classes
 from advisor.ladder.snippet_parts import call, text, torch_dtype
 from advisor.stacks.write import yaml_config
-from advisor.values import ALL_LINEAR, DType, Head, Loss, Method, ModelSpec, Plan, Stack, Task
+from advisor.values import ALL_LINEAR, DType, Head, Loss, Method, ModelKind, ModelSpec, Plan, Stack, Task
 
 _HEADS = {
     Head.LM: ("AutoModelForCausalLM", "CAUSAL_LM"),
@@ -21,10 +21,18 @@ _HEADS = {
     Head.EMBEDDING: ("AutoModel", "FEATURE_EXTRACTION"),
 }
 """transformers' auto class, and peft's task type where it has one."""
+_TASKS = {ModelKind.DECODER: "CAUSAL_LM", ModelKind.ENCODER_DECODER: "SEQ_2_SEQ_LM"}
+"""peft's task types by what the model takes and gives; the other kinds are wrapped without one, as peft's examples do for Whisper."""
+
+
+_WRITTEN = (ModelKind.DECODER, ModelKind.ENCODER)
+"""Kinds whose data is text alone, which every stack takes."""
 
 
 def snippet(model: ModelSpec, plan: Plan, task: Task | None = None) -> str:
     """The plan as Python for its stack, or as the stack's own file. The data is left to the user, everything that changes a byte is not."""
+    if model.kind not in _WRITTEN and plan.stack is not Stack.HF:
+        return f"# settings of {plan.stack.value} for {model.kind.value} models are not written: they need a processor and its data\n"
     if plan.stack in (Stack.AXOLOTL, Stack.LLAMAFACTORY):
         try:
             return yaml_config(plan, model, show(sweep(model, plan.method, task).mid))
@@ -32,14 +40,20 @@ def snippet(model: ModelSpec, plan: Plan, task: Task | None = None) -> str:
             return f"# {error}\n"
     if plan.stack in (Stack.MS_SWIFT, Stack.TORCHTUNE):
         return f"# configurations of {plan.stack.value} are read (advise check), not written\n"
+    rate = show(sweep(model, plan.method, task).mid)
     model = headed(model, plan)
     sections = (
         _imports(model, plan),
-        load_lines(model, plan, _HEADS[model.head][0]),
+        load_lines(model, plan, _class_of(model)),
         _adapter(model, plan),
-        _training(plan, show(sweep(model, plan.method, task).mid)),
+        _training(plan, rate),
     )
     return "\n\n".join("\n".join(section) for section in sections) + "\n"
+
+
+def _class_of(model: ModelSpec) -> str:
+    """The class that loads it: the auto class of its head, or of a model without tables its own, which says what it takes."""
+    return _HEADS[model.head][0] if model.tables is not None else model.architecture
 
 
 def _imports(model: ModelSpec, plan: Plan) -> Iterator[str]:
@@ -48,7 +62,7 @@ def _imports(model: ModelSpec, plan: Plan) -> Iterator[str]:
         peft.append("get_peft_model")
     if plan.kbit_prepare:
         peft.append("prepare_model_for_kbit_training")
-    transformers = [_HEADS[model.head][0]]
+    transformers = [_class_of(model)]
     transformers += quantization_classes(model, plan)
     if plan.stack is Stack.HF:
         transformers += ["Trainer", "TrainingArguments"]
@@ -80,7 +94,7 @@ def _adapter(model: ModelSpec, plan: Plan) -> Iterator[str]:
     }
     if everything and model.labels is not None:
         settings["exclude_modules"] = text([*LABEL_MODULES])
-    _, task = _HEADS[model.head]
+    task = _TASKS.get(model.kind) if model.head is Head.LM else _HEADS[model.head][1]
     if task:
         settings["task_type"] = text(task)
     yield f"adapter = {call('LoraConfig', settings)}"

@@ -8,7 +8,7 @@ from advisor.architectures import LABEL_MODULES
 from advisor.checkpoints import PACKED, expanded_by, packed, trained_as
 from advisor.ladder.snippet_parts import call, text, torch_dtype
 from advisor.units import format_size
-from advisor.values import Attention, DType, ModelSpec, Plan, Quantization, Sharding
+from advisor.values import Attention, DType, ModelKind, ModelSpec, Plan, Quantization, Sharding
 
 NO_REENTRANT = {"use_reentrant": False}
 """Checkpointing without re-entrant autograd, as torch advises; frozen inputs then need no hook."""
@@ -53,7 +53,7 @@ def load_lines(model: ModelSpec, plan: Plan, auto: str) -> Iterator[str]:
         settings["device_map"] = text({"": 0}) if plan.n_gpus == 1 else '{"": int(os.environ["LOCAL_RANK"])}'
     yield f"model = {call(f'{auto}.from_pretrained', settings, source)}"
     yield "model.config.use_cache = False"
-    if model.labels is not None and model.kind == "decoder":
+    if model.labels is not None and model.kind is ModelKind.DECODER:
         yield "model.config.pad_token_id = tokenizer.pad_token_id  # the score is read at the last token before the padding"
     if plan.kbit_prepare:
         checkpointing = {"use_gradient_checkpointing": text(plan.gradient_checkpointing)}

@@ -8,8 +8,10 @@ the one and of the other, as if they were independent. A kind that no card has r
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
+from operator import attrgetter
 from typing import NamedTuple
 
 from advisor.memory.conformal import bounds, steps
@@ -20,10 +22,15 @@ from advisor.values import GpuSpec, Interval, ModelSpec, Plan
 
 ESTIMATE, TRACE, REPLAY = "estimate", "trace", "replay"
 FEWEST, FEWEST_GROUPS = 10, 2
-"""Errors, and groups of them, that make a kind. The extremes of ten cover a new one with 82 % (conformal.py); one group says nothing of
+"""Errors, and groups of them, that make a pool. The extremes of ten cover a new one with 82 % (conformal.py); one group says nothing of
 another source, card or model."""
+KNOWN_GROUPS = 3
+"""Sources and cards that must have run a kind, whichever memory they read; a kind that fewer ran is widened. Judgement: three is the
+fewest of which one can be left out and two be left to compare. It is no guarantee (conformal.py): `advise accuracy` counts."""
 FEWEST_ALONE = 5
-"""Errors of a kind that one group alone has, whose bounds are widened (judgement)."""
+"""Errors of a kind that too few groups have, from which bounds are widened rather than from the nearest kind's (judgement)."""
+NOBODY: frozenset[str] = frozenset()
+"""Groups that are left out: none."""
 
 NOTHING_KNOWN = -1.0, 1.0
 """Bounds without a single error (judgement)."""
@@ -49,6 +56,10 @@ _REPLAYED_LEVELS = (
 """Facets in which the errors of a pool agree, from the most specific kind to the widest."""
 
 
+_FEW = "no source", "one source", "two sources"
+"""How many sources and cards ran a kind, in words."""
+
+
 class Errors(NamedTuple):
     """Errors of one kind in one group: measured over predicted, less one."""
 
@@ -64,7 +75,9 @@ class Pool(NamedTuple):
     errors: tuple[float, ...]
     groups: int
     unlike: str = ""
-    """What about the plan no error, or one group alone, speaks for; empty for a kind with errors of its own."""
+    """What about the plan no error, or too few groups, speak for; empty for a kind with errors of its own."""
+    ran: int = 0
+    """Groups that ran the kind itself."""
     down: float = 0.0
     up: float = 0.0
     """How much wider than its errors it bounds."""
@@ -90,18 +103,21 @@ def errors_of(tier: str) -> tuple[Errors, ...]:
 
 
 @cache
-def pool_of(name: str, kind: Kind, without: str = "") -> Pool:
-    """The errors of the list `name` that speak for `kind`; `without` leaves a group out."""
-    levels = _REPLAYED_LEVELS if name == REPLAY else _MEASURED_LEVELS
-    errors = [entry for entry in errors_of(name) if entry.group != without]
-    like = _nearest_to_reserved([entry for entry in errors if _agree(entry.kind, kind, BOUNDARIES)])
-    seen = any(_agree(entry.kind, kind, NEEDED) for entry in like)
-    found = _most_specific(like, kind, levels) if seen else None
-    if found is not None:
-        return found
+def pool_of(name: str, kind: Kind, without: frozenset[str] = NOBODY) -> Pool:
+    """The errors of the list `name` that speak for `kind`; those of the groups `without` are left out of everything: the kind's own, the
+    wider kinds' and the steps that widen. Whether the kind is widened they still decide, so that a left-out run tries the rule by which
+    its kind's interval is made."""
+    levels, known = (_REPLAYED_LEVELS, FEWEST_GROUPS) if name == REPLAY else (_MEASURED_LEVELS, KNOWN_GROUPS)
+    of_kind = _alike(errors_of(name), kind, BOUNDARIES)
+    ran = {entry.group for entry in _alike(of_kind, kind, NEEDED)}
+    errors = [entry for entry in errors_of(name) if entry.group not in without]
+    like = _nearest_to_reserved([entry for entry in of_kind if entry.group not in without])
+    found = _most_specific(like, kind, levels) if ran - without else None
+    if found is not None and len(ran) >= known:
+        return found._replace(ran=len(ran))
+    if ran - without and (found is not None or sum(len(entry.shares) for entry in like) >= FEWEST_ALONE):
+        return _widened(like, kind.words(NEEDED), errors, found)._replace(ran=len(ran))
     unlike = _unlike(errors, kind)
-    if seen and sum(len(entry.shares) for entry in like) >= FEWEST_ALONE:
-        return _widened(like, kind.words(BOUNDARIES), errors)
     nearest = [entry for entry in errors if entry.kind.cards == ONE_CARD and entry.metric == "reserved"]
     if not nearest:
         return Pool((), 0, unlike, kin=False)
@@ -113,15 +129,23 @@ def _nearest_to_reserved(errors: list[Errors]) -> list[Errors]:
     return [entry for entry in errors if entry.metric == "reserved"] or errors
 
 
-def _agree(one: Kind, other: Kind, names: tuple[str, ...]) -> bool:
-    return all(getattr(one, name) == getattr(other, name) for name in names)
+def _alike(errors: Iterable[Errors], kind: Kind, names: tuple[str, ...]) -> list[Errors]:
+    """Those of a kind that agrees with `kind` in the named facets."""
+    facets = _facets(names)
+    own = facets(kind)
+    return [entry for entry in errors if facets(entry.kind) == own]
+
+
+@cache
+def _facets(names: tuple[str, ...]) -> Callable[[Kind], object]:
+    return attrgetter(*names) if names else lambda kind: ()
 
 
 def _most_specific(errors: list[Errors], kind: Kind, levels: tuple[tuple[str, ...], ...]) -> Pool | None:
     """The errors of the most specific kind that several groups have; no narrower than what one group alone says of a narrower kind."""
     alone: tuple[float, ...] = ()
     for names in levels:
-        chosen = [entry for entry in errors if _agree(entry.kind, kind, names)]
+        chosen = _alike(errors, kind, names)
         groups = {entry.group for entry in chosen}
         if sum(len(entry.shares) for entry in chosen) < FEWEST:
             continue
@@ -169,6 +193,8 @@ class Bounds(NamedTuple):
     low: float
     high: float
     unlike: str
+    ran: int
+    """Groups that ran the kind itself."""
     kin: bool
     bias: float
     """Median of what dry runs of such plans reserve beyond the closed form."""
@@ -179,8 +205,11 @@ class Bounds(NamedTuple):
 
 
 @cache
-def bounds_of(tier: str, kind: Kind, without: str = "") -> Bounds:
-    """The bounds of a tier's errors for plans of that kind; `without` leaves a group of runs out."""
+def bounds_of(tier: str, kind: Kind, without: frozenset[str] = NOBODY) -> Bounds:
+    """The bounds of a tier's errors for plans of that kind; `without` leaves groups of runs, and models that were replayed, out."""
+    if tier == REPLAY:
+        replays = pool_of(REPLAY, kind, without)
+        return _bounds(replays.errors, replays.alone, replays, len(replays.errors), f"{len(replays.errors)} dry runs", 0.0)
     measured = _measured(tier, kind, without)
     if tier == TRACE or not errors_of(REPLAY):
         return _bounds(measured.errors, measured.alone, measured, len(measured.errors), f"{len(measured.errors)} measured runs", 0.0)
@@ -203,7 +232,7 @@ def _pairs(ones: tuple[float, ...], others: tuple[float, ...]) -> tuple[float, .
     return tuple(sorted((1 + one) * (1 + other) - 1 for one in ones for other in others))
 
 
-def _measured(tier: str, kind: Kind, without: str) -> Pool:
+def _measured(tier: str, kind: Kind, without: frozenset[str]) -> Pool:
     """Of the dry run's errors, which hold for the closed form, too; of the closed form's own where no dry run can be made."""
     pool = pool_of(TRACE, kind, without)
     own = pool if tier == TRACE or pool.kin else pool_of(ESTIMATE, kind, without)
@@ -213,7 +242,7 @@ def _measured(tier: str, kind: Kind, without: str) -> Pool:
 def _bounds(errors: tuple[float, ...], alone: tuple[float, ...], pool: Pool, effective: int, said: str, bias: float) -> Bounds:
     sides = [bounds(each) for each in (errors, alone) if each] or [NOTHING_KNOWN]
     low, high = min(0.0, *(low for low, _ in sides)), max(0.0, *(high for _, high in sides))
-    return Bounds(errors, effective, pool.groups, low + pool.down, high + pool.up, pool.unlike, pool.kin, bias, said)
+    return Bounds(errors, effective, pool.groups, low + pool.down, high + pool.up, pool.unlike, pool.ran, pool.kin, bias, said)
 
 
 def interval_of(tier: str, model: ModelSpec, plan: Plan, gpu: GpuSpec | None, versions: Mapping[str, str] | None = None) -> Interval:
@@ -222,19 +251,25 @@ def interval_of(tier: str, model: ModelSpec, plan: Plan, gpu: GpuSpec | None, ve
 
 
 @cache
-def interval(tier: str, kind: Kind, margin_bytes: int = 0, without: str = "") -> Interval:
-    found = bounds_of(tier, kind, without)
+def interval(tier: str, kind: Kind, margin_bytes: int = 0) -> Interval:
+    found = bounds_of(tier, kind)
     return Interval(
-        low_share=round(min(max(-found.low, 0.0), 1.0), 5),
-        high_share=round(max(found.high, 0.0), 5),
+        low_share=min(_outward(-found.low), 1.0),
+        high_share=_outward(found.high),
         context_bytes=margin_bytes,
         source="; ".join(_said(found)),
     )
 
 
+def _outward(share: float) -> float:
+    """`share` and no less, with four decimals: the errors themselves are rounded to five."""
+    return math.ceil(round(max(share, 0.0), 5) * 10_000) / 10_000
+
+
 def _said(found: Bounds) -> Iterator[str]:
     if found.unlike and found.kin:
-        yield f"wide, because one source alone ran this kind ({found.unlike}): {found.sources}"
+        few = f"{_FEW[found.ran]} alone ran" if found.ran < KNOWN_GROUPS else "too few dry runs are of"
+        yield f"wide, because {few} this kind ({found.unlike}): {found.sources}"
     elif found.unlike:
         yield f"wide, because no measured run was of this kind ({found.unlike}): from the nearest, {found.sources}"
     else:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from advisor.values import Attention, GpuSpec, Head, Loss, ModelSpec, Plan, Quantization, Sharding, Stack
+from advisor.values import Attention, GpuSpec, Head, Loss, ModelKind, ModelSpec, Plan, Quantization, Sharding, Stack
 
 
 class Kind(NamedTuple):
@@ -87,7 +87,7 @@ def kind_of(model: ModelSpec, plan: Plan, gpu: GpuSpec | None, versions: Mapping
 
 
 def _family(model: ModelSpec) -> str:
-    if model.kind == "encoder":
+    if model.kind is ModelKind.ENCODER:
         return "encoder"
     if model.tables is None:
         return "type without tables"
@@ -95,7 +95,7 @@ def _family(model: ModelSpec) -> str:
 
 
 def _head(model: ModelSpec, plan: Plan) -> str:
-    own = Head.CLASSIFICATION if model.kind == "encoder" else Head.LM
+    own = Head.CLASSIFICATION if model.kind is ModelKind.ENCODER else Head.LM
     head = plan.head or own
     return "" if head is Head.LM else f"{head.value} head"
 

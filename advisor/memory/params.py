@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from advisor.architectures.heads import head_shape, headed
+from advisor.memory.replayed import trained_params
 from advisor.stacks.targets import Target, targets
-from advisor.values import ALL_LINEAR, Method, ModelSpec, Plan
+from advisor.values import ALL_LINEAR, GpuSpec, Method, ModelSpec, Plan
 
 
 class TensorGroup(NamedTuple):
@@ -22,6 +23,11 @@ class TensorGroup(NamedTuple):
 def adapter_params(model: ModelSpec, plan: Plan) -> int:
     """Parameters that LoRA adds: r (in + out) per matrix (LoRA, section 4.1); DoRA adds a magnitude per output (DoRA, section 4.1)."""
     return sum(group.numel * group.copies for group in adapter_tensors(model, plan))
+
+
+def known_adapter_params(model: ModelSpec, plan: Plan) -> int | None:
+    """As `adapter_params`; None for a model without tables, whose matrices the dry run alone knows."""
+    return None if model.tables is None else adapter_params(model, plan)
 
 
 def adapter_tensors(model: ModelSpec, plan: Plan) -> Iterator[TensorGroup]:
@@ -92,3 +98,11 @@ def trainable_tensors(model: ModelSpec, plan: Plan) -> Iterator[TensorGroup]:
 
 def trainable_params(model: ModelSpec, plan: Plan) -> int:
     return headed(model, plan).params if plan.method is Method.FULL else adapter_params(model, plan)
+
+
+def known_trainable_params(model: ModelSpec, plan: Plan, gpu: GpuSpec | None = None) -> int | None:
+    """As `trainable_params`; of a model without tables an adapter's are those that its recorded step on a card like `gpu` trained, and
+    None where it gets another head than its parameters are counted with. Raises NotRecorded where there is no recording."""
+    if model.tables is not None:
+        return trainable_params(model, plan)
+    return headed(model, plan).params_built if plan.method is Method.FULL else trained_params(model, plan, gpu)

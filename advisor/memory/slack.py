@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from advisor.memory.program import Program
-from advisor.values import DType, Head, Loss, ModelSpec, PhaseBytes, Plan, Stack, Term
+from advisor.values import DType, Head, Loss, ModelKind, ModelSpec, PhaseBytes, Plan, Stack, Term
 
 
 def slack_bytes(model: ModelSpec, plan: Plan, program: Program, tokens: int, pairs: int, step: PhaseBytes) -> int:
@@ -42,6 +42,6 @@ def kept_logits_bytes(model: ModelSpec, plan: Plan, tokens: int) -> int:
 
 
 def _half_logits_bytes(model: ModelSpec, plan: Plan, tokens: int) -> int:
-    decodes = model.kind == "decoder" and plan.head in (None, Head.LM)
+    decodes = model.kind is ModelKind.DECODER and plan.head in (None, Head.LM)
     half = not plan.kbit_prepare and (plan.autocast or plan.base_dtype is not DType.FP32)
     return tokens * model.vocab_size * DType.BF16.size_bytes if decodes and half and plan.loss is Loss.FULL else 0

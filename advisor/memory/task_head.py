@@ -11,12 +11,12 @@ from advisor.memory.feed_forward import activation
 from advisor.memory.layers import FP32_BYTES, Setting, cast, dropout, linear, output_bytes
 from advisor.memory.norms import layer_norm
 from advisor.memory.tape import ZERO, Size, Tape, Tensor
-from advisor.values import Head, HeadShape, Linear, ModelSpec
+from advisor.values import Head, HeadShape, Linear, ModelKind, ModelSpec
 
 
 def task_head(tape: Tape, x: Tensor, model: ModelSpec, shape: HeadShape, setting: Setting) -> Size:
     """From normed hidden states to the loss; what is returned is the size of `outputs.logits`."""
-    if shape.head is Head.CLASSIFICATION and model.kind == "encoder":
+    if shape.head is Head.CLASSIFICATION and model.kind is ModelKind.ENCODER:
         tape.op((x,), ZERO)  # the first token of each sequence; the gradient of choosing it is of all tokens
         return ZERO
     if shape.dense is not None:

@@ -15,6 +15,7 @@ KINDS = (
     "methods/speed",
     "methods/texts",
     "methods/thresholds",
+    "model_types",
     "models",
     "not_covered/gpus",
     "not_covered/models",
@@ -57,11 +58,12 @@ def row_type(kind: str) -> Any:
         from advisor.profiles import runtime
 
         return runtime.Residuals if file else runtime.ContextRow
-    from advisor.profiles import gpus, models
+    from advisor.profiles import gpus, model_types, models
 
     return {
         "gpus": gpus.GpuProfile,
         "instances": gpus.InstanceProfile,
+        "model_types": model_types.ModelTypeRow,
         "models": models.ModelProfile,
         "not_covered/gpus": gpus.UncoveredGpu,
         "not_covered/models": models.UncoveredModel,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from advisor.accuracy import ALL, CLOSED_FORM, AccuracyReport, BoundaryCheck, Comparison, Coverage, Summary
+from advisor.accuracy import ALL, CLOSED_FORM, WIDE, AccuracyReport, BoundaryCheck, Comparison, Coverage, Summary
 from advisor.render import page, words
 from advisor.render.page import BLANK, Cell, Column, Line, Look, Span
 from advisor.units import gib
@@ -21,6 +21,7 @@ _SUMMARY = (
     Column("worst\nabove", ">"),
     Column("inside\ninterval", ">"),
 )
+_RELEASES = (_SUMMARY[0], Column("release"), *_SUMMARY[2:])
 _RUN = (
     Column("model"),
     Column("method"),
@@ -37,9 +38,21 @@ _COVERAGE = (
     Column("made\nwithout", ">"),
     Column("width", ">"),
 )
+_REPLAYED = (
+    Column("kind of plan"),
+    Column("dry runs", ">"),
+    Column("models", ">"),
+    Column("inside", ">"),
+    Column("made\nwithout", ">"),
+    Column("width", ">"),
+)
 _NARROW_NAME = 15
 _SMALL = 0.001
 """Below it an error is shown with one digit more."""
+_COVERAGE_MARKS = (
+    "wide: so few sources and cards ran the kind that its interval is widened and says so; what it holds is no proof. "
+    "! more, or fewer, inside than between 85 and 97 % allows"
+)
 _MARKS = "! measured outside the interval, ~ listed apart: the run differs from the plan for a known reason, below"
 
 
@@ -55,8 +68,13 @@ def markdown(reports: Sequence[AccuracyReport]) -> str:
     lines += [f"| {' | '.join(cells)} |" for report in reports for cells in map(_summary_cells, _named(report))]
     lines += ["", "| tier | kind of plan | runs | sources and cards | inside interval | made without source and card | median width |"]
     lines.append("|---|---|--:|--:|--:|--:|--:|")
-    lines += [f"| {' | '.join(_coverage_cells(report, row))} |" for report in reports for row in report.coverages if row.kind == ALL]
+    lines += [f"| {' | '.join(_coverage_cells(report, row))} |" for report in reports for row in report.coverages if _in_markdown(row)]
     return "\n".join([*lines, "", *(f"- {sentence}" for report in reports for sentence in _sentences(report)), ""])
+
+
+def _in_markdown(row: Coverage) -> bool:
+    """Each kind that enough sources and cards ran, and the others together, and all."""
+    return not row.wide or row.kind in (WIDE, ALL)
 
 
 def _tier(report: AccuracyReport) -> str:
@@ -71,6 +89,15 @@ def _named_with_apart(report: AccuracyReport) -> list[tuple[str, Summary]]:
     return [(_tier(report), row) for row in report.summaries_with_apart if row not in report.summaries]
 
 
+def _named_releases(report: AccuracyReport) -> list[tuple[str, Summary]]:
+    return [(_tier(report), row) for row in report.releases]
+
+
+def _release_cells(named: tuple[str, Summary]) -> tuple[str, ...]:
+    tier, _, *others = _summary_cells(named)
+    return tier, named[1].release, *others
+
+
 def _summary_cells(named: tuple[str, Summary]) -> tuple[str, ...]:
     tier, row = named
     median = words.percent(row.median_absolute_error, 2 if row.median_absolute_error < _SMALL else 1)
@@ -79,19 +106,34 @@ def _summary_cells(named: tuple[str, Summary]) -> tuple[str, ...]:
 
 
 def _coverage_cells(report: AccuracyReport, row: Coverage) -> tuple[str, ...]:
-    shares = (row.inside, row.inside_left_out, row.median_width)
-    return _tier(report), row.kind, str(row.n), str(row.n_groups), *(words.percent(share, 0) for share in shares)
+    return _tier(report), *_covered(row)
+
+
+def _covered(row: Coverage) -> tuple[str, ...]:
+    inside, left_out, width = (words.percent(share, 0) for share in (row.inside, row.inside_left_out, row.median_width))
+    groups = f"wide: {row.n_groups}" if row.wide and row.kind != WIDE else str(row.n_groups)
+    return row.kind, str(row.n), groups, inside, f"{left_out} !" if row.off else left_out, width
 
 
 def _lines(reports: Sequence[AccuracyReport], look: Look) -> Iterator[Line]:
     yield from page.heading("Errors on measured runs (like with like)")
     yield from page.table(_SUMMARY, [_summary_cells(named) for report in reports for named in _named(report)], look)
+    releases = [named for report in reports for named in _named_releases(report)]
+    if releases:
+        yield from page.heading("The same by the release of transformers that ran")
+        yield from page.table(_RELEASES, map(_release_cells, releases), look)
     changed = [named for report in reports for named in _named_with_apart(report)]
     if changed:
         yield from page.heading("What changes with the runs that are listed apart")
         yield from page.table(_SUMMARY, map(_summary_cells, changed), look)
     yield from page.heading("Intervals by kind of plan: runs inside, and with intervals made without the run's source and card")
     yield from page.table(_COVERAGE, [_coverage_cells(report, row) for report in reports for row in report.coverages], look)
+    yield BLANK
+    yield from page.paragraph(_COVERAGE_MARKS, look, "dim")
+    replayed = [_covered(row) for report in reports for row in report.replayed]
+    if replayed:
+        yield from page.heading("The closed form against dry runs: inside bounds from dry runs, and from those of other models")
+        yield from page.table(_REPLAYED, replayed, look)
     yield BLANK
     yield from page.bullets([sentence for report in reports for sentence in _sentences(report)], look)
     yield BLANK

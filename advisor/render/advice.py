@@ -29,6 +29,7 @@ _TRAINING = (
     Column("mergeable"),
 )
 _TIMES = (Column("seconds per step", ">"), Column("tokens per s", ">"), Column("hours", ">"), Column("USD", ">"))
+UNTIMED = "not timed: the operations of this type of model are not counted"
 _LEVEL_MARKS = {Level.INFO: "", Level.WARNING: "! ", Level.ERROR: "!! "}
 
 
@@ -95,10 +96,10 @@ def _room(rung: Rung) -> tuple[Cell, ...]:
 def _training(rung: Rung) -> tuple[str, ...]:
     saved = "-" if rung.adapter_bytes is None else format_size(rung.adapter_bytes)
     return (
-        format_count(rung.trainable_params),
-        words.share(rung.trainable_share),
+        "-" if rung.trainable_params is None else format_count(rung.trainable_params),
+        "-" if rung.trainable_share is None else words.share(rung.trainable_share),
         rung.base_precision,
-        words.span(rung.relative_step_time),
+        "-" if rung.relative_step_time is None else words.span(rung.relative_step_time),
         saved,
         rung.mergeable,
     )
@@ -114,7 +115,7 @@ def _times(answer: Advice) -> Iterator[tuple[Cell, ...]]:
 
 def _sources(answer: Advice) -> str:
     """Where the step times come from, each source once."""
-    sources = "; ".join(rung.relative_step_time.source for rung in answer.rungs)
+    sources = "; ".join(UNTIMED if rung.relative_step_time is None else rung.relative_step_time.source for rung in answer.rungs)
     return "; ".join(dict.fromkeys(sources.split("; ")))
 
 

@@ -92,7 +92,7 @@ def _price(price: RunPrice, runs: int) -> str:
         parts.append(f"{words.loose_span(price.hours)} hours" + (f" for all {runs} runs" if runs > 1 else ""))
     if price.usd is not None:
         parts.append(f"{words.loose_span(price.usd)} USD")
-    if price.relative_step_time.high > 1:
+    if price.relative_step_time is not None and price.relative_step_time.high > 1:
         parts.append(f"{words.span(price.relative_step_time)} × LoRA's step time")
     if price.changes:
         parts.append(f"made to fit by {', '.join(price.changes)}")

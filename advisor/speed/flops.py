@@ -9,7 +9,7 @@ anew, and a causal mask halves both. A frozen weight needs no gradient of its ow
 from __future__ import annotations
 
 from advisor.speed.shape import Shape, shape_of
-from advisor.values import Attention, AttentionShape, Method, ModelSpec, Plan
+from advisor.values import Attention, AttentionShape, Method, ModelKind, ModelSpec, Plan
 
 FLOPS_PER_WEIGHT = 2
 """A multiplication and an addition (Kaplan 2020, section 2.1)."""
@@ -58,7 +58,7 @@ def block_passes(plan: Plan) -> int:
 
 def _attention_flops(shape: Shape, model: ModelSpec, plan: Plan) -> float:
     """Forward, per token, over all layers."""
-    causal = model.kind == "decoder" and plan.attention is not Attention.EAGER
+    causal = model.kind is ModelKind.DECODER and plan.attention is not Attention.EAGER
     return sum(run.layers * _layer_attention_flops(run.shape, plan.seq_len_tokens, causal) for run in shape.attention)
 
 

@@ -11,13 +11,16 @@ from advisor.values import GpuSpec, Method, ModelSpec, Plan, Quantization, Range
 UNIT = Range(low=1.0, high=1.0, source="LoRA is the unit")
 
 
-def relative_step_time(model: ModelSpec, plan: Plan, gpu: GpuSpec | None = None) -> Range:
+def relative_step_time(model: ModelSpec, plan: Plan, gpu: GpuSpec | None = None) -> Range | None:
     """Step time of the plan over that of LoRA with the same settings otherwise.
 
     How much a byte weighs against a FLOP depends on the card: without one, or without its speeds, the range spans the cards in use, and
     launch times, which level the methods out in short steps, are left out. So is the exchange between several cards.
+    None for a model without tables, whose operations are not counted.
     Raises UnsupportedError for settings of a plan that have no time.
     """
+    if model.tables is None:
+        return UNIT if plan.method is Method.LORA else None
     refuse_unread(Tier.SPEED, plan)
     if plan.method is Method.LORA:
         return UNIT

@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from advisor.stacks.targets import targets
-from advisor.values import AttentionShape, Block, Linear, ModelSpec
+from advisor.values import AttentionShape, Block, Linear, ModelKind, ModelSpec
 
 
 class AttentionRun(NamedTuple):
@@ -53,7 +53,7 @@ def shape_of(model: ModelSpec, target_modules: tuple[str, ...]) -> Shape:
     linears = [(block, linear) for block in blocks for linear in block.linears]
     wrapped = [(block, linear) for block, linear, _ in targets(model, target_modules)]
     hidden = model.hidden_size
-    has_head = model.kind == "decoder" or model.shape.head_params > 0
+    has_head = model.kind is ModelKind.DECODER or model.shape.head_params > 0
     norms = [(block, block.count * (block.norms * hidden + _qk_norm_elements(block.attention))) for block in blocks]
     feed_forward = [(block, block.count * _activation_elements(block)) for block in blocks]
     return Shape(

@@ -15,11 +15,14 @@ SECONDS_PER_HOUR = 3600
 
 
 def step_time(model: ModelSpec, plan: Plan, gpu: GpuSpec, dataset_tokens: int | None = None) -> StepTime | None:
-    """Time of one optimizer step, and of one pass over `dataset_tokens`; None when the card's speeds are not known.
+    """Time of one optimizer step, and of one pass over `dataset_tokens`; None when the card's speeds are not known, or the
+    operations of the model, as it has no tables.
 
     Tokens are those that the card computes: padding counts. Loading data, evaluation and checkpoints come on top.
     Raises UnsupportedError for settings of a plan that have no time.
     """
+    if model.tables is None:
+        return None
     refuse_unread(Tier.SPEED, plan)
     measured = _measured(model, plan, gpu)
     if measured is not None:

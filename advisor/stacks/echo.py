@@ -13,7 +13,7 @@ from advisor.values.card import GpuSpec
 from advisor.values.model import ModelSpec
 from advisor.values.plan import ALL_LINEAR
 from advisor.values.request import Request
-from advisor.values.vocabulary import Attention, Head, Method, Quantization, Stack
+from advisor.values.vocabulary import Attention, Head, Method, ModelKind, Quantization, Stack
 
 
 def echo_defaults(model: ModelSpec, gpu: GpuSpec | None, request: Request) -> tuple[str, ...]:
@@ -84,7 +84,7 @@ def _head(model: ModelSpec, request: Request) -> Iterator[str]:
     if head not in (Head.CLASSIFICATION, Head.TOKENS):
         return
     if request.head is None:
-        yield f"{head.value}, say --head mlm to train on masked words" if model.kind == "encoder" else head.value
+        yield f"{head.value}, say --head mlm to train on masked words" if model.kind is ModelKind.ENCODER else head.value
     if request.labels is None:
         yield f"{model.labels or FIRST_LABELS} labels"
     if request.method is None or request.method.is_quantized:

@@ -129,7 +129,8 @@ def _targets(model: ModelSpec, request: Request, quantization: Quantization | No
     """Every linear layer where nothing is asked for. peft 0.21's "all-linear" looks for `nn.Linear`, which AWQ's and GPTQ's layers are
     not (tuners/tuners_utils.py `_maybe_include_all_linear_layers`): there the layers are named."""
     asked = request.target_modules or first_targets(model)
-    return available_targets(model) if packed(quantization) and asked == (ALL_LINEAR,) else asked
+    named = available_targets(model) if packed(quantization) and asked == (ALL_LINEAR,) else ()
+    return named or asked
 
 
 def _quantization(method: Method, model: ModelSpec, request: Request) -> Quantization | None:
@@ -197,4 +198,4 @@ def first_seq_len(model: ModelSpec) -> int:
 
 def first_attention(model: ModelSpec) -> Attention:
     """transformers 5.23 modeling_utils.py: SDPA, and eager for classes that set `_supports_sdpa = False`."""
-    return Attention.SDPA if all(block.attention.sdpa for block in model.shape.blocks) else Attention.EAGER
+    return Attention.SDPA if model.sdpa else Attention.EAGER

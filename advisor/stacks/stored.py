@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from advisor.checkpoints import check_trainable, expanded_by, packed
+from advisor.checkpoints import check_trainable, expanded_by, packed, stacks_experts
 from advisor.errors import InvalidInputError, UnsupportedError
 from advisor.stacks.fields import Fields
 from advisor.stacks.reading import Around, Remark, Way, Weights
@@ -58,9 +58,8 @@ def expert_remarks(model: ModelSpec, plan: Plan, transformers: tuple[int, ...] |
 
     `transformers` is the release that trains, as far as it is known.
     """
-    stacked = any(not linear.is_module and linear.copies > 1 for block in model.shape.blocks for linear in block.linears)
     known = transformers is not None and transformers[0] >= STACKS_EXPERTS
-    if not stacked or known or plan.quantization is None or plan.quantized_experts:
+    if not stacks_experts(model) or known or plan.quantization is None or plan.quantized_experts:
         return ()
     text = "experts are priced in 16 bit, as transformers 5 leaves them; transformers 4 quantised each as a module of its own"
     return (Remark("not-priced", "transformers", text, way=Way.DOWN),)

@@ -32,7 +32,9 @@ class Target(NamedTuple):
 
 
 def available_targets(model: ModelSpec) -> tuple[str, ...]:
-    """Leaf names that peft can wrap, in the order of the blocks."""
+    """Leaf names that peft can wrap, in the order of the blocks; none are known of a model without tables."""
+    if model.tables is None:
+        return ()
     names = (name for block in model.shape.blocks for linear in block.linears for name in _names(model, linear))
     return tuple(dict.fromkeys(names))
 
@@ -66,7 +68,9 @@ def targets(model: ModelSpec, target_modules: tuple[str, ...]) -> tuple[Target, 
 
 
 def stacked_targets(model: ModelSpec, target_modules: tuple[str, ...]) -> tuple[str, ...]:
-    """Names of the wrapped bare parameters: stacked experts and their router."""
+    """Names of the wrapped bare parameters: stacked experts and their router; none are known of a model without tables."""
+    if model.tables is None:
+        return ()
     return tuple(dict.fromkeys(linear.name for _, linear, _ in targets(model, target_modules) if not linear.is_module))
 
 
@@ -79,6 +83,8 @@ def without_stacked(model: ModelSpec, target_modules: tuple[str, ...]) -> tuple[
 
 def first_targets(model: ModelSpec) -> tuple[str, ...]:
     """What is wrapped where nobody says otherwise: everything, but for modules that peft cannot wrap."""
+    if model.tables is None:
+        return (ALL_LINEAR,)
     linears = [linear for block in model.shape.blocks for linear in block.linears]
     if all(linear.can_be_wrapped for linear in linears):
         return (ALL_LINEAR,)
@@ -86,7 +92,9 @@ def first_targets(model: ModelSpec) -> tuple[str, ...]:
 
 
 def refuse_unwrappable(model: ModelSpec, target_modules: tuple[str, ...]) -> None:
-    """Raises UnsupportedError where a target is a module that peft fails on, with the targets that work."""
+    """Raises UnsupportedError where a target is known as a module that peft fails on, with the targets that work."""
+    if model.tables is None:
+        return
     wrong = sorted({linear.name for _, linear, _ in targets(model, target_modules) if not linear.can_be_wrapped})
     if wrong:
         raise UnsupportedError(
@@ -96,7 +104,10 @@ def refuse_unwrappable(model: ModelSpec, target_modules: tuple[str, ...]) -> Non
 
 
 def check_targets(model: ModelSpec, target_modules: tuple[str, ...]) -> None:
-    """Raises InvalidInputError when a name matches no linear layer, listing those that exist."""
+    """Raises InvalidInputError when a name matches no linear layer, listing those that exist; of a model without tables the dry run
+    tells."""
+    if model.tables is None:
+        return
     available = available_targets(model)
     if target_modules == (ALL_LINEAR,):
         if not available:
@@ -116,11 +127,13 @@ class Smallest(NamedTuple):
 
 
 def smallest_wrapped(model: ModelSpec, target_modules: tuple[str, ...]) -> Smallest | None:
-    """The smallest matrix that would be wrapped; None where nothing would.
+    """The smallest matrix that would be wrapped; None where nothing would, or the model has no tables.
 
     Routers and expert gates (as many outputs as experts, or one) are left out: peft wraps them at any rank, and they say nothing
     about what the rank is for.
     """
+    if model.tables is None:
+        return None
     sizes = [
         Smallest(min(linear.in_features, linear.out_features), linear)
         for block, linear, _ in targets(model, target_modules)

@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from advisor.checkpoints import check_plan
 from advisor.errors import InvalidInputError, MissingExtraError, UnsupportedError
+from advisor.memory.replayed import kind_on
 from advisor.memory.weights import kept_in_16_bit
+from advisor.tape.store import keep
 from advisor.tiers import Tier, refuse_unread
-from advisor.values import ModelSpec, Plan
+from advisor.values import GpuSpec, ModelSpec, Plan
 
 if TYPE_CHECKING:
     from advisor.trace.dry_run import TimelineRow, Trace
@@ -80,11 +82,51 @@ def trace(model: ModelSpec, plan: Plan, *, progress: Callable[[str], None] = lam
         progress("")
 
 
+def record_tape(model: ModelSpec, plan: Plan, gpu: GpuSpec | None, *, progress: Callable[[str], None] = lambda _: None) -> None:
+    """Record the step of `plan` on a card like `gpu`, at a few shapes, and keep the tape, so that plans of its kind are answered from it.
+
+    Raises as `trace` does.
+    """
+    refuse_unread(Tier.TRACE, plan)
+    _check_checkpoint(model, plan)
+    _need_libraries(plan)
+    progress("recording: loading torch, transformers and peft …")
+    try:
+        with _quiet():
+            from advisor.trace import dry_run, tapes
+
+            with dry_run.library_errors(model):
+                tape = tapes.tape_of(model, plan, gpu, progress)
+    finally:
+        progress("")
+    keep(kind_on(model, plan, gpu), tape)
+
+
 def _check_checkpoint(model: ModelSpec, plan: Plan) -> None:
     """Raises UnsupportedError, one line, where the checkpoint is not stored for the plan, or as the dry run would quantise it."""
     check_plan(model, plan.method, plan.quantization)
     if any(kept_in_16_bit(model)):
         raise UnsupportedError(f"{model.id} leaves single layers in 16 bit, which the dry run would quantise; advise estimate prices them")
+
+
+def counted(model: ModelSpec, progress: Callable[[str], None] = lambda _: None) -> ModelSpec:
+    """The model with its parameters counted as transformers builds it, on meta tensors; as it is where they are known, or where the extra
+    `torch` is not installed: `ModelSpec.params` then says what to install.
+
+    Raises UnsupportedError, one line, where transformers cannot build it.
+    """
+    from importlib.util import find_spec
+
+    if model.tables is not None or model.params_built is not None or any(find_spec(name) is None for name in ("torch", "transformers")):
+        return model
+    progress(f"counting the parameters of {model.id}, on meta tensors …")
+    try:
+        with _quiet():
+            from advisor.trace.count import count
+
+            return model.model_copy(update={"params_built": count(model)})
+    finally:
+        progress("")
 
 
 @contextmanager

@@ -9,19 +9,6 @@ from typing import Any
 
 from advisor.values import Quantization
 
-LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "trl")
-
-
-def versions() -> dict[str, str]:
-    """Versions of the installed libraries that the dry run runs."""
-    found = {}
-    for name in LIBRARIES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
-
 
 def from_config(auto_class: Any, config: Any, dtype: Any, attention: str) -> Any:
     """`from_config` renamed `torch_dtype` to `dtype` in transformers 4.56."""
@@ -88,6 +75,15 @@ def set_attention(config: Any, name: str) -> None:
 def config_dtype(config: Any) -> Any:
     """`torch_dtype` became `dtype` in transformers 4.56."""
     return getattr(config, "dtype", None) or config.torch_dtype
+
+
+def uninitialised() -> Any:
+    """A context in which transformers builds a model without drawing its weights (a module of its own since 5.0)."""
+    try:
+        from transformers.initialization import no_init_weights
+    except ImportError:
+        from transformers.modeling_utils import no_init_weights
+    return no_init_weights()
 
 
 def warms_up_allocator() -> bool:

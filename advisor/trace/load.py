@@ -15,38 +15,61 @@ from advisor.values import DType, Plan, Quantization
 DTYPES = {DType.FP32: torch.float32, DType.BF16: torch.bfloat16, DType.FP16: torch.float16}
 
 
-def load(model: Any, plan: Plan, recorder: Recorder, whole_model_bytes: int | None = None) -> None:
+def load(model: Any, plan: Plan, recorder: Recorder, whole_model_bytes: int | None = None, device: str | None = None) -> None:
     """Tell the recorder of every weight, quantising on the way where the plan says so.
 
     Unquantised models are built on the CPU and moved module by module (`.to(device)`, as the Trainer does). Quantised ones are loaded
     straight onto the card: one block for the whole model (`whole_model_bytes` when `model` is a cut) warms the allocator up, then the
     weights come by name (transformers 5.23 modeling_utils.py `caching_allocator_warmup`, core_model_loading.py `dot_natural_key`).
+    `device` is the real one that they come onto, where `model` lies elsewhere.
     """
     if plan.quantization is None:
         _register(model, recorder)
         return
     settings = quantization_config(plan)
     if compat.warms_up_allocator():
-        recorder.release(recorder.temporary(whole_model_bytes or warm_up_bytes(model, plan), "caching_allocator_warmup"))
+        block_bytes = whole_model_bytes or warm_up_bytes(model, plan)
+        recorder.release(recorder.temporary(block_bytes, "caching_allocator_warmup"))
+        if device is not None:
+            torch.empty(block_bytes, dtype=torch.uint8, device=device)
     weights = {name: parameter.data for name, parameter in model.named_parameters()}
     _replace_linears(model, settings)
     modules = dict(model.named_modules())
     for name in sorted(weights, key=_natural_key):
         module, leaf = modules[name.rpartition(".")[0]], name.rpartition(".")[2]
-        weight = weights.pop(name)
+        weight = weights.pop(name) if device is None else _random_like(weights.pop(name), device)
         recorder.label(weight, "weights", name)
         if leaf == "weight" and _is_quantized_linear(module):
             with recorder:
                 _fill(module, weight, plan, settings)
         elif _is_quantized_linear(module):
             module.bias = torch.nn.Parameter(weight, requires_grad=False)
+        elif device is not None:
+            getattr(module, leaf).data = weight  # the parameter itself stays, and with it every tie
         del weight
+    if device is not None:
+        _bring_buffers(model, device)
     _register(model, recorder)
     eight_bit = plan.quantization is Quantization.INT8
     model.is_loaded_in_4bit, model.is_loaded_in_8bit = not eight_bit, eight_bit
     model.is_quantized, model.quantization_method = True, "bitsandbytes"
     model.config._is_quantized = True
     model.config.quantization_config = settings
+
+
+WEIGHT_DEVIATION = 0.02
+"""Of random weights: what most configs call `initializer_range`. Any would do."""
+
+
+def _random_like(weight: Any, device: str) -> Any:
+    """A random weight of that shape and type on the device."""
+    return torch.empty(weight.shape, dtype=weight.dtype, device=device).normal_(std=WEIGHT_DEVIATION)
+
+
+def _bring_buffers(model: Any, device: str) -> None:
+    for module in model.modules():
+        for name, buffer in module.named_buffers(recurse=False):
+            module._buffers[name] = buffer.to(device)
 
 
 def quantization_config(plan: Plan) -> Any:

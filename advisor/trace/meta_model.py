@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,10 +88,13 @@ def build(spec: ModelSpec, plan: Plan, recorder: Recorder, shape: Shape = WHOLE,
         refuse_unwrappable(spec, plan.target_modules)
     config = config_of(spec, shape.cut)
     config.use_cache = plan.kv_cache_in_outputs
-    base = base_model(spec, config, plan, shape.device)
+    # A quantised model's 16-bit weights reach the card one at a time, as transformers loads them.
+    arrives = plan.quantization is not None and shape.device not in ("meta", "cpu")
+    with compat.uninitialised() if arrives else nullcontext():
+        base = base_model(spec, config, plan, "cpu" if arrives else shape.device)
     if spec.head is Head.LM:
         fused_head.install(base, plan.loss)
-    load.load(base, plan, recorder, shape.whole_model_bytes)
+    load.load(base, plan, recorder, shape.whole_model_bytes, shape.device if arrives else None)
     if plan.kbit_prepare:
         load.prepare_kbit(base, recorder)
     for parameter in base.parameters():

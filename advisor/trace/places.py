@@ -20,6 +20,10 @@ class Places:
         self._parameter_modules: dict[int, str] = {}
         self._stack: list[str] = []
         self._node_places: dict[int, str] = {}
+        # On a card backward runs in a thread of its own, and autograd numbers its nodes by thread: those that a recomputation makes there
+        # bear numbers of the forward's own nodes.
+        self._recomputed_places: dict[int, str] = {}
+        self._recomputing_tasks: set[int] = set()
         self._hooks: list[Any] = []
         self.around_forward: AbstractContextManager[Any] | None = None
         """Entered around every outermost module call, in forward and in recomputation."""
@@ -45,8 +49,13 @@ class Places:
 
     def _enter(self, module: torch.nn.Module, inputs: Any) -> None:
         if not self._stack:
-            if torch._C._current_graph_task_id() != -1:
+            task = torch._C._current_graph_task_id()
+            if task == -1:
+                self._recomputing_tasks.clear()
+            else:
                 self.recomputations += 1
+                self._recomputing_tasks.add(task)
+                self._recomputed_places.clear()
             self._stack.append(self._names.get(id(module), ""))
             if self.around_forward is not None:
                 self.around_forward.__enter__()
@@ -61,7 +70,8 @@ class Places:
 
     def remember_node(self) -> None:
         """The newest autograd node belongs to the module that runs now (nodes count up as their operators begin)."""
-        self._node_places.setdefault(torch.autograd._get_sequence_nr() - 1, self._stack[-1])
+        places = self._node_places if torch._C._current_graph_task_id() == -1 else self._recomputed_places
+        places.setdefault(torch.autograd._get_sequence_nr() - 1, self._stack[-1])
 
     def current(self) -> str | None:
         """Module whose forward runs now, or (marked) whose autograd node does; None outside of both."""
@@ -73,4 +83,7 @@ class Places:
         variable = getattr(node, "variable", None)
         if variable is not None:
             return BACKWARD_MARK + self._parameter_modules.get(id(variable), "")
-        return BACKWARD_MARK + self._node_places.get(node._sequence_nr(), "")
+        # A task inside the one that recomputed is the backward of what was recomputed (reentrant checkpointing).
+        nested = self._recomputing_tasks and torch._C._current_graph_task_id() not in self._recomputing_tasks
+        places = self._recomputed_places if nested else self._node_places
+        return BACKWARD_MARK + places.get(node._sequence_nr(), "")

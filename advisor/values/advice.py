@@ -81,16 +81,17 @@ class Rung(Value):
     """Usable memory minus expected; negative when it does not fit."""
     changes: tuple[Change, ...] = ()
     """What was changed from the first plan to make it fit, in the order taken."""
-    trainable_params: Positive
-    trainable_share: Annotated[float, Field(gt=0, le=1)]
+    trainable_params: Positive | None
+    """None for an adapter on a model whose matrices are not known."""
+    trainable_share: Annotated[float, Field(gt=0, le=1)] | None
     base_precision: str
-    relative_step_time: Range
-    """Step time as a multiple of LoRA's, for the same tokens."""
+    relative_step_time: Range | None
+    """Step time as a multiple of LoRA's, for the same tokens; None for a model whose operations are not counted."""
     step_time: StepTime | None = None
     quality: str
     quality_evidence: tuple[str, ...] = ()
     adapter_bytes: Bytes | None = None
-    """Size of the saved adapter; None for full fine-tuning, which saves a whole model."""
+    """Size of the saved adapter; None for full fine-tuning, which saves a whole model, and where its parameters are not known."""
     mergeable: str
     max_seq_len_tokens: int | None = None
     """Longest sequence that still surely fits at this plan's micro-batch; None when none does."""

@@ -5,7 +5,7 @@ from typing import Literal
 
 from advisor.errors import UnsupportedError
 from advisor.values.checkpoint import CheckpointFormat
-from advisor.values.vocabulary import Head, Positive, Value
+from advisor.values.vocabulary import Head, ModelKind, Positive, Value
 
 
 class Linear(Value):
@@ -88,12 +88,17 @@ class MlpShape(Value):
     experts: int = 0
     experts_per_token: int = 0
     shared_intermediate_size: int = 0
-    routes_in_fp32: bool = False
-    """The router multiplies fp32 copies of its input and weight (DeepSeek and its kin)."""
-    weighs_in_fp32: bool = False
-    """The experts' results are multiplied by weights that are still fp32, so that the products are fp32, too."""
+    shared_runs_first: bool = False
+    """The shared expert runs before the routed ones, so that they find what it keeps, and its backward comes after theirs."""
+    routes_in: Literal["own", "fp32", "fp32_always"] = "own"
+    """The router multiplies its input as it is, or fp32 copies of input and weight, which autocast rounds again (DeepSeek and its kin)
+    or is kept from (ERNIE)."""
+    weighs_in: Literal["logits", "stream", "fp32"] = "logits"
+    """The experts' results are multiplied by weights of the type of the router's product, of the layer's input, or of fp32."""
     clamped: bool = False
     """Gate and up are clamped, and the gate is weighted by a sigmoid of its own (gpt-oss)."""
+    noises: int = 0
+    """How often the layer's input is multiplied by noise in training (Phi-3.5-MoE, by its block and by its router)."""
     every_expert_computes: bool = False
     """Each token passes through all experts, whose results are then weighted (Llama 4), instead of only those it is routed to."""
 
@@ -114,6 +119,8 @@ class Block(Value):
     norm_placement: Literal["pre", "post", "both", "parallel"] = "pre"
     residual_dropout: Literal["none", "mlp", "both"] = "none"
     """Which halves' outputs are dropped at random before they join the residual (a rate above 0 in config.json)."""
+    scales_residual: bool = False
+    """What a half adds to the residual stream is multiplied by a number first (Granite, MiniCPM3)."""
     other_params: int = 0
     """Everything that is no linear weight or bias: norms, routers' biases, sinks, convolution kernels."""
 
@@ -168,6 +175,7 @@ class ModelShape(Value):
     scales_logits: bool = False
     softcaps_logits: bool = False
     embedding_scaled: bool = False
+    """The model multiplies what its embeddings put out (Granite), which stays beside the product; Gemma's embeddings do it themselves."""
     embedding_dropout: bool = False
 
     @cached_property
@@ -184,7 +192,7 @@ class ModelSpec(Value):
     model_type: str
     architecture: str
     """Class name as in config.json, e.g. "LlamaForCausalLM"."""
-    kind: Literal["decoder", "encoder"] = "decoder"
+    kind: ModelKind = ModelKind.DECODER
     hidden_size: Positive
     vocab_size: Positive
     layers: Positive
@@ -199,6 +207,10 @@ class ModelSpec(Value):
     max_position_tokens: int | None = None
     checkpoint_format: CheckpointFormat | None = None
     """How the checkpoint stores its matrices; None: in a floating-point type, as they were trained."""
+    sdpa: bool = True
+    """transformers can compute the attention of every layer with torch's scaled_dot_product_attention."""
+    flash: bool = True
+    """transformers can compute it with the flash-attention package."""
     config_json: str
     """The config.json that this was read from, verbatim, so that the dry run can build the real model."""
     source: str
@@ -215,14 +227,16 @@ class ModelSpec(Value):
     def shape(self) -> ModelShape:
         """Its dimensions layer by layer. Raises UnsupportedError for a type without tables."""
         if self.tables is None:
-            raise UnsupportedError(f"{self.id}: {self.model_type} models have no table of dimensions; the dry run alone prices them")
+            raise UnsupportedError(
+                f"{self.id}: {self.model_type} models have no table of dimensions; ask advise trace, which runs the training step"
+            )
         return self.tables
 
     @property
     def first_head(self) -> Head:
-        """What is trained where nobody says otherwise: the classifier that config.json names, else the vocabulary's scores of a decoder
-        and a classifier on an encoder."""
-        return self.head if self.kind == "decoder" or self.head is Head.TOKENS else Head.CLASSIFICATION
+        """What is trained where nobody says otherwise: the classifier that config.json names, else the vocabulary's scores, and a
+        classifier on an encoder."""
+        return self.head if self.kind is not ModelKind.ENCODER or self.head is Head.TOKENS else Head.CLASSIFICATION
 
     @property
     def taken_as(self) -> tuple[str, ...]:
@@ -235,5 +249,5 @@ class ModelSpec(Value):
         if self.tables is not None:
             return self.tables.params
         if self.params_built is None:
-            raise UnsupportedError(f"{self.id}: its parameters are not counted yet; the dry run counts them")
+            raise UnsupportedError(f"{self.id}: its parameters are not counted; pip install 'finetune-advisor[torch]' counts them")
         return self.params_built

@@ -134,8 +134,8 @@ class RunPrice(Value):
     hours: Range | None = None
     """All runs of the experiment together."""
     usd: Range | None = None
-    relative_step_time: Range
-    """Against LoRA."""
+    relative_step_time: Range | None
+    """Against LoRA; None for a model whose operations are not counted."""
     changes: tuple[str, ...] = ()
     """What the estimator had to change to make it fit."""
 

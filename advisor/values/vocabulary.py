@@ -181,6 +181,23 @@ class Head(str, Enum):
     """The body alone (`AutoModel`)."""
 
 
+class ModelKind(str, Enum):
+    """What a model takes and gives, by the `AutoModel` class of transformers that builds it for training."""
+
+    DECODER = "decoder"
+    """Text in, next token out (`AutoModelForCausalLM`)."""
+    ENCODER = "encoder"
+    """Text in, a state for each token out: masked words, classes, embeddings (`AutoModelForMaskedLM` and others)."""
+    IMAGE_TEXT = "image-text"
+    """Images and text in, next token out (`AutoModelForImageTextToText`)."""
+    AUDIO_TEXT = "audio-text"
+    """A decoder of text that takes sounds as well, or all of text, images and sounds (`AutoModelForMultimodalLM`)."""
+    ENCODER_DECODER = "encoder-decoder"
+    """Text into the encoder, text out of the decoder (`AutoModelForSeq2SeqLM`)."""
+    SPEECH = "speech"
+    """Sounds into the encoder, text out of the decoder (`AutoModelForSpeechSeq2Seq`)."""
+
+
 class Stack(Word):
     """Whose training loop runs."""
 
