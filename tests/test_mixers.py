@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-torch = pytest.importorskip("torch")
+pytest.importorskip("torch")
 pytest.importorskip("transformers")
 pytest.importorskip("peft")
 
+import torch
 from test_trace_types import KINDS
 
 from advisor.errors import UnsupportedError
@@ -106,7 +107,7 @@ GATED_DELTA_NET = KINDS["gated delta net"]
 def test_kernels_that_are_not_installed() -> None:
     said = trace(GATED_DELTA_NET, Plan(seq_len_tokens=64)).breakdown.notes
     assert any("flash-linear-attention" in note and "not installed" in note for note in said)
-    with pytest.raises(UnsupportedError, match="pip install.*flash-linear-attention"):
+    with pytest.raises(UnsupportedError, match=r"pip install.*flash-linear-attention"):
         trace(GATED_DELTA_NET, Plan(seq_len_tokens=64, mixers=Mixers.PACKAGES))
     torch_code = trace(GATED_DELTA_NET, Plan(seq_len_tokens=64, mixers=Mixers.TORCH)).breakdown
     assert torch_code.phases == trace(GATED_DELTA_NET, Plan(seq_len_tokens=64)).breakdown.phases

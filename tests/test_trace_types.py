@@ -11,9 +11,11 @@ pytest.importorskip("torch")
 pytest.importorskip("transformers")
 pytest.importorskip("peft")
 
+from advisor.errors import UnsupportedError
 from advisor.trace import trace
 from advisor.trace.dry_run import Settings, record_on_cpu, summarise
 from advisor.trace.isolation import libraries_untouched
+from advisor.trace.meta_model import whole_model_cut
 from advisor.values import ALL_LINEAR, Attention, Head, ModelSpec, Plan
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -121,6 +123,14 @@ KINDS = {
         {**ENCODER_DECODER, "max_source_positions": 50, "max_target_positions": 128, "num_mel_bins": 20},
         "WhisperForConditionalGeneration",
     ),
+    "sound beside text, its loss on the rows that the mask keeps": spec(
+        "qwen2_audio",
+        {
+            "text_config": {**TEXT, "model_type": "qwen2"},
+            "audio_config": {**ENCODER_DECODER, "num_mel_bins": 20, "max_source_positions": 50, "model_type": "qwen2_audio_encoder"},
+        },
+        "Qwen2AudioForConditionalGeneration",
+    ),
     "encoder with a head": spec("bert", BERT, head=Head.CLASSIFICATION),
 }
 
@@ -143,3 +153,86 @@ def test_the_dry_run_equals_real_training(kind: str, method: str) -> None:
     assert dry.peak_allocated_bytes == pytest.approx(real.peak_allocated_bytes, rel=0.01)
     for found, held in zip(dry.phases, real.phases, strict=True):
         assert found.allocated_bytes == pytest.approx(held.allocated_bytes, rel=0.01)
+
+
+def deep(kind: str, **more: Any) -> ModelSpec:
+    """The model with layers enough for repetition to save some."""
+    model = KINDS[kind]
+    return model.model_copy(update={"config_json": json.dumps({**json.loads(model.config_json), **more})})
+
+
+FULL, LORA = {"method": "full"}, {"method": "lora", "gradient_checkpointing": False}
+
+
+@pytest.mark.parametrize(
+    ("model", "settings"),
+    [
+        (
+            deep(
+                "image-text",
+                text_config={
+                    **TEXT,
+                    "model_type": "gemma3_text",
+                    "sliding_window": 32,
+                    "num_hidden_layers": 12,
+                    "layer_types": ["sliding_attention", "full_attention"] * 6,
+                },
+            ),
+            LORA,
+        ),
+        (deep("speech", encoder_layers=6, decoder_layers=6), FULL),
+        pytest.param(deep("encoder-decoder", num_layers=6, num_decoder_layers=6), FULL, marks=pytest.mark.slow),
+        pytest.param(deep("Mamba 2 beside attention", num_hidden_layers=6), FULL, marks=pytest.mark.slow),
+        pytest.param(
+            deep("gated delta net", num_hidden_layers=10, layer_types=["linear_attention", "full_attention"] * 5),
+            LORA,
+            marks=pytest.mark.slow,
+        ),
+    ],
+    ids=lambda value: value.id if isinstance(value, ModelSpec) else value["method"],
+)
+def test_repeated_layers_equal_the_whole_model(model: ModelSpec, settings: dict[str, object]) -> None:
+    plan = Plan(seq_len_tokens=32, attention=Attention.EAGER, **settings)
+    assert whole_model_cut(model, plan) is not None
+    short, whole = trace(model, plan), trace(model, plan, repeat_layers=False)
+    assert short.breakdown.phases == whole.breakdown.phases
+    assert short.breakdown.peak_reserved_bytes == whole.breakdown.peak_reserved_bytes
+    assert len(short.stream.events) == len(whole.stream.events)
+
+
+def test_a_config_that_sizes_more_than_its_layers_is_not_cut() -> None:
+    """Gemma 3n's embeddings have a part for each layer, which a shorter model would lack."""
+    layers = {"layer_types": ["sliding_attention"] * 12, "activation_sparsity_pattern": [0.0] * 12, "num_kv_shared_layers": 0}
+    config = {**TEXT, **layers, "num_hidden_layers": 12, "vocab_size_per_layer_input": 100, "sliding_window": 32, "laurel_rank": 8}
+    assert whole_model_cut(spec("gemma3n_text", config), Plan()) is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("image-text", "text alone"),
+        ("encoder-decoder", "64 tokens into the encoder and 64 tokens out of the decoder"),
+        ("speech", "sound"),
+        ("gated delta net", "transformers' own torch code"),
+    ],
+)
+def test_what_is_said_beside_the_answer(kind: str, words: str) -> None:
+    said = trace(KINDS[kind], Plan(seq_len_tokens=64), steps=1).breakdown.notes
+    assert [note for note in said if words in note]
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        (spec("ctrl", {"n_layer": 2, "n_embd": 64, "n_head": 4, "dff": 64, "vocab_size": 100}), "--no-checkpointing"),
+        (spec("mamba", {"hidden_size": 64, "num_hidden_layers": 2, "vocab_size": 100}), "name --target-modules"),
+        (spec("bert", {"hidden_size": "wide"}), "makes no bert config"),
+        (spec("no_such_type", {}), "no model type"),
+    ],
+    ids=lambda value: value.model_type if isinstance(value, ModelSpec) else "",
+)
+def test_refusals_say_what_to_do(model: ModelSpec, words: str) -> None:
+    with pytest.raises(UnsupportedError, match=words) as refusal:
+        trace(model, Plan(seq_len_tokens=64))
+    assert str(refusal.value).startswith(model.id)
+    assert "\n" not in str(refusal.value)

@@ -98,7 +98,7 @@ def _samples(config: Any, rows: int) -> Shapes:
 
 def _pixels(config: Any, rows: int) -> Shapes:
     """One image of the size that the vision tower's config names, a row."""
-    parts = (getattr(config, name, None) for name in ("vision_config", "encoder"))
+    parts: tuple[Any, ...] = tuple(getattr(config, name, None) for name in ("vision_config", "encoder"))
     tower = next((part for part in parts if hasattr(part, "image_size")), config)
     if not hasattr(tower, "image_size"):
         raise UnsupportedError(f"{config.model_type}: it asks for an image beside the text, and its config names no size of images")

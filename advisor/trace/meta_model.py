@@ -54,7 +54,7 @@ def config_of(spec: ModelSpec, cut: shorten.ConfigCut | None = None) -> Any:
         raise UnsupportedError(f"{spec.id}: the installed transformers has no model type {model_type!r}; install a version that has it")
     try:
         config = CONFIG_MAPPING[model_type](**content)
-    except (ValueError, TypeError) as error:  # transformers 5 checks what a config says
+    except Exception as error:  # transformers 5 checks what a config says, and raises classes of huggingface_hub's own
         raise UnsupportedError(f"{spec.id}: transformers makes no {model_type} config of it ({lines_of(error)})") from error
     if spec.labels is not None:
         config.num_labels = spec.labels
