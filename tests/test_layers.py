@@ -15,6 +15,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 LEVELS = {
     "errors": 0,
     "refusals": 1,
+    "shown": 1,
     "units": 1,
     "values": 2,
     "names": 3,
