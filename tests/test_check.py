@@ -15,7 +15,7 @@ from advisor.cli.run import run
 from advisor.errors import AdvisorError, UnsupportedError
 from advisor.render import check as render
 from advisor.render.page import Look
-from advisor.stacks.files import LARGEST_BYTES
+from advisor.yaml_files import LARGEST_BYTES
 from advisor.values import Fit, Stack
 
 AXOLOTL = {

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from advisor import profiles
+from advisor.bounded import place
 from advisor.errors import InvalidInputError, UnsupportedError
 from advisor.json_files import read_json
 from advisor.refusals import one_line
@@ -192,7 +193,7 @@ def read_measurements(path: str | Path) -> tuple[Measurement, ...]:
 
     Raises InvalidInputError where it cannot be read or is no list of rows; the line names the first row that is wrong, and its field.
     """
-    rows = read_json(Path(path))
+    rows = read_json(place(path))
     if not isinstance(rows, list) or not rows:
         raise InvalidInputError(f"{path}: holds no list of measured runs; profiles/measurements/ shows the format")
     return tuple(_row(path, number, row) for number, row in enumerate(rows, start=1))

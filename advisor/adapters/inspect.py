@@ -15,6 +15,7 @@ from advisor.adapters.findings import caveats, findings, truncation_test
 from advisor.adapters.layout import Layout, Pair, expert_names, lay_out
 from advisor.adapters.spectrum import read_spectrum, roots
 from advisor.adapters.tensors import TensorFile, open_tensors, read
+from advisor.bounded import size_bytes
 from advisor.values.adapter import AdapterReport, EnergyKept, MagnitudeDrift, ModuleState, ModuleUpdate
 from advisor.values.vocabulary import Method
 
@@ -65,7 +66,7 @@ def inspect_adapter(path: str | Path, base: str | Path | None = None) -> Adapter
         modules=modules,
         other_tensors=tuple(tensor.name for tensor in adapter.layout.others if "lora_magnitude_vector" not in tensor.name),
         params=adapter.params,
-        file_bytes=adapter.file.path.stat().st_size,
+        file_bytes=size_bytes(adapter.file.path),
         energy=energy,
     )
     read_out = report.model_copy(update={"test": truncation_test(report), "cannot_tell": tuple(caveats(report))})

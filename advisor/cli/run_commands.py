@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from advisor.bounded import exists, place
 from advisor.cli.answer import Answer, as_json, look_of_stdout
 from advisor.cli.options import SWITCHES, TEXT_OPTIONS, Json
 from advisor.errors import InvalidInputError
@@ -137,7 +138,7 @@ def _fields(given: dict[str, Any]) -> dict[str, Any]:
     if "note" in fields:
         fields["notes"] = (fields.pop("note"),)
     items = fields.get("items")
-    if items is not None and items.isdecimal() and not os.path.exists(items):
+    if items is not None and items.isdecimal() and not exists(place(items)):
         raise InvalidInputError(f"--items {items}: it is the file of the items' results; their number is --n {items}")
     return fields
 
