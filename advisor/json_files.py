@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ DEEPEST = 100
 """Levels of lists and objects. Judgement: configurations nest five; what goes over a value level by level takes a few hundred."""
 LONGEST_NUMBER = 100
 """Digits of a whole number. Judgement; no quantity has more than twenty, and above 308 it is no float."""
+_HALF_PAIR = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 def read_json(path: Path, limit_bytes: int = LARGEST_BYTES, what: str = "") -> Any:
@@ -46,9 +48,21 @@ def parse_json(text: str, where: str) -> Any:
     except (RecursionError, ValueError) as error:
         why = "it nests too deeply" if isinstance(error, RecursionError) else str(error)
         raise InvalidInputError(f"{where} holds JSON beyond what is read: {why}") from None
+    if _HALF_PAIR.search(text):
+        _check_unicode(value, where)
     if text.count("[") + text.count("{") > DEEPEST:
         _check_depth(value, where)
     return value
+
+
+def _check_unicode(value: Any, where: str) -> None:
+    """JSON can write half of a surrogate pair, which is no character: it can be neither stored nor printed."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError:
+        raise InvalidInputError(f"{where} holds half of a surrogate pair (\\ud800 to \\udfff), which is no text") from None
+    except RecursionError:
+        raise InvalidInputError(f"{where} holds JSON beyond what is read: it nests too deeply") from None
 
 
 def _whole(digits: str) -> int:
@@ -60,7 +74,7 @@ def _whole(digits: str) -> int:
 def _check_depth(value: Any, where: str) -> None:
     """Level by level rather than by recursion, which is what is to be avoided."""
     level = [value]
-    for _ in range(DEEPEST + 1):
+    for _ in range(DEEPEST):
         children = (node.values() if isinstance(node, dict) else node for node in level)
         level = [child for nodes in children for child in nodes if isinstance(child, (dict, list))]
         if not level:

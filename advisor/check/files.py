@@ -7,13 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from advisor.bounded import place
+from advisor.bounded import named, place
 from advisor.check.report import report_on
 from advisor.config_files import looks_like_path
 from advisor.devices import load_gpu
 from advisor.errors import InvalidInputError, UnknownNameError
 from advisor.hub import as_named, load_model
 from advisor.ladder.request import options_as
+from advisor.refusals import boundary
 from advisor.stacks.detect import SHELL, Opened, open_file
 from advisor.stacks.jobs import refuse_other_jobs
 from advisor.stacks.launch import beside, read_accelerate
@@ -72,8 +73,9 @@ def check(config: str | Path, gpu: str | GpuSpec | None = None, **options: Any) 
     """
     path = place(config)
     card = card_of(gpu)
-    read = read_config(path, card, options_as(CheckOptions, options))
-    return report_on(str(config), read.model, card, read.reading, read.profile)
+    with boundary(named(config)):
+        read = read_config(path, card, options_as(CheckOptions, options))
+        return report_on(str(config), read.model, card, read.reading, read.profile)
 
 
 def read_config(path: Path, gpu: GpuSpec | None, options: CheckOptions) -> Read:

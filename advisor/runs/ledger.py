@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from advisor.bounded import exists, is_folder, opened, place, size_bytes
 from advisor.errors import InvalidInputError
 from advisor.refusals import one_line
+from advisor.shown import capped, shown
 from advisor.values.run import RunRecord
 
 FILE_NAME = "advise-runs.sqlite"
@@ -79,7 +80,10 @@ def _insert(connection: sqlite3.Connection, record: RunRecord) -> RunRecord:
 
 
 def _body(record: RunRecord) -> str:
-    return record.model_dump_json(exclude={"id", "recorded_at"}, exclude_defaults=True)
+    try:
+        return record.model_dump_json(exclude={"id", "recorded_at"}, exclude_defaults=True)
+    except ValueError as error:  # bytes of a command line that are no UTF-8
+        raise InvalidInputError(f"run {capped(shown(record.label), 60)} holds text that cannot be stored: {error}") from None
 
 
 def _record(path: Path, number: int, recorded_at: str, body: str) -> RunRecord:

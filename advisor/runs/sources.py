@@ -7,9 +7,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from advisor.bounded import children, exists, is_file, is_folder, place
+from advisor.bounded import children, exists, is_file, is_folder, named, place
 from advisor.errors import AdvisorError, InvalidInputError
 from advisor.json_files import read_json, read_object
+from advisor.refusals import boundary
 from advisor.runs import model_card, trainer_state
 from advisor.runs.build import preferring, run_from
 from advisor.values.evidence import AdapterFacts
@@ -29,8 +30,11 @@ def runs_from(source: str | Path, method: Method | None = None) -> tuple[RunReco
     Raises one line for what it cannot use; nothing is stored yet.
     """
     path = place(source)
-    if is_folder(path):
-        return (from_folder(path, method),)
+    with boundary(named(path)):
+        return (from_folder(path, method),) if is_folder(path) else _from_file(path, source)
+
+
+def _from_file(path: Path, source: str | Path) -> tuple[RunRecord, ...]:
     if not exists(path):
         raise InvalidInputError(f"{source}: no such file or folder")
     if path.suffix in (".bin", ".pt", ".pth"):
@@ -109,7 +113,7 @@ def _config_part(folder: Path) -> Iterator[RunRecord]:
             "method": "dora" if config.get("use_dora") else "lora",
             "rank": config.get("r"),
             "alpha": alpha,
-            "target_modules": sorted(targets) if isinstance(targets, list) else [targets] if isinstance(targets, str) else None,
+            "target_modules": sorted(targets, key=str) if isinstance(targets, list) else [targets] if isinstance(targets, str) else None,
             "use_rslora": bool(config.get("use_rslora")),
             "init": init if isinstance(init, str) else None,
             "dropout": config.get("lora_dropout"),
