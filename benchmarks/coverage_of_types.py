@@ -205,7 +205,7 @@ def _stop(_signal: int, _frame: object) -> None:
 
 def walk(again: tuple[str, ...], tables: tuple[str, ...]) -> None:
     """Run what the file lacks of these tables, saving after each."""
-    from advisor.trace.compat import versions
+    from advisor.tape.store import installed
 
     done = {
         (each["table"], each["model_type"]): each for each in read() if not any(re.fullmatch(name, each["model_type"]) for name in again)
@@ -221,7 +221,7 @@ def walk(again: tuple[str, ...], tables: tuple[str, ...]) -> None:
         sys.stdout.write(f"{found}\n")
         sys.stdout.flush()
         lines = ",\n".join(json.dumps(done[row.table, row.model_type]) for row in rows() if (row.table, row.model_type) in done)
-        TARGET.write_text(f'{{"versions": {json.dumps(versions())},\n"rows": [\n{lines}\n]}}\n', encoding="utf-8")
+        TARGET.write_text(f'{{"versions": {json.dumps(dict(installed()))},\n"rows": [\n{lines}\n]}}\n', encoding="utf-8")
 
 
 def read() -> list[dict[str, Any]]:
