@@ -376,8 +376,15 @@ A_CARD = load_gpu("h100-80gb")
     [
         ({}, {"method": "lora"}, (1, 1024), [(1, 8192)], A_CARD),
         ({}, {"method": "qlora", "gradient_checkpointing": False}, (2, 256), [(7, 640)], None),
-        ({}, {"method": "full", "grad_accum_steps": 4, "eval_micro_batch_size": 2}, (4, 1024), [(2, 1920)], A_CARD),
-        ({}, {"method": "dora", "padding": True, "stack": "plain"}, (2, 1000), [(5, 2024)], None),
+        pytest.param(
+            {},
+            {"method": "full", "grad_accum_steps": 4, "eval_micro_batch_size": 2},
+            (4, 1024),
+            [(2, 1920)],
+            A_CARD,
+            marks=pytest.mark.slow,
+        ),
+        pytest.param({}, {"method": "dora", "padding": True, "stack": "plain"}, (2, 1000), [(5, 2024)], None, marks=pytest.mark.slow),
     ],
     ids=lambda value: "-".join(map(str, value.values())) if isinstance(value, dict) else None,
 )
