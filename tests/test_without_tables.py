@@ -15,7 +15,7 @@ from advisor.checkpoints import check_trainable, stacks_experts
 from advisor.errors import UnsupportedError
 from advisor.hub import ModelRow, load_model, profile_spec, search_models
 from advisor.ladder import fit
-from advisor.memory import estimate_memory
+from advisor.memory import estimate_memory, params
 from advisor.memory.params import known_adapter_params, known_trainable_params
 from advisor.profiles.model_types import ModelTypeRow
 from advisor.speed import relative_step_time, step_time
@@ -26,6 +26,7 @@ WITHOUT = [row for row in search_models() if row.model_type not in SUPPORTED]
 IDS = [row.id for row in WITHOUT]
 ONE_STACK = ("decoder", "encoder", "image-text", "audio-text")
 ENCODER_LAYERS = {**dict.fromkeys(("bart", "m2m_100", "whisper"), "encoder_layers"), **dict.fromkeys(("t5", "mt5"), "num_layers")}
+TRAINED = 1_000_000
 PRICED_LIKE = load_model("llama-3.2-1b")
 
 
@@ -54,12 +55,14 @@ def test_the_ladder_leaves_unsaid_what_it_does_not_know(
     name: str, options: dict[str, Any], architecture: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fit, "estimate_memory", stand_in)
+    monkeypatch.setattr(fit, "may_fit", lambda *_: True)
+    monkeypatch.setattr(params, "trained_params", lambda *_: TRAINED)
     answer = advise(name, "rtx-4090" if "gpus" not in options else "80GB", **options)
     for rung in answer.rungs:
         assert rung.step_time is None
         assert (rung.relative_step_time is None) == (rung.plan.method is not Method.LORA)
         if rung.plan.method.has_adapter:
-            assert (rung.trainable_params, rung.trainable_share, rung.adapter_bytes) == (None, None, None)
+            assert (rung.trainable_params, rung.adapter_bytes) == (TRAINED, TRAINED * rung.plan.adapter_dtype.size_bytes)
     assert answer.chosen is not None
     assert f"import {architecture}" in answer.snippet
     compile(answer.snippet, "snippet.py", "exec")
@@ -73,13 +76,15 @@ def test_the_ladder_leaves_unsaid_what_it_does_not_know(
 
 def test_other_stacks_settings_for_images_are_not_written(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fit, "estimate_memory", stand_in)
+    monkeypatch.setattr(fit, "may_fit", lambda *_: True)
+    monkeypatch.setattr(params, "trained_params", lambda *_: TRAINED)
     assert advise("gemma-3-4b", "80GB", stack="axolotl").snippet.startswith("# settings of axolotl for image-text models are not written")
     assert "base_model: LiquidAI/LFM2-1.2B" in advise("lfm2-1.2b", "80GB", stack="axolotl").snippet
 
 
-def test_without_a_recorded_step_the_answer_names_the_dry_run() -> None:
-    with pytest.raises(UnsupportedError, match="whisper models have no table of dimensions; ask advise trace"):
-        estimate_memory(load_model("whisper-tiny"), Plan())
+def test_without_a_recorded_step_the_answer_says_how_it_is_made() -> None:
+    with pytest.raises(UnsupportedError, match="openai/whisper-tiny: no recording of this training step is at hand"):
+        estimate_memory(load_model("whisper-tiny"), Plan(rank=13))
 
 
 def test_nothing_is_counted_and_nothing_refused_by_name() -> None:
