@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 from advisor.errors import AdvisorError
 from advisor.tape.store import installed
 from advisor.trace import trace
-from advisor.values import DType, Head, ModelSpec, Plan
+from advisor.values import DType, Head, Method, ModelSpec, Plan
 
 TARGET = Path(__file__).parent.parent / "tests" / "data" / "types_traced.json"
 TABLES = {
@@ -198,15 +198,23 @@ def _of_either(row: Row, plan: Plan) -> dict[str, Any]:
         return _traced(spec_of(row), plan)
 
 
+OTHERWISE: dict[str, dict[str, Any]] = {
+    "--no-checkpointing": {"gradient_checkpointing": False},
+    "full fine-tuning alone": {"method": Method.FULL},
+}
+"""Words of a refusal → the plan that they name."""
+
+
 def _traced(spec: ModelSpec, plan: Plan) -> dict[str, Any]:
-    """Without checkpointing where the type cannot be trained with it."""
+    """By that plan, or by the one that its refusal names."""
     try:
         return {"allocated_bytes": _peak_bytes(spec, plan)}
     except AdvisorError as error:
-        if "--no-checkpointing" not in str(error):
+        other = next((settings for words, settings in OTHERWISE.items() if words in str(error)), None)
+        if other is None:
             raise
-    plan = plan.model_copy(update={"gradient_checkpointing": False})
-    return {"allocated_bytes": _peak_bytes(spec, plan), "checkpointing": False}
+    found = {"allocated_bytes": _peak_bytes(spec, plan.model_copy(update=other))}
+    return {**found, "plan": plan.model_copy(update=other).model_dump(mode="json", include=set(other))}
 
 
 def _peak_bytes(spec: ModelSpec, plan: Plan) -> int:
@@ -239,6 +247,11 @@ def walk(again: tuple[str, ...], tables: tuple[str, ...]) -> None:
 
 def read() -> list[dict[str, Any]]:
     return list(json.loads(TARGET.read_text(encoding="utf-8"))["rows"]) if TARGET.exists() else []
+
+
+def versions() -> dict[str, str]:
+    """Releases of the libraries that the file was made with."""
+    return dict(json.loads(TARGET.read_text(encoding="utf-8"))["versions"])
 
 
 def shares() -> dict[str, tuple[int, int]]:
