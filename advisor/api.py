@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from advisor.errors import AdvisorError, UnsupportedError
+from advisor.on_demand import Progress, answered, silent
 from advisor.values import Advice, Fit, GpuSpec, MemoryBreakdown, ModelSpec, Plan
 
 if TYPE_CHECKING:
     from advisor.accuracy import AccuracyReport
     from advisor.accuracy.snapshots import SnapshotReport
-    from advisor.trace.breakdown import Holder
+    from advisor.tape.breakdown import Holder
     from advisor.values.advice import TracedAdvice
     from advisor.values.calibration import CalibrationRun, CheckedAdvice
     from advisor.values.evidence import Facts
@@ -21,34 +22,45 @@ if TYPE_CHECKING:
     from advisor.values.request import Request
 
 
-def advise(model: str | ModelSpec, gpu: str | GpuSpec | None = None, *, use_calibrations: bool = True, **options: Any) -> Advice:
+def advise(
+    model: str | ModelSpec, gpu: str | GpuSpec | None = None, *, use_calibrations: bool = True, progress: Progress = silent, **options: Any
+) -> Advice:
     """Which method for `model` on `gpu`, whether it fits, and what to try next.
 
     `model` is a name, a Hub id, a path of a config.json or a ModelSpec; `gpu` a name, a cloud's machine such as "g5.12xlarge", a size such
     as "80GB" or "79.2GiB", a GpuSpec, "cpu" for this machine's processor, or None for the local card. The options are the fields of
     `advisor.Request`: `rank=64`, `seq_len=4096`, `gpus=2` … What `calibrate` measured on that card is used unless `use_calibrations` is
-    False.
+    False. A model without tables is priced by recordings of its training step, which are made where they are missing (with the extra
+    `torch`); `progress` is told of each.
 
     Raises an AdvisorError, one clear line, for what it cannot use.
     """
     from advisor import ladder
 
     card = as_gpu(gpu, use_calibrations)
-    return ladder.advise(as_model(model), card, as_request(options, card))
+    spec, request = as_model(model, progress), as_request(options, card)
+    return answered(lambda: ladder.advise(spec, card, request), progress)
 
 
 def estimate(
-    model: str | ModelSpec, plan: Plan | None = None, gpu: str | GpuSpec | None = None, *, use_calibrations: bool = True, **options: Any
+    model: str | ModelSpec,
+    plan: Plan | None = None,
+    gpu: str | GpuSpec | None = None,
+    *,
+    use_calibrations: bool = True,
+    progress: Progress = silent,
+    **options: Any,
 ) -> MemoryBreakdown:
     """Memory of one plan, by term and phase; bytes throughout.
 
     The plan is given, or made from options as in `advise`. A GPU matters for what its kernels and its context take, and adds
-    the chance that it holds the plan.
+    the chance that it holds the plan. A model without tables is priced by a recording, as in `advise`.
     """
     from advisor.memory import estimate_memory
 
-    spec, card = as_model(model), None if gpu is None else as_gpu(gpu, use_calibrations)
-    return estimate_memory(spec, plan or plan_for(spec, card, options), card)
+    spec, card = as_model(model, progress), None if gpu is None else as_gpu(gpu, use_calibrations)
+    asked = plan or plan_for(spec, card, options)
+    return answered(lambda: estimate_memory(spec, asked, card), progress)
 
 
 def trace(
@@ -62,12 +74,7 @@ def trace(
 
 
 def calibrate(
-    model: str | ModelSpec,
-    plan: Plan | None = None,
-    gpu: str | GpuSpec | None = None,
-    *,
-    progress: Callable[[str], None] = lambda _: None,
-    **options: Any,
+    model: str | ModelSpec, plan: Plan | None = None, gpu: str | GpuSpec | None = None, *, progress: Progress = silent, **options: Any
 ) -> CalibrationRun:
     """Train a cut of the model, with random weights, for a few steps on the hardware at hand, and lay measured beside predicted.
 
@@ -84,7 +91,7 @@ def calibrate(
 
 
 def advise_and_check(
-    model: str | ModelSpec, gpu: str | GpuSpec | None, progress: Callable[[str], None], *, use_calibrations: bool = True, **options: Any
+    model: str | ModelSpec, gpu: str | GpuSpec | None, progress: Progress, *, use_calibrations: bool = True, **options: Any
 ) -> CheckedAdvice:
     """`advise`, and then `calibrate` of the rung that it recommends, held against the same card. What keeps the check from running is
     told beside the answer."""
@@ -95,7 +102,8 @@ def advise_and_check(
 
     settings, rest = split(options)
     spec, card = as_model(model, progress), as_gpu(gpu, use_calibrations)
-    answer = ladder.advise(spec, card, as_request(rest, card))
+    request = as_request(rest, card)
+    answer = answered(lambda: ladder.advise(spec, card, request), progress)
     if answer.chosen is None:
         return CheckedAdvice(advice=answer, check=None, problem="nothing fits, so that there is nothing to run")
     try:
@@ -113,7 +121,7 @@ def next_step(facts: Facts | Mapping[str, Any] | str | Path | None = None, *, le
     from advisor import evidence
     from advisor.evidence.gather import gathered
 
-    return evidence.next_step(gathered(facts, ledger, more))
+    return answered(lambda: evidence.next_step(gathered(facts, ledger, more)))
 
 
 class Priced(NamedTuple):
@@ -127,13 +135,15 @@ class Priced(NamedTuple):
     assumptions: tuple[str, ...]
 
 
-def price(model: str | ModelSpec, gpu: str | GpuSpec | None = None, *, use_calibrations: bool = True, **options: Any) -> Priced:
+def price(
+    model: str | ModelSpec, gpu: str | GpuSpec | None = None, *, use_calibrations: bool = True, progress: Progress = silent, **options: Any
+) -> Priced:
     """As `estimate`, with the plan that the options were taken to mean."""
     from advisor.memory import estimate_memory
 
-    spec, card = as_model(model), None if gpu is None else as_gpu(gpu, use_calibrations)
+    spec, card = as_model(model, progress), None if gpu is None else as_gpu(gpu, use_calibrations)
     plan = plan_for(spec, card, options)
-    return _priced(spec, card, plan, estimate_memory(spec, plan, card), options)
+    return _priced(spec, card, plan, answered(lambda: estimate_memory(spec, plan, card), progress), options)
 
 
 class HowToTrace(NamedTuple):
@@ -155,13 +165,13 @@ def dry_run(
     gpu: str | GpuSpec | None = None,
     how: HowToTrace = _TWO_STEPS,
     *,
-    progress: Callable[[str], None] = lambda _: None,
+    progress: Progress = silent,
     use_calibrations: bool = True,
     **options: Any,
 ) -> tuple[Priced, tuple[Holder, ...]]:
     """As `price`, by the dry run: with what holds the memory at the peak, largest first."""
+    from advisor.allocator.alloc_conf import read_alloc_conf
     from advisor.trace import read_peft_config, trace as run
-    from advisor.trace.alloc_conf import read_alloc_conf
 
     spec, card = as_model(model, progress), None if gpu is None else as_gpu(gpu, use_calibrations)
     plan, allocator = plan_for(spec, card, options), read_alloc_conf(how.alloc_conf)
@@ -176,12 +186,7 @@ def dry_run(
 
 
 def advise_and_trace(
-    model: str | ModelSpec,
-    gpu: str | GpuSpec | None = None,
-    progress: Callable[[str], None] = lambda _: None,
-    *,
-    use_calibrations: bool = True,
-    **options: Any,
+    model: str | ModelSpec, gpu: str | GpuSpec | None = None, progress: Progress = silent, *, use_calibrations: bool = True, **options: Any
 ) -> TracedAdvice:
     """`advise`, and then the dry run of the rung that it recommends. Raises UnsupportedError for several cards."""
     from advisor.ladder import classify
@@ -191,7 +196,7 @@ def advise_and_trace(
     spec, card = as_model(model, progress), as_gpu(gpu, use_calibrations)
     if (as_request(options, card).gpus or 1) > 1:
         raise UnsupportedError("--trace: a dry run plays one card; ask without it, or with --gpus 1")
-    answer = advise(spec, card, **options)
+    answer = advise(spec, card, progress=progress, **options)
     if answer.chosen is None:
         return TracedAdvice(advice=answer, memory=None, fit=None)
     memory = run(spec, answer.chosen.plan, gpu=answer.gpu, progress=progress).breakdown
@@ -207,9 +212,7 @@ def _priced(spec: ModelSpec, card: GpuSpec | None, plan: Plan, memory: MemoryBre
     return Priced(spec, card, plan, memory, fit, (*names, *echo_defaults(spec, card, as_request(options, card))))
 
 
-def accuracy(
-    rows: str | Path | None = None, *, trace: bool = False, progress: Callable[[str], None] = lambda _: None
-) -> tuple[AccuracyReport, ...]:
+def accuracy(rows: str | Path | None = None, *, trace: bool = False, progress: Progress = silent) -> tuple[AccuracyReport, ...]:
     """Each tier beside every measured run: errors, intervals, and what it says of runs that failed. The closed form comes first.
 
     The runs are those of `profiles/measurements/`, or of the file `rows` in the same format. The dry run is the recorded one, under the
@@ -226,7 +229,7 @@ def accuracy(
     return tuple(reports)
 
 
-def snapshots(folder: str | Path, *, progress: Callable[[str], None] = lambda _: None) -> tuple[SnapshotReport, ...]:
+def snapshots(folder: str | Path, *, progress: Progress = silent) -> tuple[SnapshotReport, ...]:
     """Each history of a card's allocator in `folder` (`benchmarks/on_card.py` writes them) beside a dry run of its plan, made now.
 
     Raises InvalidInputError where there is none, or a file is none, and MissingExtraError without the extra `torch`.
@@ -243,7 +246,7 @@ def plan_for(model: ModelSpec, gpu: GpuSpec | None, options: Mapping[str, object
     return plan_from_request(model, gpu, as_request(options, gpu))
 
 
-def as_model(model: str | ModelSpec, progress: Callable[[str], None] = lambda _: None) -> ModelSpec:
+def as_model(model: str | ModelSpec, progress: Progress = silent) -> ModelSpec:
     """The model of that name. Parameters that neither its tables nor its profile tell are counted, where the extra `torch` is there."""
     if isinstance(model, ModelSpec):
         return model

@@ -35,27 +35,28 @@ _FORMATS = (
     ("awq", rf"(?:w4a16{_MARK})?awq(?:{_MARK}?(?:int4|4{_MARK}?bit|w4a16|g?\d+g?|sym))*"),
     ("fp8", rf"fp8(?:{_MARK}(?:dynamic|static|block|kv|e4m3))*"),
     ("mxfp4", "mxfp4"),
+    ("nvfp4", "nvfp4"),
 )
 """Ends of names that say how a checkpoint's weights are stored, as repositories of the Hub spell them: Llama-3.2-1B-unsloth-bnb-4bit,
 Qwen2.5-7B-Instruct-GPTQ-Int4, Llama-2-7B-AWQ, Meta-Llama-3.1-8B-Instruct-FP8-dynamic, Meta-Llama-3.1-405B-BNB-NF4-BF16."""
 _STORED = tuple((method, re.compile(rf"{_MARK}+{pattern}$", re.IGNORECASE)) for method, pattern in _FORMATS)
-_SAME_SHAPE = re.compile(rf"{_MARK}+(?:unsloth|hf|bf16|fp16)$", re.IGNORECASE)
+_SAME_SHAPE = re.compile(rf"{_MARK}+(?:unsloth|hf|bf16|fp16|dequantized)$", re.IGNORECASE)
 """Ends of names that say who stored 16-bit weights, and how."""
-_DEFAULT_BITS = {"bnb": 4, "gptq": 4, "awq": 4, "fp8": 8, "mxfp4": 4}
+_DEFAULT_BITS = {"bnb": 4, "gptq": 4, "awq": 4, "fp8": 8, "mxfp4": 4, "nvfp4": 4}
 
 
 class NamedFormat(NamedTuple):
     """How a checkpoint's name says that its weights are stored."""
 
     method: str
-    """bnb-4bit, bnb-8bit, gptq, awq, fp8 or mxfp4."""
+    """bnb-4bit, bnb-8bit, gptq, awq, fp8, mxfp4 or nvfp4."""
     bits: int
 
     @property
     def label(self) -> str:
         """ "bitsandbytes 4-bit", "GPTQ 8-bit", "FP8"."""
         name = {"bnb": "bitsandbytes"}.get(self.method.partition("-")[0], self.method.upper())
-        return name if self.method in ("fp8", "mxfp4") else f"{name} {self.bits}-bit"
+        return name if self.method in ("fp8", "mxfp4", "nvfp4") else f"{name} {self.bits}-bit"
 
 
 def tokens(text: str) -> tuple[str, ...]:

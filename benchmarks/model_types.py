@@ -52,6 +52,7 @@ HEADS = (
     ("MODEL", Head.EMBEDDING),
 )
 """Tables of the other outputs that a body can have."""
+PROBE_VOCAB = 123_456
 FIELDS = ("hidden_size", "vocab_size", "num_hidden_layers")
 
 
@@ -99,6 +100,14 @@ def place_of(config: Any, wanted: Any, before: str = "") -> str | None:
     return None
 
 
+def takes_flat_fields(model_type: str) -> bool:
+    """Whether fields beside the parts go to the decoder of text, as in files from before it had a config of its own (Qwen2-VL)."""
+    try:
+        return bool(CONFIG_MAPPING[model_type](vocab_size=PROBE_VOCAB).get_text_config(decoder=True).vocab_size == PROBE_VOCAB)
+    except Exception:  # as in `text_part`
+        return False
+
+
 def text_part(model_type: str) -> dict[str, Any]:
     """Where the config keeps the decoder of text, and its names and defaults; nothing where the class makes no config by itself."""
     try:
@@ -109,6 +118,8 @@ def text_part(model_type: str) -> dict[str, Any]:
     place = None if text is config else place_of(config, text)
     part = text if place else config
     row: dict[str, Any] = {"text_part": place, "text_type": part.model_type} if place else {}
+    if place and takes_flat_fields(model_type):
+        row["flat"] = True
     names = {field: part.attribute_map[field] for field in FIELDS if field in part.attribute_map}
     defaults = {field: value for field in FIELDS if isinstance(value := getattr(part, field, None), int) and value > 0}
     return {**row, **({"names": names} if names else {}), **({"defaults": defaults} if defaults else {})}
@@ -126,7 +137,7 @@ def corrected(row: dict[str, Any]) -> dict[str, str]:
 
 
 def rows() -> Iterator[dict[str, Any]]:
-    names, today = tables(), datetime.datetime.now(datetime.UTC).date().isoformat()
+    names, today = tables(), datetime.datetime.now(datetime.timezone.utc).date().isoformat()
     for model_type in sorted(CONFIG_MAPPING.keys()):
         origin = {"source": f"transformers {transformers.__version__}", "recorded": today}
         row = {"model_type": model_type, **built(model_type, names), **text_part(model_type), **origin}

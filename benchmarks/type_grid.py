@@ -151,7 +151,7 @@ def key_of(plan: dict[str, Any]) -> str:
 
 def write(again: tuple[str, ...], types: tuple[str, ...]) -> None:
     """Add the rows that the file lacks, saving after each."""
-    from advisor.trace.compat import versions
+    from advisor.tape.store import installed
 
     kept: dict[str, Any] = {name: held for name, held in read_grid()["types"].items() if name not in again}
     specs = {name: spec_of(name, kept[name]["config"] if name in kept else config_of(name)) for name in types or again or SUPPORTED}
@@ -168,7 +168,7 @@ def write(again: tuple[str, ...], types: tuple[str, ...]) -> None:
             start = time.monotonic()
             rows.append({"plan": wanted[name][number], **measure(spec, Plan(**wanted[name][number]))})
             rows.sort(key=lambda row, name=name: wanted[name].index(row["plan"]))
-            save(versions(), {each: kept[each] for each in SUPPORTED if each in kept})
+            save(dict(installed()), {each: kept[each] for each in SUPPORTED if each in kept})
             sys.stdout.write(f"{number}  {name}  {time.monotonic() - start:.0f} s  {_error(spec, rows, wanted[name][number])}\n")
             sys.stdout.flush()
 

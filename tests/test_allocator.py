@@ -8,12 +8,15 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import assume, given, settings, strategies as st
 
+from advisor.allocator.alloc_conf import read_alloc_conf
+from advisor.allocator.caching import Allocator, AllocatorConfig, Block, CardFullError, Event, Op, replay, round_size, segment_size
 from advisor.errors import InvalidInputError
-from advisor.trace.alloc_conf import read_alloc_conf
-from advisor.trace.allocator import Allocator, AllocatorConfig, Block, CardFullError, Event, Op, replay, round_size, segment_size
+from advisor.tape.layout import lay_out
+from advisor.tape.stream import EMPTY_CACHE, Birth, Stream
 from advisor.units import KIB, MIB
+from advisor.values import Phase
 
 EXPANDABLE = AllocatorConfig(expandable_segments=True)
 CONFIGS = (
@@ -327,3 +330,31 @@ def test_a_wrong_alloc_conf_is_one_line(text, says):
     with pytest.raises(InvalidInputError, match=says) as caught:
         read_alloc_conf(text)
     assert "\n" not in str(caught.value)
+
+
+# -- the swift allocator -----------------------------------------------------------------------------------------------------------
+
+
+def drawn_stream(numbers: list[int]) -> Stream:
+    """A stream from drawn numbers: a size is born, a number below zero lets one of the living go, 0 empties the cache."""
+    stream, alive = Stream(), []
+    for index, number in enumerate(numbers):
+        phase = (Phase.LOAD, Phase.FORWARD, Phase.BACKWARD, Phase.FORWARD)[index // 25 % 4]
+        if number > 0 or not alive:
+            stream.births.append(Birth(max(number, 0), "made", "", phase))
+            alive.append(len(stream.births))
+            stream.add(alive[-1], "", phase)
+        elif number:
+            stream.add(-alive.pop(number % len(alive)), "", phase)
+        else:
+            stream.marks.append((len(stream.events), EMPTY_CACHE))
+    return stream
+
+
+@given(st.lists(st.one_of(SIZES, st.integers(-40, 0)), min_size=1, max_size=80))
+@settings(max_examples=100, deadline=None)
+def test_the_swift_allocator_equals_the_one_with_every_setting(numbers: list[int]) -> None:
+    stream = drawn_stream(numbers)
+    assume(stream.events)
+    settled = AllocatorConfig(limit_bytes=1 << 60)  # which changes nothing but the way through the code
+    assert lay_out(stream) == lay_out(stream, settled)

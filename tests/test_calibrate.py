@@ -174,7 +174,7 @@ def test_the_commands_of_the_records(capsys: pytest.CaptureFixture[str]) -> None
     assert "Measured beside predicted" in capsys.readouterr().out
     assert run(["calibrate", "--export", name[:10]]) == 0
     rows = [Measurement.model_validate(row) for row in json.loads(capsys.readouterr().out)]
-    assert [(row.scored, row.reason) for row in rows] == [(False, "a cut of the model's layers")]
+    assert [(row.scored, row.layers) for row in rows] == [(True, a_record().points[0].layers)]
     assert run(["calibrate", "--forget", name]) == 0
     assert card().calibrations == ()
     with pytest.raises(UnknownNameError, match="there are no calibrations"):
@@ -219,9 +219,16 @@ def test_unsteady_times_are_doubted_aloud(slowest_s: float, said: int) -> None:
     assert len(tuple(_unsteady((point, unsteady)))) == said
 
 
-def test_a_row_of_a_preflight_is_scored() -> None:
-    record = a_record(mode="preflight")
-    assert Measurement.model_validate(export.row(record, record.points[0])).scored
+def test_a_row_of_the_whole_model_is_of_no_cut() -> None:
+    record = a_record(model_layers=a_record().points[0].layers)
+    row = Measurement.model_validate(export.row(record, record.points[0]))
+    assert (row.scored, row.layers) == (True, None)
+
+
+def test_a_row_of_a_processor_is_not_scored() -> None:
+    record = a_record(hardware=Hardware(backend="cpu", card="a processor", profile="a processor"))
+    row = Measurement.model_validate(export.row(record, record.points[0]))
+    assert (row.scored, row.reason) == (False, "live storages were counted, not a card's memory")
 
 
 @pytest.mark.parametrize(

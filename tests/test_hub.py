@@ -17,7 +17,7 @@ from hypothesis import given, strategies as st
 from advisor import config_files, profiles
 from advisor.errors import AdvisorError, InvalidInputError, UnknownNameError, UnsupportedError
 from advisor.hub import ModelRow, load_model, search_models
-from advisor.hub.rows import all_rows, spelt_row
+from advisor.hub.rows import all_rows, released, spelt_row
 from advisor.names import contains, format_of_name, keeps_size, tokens, without_format
 
 ROWS = search_models()
@@ -296,6 +296,40 @@ def test_any_text_is_a_model_or_one_clear_line(text: str) -> None:
 def test_tokens_survive_punctuation(words: list[str]) -> None:
     assert tokens("-".join(words)) == tokens(" ".join(words)) == tokens("/".join(words)) == tuple(words)
     assert contains(tuple(words), tuple(words))
+
+
+# (id, when its name says it was released)
+RELEASES = [
+    ("Qwen/Qwen3-4B-Instruct-2507", "2025-07"),
+    ("CohereLabs/c4ai-command-r-08-2024", "2024-08"),
+    ("mistralai/Mistral-Small-3.1-24B-Instruct-2503", "2025-03"),
+    ("deepseek-ai/DeepSeek-R1-0528-Qwen3-8B", ""),
+    ("openlm-research/open_llama_3b_v2", ""),
+    ("allenai/OLMo-2-1124-7B", ""),
+]
+
+
+@pytest.mark.parametrize(("name", "when"), RELEASES)
+def test_releases_are_read_off_names(name: str, when: str) -> None:
+    assert released(name) == when
+
+
+# (what was typed, where it leads): names of the public lists that only end otherwise
+RESOLVED_2026 = [
+    ("unsloth/Qwen3.5-4B", "Qwen/Qwen3.5-4B"),
+    ("nvidia/Qwen3-30B-A3B-NVFP4", "Qwen/Qwen3-30B-A3B"),
+    ("axolotl-ai-co/gpt-oss-120b-dequantized", "openai/gpt-oss-120b"),
+    ("axolotl-quants/Llama-4-Scout-17B-16E-Linearized-bnb-nf4-bf16", "meta-llama/Llama-4-Scout-17B-16E-Instruct"),
+    ("mistralai/Magistral-Small-2507", "mistralai/Mistral-Small-24B-Base-2501"),
+    ("Qwen/Qwen3.6-27B", "Qwen/Qwen3.6-27B"),
+]
+
+
+@pytest.mark.parametrize(("typed", "shape_of"), RESOLVED_2026)
+def test_ids_of_2026_have_the_parameters_of_their_shape(typed: str, shape_of: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert load_model(typed).params == load_model(shape_of).params
 
 
 def test_search() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import random
 import re
@@ -334,10 +335,43 @@ def test_every_matrix_belongs_to_a_half_of_its_layer(model_type: str) -> None:
         assert repeated <= {("mlp", "dense")}, "only BERT repeats a name within a half"
 
 
+def forwards_of(model_type: str) -> list[str]:
+    """The source of every forward in the file of a type's models."""
+    import transformers
+
+    model_class = transformers.models.auto.modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING[transformers.CONFIG_MAPPING[model_type]]
+    classes = [each for _, each in inspect.getmembers(inspect.getmodule(model_class), inspect.isclass)]
+    return [inspect.getsource(each.forward) for each in classes if "forward" in vars(each)]
+
+
+# (type with a shared expert, how the module that runs it and the routed ones calls each)
+SHARED = [
+    ("qwen2_moe", "self.shared_expert(", "self.experts("),
+    ("ernie4_5_moe", "self.shared_experts(", "self.experts("),
+    *((name, "self.shared_experts(", "self.experts(") for name in ("deepseek_v2", "deepseek_v3", "dots1", "glm4_moe", "glm4_moe_lite")),
+    ("solar_open", "self.shared_experts(", "self.experts("),
+    ("llama4_text", "self.shared_expert(", "self.experts("),
+]
+
+
+@pytest.mark.parametrize(("model_type", "shared", "routed"), SHARED)
+def test_the_shared_expert_runs_where_transformers_runs_it(model_type: str, shared: str, routed: str) -> None:
+    if model_type not in installed():
+        pytest.skip("not in the installed transformers")
+    (source,) = {source for source in forwards_of(model_type) if shared in source and routed in source}
+    mlps = [block.mlp for block in load_type(model_type).shape.blocks if block.mlp.shared_intermediate_size]
+    assert {mlp.shared_runs_first for mlp in mlps} == {source.index(shared) < source.index(routed)}
+
+
+def test_every_type_with_a_shared_expert_is_among_them() -> None:
+    found = {name for name in SUPPORTED if any(block.mlp.shared_intermediate_size for block in load_type(name).shape.blocks)}
+    assert found == {name for name, *_ in SHARED}
+
+
 # (name, what the formulas must know)
 TRAITS = [
-    ("gemma-2-9b", {"softcaps_logits": True, "embedding_scaled": True, "tied_embeddings": True}),
-    ("gemma-3-1b", {"softcaps_logits": False, "embedding_scaled": True, "tied_embeddings": True}),
+    ("gemma-2-9b", {"softcaps_logits": True, "embedding_scaled": False, "tied_embeddings": True}),
+    ("gemma-3-1b", {"softcaps_logits": False, "embedding_scaled": False, "tied_embeddings": True}),
     ("granite-8b", {"scales_logits": True, "embedding_scaled": True}),
     ("command-r", {"scales_logits": True, "tied_embeddings": True}),
     ("phi-2", {"head_bias": True, "tied_embeddings": False}),

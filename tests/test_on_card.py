@@ -91,7 +91,6 @@ RESULT = {
     "reserved": {"load": 20, "forward": 50, "backward": 60, "optimizer_step": 60},
     "process_bytes": 100,
     "context_bytes": 40,
-    "versions": {"torch": "2.13.0"},
     "card": "NVIDIA H100 80GB HBM3",
     "driver": "driver 580, CUDA 13.0",
     "compute_capability": "9.0",
@@ -232,7 +231,7 @@ def test_rows_of_no_card_or_of_several_are_refused(tmp_path: Path) -> None:
 
 
 def test_rows_of_other_libraries_are_traced_where_they_ran(tmp_path: Path) -> None:
-    rows = [measured("a", versions={"transformers": "4.48.0"})]
+    rows = [measured("a").model_copy(update={"versions": {"transformers": "4.48.0"}})]
     (tmp_path / "rows.json").write_text(text_of(rows), encoding="utf-8")
     with pytest.raises(InvalidInputError, match=r"ran with transformers 4\.48\.0"):
         contribute(tmp_path)

@@ -28,10 +28,10 @@ from advisor.architectures import spec_from_config
 from advisor.calibrate import losses, store
 from advisor.calibrate.training import is_out_of_memory
 from advisor.hub import load_model
+from advisor.tape.breakdown import live_at
+from advisor.tape.stream import Stream
 from advisor.trace import compat, load, meta_model
-from advisor.trace.breakdown import live_at
 from advisor.trace.recorder import Recorder
-from advisor.trace.stream import Stream
 from advisor.values import Loss, Phase, Plan
 from advisor.values.calibration import CalibrationRun, Ending
 

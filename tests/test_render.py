@@ -9,6 +9,7 @@ import pytest
 import samples
 
 from advisor.api import Priced
+from advisor.hub import search_models
 from advisor.render import page, words
 from advisor.render.advice import advice
 from advisor.render.bars import Bar, bars
@@ -169,6 +170,17 @@ def test_a_plan_in_one_line(plan: Plan, expected: str) -> None:
 def test_listings_say_so_when_nothing_matches() -> None:
     assert models((), Look()).strip() == NOTHING_FOUND
     assert gpus((), Look()).strip() == NOTHING_FOUND
+
+
+def test_models_are_listed_with_kind_type_release_and_gate() -> None:
+    narrow, wide = (models(search_models(words), Look(width=width)) for words, width in (("qwen3-4b 2507", 80), ("gemma-3-4b", 140)))
+    assert re.search(r"^Qwen/Qwen3-4B-Instruct-2507 +4\.0 B  decoder, qwen3, 2025-07$", narrow, re.MULTILINE)
+    assert re.search(r"^google/gemma-3-4b-it +4\.3 B +image-text +gemma3 +gated +gemma-3-4b", wide, re.MULTILINE)
+
+
+@pytest.mark.parametrize("width", [80, 140])
+def test_no_line_of_the_models_is_too_wide(width: int) -> None:
+    assert max(map(len, models(search_models(), Look(width=width)).splitlines())) <= width
 
 
 def test_gpu_listing_shows_what_has_no_source_as_a_dash() -> None:

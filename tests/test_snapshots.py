@@ -17,7 +17,7 @@ from hypothesis import given, settings, strategies as st
 from advisor import api
 from advisor.accuracy import history
 from advisor.accuracy.align import align
-from advisor.accuracy.history import Events, History, from_snapshot, from_stream, metadata_of
+from advisor.accuracy.history import Beginning, Events, History, from_snapshot, from_stream, metadata_of
 from advisor.accuracy.rows import Measurement
 from advisor.accuracy.snapshots import (
     BLOCKS,
@@ -29,14 +29,14 @@ from advisor.accuracy.snapshots import (
     compare,
     traced_for,
 )
+from advisor.allocator.caching import Allocator
 from advisor.architectures import spec_from_config
 from advisor.cli.run import run
 from advisor.errors import InvalidInputError
 from advisor.render.page import Look
 from advisor.render.snapshots import snapshots as screen
-from advisor.trace.allocator import Allocator
-from advisor.trace.layout import lay_out
-from advisor.trace.stream import STEP, Birth, Stream
+from advisor.tape.layout import lay_out
+from advisor.tape.stream import STEP, Birth, Stream
 from advisor.units import KIB, MIB
 from advisor.values import Phase, Plan
 
@@ -107,7 +107,21 @@ def test_a_snapshot_becomes_births_and_deaths() -> None:
     assert found.segments == ((0, 2 * MIB), (5, -2 * MIB))
 
 
-def test_without_metadata_the_phase_is_that_of_the_allocation_before() -> None:
+def test_without_metadata_the_time_tells_the_phase() -> None:
+    beginnings = [Beginning(100, 1, Phase.FORWARD), Beginning(200, 1, Phase.BACKWARD), Beginning(300, 2, Phase.FORWARD)]
+    times = [50, 100, 199, 200, 250, 301]
+    found = from_snapshot([entry("alloc", number, 10, "", time_us=time_us) for number, time_us in enumerate(times)], beginnings)
+    assert [found.labels[one.label][:2] for one in found.allocations] == [
+        (0, Phase.LOAD),
+        (1, Phase.FORWARD),
+        (1, Phase.FORWARD),
+        (1, Phase.BACKWARD),
+        (1, Phase.BACKWARD),
+        (2, Phase.FORWARD),
+    ]
+
+
+def test_without_either_the_phase_is_that_of_the_allocation_before() -> None:
     found = from_snapshot([entry("alloc", 1, 10, FORWARD), entry("alloc", 2, 20, "")])
     assert [found.labels[one.label].phase for one in found.allocations] == [Phase.FORWARD, Phase.FORWARD]
 

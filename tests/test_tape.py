@@ -98,3 +98,42 @@ def test_only_possible_peaks_survive():
 def test_peaks_come_in_their_order_and_once():
     low, high, pairs = Size(1), Size(2), Size(0, 1)
     assert highest([low, pairs, high, high]) == (pairs, high)
+
+
+def gated() -> tuple[Tape, Tensor, Tensor]:
+    """entry → both halves in one tensor of 200 bytes → act(first half) * second half."""
+    tape, entry = Tape(), Tensor(H, needs_grad=True)
+    both = tape.op((entry,), H.scaled(2))
+    gate, up = tape.halves(both, H)
+    active = tape.op((gate,), H, keeps=(gate,))
+    tape.op((active, up), H, keeps=(active, up))
+    return tape, entry, both
+
+
+def test_halves_are_kept_as_the_tensor_that_they_are_views_of():
+    tape, entry, both = gated()
+    walk = forward(tape, entry, keep=True, entry_held=True)
+    assert walk.kept == Size(300)  # both halves once, and the activation's result
+    assert live(walk) == 400
+    assert both.last_use == len(tape.ops) - 1  # the second half is read last
+    assert live(forward(tape, entry, keep=False, entry_held=True)) == 400
+
+
+def test_gradients_of_halves_are_of_a_half_each_until_they_are_joined():
+    tape, entry, _ = gated()
+    walk = backward(tape, forward(tape, entry, keep=True, entry_held=True).kept, H)
+    # at the product: 300 kept, its gradient, and those of the activation and of the second half; the join has two halves and their sum
+    assert live(walk) == 600
+
+
+def test_what_overwrites_its_input_makes_a_gradient_but_no_tensor():
+    tape, entry = Tape(), Tensor(H, needs_grad=True)
+    x = tape.op((entry,), H)
+    noise = tape.op((), H)
+    y = tape.in_place(x, keeps=(noise,))
+    tape.hold(noise)
+    tape.op((y,), H)
+    walk = forward(tape, entry, keep=True, entry_held=True)
+    assert walk.kept == H  # the noise alone
+    assert live(walk) == 300  # what is overwritten, the noise, and the last result
+    assert live(backward(tape, walk.kept, H)) == 300  # the noise, and a gradient on either side of it

@@ -19,9 +19,9 @@ from advisor.devices import load_gpu
 from advisor.errors import InvalidInputError, UnsupportedError
 from advisor.hub import load_model
 from advisor.memory import estimate_memory
+from advisor.tape.cut import find_cut
 from advisor.trace import timeline, trace
 from advisor.trace.adapters import read_peft_config
-from advisor.trace.cut import find_cut
 from advisor.trace.dry_run import Settings, record_on_cpu, summarise
 from advisor.trace.isolation import libraries_untouched
 from advisor.values import Attention, Fit, Loss, Method, ModelSpec, Optimizer, Phase, Plan, Stack, Term
@@ -96,6 +96,18 @@ def test_peaks_measured_on_a_card(model: str, settings: dict[str, object], steps
 
 
 # -- against real training on the CPU -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("types", [("bfloat16", "bfloat16"), ("bfloat16", "float32"), ("float32", "float32")])
+def test_autocast_joins_tensors_in_the_type_that_torch_joins_them_in(types: tuple[str, str]) -> None:
+    import torch
+
+    from advisor.trace.autocast import _widest
+
+    parts = [torch.zeros(2, dtype=getattr(torch, name)) for name in types]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        joined = torch.cat(parts)
+    assert _widest((parts,), torch.bfloat16) is joined.dtype
 
 
 @pytest.mark.parametrize(

@@ -20,8 +20,6 @@ IDS = [f"{name}-{number}" for name, kept in GRID.items() for number in range(len
 
 MEDIAN_ERROR, WORST_ERROR = 0.003, 0.05
 """The bars on peak allocated."""
-OFF = {("flex_olmo", 8): 0.0565, ("qwen2_moe", 8): 0.0555, ("glm4_moe", 8): 0.0521, ("ernie4_5_moe", 8): 0.0519}
-"""QDoRA on mixtures of experts with checkpointing misses the bar by so much: the one term that is still wrong is not found."""
 SAMPLED = ("llama", "falcon", "bert", "qwen3_moe")
 """Types of which one row is traced anew in every run of the tests."""
 
@@ -46,10 +44,6 @@ def test_every_type_meets_every_method(name: str) -> None:
     assert met == {(method, checkpointing) for method in Method for checkpointing in (True, False)}
 
 
-def bar_of(name: str, row: dict[str, Any]) -> float:
-    return OFF.get((name, GRID[name]["rows"].index(row)), WORST_ERROR)
-
-
 @pytest.mark.parametrize(("name", "row"), ROWS, ids=IDS)
 def test_the_closed_form_is_near_the_dry_run_or_refuses(name: str, row: dict[str, Any]) -> None:
     """What the libraries cannot run is refused, and what is answered is near."""
@@ -61,7 +55,7 @@ def test_the_closed_form_is_near_the_dry_run_or_refuses(name: str, row: dict[str
         with pytest.raises(UnsupportedError):
             estimate_memory(spec_of(name), Plan(**row["plan"]))
     else:
-        assert abs(error) <= bar_of(name, row) + 1e-4, f"{error:+.2%}"
+        assert abs(error) <= WORST_ERROR, f"{error:+.2%}"
 
 
 def test_the_closed_form_is_near_in_the_middle_and_answers_nearly_all() -> None:
@@ -114,3 +108,46 @@ def test_a_recorded_row_is_what_the_dry_run_says(name: str) -> None:
 @pytest.mark.parametrize(("name", "row"), ROWS, ids=IDS)
 def test_every_recorded_row_is_what_the_dry_run_says(name: str, row: dict[str, Any]) -> None:
     retraced(name, row)
+
+
+_AUTOCAST: dict[str, Any] = {"autocast": True}
+_PREPARED = _AUTOCAST | {"kbit_prepare": True}
+_MASTERS = _AUTOCAST | {"base_dtype": "fp32"}
+_REENTRANT: dict[str, Any] = {"use_reentrant": True}
+# (type, its row in the grid, what the plan does otherwise, allocated bytes of the dry run): types that autocast and checkpoints change
+CHANGED = [
+    ("glm4_moe", 0, _AUTOCAST, 6567402496),
+    ("glm4_moe", 6, _AUTOCAST, 5222511616),
+    ("glm4_moe", 8, _PREPARED, 6884212224),
+    ("qwen3_moe", 4, _MASTERS, 8615452160),
+    ("qwen3_moe", 8, _REENTRANT, 2120828416),
+    ("mistral", 6, _REENTRANT, 2205747712),
+    ("ernie4_5_moe", 8, _AUTOCAST, 2678698496),
+    ("mixtral", 0, _AUTOCAST, 16107748352),
+    ("mixtral", 9, _MASTERS, 49136278016),
+    ("deepseek_v2", 6, _AUTOCAST, 2786624512),
+    ("gpt_oss", 0, _AUTOCAST, 6777385984),
+    ("gpt_oss", 1, _PREPARED, 13654621184),
+    ("gpt_oss", 5, _MASTERS, 11515175936),
+    ("mistral", 8, _PREPARED, 4751328768),
+    ("granitemoe", 8, _AUTOCAST, 6696080896),
+]
+
+
+@pytest.mark.parametrize(("name", "number", "otherwise", "allocated_bytes"), CHANGED)
+def test_autocast_and_reentrant_checkpoints_change_what_they_change(
+    name: str, number: int, otherwise: dict[str, Any], allocated_bytes: int
+) -> None:
+    plan = Plan(**GRID[name]["rows"][number]["plan"] | otherwise)
+    assert estimate_memory(spec_of(name), plan).peak_allocated_bytes == pytest.approx(allocated_bytes, rel=0.03)
+
+
+@pytest.mark.slow
+@only_recorded_versions
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(("name", "number", "otherwise", "allocated_bytes"), CHANGED)
+def test_a_changed_row_is_what_the_dry_run_says(name: str, number: int, otherwise: dict[str, Any], allocated_bytes: int) -> None:
+    from advisor.trace import trace
+
+    plan = Plan(**GRID[name]["rows"][number]["plan"] | otherwise)
+    assert trace(spec_of(name), plan, keep_outputs=False).breakdown.peak_allocated_bytes == allocated_bytes

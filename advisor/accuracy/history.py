@@ -7,7 +7,8 @@ writes one from the recorder's stream. This module knows both forms and loads no
 from __future__ import annotations
 
 import gzip
-from collections.abc import Iterable, Mapping
+from bisect import bisect_right
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -17,7 +18,7 @@ from pydantic import ValidationError, model_validator
 from advisor.accuracy.rows import Measurement
 from advisor.errors import InvalidInputError
 from advisor.refusals import one_line
-from advisor.trace.stream import STEP, Stream
+from advisor.tape.stream import STEP, Stream
 from advisor.values import Phase, Value
 from advisor.values.vocabulary import Bytes
 
@@ -114,10 +115,20 @@ def metadata_of(step: int, phase: Phase, module: str) -> str:
     return _SEPARATOR.join((str(step), phase.value, module))
 
 
-def from_snapshot(entries: Iterable[Mapping[str, Any]]) -> Events:
+class Beginning(NamedTuple):
+    """When a phase of a step began."""
+
+    time_us: int
+    """Since the epoch, as the entries of a snapshot have it."""
+    step: int
+    phase: Phase
+
+
+def from_snapshot(entries: Iterable[Mapping[str, Any]], beginnings: Sequence[Beginning] = ()) -> Events:
     """Events of one device's list of `_snapshot()["device_traces"]`, recorded from an empty allocator on.
 
-    Frees count where they are requested, as in `memory_allocated`; frees of what was allocated before the recording are left out.
+    Frees count where they are requested, as in `memory_allocated`; frees of what was allocated before the recording are left out. Where
+    entries bear no user metadata (older torch), step and phase are told by the time, from `beginnings` in their order, and no module is.
     """
     table, allocations, events, segments = _Table(), list[Allocation](), list[int](), list[tuple[int, int]]()
     live: dict[int, int] = {}
@@ -125,7 +136,7 @@ def from_snapshot(entries: Iterable[Mapping[str, Any]]) -> Events:
     for entry in entries:
         action, size = entry["action"], int(entry.get("size", 0))
         if action == "alloc":
-            label = _label(entry, label)
+            label = _label(entry, label, beginnings)
             allocations.append(Allocation(size, table.number(label)))
             live[entry["addr"]] = len(allocations)
             events.append(len(allocations))
@@ -140,12 +151,14 @@ def from_snapshot(entries: Iterable[Mapping[str, Any]]) -> Events:
     return Events(table.labels, tuple(allocations), tuple(events), tuple(segments))
 
 
-def _label(entry: Mapping[str, Any], before: Label) -> Label:
-    """From the user metadata; where there is none, step and phase are those of the allocation before."""
+def _label(entry: Mapping[str, Any], before: Label, beginnings: Sequence[Beginning]) -> Label:
+    """From the user metadata, else by the time, else step and phase are those of the allocation before."""
     site = " < ".join(_frame(frame) for frame in [*entry.get("frames", ())][:FRAMES_KEPT])
     step, found, rest = str(entry.get("user_metadata") or "").partition(_SEPARATOR)
     if not found:
-        return before._replace(module="", site=site)
+        passed = bisect_right(beginnings, int(entry.get("time_us", 0)), key=lambda one: one.time_us)
+        now = before if not passed else Label(beginnings[passed - 1].step, beginnings[passed - 1].phase)
+        return now._replace(module="", site=site)
     phase, _, module = rest.partition(_SEPARATOR)
     return Label(int(step), Phase(phase), module, site)
 

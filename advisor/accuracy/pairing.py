@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from advisor.accuracy.align import align
 from advisor.accuracy.history import Events, Label
-from advisor.trace.blocks import round_size
+from advisor.allocator.blocks import round_size
 from advisor.values import Phase
 
 

@@ -19,8 +19,8 @@ from advisor.accuracy.history import Events, History
 from advisor.accuracy.pairing import Moment, Pairing, Side, pair
 from advisor.accuracy.rows import plan_of
 from advisor.accuracy.tiers import traced_run
-from advisor.trace.breakdown import module_name, term_of
-from advisor.trace.stream import Birth
+from advisor.tape.breakdown import module_name, term_of
+from advisor.tape.stream import Birth
 from advisor.values import ModelSpec, Phase, Value
 from advisor.values.memory import Computed
 

@@ -13,12 +13,17 @@ from advisor.architectures.config import Config
 from advisor.architectures.dropout import drops_embedding, with_dropout
 from advisor.architectures.heads import LABEL_MODULES, headed, heads_of, labels_of, named_head, outputs_of
 from advisor.architectures.identity import Identity, identity_of
-from advisor.architectures.refusals import check_covered
+from advisor.architectures.refusals import check_covered, types_of_transformers
 from advisor.architectures.table import SUPPORTED, builder
 from advisor.checkpoints import format_of
 from advisor.values import CheckpointFormat, Head, ModelShape, ModelSpec
 
-__all__ = ["LABEL_MODULES", "SUPPORTED", "check_model_type", "headed", "spec_from_config"]
+__all__ = ["LABEL_MODULES", "SUPPORTED", "check_model_type", "headed", "kind_of_type", "spec_from_config"]
+
+
+def kind_of_type(model_type: str) -> str:
+    """What a model of the type takes and gives, a `ModelKind`; empty where transformers does not train it on text."""
+    return str(types_of_transformers().get(model_type, {}).get("kind", ""))
 
 
 def check_model_type(model_type: str, where: str) -> None:

@@ -37,7 +37,6 @@ class Frame(NamedTuple):
     """Outside the blocks; the final norm unless told otherwise."""
     tied: bool = True
     head_bias: bool = False
-    embedding_scaled: bool = False
     final_norm: bool = True
 
 
@@ -84,7 +83,6 @@ def finish(frame: Frame) -> Shape:
         + (base.vocab if frame.tied and frame.head_bias else 0),
         tied=frame.tied,
         head_bias=frame.head_bias,
-        embedding_scaled=frame.embedding_scaled,
         final_norm=frame.final_norm,
         head_width=frame.embedding_width or None,
     )

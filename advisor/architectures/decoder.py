@@ -37,6 +37,7 @@ def build_decoder(config: Config, traits: Dense) -> Shape:
             layer_norm=traits.layer_norm,
             norms=norms,
             norm_placement="parallel" if parallel else traits.placement,
+            scales_residual=traits.scales_residual,
             other_params=norms * traits.norm_tensors * base.hidden + attention.other_params + mlp.other_params,
         )
 

@@ -33,7 +33,6 @@ DENSE = {
         activation="gelu_pytorch_tanh",
         norm="rms_gemma",
         tied=True,
-        embedding_scaled=True,
     ),
     "gemma2": Dense(
         "Gemma2ForCausalLM",
@@ -53,7 +52,6 @@ DENSE = {
         softcap_default=True,
         layers=patterns.gemma2_layers,
         tied=True,
-        embedding_scaled=True,
     ),
     "phi3": Dense("Phi3ForCausalLM", partial_rotary=True, fused_qkv="qkv_proj", mlp="fused", layers=patterns.window_everywhere),
     "phi": Dense(
@@ -97,6 +95,7 @@ DENSE = {
         out_bias=_ATTENTION_BIAS,
         mlp_bias=_MLP_BIAS,
         embedding_scaled=True,
+        scales_residual=True,
         scales_logits=True,
     ),
     "cohere": Dense(

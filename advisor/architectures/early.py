@@ -54,7 +54,6 @@ def xglm(config: Config) -> Shape:
             sdpa=False,
             flash=False,
             tied=tied(config, True),
-            embedding_scaled=True,
         )
     )
 

@@ -70,9 +70,11 @@ def sparse_part(config: Config, traits: Dense, experts: Experts, hidden: int) ->
         experts=count,
         experts_per_token=per_token,
         shared_intermediate_size=shared_width,
-        routes_in_fp32=experts.routes_in_fp32,
-        weighs_in_fp32=experts.weighs_in_fp32,
+        shared_runs_first=experts.shared_runs_first,
+        routes_in=experts.routes_in,
+        weighs_in=experts.weighs_in,
         clamped=experts.clamped,
+        noises=experts.noises if experts.noise_key and config.fraction(experts.noise_key, default=0.0) > 0 else 0,
         every_expert_computes=experts.every_expert_computes,
     )
     return FeedForwardPart(tuple(linears), shape, count if experts.score_bias_params else 0)

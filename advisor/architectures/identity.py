@@ -27,7 +27,7 @@ class Identity(NamedTuple):
     hidden_size: int
     vocab_size: int
     layers: int
-    """Of the decoder of text; of an encoder-decoder whose config is one, of each half."""
+    """Of the decoder of text; of the encoder, where one config holds both."""
     positions: int | None
     sdpa: bool
     flash: bool
@@ -50,7 +50,7 @@ def identity_of(config: Config, model_type: str) -> Identity:
         head=_head_of(architecture, kind),
         hidden_size=fields.count("hidden_size"),
         vocab_size=fields.count("vocab_size", MAX_VOCAB),
-        layers=fields.count("num_hidden_layers", MAX_LAYERS),
+        layers=_listed_layers(text) or fields.count("num_hidden_layers", MAX_LAYERS),
         positions=text.optional_count("max_position_embeddings", limit=MAX_POSITIONS),
         sdpa=row.get("sdpa", True),
         flash=row.get("flash", True),
@@ -74,15 +74,21 @@ def _head_of(architecture: str, kind: ModelKind) -> Head:
 
 
 def _text_config(config: Config, row: Mapping[str, Any]) -> tuple[Config, bool]:
-    """The config of the decoder of text, and whether it is one of its own; older files have its fields beside the others
-    (transformers 5.23 models/qwen2_vl/configuration_qwen2_vl.py `__post_init__`)."""
+    """The config of the decoder of text, and whether it is one of its own. Where the file has none, types that took its fields beside the
+    others once still do (transformers 5.23 models/qwen2_vl/configuration_qwen2_vl.py), and the class's defaults hold in the rest."""
     inner, place = config, row.get("text_part", "")
     for name in place.split(".") if place else ():
         part = inner.nested(name)
         if not part:
-            return config, False
+            return (config if row.get("flat") else Config({}, config.where)), False
         inner = Config(part, f"{config.where}: {name}")
     return inner, bool(place)
+
+
+def _listed_layers(text: Config) -> int:
+    """Layers of a config that lists them instead of counting them (transformers 5.23 models/nemotron_h/configuration_nemotron_h.py)."""
+    listed = text.raw("layers_block_type")
+    return len(listed) if isinstance(listed, list) and text.raw("num_hidden_layers") is None else 0
 
 
 class _Fields(NamedTuple):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from advisor.architectures import patterns
 from advisor.architectures.config import Config
 from advisor.architectures.traits import Count, Dense, Experts, Key
@@ -36,12 +38,14 @@ def _llama4_shared(config: Config, width: int) -> int:
     return width
 
 
+_LIKE_DEEPSEEK_V3 = partial(Experts, shared_width=_one_shared, routes_in="fp32")
+
 MOE = {
     "mixtral": Dense(
         "MixtralForCausalLM",
         kv_default=8,
         layers=patterns.window_everywhere,
-        experts=Experts(Count(_LOCAL, 8), Count(_PER_TOKEN, 2), _WIDTH, weighs_in_fp32=True),
+        experts=Experts(Count(_LOCAL, 8), Count(_PER_TOKEN, 2), _WIDTH, weighs_in="fp32", noise_key="router_jitter_noise"),
     ),
     "qwen2_moe": Dense(
         "Qwen2MoeForCausalLM",
@@ -54,6 +58,7 @@ MOE = {
             Count(("moe_intermediate_size",), 1408),
             shared_width=_qwen_shared,
             shared_gate=True,
+            shared_runs_first=True,
             sparse=patterns.qwen_sparse,
         ),
     ),
@@ -96,7 +101,15 @@ MOE = {
         norm_tensors=2,
         head_bias=Key("lm_head_bias", False),
         layers=patterns.window_everywhere,
-        experts=Experts(Count(("num_local_experts",), 16), Count(_PER_TOKEN, 2), _WIDTH, router="router", router_is_module=True),
+        experts=Experts(
+            Count(("num_local_experts",), 16),
+            Count(_PER_TOKEN, 2),
+            _WIDTH,
+            router="router",
+            router_is_module=True,
+            noise_key="input_jitter_noise",
+            noises=2,
+        ),
     ),
     "deepseek_v2": Dense(
         "DeepseekV2ForCausalLM",
@@ -110,8 +123,8 @@ MOE = {
             Count(("moe_intermediate_size",), 1407),
             shared_width=_deepseek_v2_shared,
             sparse=patterns.first_dense(0),
-            routes_in_fp32=True,
-            weighs_in_fp32=True,
+            routes_in="fp32",
+            weighs_in="fp32",
         ),
     ),
     "deepseek_v3": Dense(
@@ -119,14 +132,11 @@ MOE = {
         attention="latent",
         kv_default=128,
         qkv_bias=_ATTENTION_BIAS,
-        experts=Experts(
+        experts=_LIKE_DEEPSEEK_V3(
             Count(("n_routed_experts", "num_local_experts"), 256),
             Count(_PER_TOKEN, 8),
             Count(("moe_intermediate_size",), 2048),
-            shared_width=_one_shared,
             sparse=patterns.first_dense(3),
-            routes_in_fp32=True,
-            weighs_in_fp32=True,
         ),
     ),
     "glm4_moe": Dense(
@@ -137,14 +147,11 @@ MOE = {
         qk_norm_key=Key("use_qk_norm", False),
         rotary_default=0.5,
         partial_rotary=True,
-        experts=Experts(
+        experts=_LIKE_DEEPSEEK_V3(
             Count(("n_routed_experts", "num_local_experts"), 128),
             Count(_PER_TOKEN, 8),
             Count(("moe_intermediate_size",), 1408),
-            shared_width=_one_shared,
             sparse=patterns.first_dense(1),
-            routes_in_fp32=True,
-            weighs_in_fp32=True,
         ),
     ),
     "glm4_moe_lite": Dense(
@@ -152,14 +159,11 @@ MOE = {
         attention="latent",
         kv_default=20,
         qkv_bias=_ATTENTION_BIAS,
-        experts=Experts(
+        experts=_LIKE_DEEPSEEK_V3(
             Count(("n_routed_experts", "num_local_experts"), 64),
             Count(_PER_TOKEN, 4),
             Count(("moe_intermediate_size",), 1536),
-            shared_width=_one_shared,
             sparse=patterns.typed_sparse,
-            routes_in_fp32=True,
-            weighs_in_fp32=True,
         ),
     ),
     "solar_open": Dense(
@@ -167,13 +171,10 @@ MOE = {
         kv_default=8,
         head_dim_default=128,
         qkv_bias=_ATTENTION_BIAS,
-        experts=Experts(
+        experts=_LIKE_DEEPSEEK_V3(
             Count(("n_routed_experts", "num_local_experts"), 128),
             Count(_PER_TOKEN, 8),
             Count(("moe_intermediate_size",), 1280),
-            shared_width=_one_shared,
-            routes_in_fp32=True,
-            weighs_in_fp32=True,
         ),
     ),
     "gpt_oss": Dense(
@@ -197,7 +198,7 @@ MOE = {
         qk_norm="full",
         partial_rotary=True,
         rotary_dim_key="rotary_dim",
-        experts=Experts(Count(_LOCAL, 256), Count(_PER_TOKEN, 8), _WIDTH, weighs_in_fp32=True),
+        experts=Experts(Count(_LOCAL, 256), Count(_PER_TOKEN, 8), _WIDTH, weighs_in="fp32", noise_key="router_jitter_noise"),
     ),
     "ernie4_5_moe": Dense(
         "Ernie4_5_MoeForCausalLM",
@@ -213,8 +214,10 @@ MOE = {
             Count(("moe_intermediate_size",), 1536),
             score_bias_params=True,
             shared_width=_ernie_shared,
+            shared_runs_first=True,
             sparse=patterns.ernie_sparse,
-            routes_in_fp32=True,
+            routes_in="fp32_always",
+            weighs_in="stream",
         ),
     ),
     "llama4_text": Dense(
@@ -245,20 +248,23 @@ MOE = {
         qkv_bias=_ATTENTION_BIAS,
         out_bias=_ATTENTION_BIAS,
         embedding_scaled=True,
+        scales_residual=True,
         scales_logits=True,
-        experts=Experts(Count(("num_local_experts",), 8), Count(_PER_TOKEN, 2), _WIDTH, router="router"),
+        experts=Experts(Count(("num_local_experts",), 8), Count(_PER_TOKEN, 2), _WIDTH, router="router", weighs_in="stream"),
     ),
     "granitemoeshared": Dense(
         "GraniteMoeSharedForCausalLM",
         qkv_bias=_ATTENTION_BIAS,
         out_bias=_ATTENTION_BIAS,
         embedding_scaled=True,
+        scales_residual=True,
         scales_logits=True,
         experts=Experts(
             Count(("num_local_experts",), 8),
             Count(_PER_TOKEN, 2),
             _WIDTH,
             router="router",
+            weighs_in="stream",
             shared_width=_granite_shared,
             shared_names=("input_linear", "output_linear"),
         ),
@@ -271,7 +277,7 @@ MOE = {
         qkv_bias=_ATTENTION_BIAS,
         mlp_bias=Key("mlp_bias", False),
         tied=True,
-        embedding_scaled=True,
+        scales_residual=True,
     ),
     "youtu": Dense("YoutuForCausalLM", attention="latent", kv_default=16, qkv_bias=_ATTENTION_BIAS, tied=True),
     "dots1": Dense(
@@ -281,14 +287,11 @@ MOE = {
         out_bias=_ATTENTION_BIAS,
         qk_norm="head",
         layers=patterns.dots_layers,
-        experts=Experts(
+        experts=_LIKE_DEEPSEEK_V3(
             Count(("n_routed_experts", "num_local_experts")),
             Count(_PER_TOKEN),
             Count(("moe_intermediate_size",), 1408),
-            shared_width=_one_shared,
             sparse=patterns.first_dense(0),
-            routes_in_fp32=True,
-            weighs_in_fp32=True,
         ),
     ),
 }

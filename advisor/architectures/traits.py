@@ -56,10 +56,14 @@ class Experts(NamedTuple):
     """Which layers have experts; the others have a dense MLP."""
     dense_width: Count = Count(("intermediate_size",))
     """Width of the MLP in layers without experts."""
-    routes_in_fp32: bool = False
-    weighs_in_fp32: bool = False
+    shared_runs_first: bool = False
+    routes_in: Literal["own", "fp32", "fp32_always"] = "own"
+    weighs_in: Literal["logits", "stream", "fp32"] = "logits"
     clamped: bool = False
     """As in `MlpShape`."""
+    noise_key: str = ""
+    """A field whose number above 0 multiplies the input by noise, so many times."""
+    noises: int = 1
     every_expert_computes: bool = False
 
 
@@ -118,5 +122,6 @@ class Dense(NamedTuple):
     tied: bool = False
     head_bias: Switch = False
     embedding_scaled: bool = False
+    scales_residual: bool = False
     scales_logits: bool = False
     final_softcap_key: str = ""

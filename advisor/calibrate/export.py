@@ -17,9 +17,9 @@ def as_text(calibration: Calibration) -> str:
 
 
 def row(calibration: Calibration, point: Point) -> dict[str, Any]:
-    """One shape. A cut is no run of the model as published, and live storages are no reading of a card: neither is scored."""
+    """One shape. Live storages are no reading of a card, and are not scored."""
     hardware = calibration.hardware
-    reason = _unscored(calibration)
+    reason = "live storages were counted, not a card's memory" if hardware.counts_live_storages else ""
     readings = [{"metric": "allocated", "bytes": point.peak_bytes, "what": "peak"}]
     if point.reserved_bytes is not None:
         readings.append({"metric": "reserved", "bytes": point.reserved_bytes, "what": "peak"})
@@ -30,6 +30,7 @@ def row(calibration: Calibration, point: Point) -> dict[str, Any]:
         "place": f"advise calibrate --export {calibration.id}",
         "grade": "A",
         "model": calibration.model,
+        "layers": point.layers if point.layers < calibration.model_layers else None,
         "gpu": hardware.card,
         "card": hardware.profile if hardware.backend != "cpu" else None,
         "n_gpus": point.plan.n_gpus,
@@ -41,19 +42,12 @@ def row(calibration: Calibration, point: Point) -> dict[str, Any]:
         "stages": [{"name": entry.phase.value, "max_allocated_bytes": entry.measured_bytes} for entry in point.phases],
         "context_bytes": calibration.context_bytes,
         "stated": {
-            "layers": point.layers,
             "backend": hardware.backend,
             "driver": hardware.driver,
             "created_at": calibration.created_at,
             **({} if point.timing is None else point.timing.model_dump(mode="json")),
         },
     }
-
-
-def _unscored(calibration: Calibration) -> str:
-    if calibration.hardware.counts_live_storages:
-        return "live storages were counted, not a card's memory"
-    return "" if calibration.mode == "preflight" else "a cut of the model's layers"
 
 
 def settings_of(plan: Plan) -> dict[str, Any]:

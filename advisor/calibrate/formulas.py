@@ -2,22 +2,12 @@
 
 from __future__ import annotations
 
-from functools import cache
-from hashlib import sha256
-from pathlib import Path
+from advisor import formulas
 
-_PACKAGE = Path(__file__).parent.parent
-ROOMS = ("architectures", "memory", "trace")
-"""Rooms whose code makes the predicted bytes of a record: the model's shape, the closed form, the dry run."""
-DIGITS = 16
+ROOMS = ("allocator", "architectures", "memory", "tape", "trace")
+"""Rooms whose code makes the predicted bytes of a record: the model's shape, the closed form, the dry run and its replay."""
 
 
-@cache
 def digest() -> str:
-    """First digits of the SHA-256 of those rooms' code: it changes with every change of a formula, and with every release."""
-    total = sha256()
-    for room in ROOMS:
-        for path in sorted((_PACKAGE / room).glob("*.py")):
-            total.update(f"{room}/{path.name}\0".encode())
-            total.update(path.read_bytes())
-    return total.hexdigest()[:DIGITS]
+    """It changes with every change of a formula, and with every release."""
+    return formulas.digest(*ROOMS)

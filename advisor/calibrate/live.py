@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import NamedTuple
 
-from advisor.trace.breakdown import live_at, term_of
-from advisor.trace.stream import Birth, Stream
+from advisor.tape.breakdown import live_at, term_of
+from advisor.tape.stream import Birth, Stream
 from advisor.values import Phase, Term, TermBytes
 
 INSIDE_MARK = "(inside)"

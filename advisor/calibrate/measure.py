@@ -14,7 +14,7 @@ from advisor.calibrate.job import LOAD, TIMING, Log
 from advisor.memory import estimate_memory
 from advisor.memory.runtime import workspace_bytes
 from advisor.stacks.engines import shared
-from advisor.trace.stream import STEP
+from advisor.tape.stream import STEP
 from advisor.values import GpuSpec, ModelSpec, Phase, Plan, Sharding, Term, TermBytes
 from advisor.values.calibration import PhaseMeasurement, Point, Timing
 

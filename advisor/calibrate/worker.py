@@ -79,7 +79,7 @@ def _run(job: Job, log: Log) -> None:
     from accelerate import Accelerator
 
     from advisor.calibrate import backends, measure, training
-    from advisor.trace import compat
+    from advisor.tape.store import installed
 
     _quiet()
     accelerator = Accelerator(mixed_precision=training.mixed_precision(job.plan), cpu=job.on_cpu or None)
@@ -101,7 +101,7 @@ def _run(job: Job, log: Log) -> None:
     if not training.dtype_supported(plan, backend):
         raise AdvisorError(f"{hardware.card} has no bf16: give --precision fp16 or fp32")
     chosen = _shapes(job, plan, _free_bytes(accelerator, backend, job), gpu, backend.name == "cpu")
-    log.write(Event(hardware=hardware, versions=compat.versions(), shapes=len(chosen), rss_bytes=limits.rss_bytes()))
+    log.write(Event(hardware=hardware, versions=dict(installed()), shapes=len(chosen), rss_bytes=limits.rss_bytes()))
     bench = measure.Bench(accelerator, backend, gpu, job.model, log, job.timed_s)
     points = []
     for cut in chosen:

@@ -100,6 +100,7 @@ def advise(
     if model is None:
         raise InvalidInputError("--model is missing; for example: advise --model llama-70b --gpu 80GB")
     from advisor import api
+    from advisor.cli.progress import progress
     from advisor.render.advice import advice
 
     if calibrate and trace:
@@ -112,7 +113,7 @@ def advise(
         from advisor.cli.calibrate_commands import checked_advice
 
         return checked_advice(model, gpu, {**ignoring(no_calibration), **options}, json=json)
-    answer = api.advise(model, gpu, **ignoring(no_calibration), **options)
+    answer = api.advise(model, gpu, progress=progress(), **ignoring(no_calibration), **options)
     return Answer(as_json(answer) if json else advice(answer, look_of_stdout()), answer.exit_code)
 
 

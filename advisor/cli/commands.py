@@ -28,7 +28,7 @@ def estimate(
     from advisor.render import estimate as render
 
     options = {**ignoring(no_calibration), **options}
-    priced = api.price(model, gpu, **options)
+    priced = api.price(model, gpu, progress=progress(), **options)
     if not versus_trace:
         return Answer(as_json(priced.memory) if json else render.estimate(priced, look_of_stdout()), exit_code_of(priced.fit))
     traced, _ = api.dry_run(model, gpu, progress=progress(), **options)

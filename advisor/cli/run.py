@@ -16,7 +16,9 @@ from advisor.bounded import named
 from advisor.cli import EXIT_INTERRUPTED
 from advisor.cli.answer import Answer
 from advisor.cli.app import app
+from advisor.cli.progress import progress
 from advisor.errors import AdvisorError
+from advisor.on_demand import answered
 from advisor.shown import capped, shown
 
 EXIT_BUG = 70
@@ -36,7 +38,7 @@ def run(arguments: Sequence[str]) -> int:
     """Exit code of `advise ARGUMENTS`, after printing its answer or its one line of error."""
     _stand_in_for_closed_streams()
     try:
-        answer = get_command(app).main(args=list(arguments), prog_name="advise", standalone_mode=False)
+        answer = answered(lambda: get_command(app).main(args=list(arguments), prog_name="advise", standalone_mode=False), progress())
     except AdvisorError as error:
         return _fail(str(error), error.exit_code)
     except (KeyboardInterrupt, typer.Abort):

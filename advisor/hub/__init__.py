@@ -82,7 +82,7 @@ def profile_spec(row: ModelRow, name: str | None = None) -> ModelSpec:
 def _from_profile(text: str, match: Match) -> ModelSpec:
     row = match.row
     if not row.covered:
-        raise _refused(text, row)
+        return _known_by_name(text, row)
     is_id = match.name == row.id or match.name in row.same_shape_ids
     spec = profile_spec(row, match.name if is_id else None)
     shape = f"; same shape as {row.id}" if match.name in row.same_shape_ids else ""
@@ -100,7 +100,7 @@ def as_named(spec: ModelSpec, name: str) -> ModelSpec:
     return in_16_bit(spec) if _IN_16_BIT.search(name) else spec
 
 
-_IN_16_BIT = re.compile(r"[-_. ](?:bf16|fp16|16bit)$", re.IGNORECASE)
+_IN_16_BIT = re.compile(r"[-_. ](?:bf16|fp16|16bit|dequantized)$", re.IGNORECASE)
 """Ends of names of 16-bit copies of a model that is published otherwise (gpt-oss-20b-BF16)."""
 
 
@@ -153,13 +153,31 @@ def _unknown(text: str) -> UnknownNameError:
     return UnknownNameError(f"model {text!r} is not known; {advice} A Hub id is org/name, a config.json a path", nearest)
 
 
-def _refused(text: str, row: ModelRow) -> UnsupportedError:
-    """Why a known model is not covered, and covered ones whose names hold the same words."""
-    plain = without_fillers(tokens(text))
-    near = sorted(other.id for other in covered_rows() if any(contains(tokens(name), plain) for name in other.names))
-    hint = f"; covered and near in name: {', '.join(near[:CANDIDATES])}" if near else ""
+def _known_by_name(text: str, row: ModelRow) -> ModelSpec:
+    """A model whose config is not in its profile: by that of its repository, where its type is run and the repository can be read."""
+    why = _why_not(row)
+    if not why and _is_repository(text):
+        try:
+            return _from_file(text, from_hub(text))
+        except (UnknownNameError, MissingExtraError):
+            pass
+    raise _refused(text, row, why or f"{row.id}: its config is not known here; give the path of its config.json")
+
+
+def _why_not(row: ModelRow) -> str:
+    """Why a model is not run, whatever its config says; empty where it is."""
+    if row.why:
+        return f"{row.id}: {row.why}"
     try:
         check_model_type(row.model_type, row.id)
     except UnsupportedError as error:
-        return UnsupportedError(f"{error}{hint}")
-    return UnsupportedError(f"{row.id}: its config is not known here{hint}; give the path of its config.json")
+        return str(error)
+    return ""
+
+
+def _refused(text: str, row: ModelRow, why: str) -> UnsupportedError:
+    """The reason, and covered models whose names hold the same words."""
+    plain = without_fillers(tokens(text))
+    near = sorted(other.id for other in covered_rows() if any(contains(tokens(name), plain) for name in other.names))
+    hint = f"; covered and near in name: {', '.join(near[:CANDIDATES])}" if near else ""
+    return UnsupportedError(f"{why}{hint}")

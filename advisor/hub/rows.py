@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from functools import cache
 from typing import NamedTuple
 
 from advisor import profiles
+from advisor.architectures import kind_of_type
 from advisor.names import tokens
 from advisor.profiles.models import ModelProfile, UncoveredModel
 
@@ -19,6 +21,10 @@ class ModelRow(NamedTuple):
 
     id: str
     model_type: str
+    kind: str
+    """A `ModelKind`, or empty where transformers does not train its type on text."""
+    released: str
+    """Year and month, where a name of it says them (Qwen3-4B-Instruct-2507); else empty."""
     aliases: tuple[str, ...]
     same_shape_ids: tuple[str, ...]
     params_published: int | None
@@ -34,10 +40,25 @@ class ModelRow(NamedTuple):
     """When the source was made, or else when it was transcribed."""
     covered: bool
     config: Mapping[str, object]
+    why: str = ""
+    """Why it is not covered, where its type does not say it."""
 
     @property
     def names(self) -> tuple[str, ...]:
         return (self.id, *self.aliases, *self.same_shape_ids)
+
+
+_YEAR_AND_MONTH = re.compile(r"-(2[2-9])(0[1-9]|1[0-2])(?:$|-)|-(0[1-9]|1[0-2])-(20[2-9]\d)(?:$|-)")
+"""As makers date a model in its name: Qwen3-4B-Instruct-2507, c4ai-command-r-08-2024."""
+
+
+def released(name: str) -> str:
+    """ "2025-07" of a name that says it; empty where it does not."""
+    found = _YEAR_AND_MONTH.search(name)
+    if found is None:
+        return ""
+    year, month, month_first, whole_year = found.groups()
+    return f"20{year}-{month}" if year else f"{whole_year}-{month_first}"
 
 
 @cache
@@ -76,6 +97,8 @@ def _covered_row(row: ModelProfile) -> ModelRow:
     return ModelRow(
         id=row.id,
         model_type=row.config["model_type"],
+        kind=kind_of_type(row.config["model_type"]),
+        released=released(row.id),
         aliases=row.aliases,
         same_shape_ids=row.same_config_ids,
         params_published=row.params_published,
@@ -94,6 +117,8 @@ def _uncovered_row(row: UncoveredModel) -> ModelRow:
     return ModelRow(
         id=row.id,
         model_type=row.model_type,
+        kind=kind_of_type(row.model_type),
+        released=released(row.id),
         aliases=row.aliases,
         same_shape_ids=row.same_config_ids,
         params_published=None,
@@ -105,4 +130,5 @@ def _uncovered_row(row: UncoveredModel) -> ModelRow:
         source_date=row.recorded,
         covered=False,
         config={},
+        why=row.why,
     )

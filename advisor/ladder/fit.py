@@ -12,6 +12,7 @@ from typing import NamedTuple
 from advisor.checkpoints import unshardable
 from advisor.ladder.knowledge import say
 from advisor.memory import estimate_memory
+from advisor.memory.replayed import least_bytes
 from advisor.stacks.engines import shared
 from advisor.values import Change, Fit, GpuSpec, MemoryBreakdown, Method, ModelSpec, Optimizer, Plan, Sharding
 
@@ -61,7 +62,12 @@ def price(case: Case, plan: Plan, changes: tuple[Change, ...] = ()) -> Priced:
 
 
 def fits(case: Case, plan: Plan) -> bool:
-    return price(case, plan).fit is Fit.FITS
+    return may_fit(case, plan) and price(case, plan).fit is Fit.FITS
+
+
+def may_fit(case: Case, plan: Plan) -> bool:
+    """False where a glance at its tape shows that the plan does not fit: a replay is then not needed. Models with tables have no need."""
+    return case.model.tables is not None or least_bytes(case.model, plan, case.gpu) <= case.gpu.usable_bytes
 
 
 def make_fit(case: Case, first: Plan, fixed: frozenset[str]) -> Priced:

@@ -42,7 +42,7 @@ def _climb(case: Case, request: Request, method: Method) -> Rung:
 
 def rung_of(case: Case, request: Request, priced: Priced) -> Rung:
     plan, model = priced.plan, case.model
-    trained = known_trainable_params(model, plan)
+    trained = known_trainable_params(model, plan, case.gpu)
     stretches = priced.fit is not Fit.DOES_NOT_FIT
     return Rung(
         plan=plan,

@@ -11,11 +11,11 @@ from typing import NamedTuple
 from advisor.errors import UnsupportedError
 from advisor.memory.layers import FP32_BYTES, Setting, cast, linear, output_bytes, quantizes
 from advisor.memory.norms import layer_norm, rms_norm, rms_norm_gemma
+from advisor.memory.scores import Heads, Widths, eager, math
 from advisor.memory.tape import Size, Tape, Tensor
 from advisor.values import Attention, AttentionShape, Block, Linear
 
-Heads = tuple[Tensor, Tensor, Tensor]
-"""Queries, keys and values."""
+FLASH_MAX_HEAD_DIM = 256
 
 
 class Kernel(NamedTuple):
@@ -63,7 +63,7 @@ def attention(tape: Tape, x: Tensor, block: Block, setting: Setting, kernel: Ker
         heads = (q, k, v)
     inner = _kernel_bytes(setting, kernel, c)
     heads = _in_kernel_type(tape, heads, block, c, inner)
-    out = _kernel(tape, heads, block, inner, kernel)
+    out = _kernel(tape, heads, block, inner, setting, kernel)
     projection = linears[-1]
     y = linear(tape, out, projection, setting, inner)
     c = output_bytes(setting, inner, quantizes(setting, projection))
@@ -152,16 +152,20 @@ def _turn(tape: Tape, x: Tensor, size: Size) -> Tensor:
 
 
 def _runs_flash(kernel: Kernel, shape: AttentionShape, c: int) -> bool:
-    """Whether the flash kernel runs: asked for, or chosen by torch for 16 bit without a mask (sdp_utils.cpp)."""
-    chosen = kernel.attention is Attention.SDPA and kernel.has_flash and not kernel.masks(shape) and c < FP32_BYTES
-    return chosen or kernel.attention is Attention.FLASH
+    """Whether the flash kernel runs: asked for, or chosen by torch for 16 bit without a mask, where values are as wide as keys and no
+    wider than it can (sdp_utils.cpp `check_head_dim_size_flash`)."""
+    fits = kernel.has_flash and not kernel.masks(shape) and c < FP32_BYTES and shape.head_dim == shape.v_head_dim <= FLASH_MAX_HEAD_DIM
+    return kernel.attention is Attention.FLASH or (kernel.attention is Attention.SDPA and fits)
 
 
-def _kernel(tape: Tape, heads: Heads, block: Block, c: int, kernel: Kernel) -> Tensor:
+def _kernel(tape: Tape, heads: Heads, block: Block, c: int, setting: Setting, kernel: Kernel) -> Tensor:
     shape = block.attention
     q, k, v = heads
     if kernel.attention is Attention.EAGER or (not shape.sdpa and not (shape.flash and kernel.attention is Attention.FLASH)):
-        return _eager(tape, heads, block, c, kernel)
+        first = next(layer for layer in block.linears if layer.part == "attention")
+        projected = output_bytes(setting, setting.stream_bytes, quantizes(setting, first))
+        widths = Widths(c, setting.weight_bytes, projected)
+        return _by_token(tape, eager(tape, heads, shape, widths, fuses_softmax=kernel.fuses_softmax, autocast=kernel.autocast))
     wide = Size(shape.heads * shape.head_dim * c)
     out_size = Size(shape.heads * shape.v_head_dim * c)
     grouped = shape.kv_heads != shape.heads
@@ -173,9 +177,10 @@ def _kernel(tape: Tape, heads: Heads, block: Block, c: int, kernel: Kernel) -> T
         # torch 2.13 ATen/native/transformers/cuda/flash_attn/flash_api.cpp `mha_bwd`: an fp32 accumulator for dq and row sums;
         # dk and dv at full head count before they are summed over groups
         scratch = Size(shape.heads * (shape.head_dim + 1) * FP32_BYTES + (2 * wide.per_token if grouped else 0))
-        return _attend(tape, (q, k, v), out_size, (q, k, v, row_sums), scratch)
+        out = _attend(tape, (q, k, v), out_size, (q, k, v, row_sums), scratch)
+        return _by_token(tape, out) if _are_joined(shape) else out
     if grouped and kernel.attention is Attention.SDPA and not kernel.masks(shape):
-        return _math(tape, heads, shape, c)
+        return _by_token(tape, math(tape, heads, shape, c))
     if grouped and shape.kv_heads > 1:  # a single head is repeated as a view
         k = tape.op((k,), wide)  # repeat_kv
         v = tape.op((v,), out_size)
@@ -185,105 +190,19 @@ def _kernel(tape: Tape, heads: Heads, block: Block, c: int, kernel: Kernel) -> T
     return _attend(tape, (q, k, v), out_size, kept, Size(shape.heads * FP32_BYTES))
 
 
+def _are_joined(shape: AttentionShape) -> bool:
+    """Whether queries are concatenated of a rotated and an untouched part. They then lie head by head, and so does flash's result, which
+    is made like them (torch 2.13 transformers/cuda/flash_attn/flash_api.cpp `mha_fwd`, `empty_like(q)`)."""
+    return shape.kind == "latent" or 0 < shape.rotary_fraction < 1
+
+
+def _by_token(tape: Tape, out: Tensor) -> Tensor:
+    """`attn_output.transpose(1, 2).contiguous()` of a result that lies head by head: a copy (integrations/sdpa_attention.py)."""
+    return tape.op((out,), out.size, aliases=(True,))
+
+
 def _attend(tape: Tape, heads: Heads, size: Size, kept: tuple[Tensor, ...], backward_scratch: Size) -> Tensor:
     """A fused attention kernel: it keeps q, k, v, its row sums, and its own output."""
     out = tape.op(heads, size, keeps=kept, scratch=(Size(), backward_scratch))
     tape.ops[-1].kept = (*kept, out)
     return out
-
-
-def _math(tape: Tape, heads: Heads, shape: AttentionShape, c: int) -> Tensor:
-    """torch's math kernel, to which SDPA falls for grouped queries where flash does not run: mem-efficient knows no groups (before torch
-    2.14), and without a mask transformers leaves the grouping to torch (integrations/sdpa_attention.py `use_gqa_in_sdpa`).
-
-    It computes in fp32: 16-bit heads are copied first. Scaled queries, expanded and scaled keys, scores, masked scores and their softmax
-    (ATen/native/transformers/attention.cpp `_scaled_dot_product_attention_math`, torch 2.13).
-    """
-    q, k, v = heads
-    if c < FP32_BYTES:
-        q, k, v = (tape.op((x,), Size(x.size.per_token // c * FP32_BYTES)) for x in heads)
-    wide, out_size = Size(shape.heads * shape.head_dim * FP32_BYTES), Size(shape.heads * shape.v_head_dim * FP32_BYTES)
-    scores = Size(per_pair=shape.heads * FP32_BYTES)
-    q = tape.op((q,), wide)
-    k = tape.op((tape.op((k,), wide),), wide)
-    v = tape.op((v,), out_size)
-    weights = tape.op((q, k), scores, keeps=(q, k))
-    weights = tape.op((weights,), scores, aliases=(True,))
-    probabilities = tape.op((weights,), scores, scratch=(Size(), scores))
-    tape.ops[-1].kept = (probabilities,)
-    out = tape.op((probabilities, v), out_size, keeps=(probabilities, v))
-    return tape.op((out,), Size(shape.heads * shape.v_head_dim * c))
-
-
-def _eager(tape: Tape, heads: Heads, block: Block, c: int, kernel: Kernel) -> Tensor:
-    """`eager_attention_forward`: scores in the computation's type, softmax in fp32, micro-batch x heads x sequence x sequence each."""
-    shape = block.attention
-    q, k, v = heads
-    if shape.kv_heads != shape.heads:
-        k = tape.op((k,), Size(shape.heads * shape.head_dim * c))
-        v = tape.op((v,), Size(shape.heads * shape.v_head_dim * c))
-    if shape.scores_in_fp32 and c < FP32_BYTES:
-        return _fp32_scores(tape, (q, k, v), shape, c)
-    scores, scores32 = Size(per_pair=shape.heads * c), Size(per_pair=shape.heads * FP32_BYTES)
-    weights = tape.op((q, k), scores, keeps=(q, k))
-    weights = tape.op((weights,), scores)  # times scaling
-    if shape.softcap:
-        weights = tape.op((weights,), scores)  # divided by the cap
-        weights = tape.op((weights,), scores)
-        tape.ops[-1].kept = (weights,)  # tanh keeps its result
-        weights = tape.op((weights,), scores)
-    weights = tape.op((weights,), scores, aliases=(True,))  # plus the mask
-    if shape.sinks:
-        return _softmax_with_sinks(tape, weights, v, shape, c)
-    if shape.softmax != "fp32" and not kernel.autocast:  # which runs every softmax in fp32 (torch 2.13 autocast_mode.h, fp32 list)
-        return _own_softmax(tape, weights, v, shape, c)
-    if c != FP32_BYTES and not kernel.fuses_softmax:
-        weights = tape.op((weights,), scores32)
-    # softmax keeps its result; CUDA's backward makes grad * output inside (ATen/native/cuda/SoftMax.cu)
-    probabilities = tape.op((weights,), scores32, scratch=(Size(), scores32))
-    tape.ops[-1].kept = (probabilities,)
-    if c != FP32_BYTES:
-        probabilities = tape.op((probabilities,), scores)
-    if shape.dropout:
-        probabilities = tape.op((probabilities,), scores, keeps=(Tensor(Size(per_pair=shape.heads), False),))
-    return tape.op((probabilities, v), Size(shape.heads * shape.v_head_dim * c), keeps=(probabilities, v))
-
-
-def _fp32_scores(tape: Tape, heads: Heads, shape: AttentionShape, c: int) -> Tensor:
-    """Queries and keys are lifted to fp32 before their product (models/gptj/modeling_gptj.py `_attn`, likewise GPT-Neo's)."""
-    q, k, v = heads
-    q, k = (tape.op((x,), Size(shape.heads * shape.head_dim * FP32_BYTES)) for x in (q, k))
-    scores32 = Size(per_pair=shape.heads * FP32_BYTES)
-    weights = tape.op((q, k), scores32, keeps=(q, k))
-    weights = tape.op((tape.op((weights,), scores32),), scores32, aliases=(True,))
-    probabilities = tape.op((weights,), scores32, scratch=(Size(), scores32))
-    tape.ops[-1].kept = (probabilities,)
-    probabilities = tape.op((probabilities,), Size(per_pair=shape.heads * c))
-    if shape.dropout:
-        kept = Tensor(Size(per_pair=shape.heads), False)
-        probabilities = tape.op((probabilities,), Size(per_pair=shape.heads * c), keeps=(kept,))
-    return tape.op((probabilities, v), Size(shape.heads * shape.v_head_dim * c), keeps=(probabilities, v))
-
-
-def _own_softmax(tape: Tape, weights: Tensor, v: Tensor, shape: AttentionShape, c: int) -> Tensor:
-    """The softmax runs in the scores' own type (models/bert/modeling_bert.py `eager_attention_forward`, likewise GPT-2's and Falcon's).
-    XGLM first raises masked scores to the type's least number, which keeps them, and leaves fp16 alone
-    (models/xglm/modeling_xglm.py `XGLMAttention.forward`)."""
-    scores = Size(per_pair=shape.heads * c)
-    if shape.softmax == "raised":
-        weights = tape.op((weights,), scores, keeps=(weights,))
-    probabilities = tape.op((weights,), scores, scratch=(Size(), scores))
-    tape.ops[-1].kept = (probabilities,)
-    if shape.dropout:
-        probabilities = tape.op((probabilities,), scores, keeps=(Tensor(Size(per_pair=shape.heads), False),))
-    return tape.op((probabilities, v), Size(shape.heads * shape.v_head_dim * c), keeps=(probabilities, v))
-
-
-def _softmax_with_sinks(tape: Tape, weights: Tensor, v: Tensor, shape: AttentionShape, c: int) -> Tensor:
-    """Scores joined by a sink per head, less their maximum, softmax in their own type (models/gpt_oss/modeling_gpt_oss.py)."""
-    scores = Size(per_pair=shape.heads * c)
-    joined = tape.op((weights,), scores)
-    shifted = tape.op((joined,), scores, aliases=(True,))
-    probabilities = tape.op((shifted,), scores, scratch=(Size(), scores))
-    tape.ops[-1].kept = (probabilities,)
-    return tape.op((probabilities, v), Size(shape.heads * shape.v_head_dim * c), keeps=(probabilities, v))

@@ -27,6 +27,8 @@ def block_tape(block: Block, hidden: int, setting: Setting, kernel: Kernel, *, e
             y = dropout(tape, y, hidden, setting.stream_bytes)
         if after:
             y = norm(tape, y, block, hidden, setting)
+        if block.scales_residual:
+            y = tape.op((y,), Size(hidden * setting.stream_bytes))
         x = _add(tape, x, y, hidden, setting)
     return tape, entry
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from advisor.errors import UnsupportedError
 from advisor.memory.layers import ABSMAX_SCRATCH_PER_PARAM, FP32_BYTES, Setting, cast, linear, output_bytes, quantizes
-from advisor.memory.tape import Size, Tape, Tensor
+from advisor.memory.tape import ZERO, Size, Tape, Tensor
 from advisor.values import Block, Linear
 
 BYTES_PER_16_BIT = 2
@@ -32,8 +32,7 @@ def _dense(tape: Tape, x: Tensor, block: Block, linears: tuple[Linear, ...], set
     if mlp.kind == "plain":
         inner = activation(tape, linear(tape, x, linears[0], setting, e), width, mlp.activation, trained=setting.trains_base)
     elif mlp.fused_gate_up:
-        both = linear(tape, x, linears[0], setting, e)
-        inner = _gate(tape, both, both, width, mlp.activation)
+        inner = _gate(tape, linear(tape, x, linears[0], setting, e), width, mlp.activation)
     else:
         gate = linear(tape, x, linears[0], setting, e)
         active = activation(tape, gate, width, mlp.activation)
@@ -44,67 +43,119 @@ def _dense(tape: Tape, x: Tensor, block: Block, linears: tuple[Linear, ...], set
     return cast(tape, y, down.out_features, output_bytes(setting, c, quantizes(setting, down)), e)
 
 
-def _gate(tape: Tape, gate: Tensor, up: Tensor, width: Size, name: str) -> Tensor:
-    """`act(gate) * up` where both are halves of one tensor: their gradients are put together again in a tensor of twice the width."""
+def _gate(tape: Tape, both: Tensor, width: Size, name: str) -> Tensor:
+    """`act(gate) * up`, where both are halves of one tensor."""
+    gate, up = tape.halves(both, width)
     active = activation(tape, gate, width, name)
     return tape.op((active, up), width, keeps=(active, up))
 
 
 def _experts(tape: Tape, x: Tensor, block: Block, linears: tuple[Linear, ...], setting: Setting) -> Tensor:
-    mlp, e = block.mlp, setting.stream_bytes
+    """The routed experts and the shared one, in the order in which the family runs them: backward frees what the latest kept first."""
+    mlp = block.mlp
     if mlp.every_expert_computes:
         raise UnsupportedError("experts that all compute every token (Llama 4) have no closed form; `advise trace` runs the real model")
-    c = output_bytes(setting, e, setting.quantization is not None)
+    for _ in range(mlp.noises):
+        noise = tape.op((), x.gradient_size)
+        x = tape.in_place(x, keeps=(noise,))
+        tape.hold(noise)
+    if not mlp.shared_intermediate_size:
+        return _routed(tape, x, block, linears, setting)
+    if mlp.shared_runs_first:
+        shared = _shared(tape, x, block, linears[3:], setting)
+        routed = _routed(tape, x, block, linears, setting)
+    else:
+        routed = _routed(tape, x, block, linears, setting)
+        shared = _shared(tape, x, block, linears[3:], setting)
+    if linears[-1].out_features == 1:  # Qwen2-MoE weighs the shared expert by a sigmoid of its own
+        weight = tape.op((linear(tape, x, linears[-1], setting, setting.stream_bytes),), Size(setting.stream_bytes))
+        shared = tape.op((shared, weight), shared.size, keeps=(shared, weight), scratch=(Size(), shared.size))
+    y = tape.op((routed, shared), routed.size, aliases=(True, True))
+    tape.hold(x)
+    return y
+
+
+def _routed(tape: Tape, x: Tensor, block: Block, linears: tuple[Linear, ...], setting: Setting) -> Tensor:
+    """The experts that a token is sent to (transformers 5.23 integrations/moe.py `grouped_mm_experts_forward`)."""
+    mlp, e = block.mlp, setting.stream_bytes
     router, gate_up, down = linears[:3]
     k, hidden = mlp.experts_per_token, down.out_features
+    c = setting.compute_bytes if setting.quantized_experts else setting.weight_bytes  # `_grouped_mm` casts its input to the weights' type
     scores = _route(tape, x, block, router, setting)
     probabilities = tape.op((scores,), Size(mlp.experts * FP32_BYTES))
     tape.ops[-1].kept = (probabilities,)
     indices = Tensor(Size(k * INDEX_BYTES), False)
     routing = tape.op((probabilities,), Size(k * FP32_BYTES), keeps=(indices,))
-    # tokens sorted by expert: three index vectors stay for the backward of the gathers
-    order = Tensor(Size(3 * k * INDEX_BYTES), False)
-    chosen = tape.op((x,), Size(k * hidden * c), keeps=(order,))
-    inner = _grouped(tape, chosen, gate_up, k, setting, c)
+    order = Tensor(Size(2 * k * INDEX_BYTES), False)  # of tokens and of their weights, by expert
+    chosen = tape.op((x,), Size(k * hidden * e), keeps=(order,))
+    inner = _grouped(tape, cast(tape, chosen, k * hidden, e, c), gate_up, k, setting, c)
     bias = tape.op((), Size(k * gate_up.out_features * c if gate_up.bias else 0))  # each token's own, gathered by its expert
     width = Size(k * mlp.intermediate_size * c)
-    inner = _clamped_gate(tape, inner, width) if mlp.clamped else _gate(tape, inner, inner, width, mlp.activation)
+    inner = _clamped_gate(tape, inner, width) if mlp.clamped else _gate(tape, inner, width, mlp.activation)
     tape.hold(bias)
     out = _grouped(tape, inner, down, k, setting, c)
-    # fp32 weights make an fp32 product; either factor's gradient is a product of that width, too
-    weighted_size = Size(k * hidden * (FP32_BYTES if mlp.weighs_in_fp32 else c))
-    scratch = weighted_size.scaled(2) if weighted_size.per_token > k * hidden * c else weighted_size
-    weighted = tape.op((out, routing), weighted_size, keeps=(out, routing), scratch=(Size(), scratch))
-    restored = tape.op((weighted,), weighted_size)
-    y = tape.op((restored,), Size(hidden * c), aliases=(True,))  # a sum, whose gradient is a view
-    if mlp.shared_intermediate_size:
-        y = _shared(tape, x, y, block, linears[3:], setting)
-    tape.hold(x)
-    return cast(tape, y, hidden, c, e)
+    weighted_bytes = max(c, _weight_bytes(block, setting))
+    wide = Size(k * hidden * weighted_bytes)
+    weighted = tape.op((out, routing), wide, keeps=(out, routing), scratch=(ZERO, _products_of_backward(out, wide, setting)))
+    back = tape.op((), Size(k * INDEX_BYTES))  # to the tokens' own order
+    restored = tape.op((weighted,), wide, keeps=(back,))
+    tape.hold(back)
+    by_token = tape.op((restored,), ZERO)  # a view: the sum's gradient is expanded, which the view before it has to copy
+    y = tape.op((by_token,), Size(hidden * weighted_bytes), aliases=(True,))
+    y = cast(tape, y, hidden, weighted_bytes, e)
+    for local in (chosen, out, x):
+        tape.hold(local)
+    return y
+
+
+def _weight_bytes(block: Block, setting: Setting) -> int:
+    """Of one of the numbers that weigh the experts' results."""
+    if block.mlp.weighs_in == "fp32":
+        return FP32_BYTES
+    return _logit_bytes(block, setting) if block.mlp.weighs_in == "logits" else setting.stream_bytes
+
+
+def _logit_bytes(block: Block, setting: Setting) -> int:
+    """Of one element of the router's product, which autocast runs in 16 bit even where the model casts its factors to fp32."""
+    if block.mlp.routes_in == "own" or (block.mlp.routes_in == "fp32" and setting.autocast):
+        return output_bytes(setting, setting.stream_bytes, quantized=False)
+    return FP32_BYTES
+
+
+def _products_of_backward(out: Tensor, wide: Size, setting: Setting) -> Size:
+    """Beside the gradient of `out`, the experts' results, which a product of the size `wide` weighs: the product that is summed for the
+    weights. With fp32 weights the gradient of `out` is such a product first, too, and cast while both are there (torch 2.13
+    csrc/autograd/engine.cpp `call_function`, validate_outputs); by then `out` is gone if a checkpoint's hook handed it over.
+    """
+    if wide == out.size:
+        return wide
+    return wide.scaled(2).plus(out.size, -1) if setting.hands_over else wide.scaled(2)
 
 
 def _route(tape: Tape, x: Tensor, block: Block, router: Linear, setting: Setting) -> Tensor:
     """The router's scores. An adapter on a router that is no module changes its weight, so that the product keeps its input."""
-    if block.mlp.routes_in_fp32:
-        return _route_in_fp32(tape, x, router, setting)
+    if block.mlp.routes_in != "own":
+        return _route_in_fp32(tape, x, router, setting, _logit_bytes(block, setting))
     if router.is_module or not setting.wraps(router):
         return linear(tape, x, router, setting, setting.stream_bytes)
     gradient = setting.rank * (router.in_features + router.out_features) * setting.adapter_bytes
     return tape.op((x,), Size(router.out_features * setting.stream_bytes), keeps=(x,), parameter_gradient_bytes=gradient)
 
 
-def _route_in_fp32(tape: Tape, x: Tensor, router: Linear, setting: Setting) -> Tensor:
-    """fp32 copies of input and weight (transformers 5.23 models/deepseek_v3/modeling_deepseek_v3.py `DeepseekV3TopkRouter`)."""
+def _route_in_fp32(tape: Tape, x: Tensor, router: Linear, setting: Setting, inner_bytes: int) -> Tensor:
+    """fp32 copies of input and weight (transformers 5.23 models/deepseek_v3/modeling_deepseek_v3.py `DeepseekV3TopkRouter`), which the
+    product takes in `inner_bytes` per element."""
     x32 = cast(tape, x, router.in_features, setting.stream_bytes, FP32_BYTES)
+    factor = cast(tape, x32, router.in_features, FP32_BYTES, inner_bytes)
     params = router.in_features * router.out_features
-    weight32 = Tensor(Size(constant=params * FP32_BYTES), False)
+    weight = Tensor(Size(constant=params * inner_bytes), False)
     gradient = 0
     if setting.trains_base:
         gradient = params * setting.weight_bytes
     elif setting.wraps(router):
         gradient = setting.rank * (router.in_features + router.out_features) * setting.adapter_bytes
-    keeps = (weight32, x32) if gradient else (weight32,)
-    return tape.op((x32,), Size(router.out_features * FP32_BYTES), keeps=keeps, parameter_gradient_bytes=gradient)
+    keeps = (weight, factor) if gradient else (weight,)
+    return tape.op((factor,), Size(router.out_features * inner_bytes), keeps=keeps, parameter_gradient_bytes=gradient)
 
 
 def _clamped_gate(tape: Tape, both: Tensor, width: Size) -> Tensor:
@@ -152,25 +203,20 @@ def _expanded(tape: Tape, params: int, setting: Setting) -> Tensor:
     return tape.op((), Size(constant=params * setting.compute_bytes), scratch=(Size(constant=scales), Size()))
 
 
-def _shared(tape: Tape, x: Tensor, routed: Tensor, block: Block, linears: tuple[Linear, ...], setting: Setting) -> Tensor:
-    """The expert that every token passes, added to the routed ones."""
+def _shared(tape: Tape, x: Tensor, block: Block, linears: tuple[Linear, ...], setting: Setting) -> Tensor:
+    """The expert that every token passes."""
     mlp, e = block.mlp, setting.stream_bytes
     c = output_bytes(setting, e, setting.quantization is not None)
     width = Size(mlp.shared_intermediate_size * c)
     gate = linear(tape, x, linears[0], setting, e)
     if len(linears) == 2:
-        inner = _gate(tape, gate, gate, width, mlp.activation)
+        inner = _gate(tape, gate, width, mlp.activation)
     else:
         active = activation(tape, gate, width, mlp.activation)
         up = linear(tape, x, linears[1], setting, e)
         inner = tape.op((active, up), width, keeps=(active, up))
     down = next(layer for layer in linears if layer.in_features == mlp.shared_intermediate_size)
-    y = linear(tape, inner, down, setting, c)
-    size = Size(down.out_features * c)
-    if linears[-1].out_features == 1:  # Qwen2-MoE weighs the shared expert by a sigmoid of its own
-        weight = tape.op((linear(tape, x, linears[-1], setting, e),), Size(c))
-        y = tape.op((y, weight), size, keeps=(y, weight), scratch=(Size(), size))
-    return tape.op((routed, y), size, aliases=(True, True))
+    return linear(tape, inner, down, setting, c)
 
 
 def activation(tape: Tape, x: Tensor, size: Size, name: str, *, trained: bool = False) -> Tensor:

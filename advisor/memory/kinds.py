@@ -89,6 +89,8 @@ def kind_of(model: ModelSpec, plan: Plan, gpu: GpuSpec | None, versions: Mapping
 def _family(model: ModelSpec) -> str:
     if model.kind is ModelKind.ENCODER:
         return "encoder"
+    if model.tables is None:
+        return "type without tables"
     return "mixture of experts" if any(block.mlp.kind == "moe" for block in model.shape.blocks) else ""
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from advisor.checkpoints import packed
-from advisor.memory.tape import Size, Tape, Tensor
+from advisor.memory.tape import ZERO, Size, Tape, Tensor
 from advisor.values import Linear, Quantization
 
 FP32_BYTES = 4
@@ -40,6 +40,9 @@ class Setting(NamedTuple):
     """Matrices that carry an adapter: leaf name, and whether it is a module."""
     adapter_dropout: bool = False
     """Inputs of adapters are dropped at random (peft `lora_dropout` above 0, in training)."""
+    hands_over: bool = False
+    """What backward needs comes from a checkpoint's hook, which keeps it no longer than the operation's own backward runs (torch 2.13
+    utils/checkpoint.py `_checkpoint_hook`); else it stays until the gradients are cast (csrc/autograd/engine.cpp, `release_variables`)."""
 
     def outside_blocks(self) -> Setting:
         """The same for embeddings, head and final norm, which carry no adapter and are never quantised."""
@@ -238,7 +241,11 @@ def _dora(tape: Tape, parts: tuple[Tensor, Tensor, Tensor], layer: Linear, setti
     x, result, low = parts
     inner_bytes, y_bytes = widths
     matrix = layer.in_features * layer.out_features * setting.adapter_bytes
-    identity = layer.in_features * (layer.in_features + setting.rank) * setting.adapter_bytes
+    rounded = setting.compute_bytes if setting.autocast else setting.adapter_bytes
+    if rounded != setting.adapter_bytes:  # the product keeps a 16-bit copy of the identity, which itself is gone after it
+        both = layer.in_features**2 * (setting.adapter_bytes + rounded) + layer.in_features * layer.out_features * rounded
+        tape.op((), ZERO, scratch=(Size(constant=both), ZERO))
+    identity = layer.in_features * (layer.in_features + setting.rank) * rounded
     needs_copy = quantizes(setting, layer) or setting.weight_bytes != setting.adapter_bytes
     held = tape.op((), Size(constant=identity + matrix * (2 if needs_copy else 1)), scratch=(Size(constant=2 * matrix), Size()))
     out = layer.out_features

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from advisor.architectures.heads import head_shape, headed
+from advisor.memory.replayed import trained_params
 from advisor.stacks.targets import Target, targets
-from advisor.values import ALL_LINEAR, Method, ModelSpec, Plan
+from advisor.values import ALL_LINEAR, GpuSpec, Method, ModelSpec, Plan
 
 
 class TensorGroup(NamedTuple):
@@ -99,8 +100,9 @@ def trainable_params(model: ModelSpec, plan: Plan) -> int:
     return headed(model, plan).params if plan.method is Method.FULL else adapter_params(model, plan)
 
 
-def known_trainable_params(model: ModelSpec, plan: Plan) -> int | None:
-    """As `trainable_params`; None where a model without tables gets an adapter, or another head than its parameters are counted with."""
+def known_trainable_params(model: ModelSpec, plan: Plan, gpu: GpuSpec | None = None) -> int | None:
+    """As `trainable_params`; of a model without tables an adapter's are those that its recorded step on a card like `gpu` trained, and
+    None where it gets another head than its parameters are counted with. Raises NotRecorded where there is no recording."""
     if model.tables is not None:
         return trainable_params(model, plan)
-    return headed(model, plan).params_built if plan.method is Method.FULL else None
+    return headed(model, plan).params_built if plan.method is Method.FULL else trained_params(model, plan, gpu)

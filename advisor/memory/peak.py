@@ -20,6 +20,7 @@ from advisor.memory.held import Held
 from advisor.memory.intervals import ESTIMATE, interval_of
 from advisor.memory.layers import Setting
 from advisor.memory.program import Loop, Program, Station, compile_program, program_of, step_of
+from advisor.memory.replayed import estimate_from_tape
 from advisor.memory.runtime import context_of, has_caching_allocator, has_flash, workspace_bytes
 from advisor.memory.sharding import held
 from advisor.memory.slack import slack_bytes
@@ -31,10 +32,14 @@ from advisor.values import DType, GpuSpec, MemoryBreakdown, Method, ModelSpec, P
 
 
 def estimate_memory(model: ModelSpec, plan: Plan, gpu: GpuSpec | None = None) -> MemoryBreakdown:
-    """Memory of `plan` on each card, in closed form; `gpu` decides workspace, context and interval.
+    """Memory of `plan` on each card, in closed form; `gpu` decides workspace, context and interval. A model without tables is priced by a
+    recording of its step.
 
-    Raises UnsupportedError for parts of a model that have no closed form, and for settings of a plan that are not priced.
+    Raises UnsupportedError for parts of a model that have no closed form, and for settings of a plan that are not priced; NotRecorded
+    where a recording is needed and there is none.
     """
+    if model.tables is None:
+        return estimate_from_tape(model, plan, gpu)
     refuse_unread(Tier.ESTIMATE, plan)
     model = headed(model, plan)
     _check_checkpoint(model, plan)
@@ -185,6 +190,7 @@ def setting_of(model: ModelSpec, plan: Plan) -> Setting:
         autocast=plan.autocast,
         adapted=_adapted(model, plan),
         adapter_dropout=plan.lora_dropout > 0 and plan.method.has_adapter,
+        hands_over=plan.gradient_checkpointing and not plan.reentrant,
     )
 
 

@@ -182,6 +182,8 @@ def _under(model: ModelSpec, setting: Setting, kernel: Kernel, loop: Loop, first
     size = Size(model.hidden_size if model.shape.embedding_dropout else 0)
     if model.kind is ModelKind.ENCODER:
         size = size.plus(Size(stream_bytes + 2 * FP32_BYTES))
+    if model.shape.embedding_scaled:  # the first layer's input is a tensor of its own
+        return size.plus(Size(stream_bytes)) if frozen else size
     return size.plus(Size(stream_bytes)) if frozen and size != ZERO else size
 
 
@@ -241,8 +243,10 @@ def layer_stations(step: Step, layer: Layer, before: Size, gradient_bytes: int) 
     base = before.plus(step.held).plus(Size(constant=gradient_bytes))
     if step.loop.checkpointing:
         before, base = before.plus(layer.entry), base.plus(layer.entry)
+        # a reentrant checkpoint recomputes first, when only the gradient of its output is there
+        waiting = layer.entry if step.loop.reentrant else layer.back.waiting
         for moment in layer.keeping.peaks:
-            yield Station(base.plus(layer.back.waiting).plus(moment.live), before.plus(moment.kept), step.held, gradient_bytes)
+            yield Station(base.plus(waiting).plus(moment.live), before.plus(moment.kept), step.held, gradient_bytes)
     if step.loop.reentrant:
         base = base.plus(layer.entry)
     for moment in layer.back.peaks:

@@ -90,13 +90,20 @@ def highest(sizes: Iterable[Size]) -> tuple[Size, ...]:
 class Tensor:
     """A storage. `needs_grad` follows autograd; `size` is ZERO for views of something counted elsewhere."""
 
-    __slots__ = ("last_use", "needs_grad", "size")
+    __slots__ = ("base", "gradient_size", "last_use", "needs_grad", "size")
 
     def __init__(self, size: Size, needs_grad: bool) -> None:
         self.size = size
+        self.gradient_size = size
+        self.base: Tensor | None = None
+        """The tensor that this one is a view of: it lives, and is kept, for its views."""
         self.needs_grad = needs_grad
         self.last_use = -1
         """Index of the last operation that reads it; -1 for tensors that an operation makes only to keep them."""
+
+    def shares(self, other: Tensor, gradient_size: Size) -> None:
+        """Make this a view of the storage of `other`."""
+        self.base, self.gradient_size, self.needs_grad = other.base or other, gradient_size, other.needs_grad
 
 
 class Op:
@@ -133,19 +140,34 @@ class Tape:
         """One operation: `keeps` of its inputs (or internals) for backward, `scratch` forward and backward, trains a parameter or not."""
         needs_grad = parameter_gradient_bytes > 0 or any(tensor.needs_grad for tensor in inputs)
         output = Tensor(size, needs_grad)
-        kept = keeps if needs_grad else ()
+        kept = tuple(tensor.base or tensor for tensor in keeps) if needs_grad else ()
         op = Op(inputs, output, kept, scratch)
         op.aliases = aliases or op.aliases
         op.parameter_gradient_bytes = parameter_gradient_bytes
         index = len(self.ops)
         for tensor in inputs:
-            tensor.last_use = index
+            (tensor.base or tensor).last_use = tensor.last_use = index
         self.ops.append(op)
+        return output
+
+    def halves(self, x: Tensor, half: Size) -> tuple[Tensor, Tensor]:
+        """`x.chunk(2)`: two views with gradients of `half` each, which are joined when both are there (derivatives.yaml `split.Tensor`)."""
+        second = self.op((), ZERO)  # backward runs the latest first: it joins the gradients, and only then the second's is gone
+        first = self.op((x,), ZERO)
+        for half_of_x in (first, second):
+            half_of_x.shares(x, half)
+        return first, second
+
+    def in_place(self, x: Tensor, *, keeps: tuple[Tensor, ...]) -> Tensor:
+        """An operation whose result overwrites `x`; the gradient that it makes is a tensor of its own."""
+        output = self.op((x,), ZERO, keeps=keeps)
+        output.shares(x, x.gradient_size)
         return output
 
     def hold(self, tensor: Tensor) -> None:
         """The Python frame still refers to `tensor` when the latest operation runs."""
-        tensor.last_use = max(tensor.last_use, len(self.ops) - 1)
+        held = tensor.base or tensor
+        held.last_use = max(held.last_use, len(self.ops) - 1)
 
 
 class Walk(NamedTuple):
@@ -235,9 +257,9 @@ def backward(tape: Tape, kept_size: Size, gradient: Size) -> Walk:
                 made = incoming
                 holders[made[1]] += 1
             else:
-                made = tensor.size, len(holders)
+                made = tensor.gradient_size, len(holders)
                 holders.append(1)
-                live.add(tensor.size)
+                live.add(tensor.gradient_size)
             if id(tensor) in grads:  # to be summed in place into the gradient that is already there
                 done.append(made)
             else:

@@ -27,6 +27,8 @@ class ModelTypeRow(Row):
     """Dotted path of the config of its decoder of text; empty where that is the config itself."""
     text_type: str = ""
     """Model type of that part where its config.json does not name one."""
+    flat: bool = False
+    """Its config takes that part's fields beside the other parts, too, where the file has no such part."""
     names: dict[TextField, Text] = {}
     """Fields under the names that the type gives them."""
     defaults: dict[TextField, Positive] = {}

@@ -55,7 +55,7 @@ class ModelProfile(Row):
 
 
 class UncoveredModel(Row):
-    """A model of `profiles/not_covered/models.json`: known by name, refused with the reason that its type gives."""
+    """A model of `profiles/not_covered/models.json`: known by name, refused with the reason that its type gives, or its own."""
 
     id: Text
     model_type: Text
@@ -63,3 +63,5 @@ class UncoveredModel(Row):
     recorded: Date
     aliases: tuple[Text, ...] = ()
     same_config_ids: tuple[Text, ...] = ()
+    why: str = ""
+    """Its own reason, where its type's is not it."""

@@ -13,7 +13,7 @@ from advisor.units import gib
 from advisor.values import Fit, MemoryBreakdown, PhaseBytes, Term
 
 if TYPE_CHECKING:
-    from advisor.trace.breakdown import Holder
+    from advisor.tape.breakdown import Holder
 
 
 SHOWN_HOLDERS = 20

@@ -14,7 +14,8 @@ NOTHING_FOUND = "Nothing matches; without words every profile is listed."
 
 
 def models(rows: Sequence[ModelRow], look: Look) -> str:
-    """One line a model: the name to give, its parameters as published, and the other names it answers to."""
+    """One line a model: the name to give, its parameters, what it takes, its type, when it was released where its name says so, and whether
+    its weights are gated; in a wide window also the other names that it answers to."""
     return page.draw(_models(rows, look), look)
 
 
@@ -22,11 +23,23 @@ def _models(rows: Sequence[ModelRow], look: Look) -> Iterator[Line]:
     if not rows:
         yield from page.paragraph(NOTHING_FOUND, look)
         return
-    cells = [
-        (row.id, "-" if row.params_published is None else format_count(row.params_published), ", ".join(_telling(row))) for row in rows
-    ]
-    yield from page.table([Column("model"), Column("params", ">"), Column("also called")], cells, look)
+    columns = [Column("model"), Column("params", ">")]
+    if look.wide:
+        columns += [Column("kind"), Column("type"), Column("released"), Column("gated"), Column("also called")]
+    else:
+        columns.append(Column("kind, type, release"))
+    cells = [(*_size(row), *(_facts(row) if look.wide else (", ".join(filter(None, _facts(row)[:-1])),))) for row in rows]
+    yield from page.table(columns, cells, look)
     yield from page.paragraph(f"{len(rows)} models; any other by Hub id (org/name) or by the path of its config.json.", look, "dim")
+
+
+def _size(row: ModelRow) -> tuple[str, str]:
+    params = row.params or row.params_published
+    return row.id, "-" if params is None else format_count(params)
+
+
+def _facts(row: ModelRow) -> tuple[str, ...]:
+    return row.kind, row.model_type, row.released, "gated" if row.gated else "", ", ".join(_telling(row))
 
 
 def gpus(cards: Sequence[GpuSpec], look: Look) -> str:

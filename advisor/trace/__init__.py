@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from advisor.checkpoints import check_plan
 from advisor.errors import InvalidInputError, MissingExtraError, UnsupportedError
+from advisor.memory.replayed import kind_on
 from advisor.memory.weights import kept_in_16_bit
+from advisor.tape.store import keep
 from advisor.tiers import Tier, refuse_unread
-from advisor.values import ModelSpec, Plan
+from advisor.values import GpuSpec, ModelSpec, Plan
 
 if TYPE_CHECKING:
     from advisor.trace.dry_run import TimelineRow, Trace
@@ -78,6 +80,26 @@ def trace(model: ModelSpec, plan: Plan, *, progress: Callable[[str], None] = lam
             return dry_run.trace(model, plan, **options)
     finally:
         progress("")
+
+
+def record_tape(model: ModelSpec, plan: Plan, gpu: GpuSpec | None, *, progress: Callable[[str], None] = lambda _: None) -> None:
+    """Record the step of `plan` on a card like `gpu`, at a few shapes, and keep the tape, so that plans of its kind are answered from it.
+
+    Raises as `trace` does.
+    """
+    refuse_unread(Tier.TRACE, plan)
+    _check_checkpoint(model, plan)
+    _need_libraries(plan)
+    progress("recording: loading torch, transformers and peft …")
+    try:
+        with _quiet():
+            from advisor.trace import dry_run, tapes
+
+            with dry_run.library_errors(model):
+                tape = tapes.tape_of(model, plan, gpu, progress)
+    finally:
+        progress("")
+    keep(kind_on(model, plan, gpu), tape)
 
 
 def _check_checkpoint(model: ModelSpec, plan: Plan) -> None:

@@ -120,7 +120,7 @@ class MetaAutocast(TorchFunctionMode):
             elif func in FULL_PRECISION_RESULT and _is_half(args[0]) and kwargs.get("dtype") is None:
                 kwargs = {**kwargs, "dtype": torch.float32}
             elif func in PROMOTED:
-                args = self._cast(args, _widest(args))
+                args = self._cast(args, _widest(args, self.dtype))
         return func(*args, **kwargs)
 
     def _cast(self, value: Any, dtype: torch.dtype) -> Any:
@@ -152,9 +152,10 @@ def _is_half(value: Any) -> bool:
     return isinstance(value, torch.Tensor) and value.dtype in (torch.float16, torch.bfloat16)
 
 
-def _widest(args: Any) -> torch.dtype:
+def _widest(args: Any, lower_precision: torch.dtype) -> torch.dtype:
+    """fp32 where one of the tensors is, else autocast's own type (torch 2.13 aten/src/ATen/autocast_mode.h, `promote_type`)."""
     tensors = args[0] if isinstance(args[0], (tuple, list)) else [item for item in args if isinstance(item, torch.Tensor)]
-    return torch.float32 if any(tensor.dtype is torch.float32 for tensor in tensors) else torch.float16
+    return torch.float32 if any(tensor.dtype is torch.float32 for tensor in tensors) else lower_precision
 
 
 @contextmanager

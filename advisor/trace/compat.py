@@ -9,20 +9,7 @@ from typing import Any
 
 from advisor.values import Quantization
 
-LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "trl")
-
 _LAYER_COUNT_NAMES = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
-
-
-def versions() -> dict[str, str]:
-    """Versions of the installed libraries that the dry run runs."""
-    found = {}
-    for name in LIBRARIES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
 
 
 def from_config(auto_class: Any, config: Any, dtype: Any, attention: str) -> Any:

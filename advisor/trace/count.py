@@ -13,10 +13,11 @@ from advisor.values import ModelSpec
 
 def count(spec: ModelSpec) -> int:
     """Parameters of the class that `spec` names, tied tensors once. Raises UnsupportedError, one line, where it cannot be built."""
-    config = config_of(spec)
     with torch.device("meta"):
         try:
-            model = _class_of(spec)._from_config(config)
+            model = _class_of(spec)._from_config(config_of(spec))
+        except UnsupportedError:
+            raise
         except Exception as error:  # a config that makes no model fails in as many ways as there are models
             reason = str(error).strip().splitlines() or [""]
             raise UnsupportedError(f"{spec.id}: transformers cannot build it: {type(error).__name__}: {reason[0][:200]}") from error

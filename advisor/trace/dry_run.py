@@ -11,25 +11,27 @@ from typing import Any
 
 import torch
 
+from advisor.allocator.caching import DEFAULT_CONFIG, AllocatorConfig
 from advisor.errors import UnsupportedError
 from advisor.memory.calibrated import narrowed
 from advisor.memory.chance import with_chance
-from advisor.memory.intervals import TRACE, interval_of
-from advisor.memory.runtime import HANDLES, context_of, has_caching_allocator, has_flash, workspace_bytes
-from advisor.tiers import Tier, said_beside
-from advisor.trace import breakdown, compat, meta_model, optimizers, step
+from advisor.memory.replayed import breakdown_of
+from advisor.memory.runtime import HANDLES, has_flash, workspace_bytes
+from advisor.tape import breakdown
+from advisor.tape.breakdown import Holder, Replay
+from advisor.tape.layout import Layout, lay_out
+from advisor.tape.repeat import repeat
+from advisor.tape.store import installed
+from advisor.tape.stream import EMPTY_CACHE, STEP, Stream
+from advisor.tape.written import NotRepeatable
+from advisor.trace import compat, meta_model, optimizers, step
 from advisor.trace.adapters import names_layers
-from advisor.trace.allocator import DEFAULT_CONFIG, AllocatorConfig
 from advisor.trace.attention import pinned
 from advisor.trace.autocast import MetaAutocast, answering
-from advisor.trace.breakdown import Holder
 from advisor.trace.isolation import libraries_untouched
-from advisor.trace.layout import Layout, lay_out
 from advisor.trace.load import DTYPES
 from advisor.trace.recorder import Recorder, collect_garbage
-from advisor.trace.repeat import NotRepeatable, repeat
-from advisor.trace.stream import EMPTY_CACHE, STEP, Stream
-from advisor.values import GpuSpec, MemoryBreakdown, ModelSpec, Phase, Plan
+from advisor.values import GpuSpec, MemoryBreakdown, ModelSpec, Plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,16 +86,16 @@ def record(spec: ModelSpec, plan: Plan, settings: Settings) -> tuple[Stream, str
     found = None if whole else meta_model.whole_model_cut(spec, plan)
     if found is not None:
         cut, shape = found
-        stream, layer_path = _record_shape(spec, plan, settings, shape)
+        stream, layer_path = record_shape(spec, plan, settings, shape)
         try:
             return repeat(stream, cut, layer_path), layer_path
         except NotRepeatable:
             pass  # layers differ in what they did: the whole model is traced instead
     layers = None if settings.layers is None else tuple(range(settings.layers))
-    return _record_shape(spec, plan, settings, meta_model.Shape(layers))
+    return record_shape(spec, plan, settings, meta_model.Shape(layers))
 
 
-def _record_shape(spec: ModelSpec, plan: Plan, settings: Settings, shape: meta_model.Shape) -> tuple[Stream, str]:
+def record_shape(spec: ModelSpec, plan: Plan, settings: Settings, shape: meta_model.Shape) -> tuple[Stream, str]:
     recorder = Recorder("meta", padding=plan.padding)
     recorder.workspace_bytes = workspace_bytes(settings.gpu) // HANDLES
     with warnings.catch_warnings():
@@ -163,15 +165,21 @@ _LIBRARY_ERRORS = (
 """What library code raises when a model, a config or an adapter does not work together."""
 
 
-def trace(spec: ModelSpec, plan: Plan, *, lengths: tuple[int, ...] = (), steps: int = 2, **settings: Any) -> Trace:
-    """Dry-run `plan` for `steps` steps (or one step per entry of `lengths`). Further settings are those of `Settings`."""
-    run = Settings(lengths=lengths or (plan.seq_len_tokens,) * steps, **settings)
+@contextmanager
+def library_errors(spec: ModelSpec) -> Iterator[None]:
+    """Turn what library code raises into one line: an UnsupportedError with the reason."""
     try:
-        with libraries_untouched(plan.quantization is not None):
-            stream, layer_path = record(spec, plan, run)
+        yield
     except _LIBRARY_ERRORS as error:
         reason = compat.known_reason(error) or f"{type(error).__name__}: {meta_model.first_line(error)}"
         raise UnsupportedError(f"{spec.id}: the installed libraries cannot run this step ({reason})") from error
+
+
+def trace(spec: ModelSpec, plan: Plan, *, lengths: tuple[int, ...] = (), steps: int = 2, **settings: Any) -> Trace:
+    """Dry-run `plan` for `steps` steps (or one step per entry of `lengths`). Further settings are those of `Settings`."""
+    run = Settings(lengths=lengths or (plan.seq_len_tokens,) * steps, **settings)
+    with library_errors(spec), libraries_untouched(plan.quantization is not None):
+        stream, layer_path = record(spec, plan, run)
     traced = summarise(stream, layer_path, spec, plan, run.gpu, run.allocator)
     return replace(traced, breakdown=with_chance(narrowed(traced.breakdown, spec, plan, run.gpu), spec, plan, run.gpu))
 
@@ -180,17 +188,9 @@ def summarise(
     stream: Stream, layer_path: str, spec: ModelSpec, plan: Plan, gpu: GpuSpec | None = None, allocator: AllocatorConfig = DEFAULT_CONFIG
 ) -> Trace:
     layout = lay_out(stream, allocator)
-    slack_bytes = max(0, layout.peak_reserved_bytes - layout.top.allocated_bytes) if has_caching_allocator(gpu) else 0
-    versions = compat.versions()
-    memory = MemoryBreakdown(
-        source="trace",
-        versions=versions,
-        phases=tuple(breakdown.phase_bytes(stream, layout, layout.peaks[phase], layer_path) for phase in Phase if phase in layout.peaks),
-        reserved_slack_bytes=slack_bytes,
-        context_bytes=context_of(gpu.compute_capability if gpu else None).context_bytes,
-        interval=interval_of(TRACE, spec, plan, gpu, versions),
-        notes=said_beside(Tier.TRACE, plan),
-    )
+    terms = [breakdown.term_of(born, layer_path) for born in stream.births]
+    phases = breakdown.phases_of(stream.events, terms, layout)
+    memory = breakdown_of(Replay(phases, layout.peak_reserved_bytes, installed()), spec, plan, gpu)
     return Trace(memory, stream, layout, layer_path)
 
 

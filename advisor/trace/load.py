@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
+from advisor.tape.stream import EMPTY_CACHE
 from advisor.trace import compat
 from advisor.trace.recorder import Recorder
-from advisor.trace.stream import EMPTY_CACHE
 from advisor.values import DType, Plan, Quantization
 
 DTYPES = {DType.FP32: torch.float32, DType.BF16: torch.bfloat16, DType.FP16: torch.float16}

@@ -13,8 +13,8 @@ import torch
 from advisor.architectures import LABEL_MODULES, headed
 from advisor.errors import UnsupportedError
 from advisor.stacks.targets import refuse_unwrappable
+from advisor.tape.cut import Cut, find_cut, signatures_of
 from advisor.trace import compat, flash, fused_head, load
-from advisor.trace.cut import Cut, find_cut, signatures_of
 from advisor.trace.load import DTYPES
 from advisor.trace.recorder import Recorder
 from advisor.values import ALL_LINEAR, Attention, DType, Head, ModelSpec, Plan

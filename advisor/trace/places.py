@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from advisor.trace.stream import BACKWARD_MARK
+from advisor.tape.stream import BACKWARD_MARK
 
 
 class Places:

@@ -15,9 +15,9 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from advisor.memory.runtime import CUBLAS_WORKSPACE_BYTES
+from advisor.tape.stream import Birth, Stream
 from advisor.trace import answers, kernels
 from advisor.trace.places import Places
-from advisor.trace.stream import Birth, Stream
 from advisor.values import Phase
 
 

@@ -88,12 +88,17 @@ class MlpShape(Value):
     experts: int = 0
     experts_per_token: int = 0
     shared_intermediate_size: int = 0
-    routes_in_fp32: bool = False
-    """The router multiplies fp32 copies of its input and weight (DeepSeek and its kin)."""
-    weighs_in_fp32: bool = False
-    """The experts' results are multiplied by weights that are still fp32, so that the products are fp32, too."""
+    shared_runs_first: bool = False
+    """The shared expert runs before the routed ones, so that they find what it keeps, and its backward comes after theirs."""
+    routes_in: Literal["own", "fp32", "fp32_always"] = "own"
+    """The router multiplies its input as it is, or fp32 copies of input and weight, which autocast rounds again (DeepSeek and its kin)
+    or is kept from (ERNIE)."""
+    weighs_in: Literal["logits", "stream", "fp32"] = "logits"
+    """The experts' results are multiplied by weights of the type of the router's product, of the layer's input, or of fp32."""
     clamped: bool = False
     """Gate and up are clamped, and the gate is weighted by a sigmoid of its own (gpt-oss)."""
+    noises: int = 0
+    """How often the layer's input is multiplied by noise in training (Phi-3.5-MoE, by its block and by its router)."""
     every_expert_computes: bool = False
     """Each token passes through all experts, whose results are then weighted (Llama 4), instead of only those it is routed to."""
 
@@ -114,6 +119,8 @@ class Block(Value):
     norm_placement: Literal["pre", "post", "both", "parallel"] = "pre"
     residual_dropout: Literal["none", "mlp", "both"] = "none"
     """Which halves' outputs are dropped at random before they join the residual (a rate above 0 in config.json)."""
+    scales_residual: bool = False
+    """What a half adds to the residual stream is multiplied by a number first (Granite, MiniCPM3)."""
     other_params: int = 0
     """Everything that is no linear weight or bias: norms, routers' biases, sinks, convolution kernels."""
 
@@ -168,6 +175,7 @@ class ModelShape(Value):
     scales_logits: bool = False
     softcaps_logits: bool = False
     embedding_scaled: bool = False
+    """The model multiplies what its embeddings put out (Granite), which stays beside the product; Gemma's embeddings do it themselves."""
     embedding_dropout: bool = False
 
     @cached_property

@@ -100,7 +100,6 @@ def _run(job: Job, log: Log) -> tuple[str, ...]:
     from accelerate import Accelerator
 
     from advisor.calibrate import backends, training
-    from advisor.trace import compat
     from benchmarks.card import watch
 
     run = job.run
@@ -127,7 +126,6 @@ def _run(job: Job, log: Log) -> tuple[str, ...]:
         "reserved": {phase.value: size for phase, size in counters.reserved.items()},
         "process_bytes": process,
         "context_bytes": None if process is None or reserved is None else max(process - reserved, 0),
-        "versions": compat.versions(),
         "card": backend.card(),
         "driver": backend.driver(),
         "compute_capability": "" if on_cpu else ".".join(map(str, torch.cuda.get_device_capability(accelerator.device))),

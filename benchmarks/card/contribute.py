@@ -9,7 +9,7 @@ from advisor import profiles
 from advisor.accuracy import Measurement, read_measurements
 from advisor.accuracy.__main__ import main as write_residuals
 from advisor.errors import InvalidInputError
-from advisor.trace import compat
+from advisor.tape import store
 from benchmarks.card.rows import ROWS_FILE, slug, text_of
 from benchmarks.trace_measured import TARGET, pins_of, read, trace_here, write
 
@@ -47,7 +47,7 @@ def add(rows: tuple[Measurement, ...], folder: Path) -> Path:
 
 def _refuse_other_libraries(rows: list[Measurement]) -> None:
     """A dry run speaks for what is installed."""
-    installed = compat.versions()
+    installed = dict(store.installed())
     other = next((row for row in rows if row.versions and row.versions.get("transformers") != installed.get("transformers")), None)
     if other is not None:
         raise InvalidInputError(

@@ -58,9 +58,10 @@ class Launcher:
             folder = Path(name)
             process = self.context.Process(target=child.main, args=(child.Job(run, self.device, folder, timed_s),))
             process.start()
-            process.join(limit_s)
-            timed_out = process.exitcode is None
-            if timed_out:
+            try:
+                process.join(limit_s)
+                timed_out = process.exitcode is None
+            finally:  # at its limit, and where the user interrupts
                 process.kill()
                 process.join()
             return _ended(folder, process.exitcode, f"it was not through after {limit_s:.0f} s" if timed_out else "")

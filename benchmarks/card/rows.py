@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterable
 from datetime import datetime, timezone
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from advisor.accuracy.history import SUFFIX, History, write
 from advisor.calibrate.export import settings_of
 from advisor.errors import InvalidInputError
 from advisor.json_files import read_json
+from advisor.tape import store
 from advisor.values import GpuSpec, Stack
 from advisor.values.calibration import Ending
 from benchmarks.card.child import MEASURED_STEPS
@@ -46,7 +48,7 @@ def row_of(run: Run, ended: Ended, gpu: GpuSpec, *, on_cpu: bool) -> Measurement
             "card": None if on_cpu else gpu.name,
             "usable_bytes": None if on_cpu else gpu.usable_bytes,
             "n_gpus": 1,
-            "versions": result.get("versions", {}),
+            "versions": versions(),
             "scored": not reason,
             "reason": reason,
             "fits": False if out_of_memory else None,
@@ -62,6 +64,15 @@ def row_of(run: Run, ended: Ended, gpu: GpuSpec, *, on_cpu: bool) -> Measurement
             "tags": (run.group,),
         }
     )
+
+
+def versions() -> dict[str, str]:
+    """Of the installed libraries that a run may run."""
+    found = dict(store.installed())
+    try:
+        return {**found, "liger-kernel": version("liger-kernel")}
+    except PackageNotFoundError:
+        return found
 
 
 def _unscored(ended: Ended, on_cpu: bool) -> str:

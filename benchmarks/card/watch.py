@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import torch
 
 from advisor.accuracy import history
 from advisor.calibrate import live
-from advisor.trace.stream import STEP
+from advisor.tape.stream import STEP
 from advisor.values import Phase
 
 
@@ -70,45 +71,33 @@ class _Allocator:
     """torch's history of the caching allocator; each allocation is told step, phase and module by its user metadata."""
 
     def __init__(self, counters: Any, keeps: bool) -> None:
-        self.tell = getattr(torch.cuda.memory, "_set_memory_metadata", None)
-        """Of newer releases of torch: without it nothing tells one phase's allocations from another's."""
-        self.counters, self.keeps = counters, keeps and self.tell is not None
-        if self.keeps:
+        self.tell = getattr(torch.cuda.memory, "_set_memory_metadata", lambda told: None)
+        """Older releases of torch have none: there the time tells step and phase."""
+        self.counters, self.keeps = counters, keeps
+        self.beginnings: list[history.Beginning] = []
+        self.modules = [""]
+        if keeps:
             torch.cuda.memory._record_memory_history("all", context="alloc", stacks="python", max_entries=MOST_EVENTS)
 
     @contextmanager
     def steps(self, trainee: Any) -> Iterator[None]:
         trainee.recorder.close()
         trainee.recorder = None
-        with self._modules(trainee) if self.keeps else _nothing():
+        if not self.keeps:
             yield
-
-    @contextmanager
-    def _modules(self, trainee: Any) -> Iterator[None]:
-        """Tell the allocator which module's forward runs."""
-        tell: Any = self.tell
+            return
         names = {id(module): name for name, module in trainee.built.model.named_modules()}
-        stack = [""]
-
-        def say() -> None:
-            tell(history.metadata_of(self.counters.step, self.counters.phase, stack[-1]))
 
         def enter(module: Any, inputs: Any) -> None:
-            stack.append(names.get(id(module), stack[-1]))
-            say()
+            self.modules.append(names.get(id(module), self.modules[-1]))
+            self._say()
 
         def leave(module: Any, inputs: Any, output: Any) -> None:
-            if len(stack) > 1:
-                stack.pop()
-            say()
+            if len(self.modules) > 1:
+                self.modules.pop()
+            self._say()
 
-        begin = trainee.at
-
-        def at(phase: Phase) -> None:
-            begin(phase)
-            say()
-
-        trainee.at = at
+        begin, trainee.at = trainee.at, self._at(trainee.at)
         register = torch.nn.modules.module
         hooks = (register.register_module_forward_pre_hook(enter), register.register_module_forward_hook(leave, always_call=True))
         try:
@@ -116,8 +105,19 @@ class _Allocator:
         finally:
             for hook in hooks:
                 hook.remove()
-            tell("")
+            self.tell("")
             trainee.at = begin
+
+    def _at(self, begin: Callable[[Phase], None]) -> Callable[[Phase], None]:
+        def at(phase: Phase) -> None:
+            begin(phase)
+            self.beginnings.append(history.Beginning(time.time_ns() // 1000, self.counters.step, phase))
+            self._say()
+
+        return at
+
+    def _say(self) -> None:
+        self.tell(history.metadata_of(self.counters.step, self.counters.phase, self.modules[-1]))
 
     def live_bytes(self) -> dict[Phase, int]:
         return {}
@@ -129,12 +129,7 @@ class _Allocator:
         entries = torch.cuda.memory._snapshot()["device_traces"][device]
         torch.cuda.memory._record_memory_history(None)
         if len(entries) < MOST_EVENTS:
-            path.write_text(json.dumps(history.from_snapshot(entries)), encoding="utf-8")
-
-
-@contextmanager
-def _nothing() -> Iterator[None]:
-    yield
+            path.write_text(json.dumps(history.from_snapshot(entries, self.beginnings)), encoding="utf-8")
 
 
 MOST_EVENTS = 2_000_000

@@ -11,8 +11,7 @@ from bisect import bisect_left
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 
-from advisor.errors import AdvisorError, InvalidInputError
-from advisor.trace.blocks import (
+from advisor.allocator.blocks import (
     LARGE_SEGMENT_BYTES,
     MIN_BLOCK_BYTES,
     SMALL_REQUEST_BYTES,
@@ -25,9 +24,10 @@ from advisor.trace.blocks import (
     round_size,
     segment_size,
 )
-from advisor.trace.driver import Driver, collect_garbage, release, release_oversize
-from advisor.trace.events import Event, Mark, Op, OutOfMemory, Replay
-from advisor.trace.expandable import expand, unmap
+from advisor.allocator.driver import Driver, collect_garbage, release, release_oversize
+from advisor.allocator.events import Event, Mark, Op, OutOfMemory, Replay
+from advisor.allocator.expandable import expand, unmap
+from advisor.errors import AdvisorError, InvalidInputError
 from advisor.units import format_size
 
 __all__ = [

@@ -1,7 +1,7 @@
-"""Makes the event stream of a deep model from the stream of a short one, by repeating what its middle unit did.
+"""Finds how the event stream of a short model is repeated for a deep one: by what its middle unit did.
 
 The recording is split into runs of events that belong to one unit of layers. Where runs go through all units upwards (loading, forward,
-optimizer) or downwards (backward), the run of a middle unit is repeated, and births and deaths are renumbered: a death names its storage by
+optimizer) or downwards (backward), the run of a middle unit is repeated, and births and deaths are named anew: a death names its storage by
 the run in which it was born, relative to its own unit. The two middle units of the recording must have done the same; else `NotRepeatable`.
 """
 
@@ -12,14 +12,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 
-from advisor.trace.cut import UNITS, Cut
-from advisor.trace.stream import BACKWARD_MARK, Stream
+from advisor.tape.cut import UNITS, Cut
+from advisor.tape.stream import BACKWARD_MARK, Stream
+from advisor.tape.written import Copies, Name, NotRepeatable, Repetition, long_stream, write_out
 
 LAST = UNITS - 1
-
-
-class NotRepeatable(Exception):
-    """The recording is not regular enough; trace the whole model instead."""
 
 
 @dataclass(slots=True)
@@ -48,12 +45,17 @@ class _Origin:
 
 
 def repeat(stream: Stream, cut: Cut, layer_path: str) -> Stream:
-    """The stream of `cut.total_units` units, from one of four."""
+    """The stream of `cut.total_units` units, from one of four. Raises NotRepeatable."""
+    return long_stream(stream, write_out(stream, repetition_of(stream, cut, layer_path)))
+
+
+def repetition_of(stream: Stream, cut: Cut, layer_path: str) -> Repetition:
+    """How `stream`, of four units, is repeated to `cut.total_units` of them. Raises NotRepeatable."""
     units = _units_of_events(stream, cut, layer_path)
     runs = _chained(_without_late_deaths(stream, _runs(_absorbed(stream, units), _mark_places(stream))))
     origins = _origins(stream, runs)
     _check_middle_units_agree(stream, runs, origins)
-    return _Writer(stream, cut, origins).write(runs)
+    return Repetition(tuple(_copies(runs, cut.total_units)), tuple(_names(stream, runs, origins, cut.total_units)))
 
 
 def _units_of_events(stream: Stream, cut: Cut, layer_path: str) -> list[int | None]:
@@ -211,81 +213,46 @@ def _check_middle_units_agree(stream: Stream, runs: list[Run], origins: list[_Or
             raise NotRepeatable("the two middle units differ")
 
 
-class _Writer:
-    """Writes the long stream run by run."""
-
-    def __init__(self, stream: Stream, cut: Cut, origins: list[_Origin]) -> None:
-        self.stream = stream
-        self.total = cut.total_units
-        self.origins = origins
-        self.out = Stream()
-        self.numbers: dict[tuple[int, int, _Like, int], int] = {}
-        """New number of each storage alive, by (stretch, unit in the long model, like, ordinal)."""
-
-    def write(self, runs: list[Run]) -> Stream:
-        mark_after = iter(self.stream.marks)
-        mark = next(mark_after, None)
-        position = 0
-        while position < len(runs):
-            while mark is not None and mark[0] <= runs[position].start:
-                self.out.marks.append((len(self.out.events), mark[1]))
-                mark = next(mark_after, None)
-            run = runs[position]
-            self._copy(run, self._place_of(run))
-            following = runs[position + 1] if position + 1 < len(runs) else None
-            if following is not None and self._repeats_between(run, following):
-                for unit in self._missing_units(run):
-                    self._copy(run if run.unit == 2 else following, unit)
-            position += 1
-        while mark is not None:
-            self.out.marks.append((len(self.out.events), mark[1]))
-            mark = next(mark_after, None)
-        return self.out
-
-    def _place_of(self, run: Run) -> int:
-        """Unit in the long model of a recorded run: the last two move to its end on the way up; on the way down likewise."""
+def _copies(runs: list[Run], total_units: int) -> Iterator[Copies]:
+    """Every run in its order. The last unit moves to the end of the long model; copies of the middle unit go after unit 2 on the way up
+    and before it on the way down."""
+    last = total_units - 1
+    for position, run in enumerate(runs):
+        before = runs[position - 1].unit if position else None
+        after = runs[position + 1].unit if position + 1 < len(runs) else None
         if run.unit is None:
-            return -1
-        if run.unit == LAST:
-            return self.total - 1
-        return run.unit
+            units: tuple[int, ...] = (-1,)
+        elif run.unit == LAST:
+            units = (last,)
+        elif run.unit == 2 and after == LAST:
+            units = (*((*range(last - 1, 2, -1),) if before == LAST else ()), *range(2, last))
+        elif run.unit == 2 and before == LAST:
+            units = tuple(range(last - 1, 1, -1))
+        else:
+            units = (run.unit,)
+        yield Copies(run.start, run.stop, units)
 
-    def _repeats_between(self, run: Run, following: Run) -> bool:
-        """Copies of the middle unit go after unit 2 on the way up and before it on the way down."""
-        upwards = run.unit == 2 and following.unit == LAST
-        downwards = run.unit == LAST and following.unit == 2
-        return upwards or downwards
 
-    def _missing_units(self, run: Run) -> Iterator[int]:
-        if run.unit == 2:
-            return iter(range(3, self.total - 1))
-        return iter(range(self.total - 2, 2, -1))
+def _names(stream: Stream, runs: list[Run], origins: list[_Origin], total_units: int) -> Iterator[Name]:
+    """Name of the storage of each event."""
+    likes: dict[tuple[int, _Like, int], int] = {}
+    for run in runs:
+        for signed in stream.events[run.start : run.stop]:
+            origin = origins[abs(signed) - 1]
+            like = likes.setdefault((origin.stretch, origin.like, origin.ordinal), len(likes))
+            yield Name(like, *_unit_named(origin, run, total_units))
 
-    def _copy(self, run: Run, unit: int) -> None:
-        stream, out, phase = self.stream, self.out, None
-        for index in range(run.start, run.stop):
-            signed = stream.events[index]
-            origin = self.origins[abs(signed) - 1]
-            phase = stream.phases[index]
-            key = (origin.stretch, self._long_unit(origin, run, unit), origin.like, origin.ordinal)
-            if signed > 0:
-                out.births.append(stream.births[signed - 1])
-                number = self.numbers[key] = len(out.births)
-            else:
-                if key not in self.numbers:
-                    raise NotRepeatable(f"a {origin.like[0]} dies that no copy has made")
-                number = -self.numbers.pop(key)
-            out.add(number, stream.places[index], phase)
 
-    def _long_unit(self, origin: _Origin, run: Run, unit: int) -> int:
-        """Unit in the long model where a storage was born that dies (or is born) in the copy of `run` for `unit`."""
-        if origin.stretch < 0 or run.unit is None:
-            if 0 < origin.unit < LAST:
-                raise NotRepeatable("a middle unit's storage dies outside of the units")
-            return origin.unit if origin.unit != LAST else self.total - 1
-        distance = origin.unit - run.unit
-        if abs(distance) <= 1:
-            return unit + distance
-        if origin.unit == 0:
-            return 0
-        return self.total - 1 if origin.unit == LAST else unit + distance
+def _unit_named(origin: _Origin, run: Run, total_units: int) -> tuple[int, bool]:
+    """Unit in the long model where a storage was born that dies (or is born) in a copy of `run`, and whether it is told from the copy's."""
+    last = total_units - 1
+    if origin.stretch < 0 or run.unit is None:
+        if 0 < origin.unit < LAST:
+            raise NotRepeatable("a middle unit's storage dies outside of the units")
+        return (last if origin.unit == LAST else origin.unit), False
+    distance = origin.unit - run.unit
+    if abs(distance) <= 1:
+        return distance, True
+    if origin.unit in (0, LAST):
+        return (last if origin.unit == LAST else 0), False
+    return distance, True

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from advisor.allocator.caching import AllocatorConfig
 from advisor.errors import InvalidInputError
-from advisor.trace.allocator import AllocatorConfig
 from advisor.units import MIB
 
 

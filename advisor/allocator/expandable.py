@@ -5,8 +5,8 @@ Follows ExpandableSegment and its callers in c10/cuda/CUDACachingAllocator.cpp, 
 
 from __future__ import annotations
 
-from advisor.trace.blocks import Block, ExpandableSegment, Pool, link, merge_neighbours
-from advisor.trace.driver import Driver
+from advisor.allocator.blocks import Block, ExpandableSegment, Pool, link, merge_neighbours
+from advisor.allocator.driver import Driver
 
 ADDRESS_SPACE_BYTES = 1 << 47
 """Addresses of a segment when no limit is given: the user half of x86-64's 48-bit space, so that it never fills."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from advisor.trace.layout import Layout, Moment
-from advisor.trace.stream import BACKWARD_MARK, Birth, Stream
+from advisor.tape.layout import Layout
+from advisor.tape.stream import BACKWARD_MARK, Birth, Stream
 from advisor.values import Phase, PhaseBytes, Term, TermBytes
 
 _BY_KIND = {
@@ -66,13 +67,39 @@ def live_at(stream: Stream, event: int) -> Iterator[int]:
     return iter(live)
 
 
-def phase_bytes(stream: Stream, layout: Layout, moment: Moment, layer_path: str) -> PhaseBytes:
-    """The terms alive at a moment; they add up to what the allocator holds."""
+class Replay(NamedTuple):
+    """What a stream takes once it is laid out."""
+
+    phases: tuple[PhaseBytes, ...]
+    """The highest moment of each phase; its terms add up to what the allocator holds then."""
+    peak_reserved_bytes: int
+    versions: Mapping[str, str]
+    """Releases of the libraries whose step it is."""
+    notes: tuple[str, ...] = ()
+    """What was run where something else could have been, one line each."""
+
+    @property
+    def slack_bytes(self) -> int:
+        """What the allocator holds beyond what is alive at the peak."""
+        return max(0, self.peak_reserved_bytes - max(phase.allocated_bytes for phase in self.phases))
+
+
+def phases_of(events: list[int], terms: list[Term], layout: Layout) -> tuple[PhaseBytes, ...]:
+    """The terms alive at the highest moment of each phase. `terms` are those of the storages in order of birth."""
     sizes = layout.block_bytes
-    totals: dict[Term, int] = defaultdict(int)
-    for number in live_at(stream, moment.event):
-        totals[term_of(stream.births[number - 1], layer_path)] += sizes[number - 1]
-    return PhaseBytes(phase=moment.phase, terms=tuple(TermBytes(term=term, bytes=totals[term]) for term in Term if totals[term]))
+    totals = dict.fromkeys(Term, 0)
+    found: dict[Phase, PhaseBytes] = {}
+    position = 0
+    for moment in sorted(layout.peaks.values(), key=lambda moment: moment.event):
+        for signed in events[position : moment.event + 1]:
+            if signed > 0:
+                totals[terms[signed - 1]] += sizes[signed - 1]
+            else:
+                totals[terms[-signed - 1]] -= sizes[-signed - 1]
+        position = moment.event + 1
+        held = tuple(TermBytes(term=term, bytes=total) for term, total in totals.items() if total)
+        found[moment.phase] = PhaseBytes(phase=moment.phase, terms=held)
+    return tuple(found[phase] for phase in Phase if phase in found)
 
 
 def holders(stream: Stream, layout: Layout, event: int, layer_path: str) -> tuple[Holder, ...]:

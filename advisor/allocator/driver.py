@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 
-from advisor.trace.blocks import SMALL_SEGMENT_BYTES, Block, Pool
+from advisor.allocator.blocks import SMALL_SEGMENT_BYTES, Block, Pool
 
 
 class Driver:

@@ -1,0 +1,82 @@
+"""Memory of a plan from a tape of its kind: what a dry run of it would say, to the byte, without torch."""
+
+from __future__ import annotations
+
+from advisor.checkpoints import check_plan
+from advisor.errors import UnsupportedError
+from advisor.memory.calibrated import narrowed
+from advisor.memory.chance import with_chance
+from advisor.memory.intervals import TRACE, interval_of
+from advisor.memory.runtime import HANDLES, context_of, has_caching_allocator, has_flash, workspace_bytes
+from advisor.tape import store
+from advisor.tape.breakdown import Replay
+from advisor.tape.sizes import Shape
+from advisor.tape.tape import Tape
+from advisor.tiers import Tier, refuse_unread, said_beside
+from advisor.values import GpuSpec, MemoryBreakdown, ModelSpec, Plan
+
+
+class NotRecorded(UnsupportedError):
+    """No tape speaks for this plan of this model on such a card: its step is to be recorded, which needs torch."""
+
+    def __init__(self, model: ModelSpec, plan: Plan, gpu: GpuSpec | None) -> None:
+        super().__init__(
+            f"{model.id}: no recording of this training step is at hand; with torch it is made when it is asked for: "
+            "pip install 'finetune-advisor[torch]'"
+        )
+        self.model, self.plan, self.gpu = model, plan, gpu
+
+
+def kind_on(model: ModelSpec, plan: Plan, gpu: GpuSpec | None) -> store.Kind:
+    """Under which kind a plan's tape is kept."""
+    return store.Kind(model, plan, has_flash(gpu))
+
+
+def tape_for(model: ModelSpec, plan: Plan, gpu: GpuSpec | None = None) -> Tape:
+    """The tape that speaks for a plan.
+
+    Raises NotRecorded where there is none, UnsupportedError for settings that a dry run does not run.
+    """
+    refuse_unread(Tier.TRACE, plan)
+    check_plan(model, plan.method, plan.quantization)
+    tape = store.find(kind_on(model, plan, gpu))
+    if tape is None:
+        raise NotRecorded(model, plan, gpu)
+    return tape
+
+
+def estimate_from_tape(model: ModelSpec, plan: Plan, gpu: GpuSpec | None = None) -> MemoryBreakdown:
+    """Memory of `plan` on one card: the dry run's, replayed. Raises as `tape_for`."""
+    tape = tape_for(model, plan, gpu)
+    memory = breakdown_of(tape.replay(_shape_of(plan), workspace_bytes(gpu) // HANDLES), model, plan, gpu)
+    return with_chance(narrowed(memory, model, plan, gpu), model, plan, gpu)
+
+
+def least_bytes(model: ModelSpec, plan: Plan, gpu: GpuSpec) -> int:
+    """Bytes that the process surely takes: what is alive at once as it was asked for, and the context. A matter of microseconds, so that
+    searches need to look no closer where this is too much already. Raises as `tape_for`."""
+    alive_bytes = tape_for(model, plan, gpu).peak_bytes(_shape_of(plan), workspace_bytes(gpu) // HANDLES)
+    return alive_bytes + context_of(gpu.compute_capability).context_bytes
+
+
+def _shape_of(plan: Plan) -> Shape:
+    return Shape(plan.micro_batch_size, plan.seq_len_tokens)
+
+
+def trained_params(model: ModelSpec, plan: Plan, gpu: GpuSpec | None = None) -> int:
+    """Parameters that got a gradient in the recorded step; each has its parameter's type. Raises as `tape_for`."""
+    kept_in = plan.adapter_dtype if plan.method.has_adapter else plan.base_dtype
+    return tape_for(model, plan, gpu).gradient_bytes // kept_in.size_bytes
+
+
+def breakdown_of(replay: Replay, model: ModelSpec, plan: Plan, gpu: GpuSpec | None) -> MemoryBreakdown:
+    """A replay as memory of a plan on a card: with context and interval."""
+    return MemoryBreakdown(
+        source="trace",
+        versions=dict(replay.versions),
+        phases=replay.phases,
+        reserved_slack_bytes=replay.slack_bytes if has_caching_allocator(gpu) else 0,
+        context_bytes=context_of(gpu.compute_capability if gpu else None).context_bytes,
+        interval=interval_of(TRACE, model, plan, gpu, replay.versions),
+        notes=(*said_beside(Tier.TRACE, plan), *replay.notes),
+    )

@@ -1,0 +1,45 @@
+"""Answer what needs recordings of training steps that nobody has made yet, by making them on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from advisor.errors import UnsupportedError
+
+Answer = TypeVar("Answer")
+Progress = Callable[[str], None]
+"""Told in words what is under way; an empty text takes them away."""
+
+
+def silent(_: str) -> None:
+    """Tell nobody."""
+
+
+def answered(ask: Callable[[], Answer], progress: Progress = silent) -> Answer:
+    """What `ask` answers; each training step that it misses is recorded, which `progress` is told of, and it is asked again.
+
+    Raises MissingExtraError where the libraries that run a step are not installed, and UnsupportedError where they cannot run it.
+    """
+    made = 0
+    while True:
+        try:
+            return ask()
+        except UnsupportedError as error:
+            missing = error
+        _record(missing, progress, made)
+        made += 1
+
+
+_MOST = 200
+"""Recordings for one answer. Judgement: a whole ladder with its searches needs some twenty."""
+
+
+def _record(missing: UnsupportedError, progress: Progress, made: int) -> None:
+    """Record what is missing; raises the error itself where it is not that a recording is missing."""
+    from advisor.memory.replayed import NotRecorded
+    from advisor.trace import record_tape
+
+    if not isinstance(missing, NotRecorded) or made == _MOST:
+        raise missing
+    record_tape(missing.model, missing.plan, missing.gpu, progress=progress)

@@ -1,0 +1,158 @@
+"""Writes a tape as plain lists, and reads it back with every value checked: what is kept in a file or shipped in the wheel."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from advisor.tape.sizes import Size
+from advisor.tape.stream import Birth, Stream
+from advisor.tape.tape import Regime, Tape
+from advisor.tape.written import Copies, Name, Repetition
+from advisor.values import Phase
+
+_PHASES = tuple(Phase)
+
+
+class _Strings:
+    """Texts by number: each is written once."""
+
+    def __init__(self) -> None:
+        self.texts: dict[str, int] = {}
+
+    def number(self, text: str) -> int:
+        return self.texts.setdefault(text, len(self.texts))
+
+
+def as_columns(tape: Tape) -> dict[str, Any]:
+    """The tape as JSON can hold it; a death is written as how many births ago its storage was born."""
+    strings, stream = _Strings(), tape.stream
+    births = [_row(born, strings) for born in stream.births]
+    names = tape.repetition.names
+    return {
+        "events": [*_ages(stream.events)],
+        "places": [strings.number(place) for place in stream.places],
+        "phases": [*_steps(_PHASES.index(phase) for phase in stream.phases)],
+        "marks": [[index, text] for index, text in stream.marks],
+        "births": _columns(births, 7),
+        "formula_of": list(tape.formula_of),
+        "formulas": [[*formula.factors, formula.divisor] for formula in tape.formulas],
+        "copies": [[copies.start, copies.stop, *copies.units] for copies in tape.repetition.copies],
+        "likes": [*_steps(name.like for name in names)],
+        "units": [name.unit for name in names],
+        "relative": [int(name.relative) for name in names],
+        "strings": list(strings.texts),
+        "layer_path": tape.layer_path,
+        "regime": [*tape.regime.least, *tape.regime.most, tape.regime.rest],
+        "versions": dict(tape.versions),
+    }
+
+
+def _row(born: Birth, strings: _Strings) -> list[int]:
+    texts = [strings.number(text) for text in (born.op, born.place, born.kind, born.owner, born.died_in)]
+    died_phase = -1 if born.died_phase is None else _PHASES.index(born.died_phase)
+    return [*texts, _PHASES.index(born.phase), died_phase]
+
+
+def from_columns(data: dict[str, Any]) -> Tape:
+    """The tape that `as_columns` wrote. Raises ValueError, TypeError, KeyError or IndexError for anything else."""
+    strings = data["strings"]
+    if not all(isinstance(text, str) for text in strings):
+        raise ValueError("strings: a text is none")
+    births = [_birth(row, strings) for row in zip(*map(_whole, data["births"]), strict=True)]
+    events = [*_signed(_whole(data["events"]), len(births))]
+    phases = [_PHASES[_natural(number)] for number in _sums(_whole(data["phases"]))]
+    stream = Stream(
+        births,
+        events,
+        [strings[_natural(number)] for number in data["places"]],
+        phases,
+        [(_natural(at), str(text)) for at, text in data["marks"]],
+    )
+    formulas = tuple(Size(tuple(row[:-1]), row[-1]) for row in map(_whole, data["formulas"]))
+    names = zip(_sums(_whole(data["likes"])), _whole(data["units"]), map(bool, data["relative"]), strict=True)
+    copies = tuple(Copies(row[0], row[1], tuple(row[2:])) for row in map(_whole, data["copies"]))
+    regime = _whole(data["regime"])
+    tape = Tape(
+        stream=stream,
+        formula_of=tuple(_whole(data["formula_of"])),
+        formulas=formulas,
+        repetition=Repetition(copies, tuple(Name(*name) for name in names)),
+        layer_path=str(data["layer_path"]),
+        regime=Regime((regime[0], regime[1], regime[2]), (regime[3], regime[4], regime[5]), regime[6]),
+        versions={str(name): str(version) for name, version in data["versions"].items()},
+    )
+    _check(tape)
+    return tape
+
+
+def _check(tape: Tape) -> None:
+    """Raises ValueError where the lists do not belong together."""
+    events = len(tape.stream.events)
+    whole = (
+        len(tape.stream.places) == len(tape.stream.phases) == len(tape.repetition.names) == events,
+        len(tape.formula_of) == len(tape.stream.births),
+        all(0 <= number <= len(tape.formulas) for number in tape.formula_of),
+        all(len(formula.factors) == 6 and formula.divisor > 0 for formula in tape.formulas),
+        all(0 <= copies.start < copies.stop <= events for copies in tape.repetition.copies),
+    )
+    if not all(whole):
+        raise ValueError("a tape whose lists do not belong together")
+
+
+def _birth(row: tuple[int, ...], strings: list[str]) -> Birth:
+    op, place, kind, owner, died_in = (strings[_natural(number)] for number in row[:5])
+    died_phase = None if row[6] < 0 else _PHASES[row[6]]
+    return Birth(0, op, place, _PHASES[_natural(row[5])], kind, owner, died_in, died_phase)
+
+
+def _ages(events: Sequence[int]) -> Iterator[int]:
+    """0 for a birth; for a death how many births ago, from 1."""
+    births = 0
+    for signed in events:
+        if signed > 0:
+            births += 1
+            yield 0
+        else:
+            yield births + signed + 1
+
+
+def _signed(ages: Sequence[int], storages: int) -> Iterator[int]:
+    births = 0
+    for age in ages:
+        births += age == 0
+        signed = births if age == 0 else -(births - age + 1)
+        if not 0 < abs(signed) <= storages or age < 0:
+            raise ValueError("events: a storage that is not there")
+        yield signed
+
+
+def _steps(values: Iterable[int]) -> Iterator[int]:
+    """Differences from one value to the next, which repeat where the values do not."""
+    before = 0
+    for value in values:
+        yield value - before
+        before = value
+
+
+def _sums(steps: Iterable[int]) -> Iterator[int]:
+    total = 0
+    for step in steps:
+        total += step
+        yield total
+
+
+def _columns(rows: list[list[int]], width: int) -> list[list[int]]:
+    return [list(column) for column in zip(*rows, strict=True)] or [[] for _ in range(width)]
+
+
+def _whole(values: Any) -> list[int]:
+    if not isinstance(values, list) or not all(type(value) is int for value in values):
+        raise ValueError("a list of whole numbers is none")
+    return values
+
+
+def _natural(value: Any) -> int:
+    if type(value) is not int or value < 0:
+        raise ValueError(f"{value!r} is no place in a list")
+    return value

@@ -1,0 +1,80 @@
+"""What of a plan decides how its step is recorded, and what is a formula in the recording or changes nothing in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from advisor.values import Plan
+
+FORMULA = ("micro_batch_size", "seq_len_tokens")
+"""Sizes of a tape are formulas in these."""
+
+NEUTRAL: Mapping[str, str] = {
+    "alpha": "a factor on the adapter's output: no tensor of its own",
+    "use_rslora": "the same factor, otherwise",
+    "n_gpus": "a dry run plays one card",
+    "sharding": "one card shares nothing",
+    "masters": "kept by sharding engines only",
+}
+"""Fields that change no event of a recording, and why."""
+
+
+def _adapter(plan: Plan) -> bool:
+    return plan.method.has_adapter
+
+
+def _quantized(plan: Plan) -> bool:
+    return plan.quantization is not None
+
+
+def _checkpointed(plan: Plan) -> bool:
+    return plan.gradient_checkpointing
+
+
+ONLY_WITH: Mapping[str, Callable[[Plan], bool]] = {
+    "rank": _adapter,
+    "target_modules": _adapter,
+    "adapter_dtype": _adapter,
+    "lora_dropout": _adapter,
+    "double_quant": _quantized,
+    "quantized_experts": _quantized,
+    "kbit_prepare": _quantized,
+    "use_reentrant": _checkpointed,
+    "autocast_dtype": lambda plan: plan.autocast or plan.quantization is not None,
+}
+"""Fields that decide nothing unless something else is chosen."""
+
+FOLDED: Mapping[str, Callable[[Any], Any]] = {
+    "grad_accum_steps": lambda steps: min(steps, 2),
+    "lora_dropout": lambda share: 0.1 if share else 0.0,
+}
+"""Fields of which several values are recorded alike: of an accumulation the second micro-step is like every later one, and a dropout's
+mask is as large for every share."""
+
+DECIDES = (
+    "method",
+    "base_dtype",
+    "autocast",
+    "quantization",
+    "optimizer",
+    "gradient_checkpointing",
+    "attention",
+    "padding",
+    "kv_cache_in_outputs",
+    "head",
+    "labels",
+    "loss",
+    "shift",
+    "eval_micro_batch_size",
+    "stack",
+)
+"""Fields of which every value is recorded for itself."""
+
+
+def kind_of(plan: Plan) -> Plan:
+    """The plan that stands for all that are recorded alike: what is a formula or decides nothing takes its default."""
+    left_out = {*FORMULA, *NEUTRAL, *(name for name, decides in ONLY_WITH.items() if not decides(plan))}
+    same = {name: Plan.model_fields[name].default for name in left_out}
+    folded = {name: fold(getattr(plan, name)) for name, fold in FOLDED.items() if name not in left_out}
+    return plan.model_copy(update={**same, **folded})

@@ -1,0 +1,162 @@
+"""Keeps tapes: one file for each kind of plan of a model under the releases it was recorded with, compressed JSON, read with checks.
+
+The same files are what a wheel would ship. One that is damaged, or was recorded by other code, counts as absent.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from functools import cache, lru_cache
+from hashlib import sha256
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from advisor.bounded import place, read_bounded
+from advisor.errors import InvalidInputError
+from advisor.formulas import digest
+from advisor.tape.columns import as_columns, from_columns
+from advisor.tape.kinds import kind_of
+from advisor.tape.sizes import Shape
+from advisor.tape.tape import Tape
+from advisor.values import ModelSpec, Plan
+
+FORMAT = 1
+"""Version of the file: it rises when a list is renamed, removed or changes its meaning."""
+FOLDER_VARIABLE = "FINETUNE_ADVISOR_CACHE"
+"""Environment variable that names another cache directory."""
+APPLICATION = "finetune-advisor"
+ROOMS = ("architectures", "tape", "trace")
+"""Rooms whose code decides what is recorded."""
+LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "trl")
+"""What a dry run runs."""
+LARGEST_BYTES = 64 << 20
+"""A file that unpacks to more is damaged. Judgement: a tape of 100 layers that all differ takes a twentieth."""
+_DIGITS = 24
+
+
+def folder() -> Path:
+    """The folder of the tapes; it need not exist."""
+    named = os.environ.get(FOLDER_VARIABLE)
+    return (place(named) if named else _cache_folder()) / "tapes"
+
+
+def _cache_folder(platform: str = sys.platform) -> Path:
+    """As platformdirs says it; its rule for Linux is written out, because loading it takes longer than the look into the folder."""
+    if platform == "linux":
+        base = os.environ.get("XDG_CACHE_HOME", "").strip()
+        return Path(base if os.path.isabs(base) else os.path.expanduser("~/.cache")) / APPLICATION
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir(APPLICATION, appauthor=False))
+
+
+@cache
+def installed() -> Mapping[str, str]:
+    """Releases of the libraries that a dry run runs, as far as they are installed."""
+    found = {}
+    for name in LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+class Kind:
+    """What a file of tapes is for: a model's config, a plan's kind, and whether the card has torch's flash kernel."""
+
+    def __init__(self, model: ModelSpec, plan: Plan, has_flash: bool) -> None:
+        self.shape = Shape(plan.micro_batch_size, plan.seq_len_tokens)
+        self.digest = _kind_digest(model.config_json, kind_of(plan), has_flash)
+
+    @property
+    def path(self) -> Path:
+        """Of the tapes that the installed libraries make."""
+        return folder() / f"{self.digest}.{_digest(dict(installed()))}.tape"
+
+
+@lru_cache(maxsize=1024)
+def _kind_digest(config_json: str, kind: Plan, has_flash: bool) -> str:
+    config, plan = json.loads(config_json), kind.model_dump(mode="json")
+    return _digest({"config": config, "kind": plan, "has_flash": has_flash, "code": digest(*ROOMS), "format": FORMAT})
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    return sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:_DIGITS]
+
+
+_read: dict[Path, tuple[Tape, ...]] = {}
+"""Files that this process has read or written."""
+
+
+def find(kind: Kind) -> Tape | None:
+    """The tape that speaks for the shape of `kind`: by the installed releases, or where torch is not installed by any that was kept."""
+    paths = [kind.path] if "torch" in installed() else sorted(_kept(kind))
+    return next((tape for path in paths for tape in tapes_in(path) if tape.regime.covers(kind.shape)), None)
+
+
+def _kept(kind: Kind) -> Iterator[Path]:
+    try:
+        names = os.listdir(folder())
+    except OSError:
+        return
+    yield from (folder() / name for name in names if name.startswith(kind.digest) and name.endswith(".tape"))
+
+
+def tapes_in(path: Path) -> tuple[Tape, ...]:
+    """The tapes of a file, newest first; none where it is absent or damaged."""
+    if path not in _read:
+        try:
+            _read[path] = unpacked(read_bounded(path, LARGEST_BYTES))
+        except (InvalidInputError, ValueError, TypeError, KeyError, IndexError, zlib.error, RecursionError):
+            return ()
+    return _read[path]
+
+
+def keep(kind: Kind, tape: Tape) -> None:
+    """Add a tape to the file of its kind, for this process and, where the file can be written, for later ones."""
+    path = kind.path
+    _read[path] = (tape, *tapes_in(path))
+    with suppress(OSError):
+        write_whole(path, packed(_read[path]))
+
+
+def packed(tapes: tuple[Tape, ...]) -> bytes:
+    """A file's content."""
+    content = {"format": FORMAT, "tapes": [as_columns(tape) for tape in tapes]}
+    return zlib.compress(json.dumps(content, separators=(",", ":")).encode(), 9)
+
+
+def unpacked(content: bytes) -> tuple[Tape, ...]:
+    """The tapes of a file's content. Raises ValueError, TypeError, KeyError, IndexError or zlib.error where it is damaged."""
+    unpacker = zlib.decompressobj()
+    text = unpacker.decompress(content, LARGEST_BYTES)
+    if not unpacker.eof:
+        raise ValueError("a file of tapes that is cut off, or too large")
+    data = json.loads(text)
+    if data["format"] != FORMAT:
+        raise ValueError(f"format {data['format']}")
+    return tuple(map(from_columns, data["tapes"]))
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all: to a temporary file beside it, which then takes its name."""
+    import tempfile
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".tmp")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise

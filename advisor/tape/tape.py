@@ -1,0 +1,149 @@
+"""A compiled recording: the events of a training step, with sizes as formulas in micro-batch and length, and where they hold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from math import lcm
+from operator import mul
+
+from advisor.tape.breakdown import Replay, phases_of, term_of
+from advisor.tape.layout import Layout, Stretch, lay_out_events, stretches_of
+from advisor.tape.sizes import Shape, Size, highest, shifted
+from advisor.tape.stream import STEP, Stream
+from advisor.tape.written import Repetition, Written, long_stream, write_out
+from advisor.values import Term
+
+GRID_TOKENS = 128
+"""Kernels round lengths up to multiples of this at most (advisor/trace/kernels.py, `_flash_backward`), so that sizes are polynomials among
+lengths that leave the same rest."""
+WORKSPACE = "workspace"
+"""Kind of the births whose size is the card's, not the shape's."""
+GRADIENTS = "gradients"
+
+
+@dataclass(frozen=True, slots=True)
+class Regime:
+    """The shapes that a tape speaks for: bounds of rows, of tokens a row and of tokens in all, all inclusive, each met by a recording.
+
+    What a library or a kernel does otherwise from some size on, it does by one of the three; a shape between recordings that did
+    the same lies on the same side of every such bound.
+    """
+
+    least: tuple[int, int, int]
+    most: tuple[int, int, int]
+    rest: int
+    """Rest of the length modulo `GRID_TOKENS`."""
+
+    def covers(self, shape: Shape) -> bool:
+        sides = (shape.rows, shape.tokens, shape.total_tokens)
+        inside = all(least <= side <= most for least, side, most in zip(self.least, sides, self.most, strict=True))
+        return inside and shape.tokens % GRID_TOKENS == self.rest
+
+
+@dataclass(frozen=True)
+class Tape:
+    """One training run of a few steps, for every shape of its regime and every card whose kernels are the same."""
+
+    stream: Stream
+    """The events of the short model; sizes are those of one shape."""
+    formula_of: tuple[int, ...]
+    """Which formula gives the size of each birth; one past the last for a workspace, whose size is the card's."""
+    formulas: tuple[Size, ...]
+    repetition: Repetition
+    layer_path: str
+    regime: Regime
+    versions: Mapping[str, str]
+
+    @cached_property
+    def _written(self) -> Written:
+        return write_out(self.stream, self.repetition)
+
+    @cached_property
+    def _stretches(self) -> tuple[Stretch, ...]:
+        phases = self.stream.phases
+        return stretches_of([phases[index] for index in self._written.sources], self._written.marks)
+
+    @cached_property
+    def _formulas_written(self) -> list[int]:
+        return [self.formula_of[index] for index in self._written.births]
+
+    @cached_property
+    def _terms(self) -> list[Term]:
+        """What each storage of the long stream is for."""
+        short = [term_of(born, self.layer_path) for born in self.stream.births]
+        return [short[index] for index in self._written.births]
+
+    @property
+    def events(self) -> list[int]:
+        """The long stream's events."""
+        return self._written.events
+
+    def _sizes(self, shape: Shape, workspace_bytes: int) -> list[int]:
+        monomials = shape.monomials
+        return [*(formula.at(monomials) for formula in self.formulas), workspace_bytes]
+
+    def at(self, shape: Shape, workspace_bytes: int) -> Stream:
+        """The stream of the whole model at a shape inside the regime, on a card whose cuBLAS handle takes `workspace_bytes`."""
+        sizes = self._sizes(shape, workspace_bytes)
+        births = [replace(born, size_bytes=sizes[index]) for born, index in zip(self.stream.births, self.formula_of, strict=True)]
+        return long_stream(replace(self.stream, births=births), self._written)
+
+    def lay_out(self, shape: Shape, workspace_bytes: int) -> Layout:
+        """What `layout.lay_out` says of `at(shape, workspace_bytes)`."""
+        sizes = self._sizes(shape, workspace_bytes)
+        return lay_out_events(self.events, [sizes[index] for index in self._formulas_written], self._stretches)
+
+    @cached_property
+    def _replays(self) -> dict[tuple[Shape, int], Replay]:
+        return {}
+
+    def replay(self, shape: Shape, workspace_bytes: int) -> Replay:
+        """What the stream at a shape takes; kept, because an answer asks for the same plan several times."""
+        key = (shape, workspace_bytes)
+        if key not in self._replays:
+            layout = self.lay_out(shape, workspace_bytes)
+            phases = phases_of(self.events, self._terms, layout)
+            self._replays[key] = Replay(phases, layout.peak_reserved_bytes, self.versions)
+        return self._replays[key]
+
+    @cached_property
+    def gradient_bytes(self) -> int:
+        """Of all gradients that one step makes, which no shape changes."""
+        births, monomials = self.stream.births, Shape(*self.regime.least[:2]).monomials
+        made = [index for index in self._written.births if births[index].kind == GRADIENTS]
+        steps = sum(mark == STEP for _, mark in self.stream.marks)
+        return sum(self.formulas[self.formula_of[index]].at(monomials) for index in made) // max(steps, 1)
+
+    @cached_property
+    def _divisor(self) -> int:
+        return lcm(*(formula.divisor for formula in self.formulas))
+
+    @cached_property
+    def _peaks(self) -> tuple[tuple[int, ...], ...]:
+        """Polynomials of what is alive, one of which is the largest at every shape of the regime: factors of the monomials of what the
+        shape has beyond the regime's least rows and tokens, and of the workspace, all times `_divisor`."""
+        least = Shape(*self.regime.least[:2])
+        factors = [(*shifted(formula, least, self._divisor), 0) for formula in self.formulas]
+        factors.append((0,) * 6 + (self._divisor,))
+        return highest(_turns(self.events, [factors[index] for index in self._formulas_written]))
+
+    def peak_bytes(self, shape: Shape, workspace_bytes: int) -> int:
+        """Most bytes that are alive at once, as they were asked for: what a card allocates is never less."""
+        beyond = Shape(shape.rows - self.regime.least[0], shape.tokens - self.regime.least[1])
+        values = (*beyond.monomials, workspace_bytes)
+        highest_bytes: int = max(sum(map(mul, factors, values)) for factors in self._peaks)
+        return highest_bytes // self._divisor
+
+
+def _turns(events: list[int], factors: list[tuple[int, ...]]) -> Iterator[tuple[int, ...]]:
+    """What is alive whenever a death follows a birth: no other moment can be a peak."""
+    live = [0] * 7
+    for index, signed in enumerate(events):
+        sign = 1 if signed > 0 else -1
+        for place, factor in enumerate(factors[abs(signed) - 1]):
+            if factor:
+                live[place] += sign * factor
+        if signed > 0 and (index + 1 == len(events) or events[index + 1] < 0):
+            yield tuple(live)

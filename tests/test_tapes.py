@@ -1,0 +1,359 @@
+"""Tapes: compiled recordings against fresh dry runs at shapes never recorded, the laws of their formulas, and the files that keep them."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from pathlib import Path
+
+import pytest
+from hypothesis import assume, given, settings, strategies as st
+
+from advisor.devices import load_gpu
+from advisor.hub import load_model
+from advisor.memory.replayed import NotRecorded, estimate_from_tape, kind_on
+from advisor.tape import kinds, store
+from advisor.tape.compile import NotOneFormula, Recording, compiled
+from advisor.tape.layout import lay_out
+from advisor.tape.sampling import Bounds, between, samples, wide
+from advisor.tape.sizes import Shape, Size, fitted
+from advisor.tape.stream import Birth, Stream
+from advisor.tape.tape import Regime, Tape
+from advisor.values import GpuSpec, Method, ModelSpec, Phase, Plan
+
+WORKSPACE_BYTES = 8_519_680
+
+
+# -- formulas ----------------------------------------------------------------------------------------------------------------------
+
+SEVERAL = (Shape(2, 2048), Shape(3, 2432), Shape(2, 128), Shape(1024, 8192), Shape(64, 8192))
+ALONE = (Shape(1, 2048), Shape(1, 2432), Shape(1, 128), Shape(1, 8192))
+
+
+@pytest.mark.parametrize(
+    ("shapes", "size", "found"),
+    [
+        (SEVERAL, lambda b, s: 0, Size((0, 0, 0, 0, 0, 0))),
+        (SEVERAL, lambda b, s: 4096, Size((4096, 0, 0, 0, 0, 0))),
+        (SEVERAL, lambda b, s: 8192 * b * s, Size((0, 0, 0, 0, 8192, 0))),
+        (SEVERAL, lambda b, s: 2 * s * s, Size((0, 0, 2, 0, 0, 0))),
+        (SEVERAL, lambda b, s: 8 * b * (s + 1), Size((0, 0, 0, 8, 8, 0))),
+        (SEVERAL, lambda b, s: b * s // 2 + 512, Size((1024, 0, 0, 0, 1, 0), 2)),
+        (SEVERAL, lambda b, s: 64 * b * s * s + 4 * b * s + 3, Size((3, 0, 0, 0, 4, 64))),
+        (ALONE, lambda b, s: 4 * s * s + 2 * s + 512, Size((512, 2, 4, 0, 0, 0))),
+        (SEVERAL, lambda b, s: min(b * s, 4096) * 2, None),
+        (SEVERAL, lambda b, s: 2 * b * b * s, None),
+        (ALONE, lambda b, s: s**3, None),
+    ],
+)
+def test_a_size_is_found_as_the_formula_that_made_it(shapes: tuple[Shape, ...], size: object, found: Size | None) -> None:
+    sizes = [size(*shape) for shape in shapes]
+    assert fitted(shapes, sizes) == found
+    if found is not None:
+        assert [found.at(shape.monomials) for shape in shapes] == sizes
+
+
+def test_bytes_are_whole() -> None:
+    with pytest.raises(ValueError, match="no whole number"):
+        Size((0, 0, 0, 0, 1, 0), 2).at(Shape(3, 2001).monomials)
+
+
+# -- tapes of streams that are made up ------------------------------------------------------------------------------------------
+
+FACTORS = st.tuples(*(st.integers(0, high) for high in (1 << 22, 1 << 14, 4, 1 << 16, 1 << 13, 4)))
+DRAWN = st.lists(st.tuples(st.integers(-40, 40), st.lists(FACTORS, min_size=1, max_size=2)), min_size=1, max_size=40)
+
+
+def recorded(drawn: list[tuple[int, list[tuple[int, ...]]]], shape: Shape) -> Recording:
+    """A stream in which every entry above zero bears a storage of its formula (the first of them alone), and others let one go."""
+    stream, alive = Stream(), []
+    for index, (number, (factors, *_)) in enumerate(drawn):
+        phase = (Phase.LOAD, Phase.FORWARD, Phase.BACKWARD)[index * 3 // len(drawn)]
+        if number > 0 or not alive:
+            kind = "workspace" if number == 1 else ""
+            size = WORKSPACE_BYTES if kind else sum(f * m for f, m in zip(_few(factors), shape.monomials, strict=True))
+            stream.births.append(Birth(size, "made", "model.layers.0", phase, kind))
+            alive.append(len(stream.births))
+            stream.add(alive[-1], "model.layers.0", phase)
+        else:
+            stream.add(-alive.pop(number % len(alive)), "model.layers.0", phase)
+    return Recording(shape, stream, "model.layers", None)
+
+
+def _few(factors: tuple[int, ...]) -> tuple[int, ...]:
+    """At most three terms, as `sizes.MOST_TERMS` says."""
+    kept = [index for index, factor in enumerate(factors) if factor][:3]
+    return tuple(factor if index in kept else 0 for index, factor in enumerate(factors))
+
+
+@given(DRAWN, st.integers(2, 1024), st.integers(1, 64))
+@settings(max_examples=100, deadline=None)
+def test_a_tape_is_the_stream_at_every_shape_of_its_regime(drawn: list, rows: int, grid: int) -> None:
+    tape = compiled([recorded(drawn, shape) for shape in SEVERAL], {})
+    asked = Shape(rows, 128 * grid)
+    assume(tape.regime.covers(asked))
+    stream = recorded(drawn, asked).stream
+    assert tape.at(asked, WORKSPACE_BYTES) == stream
+    assert tape.lay_out(asked, WORKSPACE_BYTES) == lay_out(stream)
+    assert tape.peak_bytes(asked, WORKSPACE_BYTES) == most_alive(stream)
+    assert tape.peak_bytes(asked, WORKSPACE_BYTES) <= lay_out(stream).top.allocated_bytes
+
+
+def most_alive(stream: Stream) -> int:
+    live, most = 0, 0
+    for signed in stream.events:
+        live += stream.births[abs(signed) - 1].size_bytes * (1 if signed > 0 else -1)
+        most = max(most, live)
+    return most
+
+
+@given(DRAWN, st.integers(2, 512), st.integers(1, 30))
+@settings(max_examples=50, deadline=None)
+def test_more_rows_or_tokens_never_peak_lower(drawn: list, rows: int, grid: int) -> None:
+    tape = compiled([recorded(drawn, shape) for shape in SEVERAL], {})
+    peak = tape.peak_bytes(Shape(rows, 128 * grid), WORKSPACE_BYTES)
+    assert peak <= tape.peak_bytes(Shape(rows + 1, 128 * grid), WORKSPACE_BYTES)
+    assert peak <= tape.peak_bytes(Shape(rows, 128 * (grid + 1)), WORKSPACE_BYTES)
+
+
+def test_recordings_of_two_regimes_make_no_tape() -> None:
+    drawn = [(2, [(1, 0, 0, 0, 0, 0)]), (3, [(0, 0, 0, 0, 2, 0)]), (-1, [(0,) * 6])]
+    with pytest.raises(NotOneFormula, match="events"):
+        compiled([recorded(drawn if shape.tokens < 4096 else drawn[:2], shape) for shape in SEVERAL], {})
+
+
+REGIME = Regime((2, 128, 4096), (1024, 8192, 1 << 20), 0)
+
+
+@pytest.mark.parametrize(
+    ("shape", "covered"),
+    [
+        (Shape(2, 2048), True),
+        (Shape(2, 1920), False),  # 3,840 tokens
+        (Shape(128, 8192), True),
+        (Shape(129, 8192), False),
+        (Shape(1, 8192), False),
+        (Shape(2, 8320), False),
+        (Shape(2, 2049), False),
+        (Shape(1024, 1024), True),
+    ],
+)
+def test_a_regime_ends_where_its_recordings_do(shape: Shape, covered: bool) -> None:
+    assert REGIME.covers(shape) is covered
+
+
+# -- which shapes are recorded ---------------------------------------------------------------------------------------------------
+
+
+@given(st.integers(1, 600), st.integers(1, 40_000), st.integers(2048, 1 << 18))
+@settings(max_examples=200, deadline=None)
+def test_samples_lie_within_their_bounds_and_begin_with_what_was_asked(rows: int, tokens: int, longest: int) -> None:
+    shape = Shape(rows, tokens)
+    everything = wide(shape, longest)
+    for bounds in (everything, between(shape, everything, frozenset({4096}), frozenset({3072}))):
+        found = samples(shape, bounds)
+        assert found[0] == shape
+        assert len(set(found)) == len(found) in (1, 3, 4)
+        assert {other.tokens % 128 for other in found} == {tokens % 128}
+        assert all((other.rows == 1) is (rows == 1) for other in found)
+        for low, value, high in ((bounds.tokens[0], other.tokens, bounds.tokens[1]) for other in found):
+            assert low <= value <= high
+        assert all(bounds.total_tokens[0] <= other.total_tokens <= bounds.total_tokens[1] for other in found)
+
+
+def test_samples_reach_the_ends() -> None:
+    found = samples(Shape(1, 2048), Bounds((128, 8192), (128, 8192)))
+    assert {shape.tokens for shape in found} >= {128, 2048, 8192}
+
+
+# -- what of a plan decides a recording ------------------------------------------------------------------------------------------
+
+
+def test_every_field_of_a_plan_has_its_part_in_a_kind() -> None:
+    parts = [*kinds.FORMULA, *kinds.NEUTRAL, *kinds.DECIDES, *kinds.ONLY_WITH]
+    assert sorted({*parts, *kinds.FOLDED}) == sorted(Plan.model_fields)
+    assert len(parts) == len({*parts})
+
+
+BASE = Plan(method=Method.QLORA, quantization="nf4", autocast=True, lora_dropout=0.1)
+OTHERS = {
+    "method": Method.QDORA,
+    "rank": 8,
+    "target_modules": ("q_proj",),
+    "lora_dropout": 0.0,
+    "adapter_dtype": "bf16",
+    "base_dtype": "fp16",
+    "autocast": False,
+    "autocast_dtype": "fp16",
+    "quantization": "fp4",
+    "double_quant": False,
+    "quantized_experts": True,
+    "kbit_prepare": True,
+    "optimizer": "sgd",
+    "grad_accum_steps": 2,
+    "gradient_checkpointing": False,
+    "use_reentrant": True,
+    "attention": "eager",
+    "padding": True,
+    "kv_cache_in_outputs": True,
+    "head": "lm",
+    "labels": 3,
+    "loss": "chunked",
+    "shift": "logits",
+    "eval_micro_batch_size": 2,
+    "stack": "plain",
+}
+
+
+@pytest.mark.parametrize("name", [name for name in Plan.model_fields if name not in {*kinds.FORMULA, *kinds.NEUTRAL}])
+def test_what_decides_makes_another_kind(name: str) -> None:
+    other = Plan.model_validate({**BASE.model_dump(), name: OTHERS[name]})
+    assert kinds.kind_of(other) != kinds.kind_of(BASE)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"micro_batch_size": 2}, {"micro_batch_size": 8}),
+        ({"seq_len_tokens": 512}, {"seq_len_tokens": 4096}),
+        ({"alpha": 8}, {"alpha": 64}),
+        ({"use_rslora": True}, {}),
+        ({"grad_accum_steps": 2}, {"grad_accum_steps": 64}),
+        ({"lora_dropout": 0.05}, {"lora_dropout": 0.3}),
+        ({"method": "full", "rank": 8}, {"method": "full", "rank": 64}),
+        ({"gradient_checkpointing": False, "use_reentrant": True}, {"gradient_checkpointing": False}),
+        ({"autocast_dtype": "fp16"}, {}),
+    ],
+)
+def test_what_does_not_decide_is_one_kind(one: dict, other: dict) -> None:
+    assert kinds.kind_of(Plan(**one)) == kinds.kind_of(Plan(**other))
+    assert kinds.kind_of(kinds.kind_of(Plan(**one))) == kinds.kind_of(Plan(**one))
+
+
+# -- files -----------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv(store.FOLDER_VARIABLE, str(tmp_path))
+    monkeypatch.setattr(store, "_read", {})
+    return tmp_path / "tapes"
+
+
+def model(**more: object) -> ModelSpec:
+    like = load_model("meta-llama/Llama-3.2-1B")
+    config = {**json.loads(like.config_json), "num_hidden_layers": 6, "hidden_size": 128, "intermediate_size": 352, "vocab_size": 1000}
+    config |= {"num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 16, **more}
+    return like.model_copy(update={"id": "tiny-llama", "config_json": json.dumps(config)})
+
+
+def made_up() -> Tape:
+    drawn = [(2, [(512, 0, 0, 0, 0, 0)]), (1, [(0,) * 6]), (3, [(0, 0, 0, 0, 2, 0)]), (-1, [(0,) * 6]), (5, [(0, 0, 0, 8, 8, 0)])]
+    return compiled([recorded(drawn, shape) for shape in SEVERAL], {"torch": "2.13.0"})
+
+
+ASKED = Plan(micro_batch_size=2, seq_len_tokens=2048)
+
+
+def test_a_tape_comes_back_from_its_file_as_it_was(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kind, tape = kind_on(model(), ASKED, None), made_up()
+    assert store.find(kind) is None
+    store.keep(kind, tape)
+    assert [path.suffix for path in cache.iterdir()] == [".tape"]
+    monkeypatch.setattr(store, "_read", {})  # as another process finds it
+    assert store.find(kind) == tape
+    assert store.find(kind_on(model(), ASKED.model_copy(update={"micro_batch_size": 1}), None)) is None  # of its kind, outside its regime
+    assert store.find(kind_on(model(), ASKED.model_copy(update={"rank": 8}), None)) is None
+    assert store.find(kind_on(model(vocab_size=1001), ASKED, None)) is None
+
+
+def test_without_torch_any_release_that_was_recorded_answers(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kind, tape = kind_on(model(), ASKED, None), made_up()
+    monkeypatch.setattr(store, "installed", lambda: {"torch": "2.12.0"})
+    store.keep(kind, tape)
+    monkeypatch.setattr(store, "installed", lambda: {"torch": "2.13.0"})
+    assert store.find(kind) is None
+    monkeypatch.setattr(store, "installed", dict)
+    assert store.find(kind) == tape
+
+
+def damage(name: str, value: object) -> bytes:
+    data = json.loads(zlib.decompress(store.packed((made_up(),))))
+    data["tapes"][0][name] = value
+    return zlib.compress(json.dumps(data).encode())
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"not compressed",
+        store.packed((made_up(),))[:-20],
+        zlib.compress(b"not json"),
+        zlib.compress(b"[]"),
+        zlib.compress(b'{"format": 0, "tapes": []}'),
+        zlib.compress(b'{"format": 1}'),
+        damage("events", [1, 2, 3]),
+        damage("events", "events"),
+        damage("formula_of", [99, 0, 0, 0]),
+        damage("formulas", [[1, 2]]),
+        damage("strings", [1, 2, 3]),
+        damage("births", [[-1]] * 7),
+        damage("regime", [1]),
+        damage("places", [99] * 5),
+        damage("copies", [[0, 99, -1]]),
+        damage("units", [[]]),
+    ],
+)
+def test_a_damaged_file_counts_as_absent_and_is_written_anew(cache: Path, content: bytes) -> None:
+    kind, tape = kind_on(model(), ASKED, None), made_up()
+    cache.mkdir()
+    kind.path.write_bytes(content)
+    assert store.find(kind) is None
+    store.keep(kind, tape)
+    assert store.unpacked(kind.path.read_bytes()) == (tape,)
+
+
+def test_a_cache_that_cannot_be_written_costs_no_answer(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv(store.FOLDER_VARIABLE, str(tmp_path / "file"))
+    kind, tape = kind_on(model(), ASKED, None), made_up()
+    store.keep(kind, tape)
+    assert store.find(kind) == tape
+
+
+def test_a_step_that_nobody_recorded_is_said_in_one_line(cache: Path) -> None:
+    with pytest.raises(NotRecorded, match=r"tiny-llama: no recording .*pip install 'finetune-advisor\[torch\]'"):
+        estimate_from_tape(model(), ASKED)
+
+
+# -- against fresh dry runs ------------------------------------------------------------------------------------------------------
+
+A_CARD = load_gpu("h100-80gb")
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("config", "settings", "recorded_at", "asked", "gpu"),
+    [
+        ({}, {"method": "lora"}, (1, 1024), [(1, 8192)], A_CARD),
+        ({}, {"method": "qlora", "gradient_checkpointing": False}, (2, 256), [(7, 640)], None),
+        ({}, {"method": "full", "grad_accum_steps": 4, "eval_micro_batch_size": 2}, (4, 1024), [(2, 1920)], A_CARD),
+        ({}, {"method": "dora", "padding": True, "stack": "plain"}, (2, 1000), [(5, 2024)], None),
+    ],
+    ids=lambda value: "-".join(map(str, value.values())) if isinstance(value, dict) else None,
+)
+def test_a_tape_says_what_a_fresh_dry_run_says(
+    cache: Path, config: dict, settings: dict, recorded_at: tuple[int, int], asked: list[tuple[int, int]], gpu: GpuSpec | None
+) -> None:
+    pytest.importorskip("torch")
+    pytest.importorskip("bitsandbytes")
+    from advisor.trace import record_tape, trace
+
+    spec = model(**config)
+    quantization = {"quantization": "nf4"} if settings["method"] == "qlora" else {}
+    first = Plan(**quantization, **settings, micro_batch_size=recorded_at[0], seq_len_tokens=recorded_at[1])
+    record_tape(spec, first, None)
+    for rows, tokens in asked:
+        plan = first.model_copy(update={"micro_batch_size": rows, "seq_len_tokens": tokens, "alpha": 8})
+        assert estimate_from_tape(spec, plan, gpu) == trace(spec, plan, gpu=gpu).breakdown

@@ -1,0 +1,197 @@
+"""Models whose types have no tables: known by their config as transformers reads it, and answered without a guess at their matrices."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from advisor import profiles
+from advisor.api import advise, as_model
+from advisor.architectures import SUPPORTED, headed, kind_of_type, spec_from_config
+from advisor.checkpoints import check_trainable, stacks_experts
+from advisor.errors import UnsupportedError
+from advisor.hub import ModelRow, load_model, profile_spec, search_models
+from advisor.ladder import fit
+from advisor.memory import estimate_memory
+from advisor.memory.params import known_adapter_params, known_trainable_params
+from advisor.profiles.model_types import ModelTypeRow
+from advisor.speed import relative_step_time, step_time
+from advisor.stacks import check_rank, check_targets
+from advisor.values import GpuSpec, Head, MemoryBreakdown, Method, ModelKind, ModelSpec, Plan
+
+WITHOUT = [row for row in search_models() if row.model_type not in SUPPORTED]
+IDS = [row.id for row in WITHOUT]
+ONE_STACK = ("decoder", "encoder", "image-text", "audio-text")
+ENCODER_LAYERS = {**dict.fromkeys(("bart", "m2m_100", "whisper"), "encoder_layers"), **dict.fromkeys(("t5", "mt5"), "num_layers")}
+PRICED_LIKE = load_model("llama-3.2-1b")
+
+
+def stand_in(model: ModelSpec, plan: Plan, gpu: GpuSpec | None = None) -> MemoryBreakdown:
+    """Any price: what is tested is what the ladder says beside it."""
+    return estimate_memory(PRICED_LIKE, plan.model_copy(update={"head": None}), gpu)
+
+
+# (model, options, class in the snippet): one of each kind, and what the rules look at
+ANSWERED: list[tuple[str, dict[str, Any], str]] = [
+    ("lfm2-1.2b", {}, "Lfm2ForCausalLM"),
+    ("gemma-3-4b", {"rank": 128, "dataset_tokens": 5_000_000}, "Gemma3ForConditionalGeneration"),
+    ("voxtral-mini", {}, "VoxtralForConditionalGeneration"),
+    ("t5-base", {"task": "math"}, "T5ForConditionalGeneration"),
+    ("t5-base", {"head": "classification"}, "T5ForSequenceClassification"),
+    ("whisper-small", {"method": "full"}, "WhisperForConditionalGeneration"),
+    ("deberta-v3-base", {}, "DebertaV2ForSequenceClassification"),
+    ("deberta-v3-base", {"head": "tokens", "labels": 9}, "DebertaV2ForTokenClassification"),
+    ("granite-4.0-h-tiny", {"target_modules": ("q_proj", "v_proj"), "attention": "flash"}, "GraniteMoeHybridForCausalLM"),
+    ("qwen3.5-35b-a3b", {"gpus": 2}, "Qwen3_5MoeForConditionalGeneration"),
+]
+
+
+@pytest.mark.parametrize(("name", "options", "architecture"), ANSWERED, ids=[f"{row[0]}-{number}" for number, row in enumerate(ANSWERED)])
+def test_the_ladder_leaves_unsaid_what_it_does_not_know(
+    name: str, options: dict[str, Any], architecture: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fit, "estimate_memory", stand_in)
+    answer = advise(name, "rtx-4090" if "gpus" not in options else "80GB", **options)
+    for rung in answer.rungs:
+        assert rung.step_time is None
+        assert (rung.relative_step_time is None) == (rung.plan.method is not Method.LORA)
+        if rung.plan.method.has_adapter:
+            assert (rung.trainable_params, rung.trainable_share, rung.adapter_bytes) == (None, None, None)
+    assert answer.chosen is not None
+    assert f"import {architecture}" in answer.snippet
+    compile(answer.snippet, "snippet.py", "exec")
+    assert not {finding.id for finding in answer.findings} & {
+        "experts-in-16-bit",
+        "math-attention",
+        "capacity-suspect",
+        "targets-without-mlp",
+    }
+
+
+def test_other_stacks_settings_for_images_are_not_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fit, "estimate_memory", stand_in)
+    assert advise("gemma-3-4b", "80GB", stack="axolotl").snippet.startswith("# settings of axolotl for image-text models are not written")
+    assert "base_model: LiquidAI/LFM2-1.2B" in advise("lfm2-1.2b", "80GB", stack="axolotl").snippet
+
+
+def test_without_a_recorded_step_the_answer_names_the_dry_run() -> None:
+    with pytest.raises(UnsupportedError, match="whisper models have no table of dimensions; ask advise trace"):
+        estimate_memory(load_model("whisper-tiny"), Plan())
+
+
+def test_nothing_is_counted_and_nothing_refused_by_name() -> None:
+    model, plan = load_model("gemma-3-4b"), Plan(rank=4096, alpha=1, target_modules=("no_such_proj",))
+    check_targets(model, plan.target_modules)
+    check_rank(model, plan.target_modules, plan.rank)
+    assert known_adapter_params(model, plan) is None
+    assert known_trainable_params(model, Plan(method=Method.FULL)) == model.params == 4_300_079_472
+    assert relative_step_time(model, plan.model_copy(update={"method": Method.DORA})) is None
+    assert step_time(model, plan, load_gpu()) is None
+
+
+def load_gpu() -> GpuSpec:
+    from advisor.devices import load_gpu
+
+    return load_gpu("rtx-4090")
+
+
+# (model, head, its class or None where transformers has none)
+HEADS = [
+    ("t5-base", Head.TOKENS, "T5ForTokenClassification"),
+    ("nomic-embed-text-v1.5", Head.MLM, "NomicBertForMaskedLM"),
+    ("whisper-tiny", Head.CLASSIFICATION, None),
+    ("lfm2-1.2b", Head.MLM, None),
+]
+
+
+@pytest.mark.parametrize(("name", "head", "architecture"), HEADS)
+def test_other_heads_have_their_class_and_no_count(name: str, head: Head, architecture: str | None) -> None:
+    model = load_model(name)
+    if architecture is None:
+        with pytest.raises(UnsupportedError, match=f"^--head {head.value}: transformers has none for {model.model_type} models; there are"):
+            headed(model, Plan(head=head))
+    else:
+        other = headed(model, Plan(head=head, labels=3))
+        assert (other.architecture, other.head, other.params_built) == (architecture, head, None)
+
+
+# (name, whether its layers' experts are stacked)
+EXPERTS = [("qwen3.5-35b-a3b", True), ("llama-4-scout", True), ("gemma-3-4b", False), ("jamba", True), ("granite-4.0-h-1b", False)]
+
+
+@pytest.mark.parametrize(("name", "stacked"), EXPERTS)
+def test_experts_are_told_by_the_config(name: str, stacked: bool) -> None:
+    assert stacks_experts(load_model(name)) is stacked
+
+
+def test_a_4_bit_checkpoint_trains_on_it_unless_it_holds_experts() -> None:
+    check_trainable(load_model("unsloth/Qwen2.5-VL-7B-Instruct-bnb-4bit"))
+    with pytest.raises(UnsupportedError, match="expert by expert"):
+        check_trainable(load_model("unsloth/Qwen3.5-35B-A3B-bnb-4bit"))
+
+
+# ---------------------------------------------------------------------------------------------- against transformers
+
+
+@pytest.mark.parametrize("row", WITHOUT, ids=IDS)
+def test_what_is_read_is_what_transformers_reads(row: ModelRow) -> None:
+    meta_model = pytest.importorskip("advisor.trace.meta_model")
+    spec = profile_spec(row)
+    try:
+        text = meta_model.config_of(spec).get_text_config(decoder=True)
+    except (ImportError, UnsupportedError) as error:
+        pytest.skip(str(error))
+    assert (spec.hidden_size, spec.vocab_size) == (text.hidden_size, text.vocab_size)
+    assert spec.layers == (
+        text.num_hidden_layers if row.kind in ONE_STACK else json.loads(spec.config_json)[ENCODER_LAYERS[row.model_type]]
+    )
+
+
+def test_kinds_are_those_of_the_tables() -> None:
+    assert {row.id for row in search_models() if profile_spec(row).kind.value != kind_of_type(row.model_type)} == set()
+
+
+def test_the_list_of_types_is_that_of_the_installed_transformers() -> None:
+    auto = pytest.importorskip("transformers.models.auto.modeling_auto")
+    if __import__("transformers").__version__ != "5.23.0":
+        pytest.skip("made from 5.23.0")
+    rows = {row.model_type: row for row in profiles.rows("model_types", ModelTypeRow)}
+    causal, images = auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+    assert [name for name in (*causal, *images) if rows[name].kind is None] == []
+    only_images = {name for name in images if name not in causal}
+    assert {rows[name].kind for name in only_images} <= {ModelKind.IMAGE_TEXT.value, ModelKind.DECODER.value}
+    transformers = __import__("transformers")
+    for name in ("mamba", "whisper", "gemma3", "lfm2", "deberta-v2", "t5"):
+        built = getattr(transformers, rows[name].architecture)
+        assert (rows[name].sdpa, rows[name].flash) == (built._supports_sdpa, built._supports_flash_attn)
+
+
+def test_a_config_of_ones_own_is_counted(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    fields = {"hidden_size": 256, "num_hidden_layers": 4, "vocab_size": 1000, "intermediate_size": 512, "num_attention_heads": 4}
+    config = {"model_type": "lfm2", "architectures": ["Lfm2ForCausalLM"], "num_key_value_heads": 2, **fields}
+    (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    told: list[str] = []
+    assert as_model(str(tmp_path), told.append).params == 2_618_112
+    assert told[0].startswith("counting the parameters of")
+
+
+def test_a_config_that_makes_no_model_is_one_line(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    config = {"model_type": "lfm2", "hidden_size": 7, "num_hidden_layers": 1, "vocab_size": 10, "layer_types": ["no_such_layer"]}
+    (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    with pytest.raises(UnsupportedError, match="transformers cannot build it: ") as caught:
+        as_model(str(tmp_path))
+    assert "\n" not in str(caught.value)
+
+
+def test_without_torch_the_count_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    spec = spec_from_config({"model_type": "lfm2"}, id="x", source="test")
+    from advisor.trace import counted
+
+    with pytest.raises(UnsupportedError, match=r"pip install 'finetune-advisor\[torch\]'"):
+        _ = counted(spec).params
