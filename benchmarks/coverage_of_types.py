@@ -242,14 +242,14 @@ def walk(again: tuple[str, ...], tables: tuple[str, ...]) -> None:
         sys.stdout.write(f"{found}\n")
         sys.stdout.flush()
         lines = ",\n".join(json.dumps(done[row.table, row.model_type]) for row in rows() if (row.table, row.model_type) in done)
-        TARGET.write_text(f'{{"versions": {json.dumps(installed())},\n"rows": [\n{lines}\n]}}\n', encoding="utf-8")
+        TARGET.write_text(f'{{"versions": {json.dumps(dict(installed()))},\n"rows": [\n{lines}\n]}}\n', encoding="utf-8")
 
 
 def read() -> list[dict[str, Any]]:
     return list(json.loads(TARGET.read_text(encoding="utf-8"))["rows"]) if TARGET.exists() else []
 
 
-def dict(installed()) -> dict[str, str]:
+def versions() -> dict[str, str]:
     """Releases of the libraries that the file was made with."""
     return dict(json.loads(TARGET.read_text(encoding="utf-8"))["versions"])
 
