@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from advisor.errors import UnsupportedError
-from advisor.values import Head, Plan, Quantization, Shift, Stack
+from advisor.values import Head, Mixers, Plan, Quantization, Shift, Stack
 
 
 class Tier(str, Enum):
@@ -52,6 +52,7 @@ LOOP = ("optimizer", "gradient_checkpointing", "attention", "padding", "kv_cache
 CARDS = ("n_gpus", "sharding")
 ENGINE = ("masters", "use_reentrant")
 SCALE = dict.fromkeys(("alpha", "use_rslora"), "a factor on the adapter's output: no tensor of its own")
+NO_MIXERS = "no type with a closed form has such layers"
 
 
 def _unless(name: str, meaning: str, *read: object) -> Reason:
@@ -89,13 +90,13 @@ def _losses_of_embeddings(plan: Plan) -> str:
 FIELDS: Mapping[Tier, Fields] = {
     Tier.ESTIMATE: Fields(
         reads=frozenset((*SHAPE, *ADAPTER, *WEIGHTS, *LOOP, *CARDS, *ENGINE, "labels", "shift", "eval_micro_batch_size")),
-        neutral=SCALE,
+        neutral={**SCALE, "mixers": NO_MIXERS},
         limits={
             "head": _losses_of_embeddings,
         },
     ),
     Tier.TRACE: Fields(
-        reads=frozenset((*SHAPE, *ADAPTER, *WEIGHTS, *LOOP, "use_reentrant", "labels", "eval_micro_batch_size"))
+        reads=frozenset((*SHAPE, *ADAPTER, *WEIGHTS, *LOOP, "use_reentrant", "labels", "eval_micro_batch_size", "mixers"))
         - {"stack", "quantization", "quantized_experts"},
         neutral={**SCALE, "sharding": "one card shares nothing", "masters": "kept by sharding engines only"},
         limits={
@@ -118,6 +119,7 @@ FIELDS: Mapping[Tier, Fields] = {
             "labels": _unless("labels", "runs a language model only", 2),
             "shift": _unless("shift", "runs the loss of the installed transformers", Shift.LABELS),
             "eval_micro_batch_size": _unless("eval_micro_batch_size", "does not run evaluation", None),
+            "mixers": _unless("mixers", "runs what is installed", Mixers.INSTALLED),
             "masters": _unless("masters", "does not run with fp32 masters of a sharding engine", Plan().masters),
         },
         said={"stack": _loop_of_another},
@@ -127,6 +129,7 @@ FIELDS: Mapping[Tier, Fields] = {
         - {"stack", "kv_cache_in_outputs", "padding", "quantization", "double_quant", "lora_dropout"},
         neutral={
             **SCALE,
+            "mixers": NO_MIXERS,
             "quantization": "all kinds are expanded at one published rate",
             "double_quant": "the scales are under 2 % of the bytes read",
             "stack": "the loop's own time is inside the range",

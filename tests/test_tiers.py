@@ -52,6 +52,7 @@ CHANGES: dict[str, tuple[dict[str, object], object]] = {
     "gradient_checkpointing": (LORA, False),
     "use_reentrant": ({**QLORA, "n_gpus": 4, "sharding": "fsdp1", "loss": "fused", "micro_batch_size": 16}, True),
     "attention": (KEEPING, "eager"),
+    "mixers": (LORA, "torch"),
     "padding": (KEEPING, True),
     "kv_cache_in_outputs": ({**KEEPING, "padding": True}, True),
     "head": (LORA, "classification"),

@@ -19,6 +19,7 @@ from advisor.trace import meta_model, optimizers
 from advisor.trace.fused_head import ChunkedOutput, FusedOutput
 from advisor.trace.load import DTYPES
 from advisor.trace.recorder import Recorder, collect_garbage
+from advisor.trace.shorten import ConfigCut
 from advisor.trace.step import HF_MAX_GRAD_NORM
 from advisor.values import Attention, DType, Loss, ModelSpec, Optimizer, Phase, Plan, Stack
 
@@ -59,7 +60,7 @@ def build(accelerator: Any, backend: Backend, model: ModelSpec, plan: Plan, laye
     """Make the first `layers` of the model with random weights on the device, adapt them as the plan says, and prepare them."""
     recorder = Recorder(backend.device.type)
     real = plan.model_copy(update={"attention": Attention.SDPA}) if plan.attention is Attention.FLASH else plan
-    shape = meta_model.Shape(layers=tuple(range(layers)), device=str(backend.device))
+    shape = meta_model.Shape(ConfigCut(tuple(range(layers))), device=str(backend.device))
     built = meta_model.build(model, real, recorder, shape)
     if plan.attention is Attention.FLASH and _has_flash(backend):
         built.base.set_attn_implementation("flash_attention_2")

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from advisor.errors import InvalidInputError
-from advisor.values import Attention, Head, Loss, Method, Optimizer, Quantization, Sharding, Stack
+from advisor.values import Attention, Head, Loss, Method, Mixers, Optimizer, Quantization, Sharding, Stack
 from advisor.values.request import Precision, Task, read_length
 
 
@@ -51,6 +51,7 @@ TEXT_OPTIONS: dict[str, tuple[str, str]] = {
     "precision": (_choices(Precision), "Of the weights and the computation."),
     "quantization": (_choices(Quantization), "Of the frozen base, for QLoRA and QDoRA."),
     "attention": (_choices(Attention), "Which kernel computes attention."),
+    "mixers": (_choices(Mixers), "Whose code runs state-space and linear-attention layers; in a dry run alone."),
     "head": (_choices(Head), "What is trained on the model's body; classification on an encoder if left out."),
     "labels": ("N", "Classes of a classifier."),
     "loss": (

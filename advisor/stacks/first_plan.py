@@ -16,7 +16,7 @@ from advisor.values.card import GpuSpec
 from advisor.values.model import ModelSpec
 from advisor.values.plan import ALL_LINEAR, Plan
 from advisor.values.request import Precision, Request
-from advisor.values.vocabulary import Attention, DType, Method, Quantization, Sharding, Stack
+from advisor.values.vocabulary import Attention, DType, Method, Mixers, Quantization, Sharding, Stack
 
 # trl 1.16 trainer/model_config.py: lora_r=16, lora_alpha=32; the field's commonest pair.
 FIRST_RANK = 16
@@ -82,6 +82,7 @@ def default_plan(method: Method, model: ModelSpec, gpu: GpuSpec | None, request:
             gradient_checkpointing=checkpointing,
             use_reentrant=reentrant,
             attention=request.attention or first_attention(model),
+            mixers=request.mixers or Mixers.INSTALLED,
             padding=_given(request.padding, False),
             kv_cache_in_outputs=stack.kv_cache_in_outputs.value,
             head=None if request.head is model.first_head else request.head,

@@ -50,17 +50,20 @@ def _start_of_pattern(signatures: list[Any], period: int) -> int:
 
 
 def signatures_of(layers: Any, config: Any) -> list[Any]:
-    """What tells one layer's kind from another's: module classes, parameter shapes, plain attributes, and the config's word for it."""
-    text = config.get_text_config() if hasattr(config, "get_text_config") else config
-    per_layer = [value for value in vars(text).values() if isinstance(value, (list, tuple)) and len(value) == len(layers)]
-    return [(_signature(layer), tuple(repr(values[index]) for values in per_layer)) for index, layer in enumerate(layers)]
+    """What tells one layer's kind from another's: module classes, parameter shapes, plain attributes, and the config's word for it.
+
+    `config` is the one, of those in a model's config, that counts these layers.
+    """
+    per_layer = [value for value in vars(config).values() if isinstance(value, (list, tuple)) and len(value) == len(layers)]
+    return [(signature(layer), tuple(repr(values[index]) for values in per_layer)) for index, layer in enumerate(layers)]
 
 
 _NOT_A_KIND = ("layer_idx", "layer_id", "layer_index", "layer_number", "training", "idx")
 """Attributes that differ between equal layers."""
 
 
-def _signature(layer: Any) -> tuple[Any, ...]:
+def signature(layer: Any) -> tuple[Any, ...]:
+    """Module classes, parameter shapes and plain attributes of one layer."""
     parts: list[Any] = []
     for name, module in layer.named_modules():
         plain = tuple(

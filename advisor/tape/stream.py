@@ -44,6 +44,9 @@ class Stream:
     marks: list[tuple[int, str]] = field(default_factory=list)
     """(event index, text): step boundaries, `empty_cache` calls."""
 
+    notes: tuple[str, ...] = ()
+    """What was run where something else could have been, one line each."""
+
     def add(self, signed_id: int, place: str, phase: Phase) -> None:
         self.events.append(signed_id)
         self.places.append(place)

@@ -9,8 +9,6 @@ from typing import Any
 
 from advisor.values import Quantization
 
-_LAYER_COUNT_NAMES = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
-
 
 def from_config(auto_class: Any, config: Any, dtype: Any, attention: str) -> Any:
     """`from_config` renamed `torch_dtype` to `dtype` in transformers 4.56."""
@@ -33,31 +31,28 @@ def keys_to_keep(model: Any) -> list[str]:
     return list(get_keys_to_not_convert(model))
 
 
-def cut_layers(config: Any, layers: tuple[int, ...]) -> None:
-    """Shorten a config to the named layers, its per-layer lists with it."""
-    text = config.get_text_config() if hasattr(config, "get_text_config") else config
-    total = layer_count(config)
-    for holder in (config, text) if text is not config else (config,):
-        for name in _LAYER_COUNT_NAMES:
-            if holder.__dict__.get(name) == total:
-                setattr(holder, name, len(layers))
-        for name, held in list(vars(holder).items()):
-            if isinstance(held, (list, tuple)) and len(held) == total and total > 1:
-                setattr(holder, name, [held[index] for index in layers])
+def special_float(content: dict[str, Any]) -> Any:
+    """Read `{"__float__": "Infinity"}`, as transformers writes what JSON lacks (5.23 configuration_utils.py, `_decode_special_floats`)."""
+    return float(content["__float__"]) if [*content] == ["__float__"] else content
 
 
-def layer_count(config: Any) -> int:
-    text = config.get_text_config() if hasattr(config, "get_text_config") else config
-    return int(next(text.__dict__[name] for name in _LAYER_COUNT_NAMES if name in text.__dict__))
+_REASONS = {
+    "'exclude_modules'": "peft before 0.14 cannot leave a classifier's own layer out of all-linear",
+    "is incompatible with Mamba-based models": "peft adapts no out_proj and no conv1d of Mamba layers: name --target-modules without them",
+    "does not support activation checkpointing": "transformers has no checkpointing for this type: train with --no-checkpointing",
+    "a leaf Variable that requires grad is being used in an in-place operation": "its code adds to the embeddings in place, which "
+    "checkpointing does not allow when they are not trained; so it fails on a card, too: train with --no-checkpointing",
+    "'tuple' object has no attribute 'dtype'": "peft adapts a linear layer that returns several tensors (a router) and fails in its first "
+    "step, on a card too: name --target-modules without it",
+    "nonzero": "it chooses rows by their values, which a dry run does not have; so do the experts of transformers before 5.0",
+}
+"""What a library's error says → why the step cannot be run, in words that say what to do (errors of transformers 5.23, peft 0.21 and
+torch 2.13)."""
 
 
 def known_reason(error: Exception) -> str:
-    """Why a step cannot be run without values, where the library's own words do not say it."""
-    if "'exclude_modules'" in str(error):
-        return "peft before 0.14 cannot leave a classifier's own layer out of all-linear"
-    if "nonzero" not in str(error):
-        return ""
-    return "it chooses rows by their values, which a dry run does not have; so do the experts of transformers before 5.0"
+    """Say why a step cannot be run where the library's own words do not; empty for other errors."""
+    return next((reason for words, reason in _REASONS.items() if words in str(error)), "")
 
 
 def takes_loss_kwargs(model: Any) -> bool:

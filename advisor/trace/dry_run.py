@@ -30,7 +30,10 @@ from advisor.trace.attention import pinned
 from advisor.trace.autocast import MetaAutocast, answering
 from advisor.trace.isolation import libraries_untouched
 from advisor.trace.load import DTYPES
+from advisor.trace.mixers import mixing
 from advisor.trace.recorder import Recorder, collect_garbage
+from advisor.trace.remarks import remarks
+from advisor.trace.shorten import ConfigCut
 from advisor.values import GpuSpec, MemoryBreakdown, ModelSpec, Plan
 
 
@@ -88,11 +91,13 @@ def record(spec: ModelSpec, plan: Plan, settings: Settings) -> tuple[Stream, str
         cut, shape = found
         stream, layer_path = record_shape(spec, plan, settings, shape)
         try:
-            return repeat(stream, cut, layer_path), layer_path
+            repeated = repeat(stream, cut, layer_path)
+            repeated.notes = stream.notes
+            return repeated, layer_path
         except NotRepeatable:
             pass  # layers differ in what they did: the whole model is traced instead
-    layers = None if settings.layers is None else tuple(range(settings.layers))
-    return record_shape(spec, plan, settings, meta_model.Shape(layers))
+    first = None if settings.layers is None else ConfigCut(tuple(range(settings.layers)))
+    return record_shape(spec, plan, settings, meta_model.Shape(first))
 
 
 def record_shape(spec: ModelSpec, plan: Plan, settings: Settings, shape: meta_model.Shape) -> tuple[Stream, str]:
@@ -104,8 +109,11 @@ def record_shape(spec: ModelSpec, plan: Plan, settings: Settings, shape: meta_mo
         with (
             pinned(plan.attention, settings.torch_has_flash and has_flash(settings.gpu)) as attention,
             _autocast(plan, recorder, attention) as casting,
+            mixing(built.base, plan.mixers, spec.id) as mixed,
         ):
-            return _run_steps(built, plan, settings, recorder, casting), built.layer_path
+            stream = _run_steps(built, plan, settings, recorder, casting)
+    stream.notes = (*remarks(built.base, plan), *mixed)
+    return stream, built.layer_path
 
 
 def record_on_cpu(spec: ModelSpec, plan: Plan, settings: Settings) -> tuple[Stream, str]:
@@ -190,7 +198,7 @@ def summarise(
     layout = lay_out(stream, allocator)
     terms = [breakdown.term_of(born, layer_path) for born in stream.births]
     phases = breakdown.phases_of(stream.events, terms, layout)
-    memory = breakdown_of(Replay(phases, layout.peak_reserved_bytes, installed()), spec, plan, gpu)
+    memory = breakdown_of(Replay(phases, layout.peak_reserved_bytes, installed(), stream.notes), spec, plan, gpu)
     return Trace(memory, stream, layout, layer_path)
 
 

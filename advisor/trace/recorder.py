@@ -17,6 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from advisor.memory.runtime import CUBLAS_WORKSPACE_BYTES
 from advisor.tape.stream import Birth, Stream
 from advisor.trace import answers, kernels
+from advisor.trace.kept_tokens import KeptTokens
 from advisor.trace.places import Places
 from advisor.values import Phase
 
@@ -35,6 +36,7 @@ class Recorder(TorchDispatchMode):
         self.places = Places()
         self._live: dict[int, tuple[int, Any]] = {}
         self._workspaces: set[str] = set()
+        self._kept_tokens = KeptTokens()
         self._closed = False
 
     @property
@@ -106,6 +108,10 @@ class Recorder(TorchDispatchMode):
     def knows(self, tensor: torch.Tensor) -> bool:
         return tensor.untyped_storage()._cdata in self._live
 
+    def keeps_all(self, mask: torch.Tensor) -> None:
+        """Say that what is chosen by `mask` is everything, or counted as everything."""
+        self._kept_tokens.add(mask)
+
     def mark(self, text: str) -> None:
         self.stream.marks.append((len(self.stream.events), text))
 
@@ -128,9 +134,13 @@ class Recorder(TorchDispatchMode):
         if func in kernels.MATMULS:
             self._workspace()
         inside = [self.temporary(size, f"{func} (inside)") for size in kernels.inside_before(func, args, kwargs)]
-        out = answers.answer(func, args, kwargs, self.padding) if self.device_type == "meta" else answers.NOTHING
+        out = answers.NOTHING
+        if self.device_type == "meta":
+            out = self._kept_tokens.answer(func, args, kwargs)
+            out = answers.answer(func, args, kwargs, self.padding) if out is answers.NOTHING else out
         if out is answers.NOTHING:
             out = func(*args, **kwargs)
+            self._kept_tokens.follow(func, args, out)
         self._count(func, out, args)
         inside += [self.temporary(size, f"{func} (inside)") for size in kernels.inside_after(func, args, kwargs)]
         for number in reversed(inside):

@@ -14,6 +14,7 @@ from advisor.memory.head import WHOLE_LOGITS
 from advisor.memory.peak import ending_of
 from advisor.trace import compat, optimizers
 from advisor.trace.fused_head import ChunkedOutput, FusedOutput
+from advisor.trace.inputs import batch
 from advisor.trace.meta_model import MetaModel
 from advisor.trace.recorder import Recorder
 from advisor.values import Phase, Plan, Stack
@@ -24,14 +25,6 @@ DISTINCT_MICRO_STEPS = 2
 """Of an accumulation: the first finds no gradients, the second does, and every later one is like the second."""
 HF_MAX_GRAD_NORM = 1.0
 """`TrainingArguments.max_grad_norm` (transformers 5.23): the Trainer clips unless it is 0."""
-
-
-def batch(built: MetaModel, rows: int, seq_len_tokens: int, device: str = "meta") -> dict[str, Any]:
-    """What a collator hands over: ids, labels, and the mask that every tokenizer makes."""
-    shape = (rows, seq_len_tokens)
-    make = torch.empty if device == "meta" else torch.ones
-    names = {"input_ids": shape, "attention_mask": shape, "labels": shape[:1] if built.is_classifier else shape}
-    return {name: make(size, dtype=torch.int64, device=device) for name, size in names.items()}
 
 
 @dataclass(slots=True)
@@ -57,7 +50,7 @@ class Loop:
             self.optimizer.zero_grad()
         for _ in range(min(self.plan.grad_accum_steps, DISTINCT_MICRO_STEPS)):
             self.recorder.begin(Phase.FORWARD)
-            inputs = batch(self.built, self.plan.micro_batch_size, seq_len_tokens, self.recorder.device_type)
+            inputs = self._batch(self.plan.micro_batch_size, seq_len_tokens)
             _MICRO_STEPS.get(self.plan.stack, _hf)(self, inputs)
             if not self.keep_outputs:
                 self.kept = None
@@ -70,12 +63,18 @@ class Loop:
         if not self.zero_grad_first:
             self.optimizer.zero_grad()
 
+    def _batch(self, rows: int, seq_len_tokens: int) -> dict[str, Any]:
+        inputs = batch(self.built.base, self.built.is_classifier, rows, seq_len_tokens, self.recorder.device_type)
+        if "attention_mask" in inputs:
+            self.recorder.keeps_all(inputs["attention_mask"])
+        return inputs
+
     @torch.no_grad()
     def evaluate(self, rows: int, seq_len_tokens: int) -> None:
         """One step of an evaluation for its loss alone (transformers 5.23 trainer.py, `prediction_step`)."""
         self.recorder.begin(Phase.EVALUATION)
         self.built.model.eval()
-        inputs = batch(self.built, rows, seq_len_tokens, self.recorder.device_type)
+        inputs = self._batch(rows, seq_len_tokens)
         with _evaluated_forward(self.built.base, self.plan):
             if self.plan.stack is Stack.PLAIN:
                 self.kept = _call_plainly(self, inputs)

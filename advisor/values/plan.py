@@ -11,6 +11,7 @@ from advisor.values.vocabulary import (
     Loss,
     Masters,
     Method,
+    Mixers,
     Optimizer,
     Positive,
     Quantization,
@@ -58,6 +59,7 @@ class Plan(Value):
     use_reentrant: bool = False
     """Checkpointing by `use_reentrant=True` (torch/utils/checkpoint.py)."""
     attention: Attention = Attention.SDPA
+    mixers: Mixers = Mixers.INSTALLED
     padding: bool = False
     """Batches hold padding, so that attention gets a mask."""
     kv_cache_in_outputs: bool = False
@@ -118,6 +120,7 @@ class Plan(Value):
             self.optimizer.value,
             "reentrant checkpointing" if self.reentrant else "checkpointing" if self.gradient_checkpointing else "",
             self.attention.value,
+            "" if self.mixers is Mixers.INSTALLED else f"{self.mixers.value} mixers",
             "padding" if self.padding else "",
             f"{self.head.value} head" if self.head else "",
             "dropout" if self.lora_dropout and self.method.has_adapter else "",

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, field_validator
 
-from advisor.values.vocabulary import Attention, Head, Loss, Method, Optimizer, Quantization, Sharding, Stack, Value, Word
+from advisor.values.vocabulary import Attention, Head, Loss, Method, Mixers, Optimizer, Quantization, Sharding, Stack, Value, Word
 
 # Judgement: far above anything that is run, so that what exceeds them is a slip of the finger and not an answer in exbibytes.
 MAX_COUNT = 10**9
@@ -105,6 +105,7 @@ class Request(Value):
     checkpointing: bool | None = None
     padding: bool | None = None
     attention: Attention | None = None
+    mixers: Mixers | None = None
     head: Head | None = None
     labels: Count | None = None
     """Classes of a classifier."""

@@ -144,6 +144,17 @@ class Loss(Word):
     """Fused into the head (Liger's fused linear cross-entropy)."""
 
 
+class Mixers(Word):
+    """Whose code runs the layers that mix tokens without attention: state spaces, linear attention, short convolutions."""
+
+    INSTALLED = "installed"
+    """What the installed transformers takes: kernels of the packages that are there, its own torch code for the others."""
+    TORCH = "torch"
+    """transformers' own torch code."""
+    PACKAGES = "packages"
+    """The kernels of mamba-ssm, flash-linear-attention and causal-conv1d."""
+
+
 class Shift(str, Enum):
     """What the loss of a language model moves by one token, so that each token predicts the next."""
 

@@ -1,0 +1,127 @@
+"""What a data collator hands to a model: text for most, the sound or the image that an encoder reads, and what the decoder is to say."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from advisor.errors import UnsupportedError
+
+Shapes = dict[str, tuple[int, ...]]
+
+AUDIO_SECONDS = 30
+"""Length of a recording: what Whisper's feature extractor pads to (transformers 5.23 models/whisper/feature_extraction_whisper.py,
+`chunk_length`); of other speech models a judgement."""
+FRAMES_PER_SECOND = 100
+"""A log-mel frame each 10 ms (same file, `hop_length` of 160 samples at 16 kHz; Speech2Text and the Conformers likewise)."""
+SAMPLES_PER_SECOND = 16_000
+
+
+def batch(base: Any, labels_per_row: bool, rows: int, seq_len_tokens: int, device: str = "meta") -> dict[str, Any]:
+    """Make the inputs of one forward pass of the transformers model `base`.
+
+    Raises UnsupportedError for a model that reads neither tokens nor sound nor an image of a size that its config names.
+    """
+    make = torch.empty if device == "meta" else torch.ones
+    read = _read_by(base, rows, seq_len_tokens)
+    inputs = {name: make(shape, dtype=torch.int64 if name in _INTEGERS else _dtype(base), device=device) for name, shape in read.items()}
+    labels = (rows,) if labels_per_row else (rows, seq_len_tokens)
+    return {**inputs, "labels": make(labels, dtype=torch.int64, device=device)}
+
+
+_INTEGERS = ("input_ids", "attention_mask", "qformer_input_ids", "mm_token_type_ids")
+
+
+def _dtype(base: Any) -> torch.dtype:
+    """Features are cast to the type of the weights that read them by the collator or the model."""
+    return next(parameter.dtype for parameter in base.parameters() if parameter.is_floating_point())
+
+
+def _read_by(base: Any, rows: int, seq_len_tokens: int) -> Shapes:
+    """Names and shapes of what the encoder, or the only tower, reads."""
+    takes = inspect.signature(type(base).forward).parameters
+    asks = {name for name, parameter in takes.items() if parameter.default is inspect.Parameter.empty}
+    tokens = (rows, seq_len_tokens)
+    text: Shapes = dict.fromkeys(("input_ids", "attention_mask"), tokens) if "input_ids" in takes else {}
+    text |= {name: (*tokens, BOX) for name in ("bbox",) if name in _ASKED_FOR.get(base.config.model_type, set())}
+    text |= dict.fromkeys((name for name in _TOKENS if name in asks | _ASKED_FOR.get(base.config.model_type, set())), tokens)
+    first = base.encoder.main_input_name if base.main_input_name == "inputs" else base.main_input_name
+    needed = [
+        name for name in _OTHERS if name in takes and (name in asks or _reads_images_first(base, name) or (not text and name == first))
+    ]
+    if not text and not needed:
+        raise UnsupportedError(f"{type(base).__name__} reads {first}, which a dry run knows no size of")
+    others = (_OTHERS[name](base.config, rows) for name in needed)
+    return {key: shape for shapes in (text, *others) for key, shape in shapes.items()}
+
+
+_TOKENS = ("qformer_input_ids", "mm_token_type_ids")
+_ASKED_FOR = {"molmo2": {"mm_token_type_ids"}, "git": {"pixel_values"}, "udop": {"bbox"}}
+"""What a type's code raises without in training, though its signature has a default (transformers 5.23 models/molmo2/modeling_molmo2.py,
+models/udop/modeling_udop.py; models/git/modeling_git.py cuts the logits by the number of image tokens)."""
+BOX = 4
+"""Numbers that place a token on a page: the corners of its box (models/udop/modeling_udop.py)."""
+
+
+def _reads_images_first(base: Any, name: str) -> bool:
+    return name == base.main_input_name == "pixel_values" or name in _ASKED_FOR.get(base.config.model_type, set())
+
+
+def reads_text(base: Any) -> bool:
+    return "input_ids" in inspect.signature(type(base).forward).parameters
+
+
+def sees_text_alone(base: Any) -> bool:
+    """Whether the model has towers for images or sound that a batch of text leaves idle."""
+    nested = (name for name in vars(base.config) if name.endswith("_config"))
+    return any(word in name for name in nested for word in ("vision", "audio", "image", "video"))
+
+
+def _frames(config: Any, rows: int) -> Shapes:
+    """Log-mel frames: as many as Whisper's positions ask for (its encoder halves them), else `AUDIO_SECONDS` of them."""
+    encoder = next((getattr(config, name) for name in ("encoder_config", "encoder") if hasattr(config, name)), config)
+    mels = next((getattr(encoder, name) for name in ("num_mel_bins", "input_feat_per_channel") if hasattr(encoder, name)), None)
+    if mels is None:
+        raise UnsupportedError(f"{config.model_type}: its config names no number of mel bins")
+    if hasattr(config, "max_source_positions") and hasattr(config, "num_mel_bins"):
+        return {"input_features": (rows, mels, 2 * config.max_source_positions)}
+    frames = AUDIO_SECONDS * FRAMES_PER_SECOND
+    return {"input_features": (rows, frames, mels), "attention_mask": (rows, frames)}
+
+
+def _samples(config: Any, rows: int) -> Shapes:
+    return {"input_values": (rows, AUDIO_SECONDS * SAMPLES_PER_SECOND)}
+
+
+def _pixels(config: Any, rows: int) -> Shapes:
+    """One image of the size that the vision tower's config names, a row."""
+    parts: tuple[Any, ...] = tuple(getattr(config, name, None) for name in ("vision_config", "encoder"))
+    tower = next((part for part in parts if hasattr(part, "image_size")), config)
+    if not hasattr(tower, "image_size"):
+        raise UnsupportedError(f"{config.model_type}: it asks for an image beside the text, and its config names no size of images")
+    size = tower.image_size
+    height, width = size if isinstance(size, (list, tuple)) else (size, size)
+    return {"pixel_values": (rows, getattr(tower, "num_channels", RGB), height, width)}
+
+
+RGB = 3
+
+
+def _patches(config: Any, rows: int) -> Shapes:
+    """Pix2Struct: flattened patches, each with its row and column before its pixels (transformers 5.23
+    models/pix2struct/image_processing_pix2struct.py, `extract_flattened_patches` and `max_patches`)."""
+    vision = config.vision_config
+    count, pixels = 2048, vision.patch_embed_hidden_size
+    return {"flattened_patches": (rows, count, 2 + pixels), "attention_mask": (rows, count)}
+
+
+_OTHERS: dict[str, Callable[[Any, int], Shapes]] = {
+    "input_features": _frames,
+    "input_values": _samples,
+    "pixel_values": _pixels,
+    "flattened_patches": _patches,
+}
+"""By the name of the argument: read by a model that takes no tokens, and by one that asks for it beside them."""

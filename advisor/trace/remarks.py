@@ -1,0 +1,18 @@
+"""Say what the batches of a dry run hold where a training run's could hold something else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from advisor.trace.inputs import AUDIO_SECONDS, reads_text, sees_text_alone
+from advisor.values import Plan
+
+
+def remarks(base: Any, plan: Plan) -> Iterator[str]:
+    """Lines for the reader of a dry run of the transformers model `base`."""
+    if base.config.is_encoder_decoder:
+        source = f"{plan.seq_len_tokens:,} tokens" if reads_text(base) else f"what its encoder takes ({AUDIO_SECONDS} s of sound at most)"
+        yield f"each row: {source} into the encoder and {plan.seq_len_tokens:,} tokens out of the decoder"
+    if reads_text(base) and sees_text_alone(base):
+        yield "text alone: its towers for images or sound are on the card, and no batch goes through them"

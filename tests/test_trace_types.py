@@ -1,0 +1,238 @@
+"""Models of every kind under the dry run: against real training on the CPU, and cut against whole."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("transformers")
+pytest.importorskip("peft")
+
+from advisor.errors import UnsupportedError
+from advisor.trace import trace
+from advisor.trace.dry_run import Settings, record_on_cpu, summarise
+from advisor.trace.isolation import libraries_untouched
+from advisor.trace.meta_model import whole_model_cut
+from advisor.values import ALL_LINEAR, Attention, Head, ModelSpec, Plan
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+def spec(model_type: str, config: dict[str, Any], architecture: str = "", head: Head = Head.LM) -> ModelSpec:
+    """A model of which the config alone is known, as of every type without tables."""
+    return ModelSpec(
+        id=f"tiny-{model_type}",
+        model_type=model_type,
+        architecture=architecture,
+        kind="decoder",
+        hidden_size=1,
+        vocab_size=1,
+        layers=1,
+        tables=None,
+        head=head,
+        config_json=json.dumps({"model_type": model_type, **config}),
+        source="a test",
+    )
+
+
+NO_DROPOUT = dict.fromkeys(
+    ("dropout", "dropout_rate", "attention_dropout", "activation_dropout", "hidden_dropout_prob", "attention_probs_dropout_prob"), 0.0
+)
+"""A CPU drops with other kernels than a card."""
+TEXT = {
+    "hidden_size": 128,
+    "intermediate_size": 352,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 4,
+    "head_dim": 16,
+    "vocab_size": 1000,
+    "max_position_embeddings": 512,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+VISION = {
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "image_size": 32,
+    "patch_size": 8,
+    "num_channels": 3,
+}
+MAMBA = {"mamba_n_heads": 16, "mamba_d_head": 16, "mamba_d_state": 16, "mamba_n_groups": 1, "mamba_expand": 2, "mamba_chunk_size": 32}
+GATED_DELTA_NET = {
+    "linear_key_head_dim": 16,
+    "linear_value_head_dim": 16,
+    "linear_num_key_heads": 4,
+    "linear_num_value_heads": 8,
+    "num_experts": 4,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 64,
+    "shared_expert_intermediate_size": 64,
+    "layer_types": ["linear_attention", "full_attention"],
+}
+ENCODER_DECODER = {
+    "d_model": 128,
+    "encoder_layers": 2,
+    "decoder_layers": 2,
+    "encoder_attention_heads": 4,
+    "decoder_attention_heads": 4,
+    "encoder_ffn_dim": 256,
+    "decoder_ffn_dim": 256,
+    "vocab_size": 1000,
+    "decoder_start_token_id": 2,
+    "pad_token_id": 1,
+    "bos_token_id": 0,
+    "eos_token_id": 2,
+    **NO_DROPOUT,
+}
+T5 = {
+    "d_model": 128,
+    "d_kv": 16,
+    "d_ff": 256,
+    "num_layers": 2,
+    "num_heads": 8,
+    "vocab_size": 1000,
+    "decoder_start_token_id": 0,
+    **NO_DROPOUT,
+}
+BERT = {**TEXT, "type_vocab_size": 2, **NO_DROPOUT}
+
+KINDS = {
+    "image-text": spec(
+        "gemma3",
+        {"text_config": {**TEXT, "model_type": "gemma3_text", "sliding_window": 32}, "vision_config": VISION, "mm_tokens_per_image": 16},
+        "Gemma3ForConditionalGeneration",
+    ),
+    "gated delta net": spec("qwen3_next", {**TEXT, **GATED_DELTA_NET}),
+    "Mamba 2 and attention": spec(
+        "bamba", {**TEXT, **MAMBA, "attn_layer_indices": [1], "mamba_n_heads": 16, "mamba_d_head": 16}, "BambaForCausalLM"
+    ),
+    "Mamba 2 beside attention": spec("falcon_h1", {**TEXT, **MAMBA, "mamba_d_ssm": 256}),
+    "encoder-decoder": spec("t5", T5),
+    "encoder-decoder with learned positions": spec(
+        "bart", {**ENCODER_DECODER, "max_position_embeddings": 128}, "BartForConditionalGeneration"
+    ),
+    "speech": spec(
+        "whisper",
+        {**ENCODER_DECODER, "max_source_positions": 50, "max_target_positions": 128, "num_mel_bins": 20},
+        "WhisperForConditionalGeneration",
+    ),
+    "sound beside text, its loss on the rows that the mask keeps": spec(
+        "qwen2_audio",
+        {
+            "text_config": {**TEXT, "model_type": "qwen2"},
+            "audio_config": {**ENCODER_DECODER, "num_mel_bins": 20, "max_source_positions": 50, "model_type": "qwen2_audio_encoder"},
+        },
+        "Qwen2AudioForConditionalGeneration",
+    ),
+    "encoder with a head": spec("bert", BERT, head=Head.CLASSIFICATION),
+}
+
+
+TARGETS = {"Mamba 2 beside attention": ("q_proj", "k_proj", "v_proj", "o_proj", "in_proj", "gate_proj", "up_proj", "down_proj")}
+"""peft 0.21 wraps no `out_proj` of a Mamba mixer (tuners/tuners_utils.py, `_check_lora_target_modules_mamba`)."""
+
+
+@pytest.mark.parametrize(
+    ("kind", "method"),
+    [*((kind, "lora") for kind in KINDS), *((kind, "full") for kind in ("image-text", "gated delta net", "speech"))],
+)
+def test_the_dry_run_equals_real_training(kind: str, method: str) -> None:
+    model = KINDS[kind]
+    asked = {"target_modules": TARGETS.get(kind, (ALL_LINEAR,)), "head": model.head}
+    plan = Plan(method=method, seq_len_tokens=64, micro_batch_size=2, attention=Attention.EAGER, **asked)
+    with libraries_untouched(False):
+        real = summarise(*record_on_cpu(model, plan, Settings(lengths=(64, 64))), model, plan).breakdown
+    dry = trace(model, plan, lengths=(64, 64)).breakdown
+    assert dry.peak_allocated_bytes == pytest.approx(real.peak_allocated_bytes, rel=0.01)
+    for found, held in zip(dry.phases, real.phases, strict=True):
+        assert found.allocated_bytes == pytest.approx(held.allocated_bytes, rel=0.01)
+
+
+def deep(kind: str, **more: Any) -> ModelSpec:
+    """The model with layers enough for repetition to save some."""
+    model = KINDS[kind]
+    return model.model_copy(update={"config_json": json.dumps({**json.loads(model.config_json), **more})})
+
+
+FULL, LORA = {"method": "full"}, {"method": "lora", "gradient_checkpointing": False}
+
+
+@pytest.mark.parametrize(
+    ("model", "settings"),
+    [
+        (
+            deep(
+                "image-text",
+                text_config={
+                    **TEXT,
+                    "model_type": "gemma3_text",
+                    "sliding_window": 32,
+                    "num_hidden_layers": 12,
+                    "layer_types": ["sliding_attention", "full_attention"] * 6,
+                },
+            ),
+            LORA,
+        ),
+        (deep("speech", encoder_layers=6, decoder_layers=6), FULL),
+        pytest.param(deep("encoder-decoder", num_layers=6, num_decoder_layers=6), FULL, marks=pytest.mark.slow),
+        pytest.param(deep("Mamba 2 beside attention", num_hidden_layers=6), FULL, marks=pytest.mark.slow),
+        pytest.param(
+            deep("gated delta net", num_hidden_layers=10, layer_types=["linear_attention", "full_attention"] * 5),
+            LORA,
+            marks=pytest.mark.slow,
+        ),
+    ],
+    ids=lambda value: value.id if isinstance(value, ModelSpec) else value["method"],
+)
+def test_repeated_layers_equal_the_whole_model(model: ModelSpec, settings: dict[str, object]) -> None:
+    plan = Plan(seq_len_tokens=32, attention=Attention.EAGER, **settings)
+    assert whole_model_cut(model, plan) is not None
+    short, whole = trace(model, plan), trace(model, plan, repeat_layers=False)
+    assert short.breakdown.phases == whole.breakdown.phases
+    assert short.breakdown.peak_reserved_bytes == whole.breakdown.peak_reserved_bytes
+    assert len(short.stream.events) == len(whole.stream.events)
+
+
+def test_a_config_that_sizes_more_than_its_layers_is_not_cut() -> None:
+    """Gemma 3n's embeddings have a part for each layer, which a shorter model would lack."""
+    layers = {"layer_types": ["sliding_attention"] * 12, "activation_sparsity_pattern": [0.0] * 12, "num_kv_shared_layers": 0}
+    config = {**TEXT, **layers, "num_hidden_layers": 12, "vocab_size_per_layer_input": 100, "sliding_window": 32, "laurel_rank": 8}
+    assert whole_model_cut(spec("gemma3n_text", config), Plan()) is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("image-text", "text alone"),
+        ("encoder-decoder", "64 tokens into the encoder and 64 tokens out of the decoder"),
+        ("speech", "sound"),
+        ("gated delta net", "transformers' own torch code"),
+    ],
+)
+def test_what_is_said_beside_the_answer(kind: str, words: str) -> None:
+    said = trace(KINDS[kind], Plan(seq_len_tokens=64), steps=1).breakdown.notes
+    assert [note for note in said if words in note]
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        (spec("ctrl", {"n_layer": 2, "n_embd": 64, "n_head": 4, "dff": 64, "vocab_size": 100}), "--no-checkpointing"),
+        (spec("mamba", {"hidden_size": 64, "num_hidden_layers": 2, "vocab_size": 100}), "name --target-modules"),
+        (spec("bert", {"hidden_size": "wide"}), "makes no bert config"),
+        (spec("no_such_type", {}), "no model type"),
+    ],
+    ids=lambda value: value.model_type if isinstance(value, ModelSpec) else "",
+)
+def test_refusals_say_what_to_do(model: ModelSpec, words: str) -> None:
+    with pytest.raises(UnsupportedError, match=words) as refusal:
+        trace(model, Plan(seq_len_tokens=64))
+    assert str(refusal.value).startswith(model.id)
+    assert "\n" not in str(refusal.value)
