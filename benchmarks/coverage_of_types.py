@@ -23,8 +23,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from advisor.errors import AdvisorError
+from advisor.tape.store import installed
 from advisor.trace import trace
-from advisor.values import DType, Head, ModelSpec, Plan
+from advisor.values import DType, Head, Method, ModelSpec, Plan
 
 TARGET = Path(__file__).parent.parent / "tests" / "data" / "types_traced.json"
 TABLES = {
@@ -58,11 +59,19 @@ LEAST_LAYERS = 2
 SAID = {"decoder_start_token_id": 0, "pad_token_id": 0}
 """What released configs say and some class defaults leave out."""
 _GLM_ROPE = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [8, 12, 12], "partial_rotary_factor": 0.5}
+_HUNYUAN_ROPE = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [16, 16, 16, 16]}
 _FULL_ROPE = {"full_attention": {"rope_type": "default", "rope_theta": 10000.0}}
+_QWEN4_INDEXER = {
+    "indexer_n_heads": 16,
+    "indexer_kv_heads": 1,
+    "indexer_head_dim": 256,
+    "indexer_budget": 2048,
+    "indexer_compress_ratio": 4,
+}
 SAID_OF: dict[str, dict[str, Any]] = {
     **{name: {"head_dim": 128} for name in ("hunyuan_v1_dense", "ministral")},
     "hunyuan_v1_moe": {"head_dim": 128, "num_experts": 16, "moe_topk": 1},
-    "hunyuan_vl": {"text_config": {"head_dim": 128}},
+    "hunyuan_vl": {"text_config": {"head_dim": 128, "rope_parameters": _HUNYUAN_ROPE}},
     "dots1": {"n_routed_experts": 128, "num_experts_per_tok": 6, "n_shared_experts": 2},
     "deepseek_v2": {
         "n_routed_experts": 64,
@@ -71,22 +80,28 @@ SAID_OF: dict[str, dict[str, Any]] = {
         "topk_method": "greedy",
         "moe_intermediate_size": 1408,
     },
-    "deepseek_ocr2": {"text_config": {"mlp_layer_types": ["dense", *["sparse"] * 11], "num_experts_per_tok": 6}},
+    "deepseek_ocr2": {
+        "text_config": {"mlp_layer_types": ["dense", *["sparse"] * 31], "num_experts_per_tok": 6, "moe_intermediate_size": 1408}
+    },
     "dbrx": {"attn_config": {"rope_theta": 500000.0, "kv_n_heads": 8, "clip_qkv": 8}},
     "aya_vision": {"vision_config": {"num_attention_heads": 16}},
     "chameleon": {"vocabulary_map": {"<image>": 8711}},
     "emu3": {"vocabulary_map": {"<image>": 151646, "<|extra_200|>": 151847, "<|visual token 000000|>": 151854}},
     "diffusion_gemma": {"text_config": {"num_experts": 128, "top_k_experts": 8, "moe_intermediate_size": 704}},
     "granite4_vision": {"deepstack_layer_map": [[0, 0]], "downsample_rate": "1/2"},
-    **{name: {"image_token_index": 50265} for name in ("blip-2", "instructblip", "instructblipvideo")},
+    **{name: {"image_token_index": 50265} for name in ("blip-2", "instructblip")},
+    "instructblipvideo": {"video_token_index": 50265},
     **{name: {"text_config": {"rope_parameters": _GLM_ROPE}} for name in ("glm4v", "glm46v", "glmga")},
     "glm4v_moe": {"text_config": {"rope_parameters": _GLM_ROPE, "head_dim": 128}},
     "cohere_compass_text": {"rope_parameters": _FULL_ROPE},
     "cohere_compass": {"text_config": {"rope_parameters": _FULL_ROPE}},
+    "qwen4_exp": {"text_config": _QWEN4_INDEXER},
+    "qwen4_exp_text": _QWEN4_INDEXER,
     "esm": {"vocab_size": 33},
     "moonshine_streaming": {"num_key_value_heads": 8},
     "step3p7": {"text_config": {"sliding_window": 512}},
     "qwen2_5_omni_thinker": {"vision_start_token_id": 151652},
+    "qwen3_omni_moe_thinker": {"vision_start_token_id": 151652, "text_config": {"head_dim": 128}},
 }
 """What released configs of a type say, where its class says nothing, or what its model does not take."""
 
@@ -183,15 +198,23 @@ def _of_either(row: Row, plan: Plan) -> dict[str, Any]:
         return _traced(spec_of(row), plan)
 
 
+OTHERWISE: dict[str, dict[str, Any]] = {
+    "--no-checkpointing": {"gradient_checkpointing": False},
+    "full fine-tuning alone": {"method": Method.FULL},
+}
+"""Words of a refusal → the plan that they name."""
+
+
 def _traced(spec: ModelSpec, plan: Plan) -> dict[str, Any]:
-    """Without checkpointing where the type cannot be trained with it."""
+    """By that plan, or by the one that its refusal names."""
     try:
         return {"allocated_bytes": _peak_bytes(spec, plan)}
     except AdvisorError as error:
-        if "--no-checkpointing" not in str(error):
+        other = next((settings for words, settings in OTHERWISE.items() if words in str(error)), None)
+        if other is None:
             raise
-    plan = plan.model_copy(update={"gradient_checkpointing": False})
-    return {"allocated_bytes": _peak_bytes(spec, plan), "checkpointing": False}
+    found = {"allocated_bytes": _peak_bytes(spec, plan.model_copy(update=other))}
+    return {**found, "plan": plan.model_copy(update=other).model_dump(mode="json", include=set(other))}
 
 
 def _peak_bytes(spec: ModelSpec, plan: Plan) -> int:
@@ -205,8 +228,6 @@ def _stop(_signal: int, _frame: object) -> None:
 
 def walk(again: tuple[str, ...], tables: tuple[str, ...]) -> None:
     """Run what the file lacks of these tables, saving after each."""
-    from advisor.tape.store import installed
-
     done = {
         (each["table"], each["model_type"]): each for each in read() if not any(re.fullmatch(name, each["model_type"]) for name in again)
     }
@@ -226,6 +247,11 @@ def walk(again: tuple[str, ...], tables: tuple[str, ...]) -> None:
 
 def read() -> list[dict[str, Any]]:
     return list(json.loads(TARGET.read_text(encoding="utf-8"))["rows"]) if TARGET.exists() else []
+
+
+def versions() -> dict[str, str]:
+    """Releases of the libraries that the file was made with."""
+    return dict(json.loads(TARGET.read_text(encoding="utf-8"))["versions"])
 
 
 def shares() -> dict[str, tuple[int, int]]:

@@ -23,11 +23,21 @@ _OF_HEADS = {
 
 
 def of(spec: ModelSpec, config: Any) -> tuple[Any, ...]:
-    """Name the Auto classes to try for `spec`, the one that has its named architecture first."""
+    """Name the Auto classes to try for `spec`, the one that has its named architecture first; last that class itself, for a type that no
+    Auto class knows by its config (Evolla)."""
     import transformers
 
     known = [getattr(transformers, name) for name in _OF_HEADS[spec.head] if hasattr(transformers, name)]
-    return tuple(sorted(known, key=lambda auto_class: spec.architecture not in _names(auto_class, config)))
+    named = getattr(transformers, spec.architecture, None) if spec.head is Head.LM else None
+    own = (_ItsOwn(named),) if getattr(named, "config_class", None) is type(config) else ()
+    return (*sorted(known, key=lambda auto_class: spec.architecture not in _names(auto_class, config)), *own)
+
+
+class _ItsOwn:
+    """A model's class, asked as an Auto class is."""
+
+    def __init__(self, model_class: Any) -> None:
+        self.from_config = model_class._from_config
 
 
 def _names(auto_class: Any, config: Any) -> tuple[str, ...]:

@@ -40,6 +40,7 @@ _REASONS = {
     "'exclude_modules'": "peft before 0.14 cannot leave a classifier's own layer out of all-linear",
     "is incompatible with Mamba-based models": "peft adapts no out_proj and no conv1d of Mamba layers: name --target-modules without them",
     "does not support activation checkpointing": "transformers has no checkpointing for this type: train with --no-checkpointing",
+    "`get_input_embeddings` not auto": "peft asks for its input embedding, and the type names none: full fine-tuning alone",
     "a leaf Variable that requires grad is being used in an in-place operation": "its code adds to the embeddings in place, which "
     "checkpointing does not allow when they are not trained; so it fails on a card, too: train with --no-checkpointing",
     "'tuple' object has no attribute 'dtype'": "peft adapts a linear layer that returns several tensors (a router) and fails in its first "

@@ -32,7 +32,7 @@ def batch(base: Any, labels_per_row: bool, rows: int, seq_len_tokens: int, devic
     return {**inputs, "labels": make(labels, dtype=torch.int64, device=device)}
 
 
-_INTEGERS = ("input_ids", "attention_mask", "qformer_input_ids", "mm_token_type_ids")
+_INTEGERS = ("input_ids", "attention_mask", "qformer_input_ids", "mm_token_type_ids", "image_embeds_position_mask")
 
 
 def _dtype(base: Any) -> torch.dtype:
@@ -46,8 +46,9 @@ def _read_by(base: Any, rows: int, seq_len_tokens: int) -> Shapes:
     asks = {name for name, parameter in takes.items() if parameter.default is inspect.Parameter.empty}
     tokens = (rows, seq_len_tokens)
     text: Shapes = dict.fromkeys(("input_ids", "attention_mask"), tokens) if "input_ids" in takes else {}
-    text |= {name: (*tokens, BOX) for name in ("bbox",) if name in _ASKED_FOR.get(base.config.model_type, set())}
-    text |= dict.fromkeys((name for name in _TOKENS if name in asks | _ASKED_FOR.get(base.config.model_type, set())), tokens)
+    asked = _ASKED_FOR.get(base.config.model_type, set())
+    text |= {name: (*tokens, width) for name, width in _WIDE_TOKENS.items() if name in asked}
+    text |= dict.fromkeys((name for name in _TOKENS if name in asks | asked), tokens)
     first = base.encoder.main_input_name if base.main_input_name == "inputs" else base.main_input_name
     needed = [
         name for name in _OTHERS if name in takes and (name in asks or _reads_images_first(base, name) or (not text and name == first))
@@ -58,12 +59,16 @@ def _read_by(base: Any, rows: int, seq_len_tokens: int) -> Shapes:
     return {key: shape for shapes in (text, *others) for key, shape in shapes.items()}
 
 
-_TOKENS = ("qformer_input_ids", "mm_token_type_ids")
-_ASKED_FOR = {"molmo2": {"mm_token_type_ids"}, "git": {"pixel_values"}, "udop": {"bbox"}}
+_TOKENS = ("qformer_input_ids", "mm_token_type_ids", "image_embeds_position_mask")
+_ASKED_FOR = {"molmo2": {"mm_token_type_ids"}, "udop": {"bbox"}, "kosmos-2": {"image_embeds_position_mask"}} | {
+    "git": {"pixel_values"},
+    "idefics": {"pixel_values", "image_attention_mask"},
+}
 """What a type's code raises without in training, though its signature has a default (transformers 5.23 models/molmo2/modeling_molmo2.py,
-models/udop/modeling_udop.py; models/git/modeling_git.py cuts the logits by the number of image tokens)."""
-BOX = 4
-"""Numbers that place a token on a page: the corners of its box (models/udop/modeling_udop.py)."""
+models/udop, models/kosmos2, models/idefics; models/git/modeling_git.py cuts the logits by the number of image tokens)."""
+_WIDE_TOKENS = {"bbox": 4, "image_attention_mask": 1}
+"""Numbers that a token has: the corners of its box on the page (models/udop/modeling_udop.py), and whether it sees each image of its row
+(models/idefics/modeling_idefics.py)."""
 
 
 def _reads_images_first(base: Any, name: str) -> bool:
@@ -104,10 +109,13 @@ def _pixels(config: Any, rows: int) -> Shapes:
         raise UnsupportedError(f"{config.model_type}: it asks for an image beside the text, and its config names no size of images")
     size = tower.image_size
     height, width = size if isinstance(size, (list, tuple)) else (size, size)
-    return {"pixel_values": (rows, getattr(tower, "num_channels", RGB), height, width)}
+    return {"pixel_values": (rows, *_PICTURES.get(config.model_type, ()), getattr(tower, "num_channels", RGB), height, width)}
 
 
 RGB = 3
+_PICTURES = {"idefics": (1,), "instructblipvideo": (4,)}
+"""Pictures in a row of the types that have an axis for them: the least, and the frames of a video (transformers 5.23
+models/instructblipvideo/video_processing_instructblipvideo.py, `num_frames`)."""
 
 
 def _patches(config: Any, rows: int) -> Shapes:
