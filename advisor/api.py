@@ -13,7 +13,7 @@ from advisor.values import Advice, Fit, GpuSpec, MemoryBreakdown, ModelSpec, Pla
 
 if TYPE_CHECKING:
     from advisor.accuracy import AccuracyReport
-    from advisor.accuracy.snapshots import SnapshotReport
+    from advisor.accuracy.snapshots import SnapshotReports
     from advisor.tape.breakdown import Holder
     from advisor.values.advice import TracedAdvice
     from advisor.values.calibration import CalibrationRun, CheckedAdvice
@@ -229,7 +229,7 @@ def accuracy(rows: str | Path | None = None, *, trace: bool = False, progress: P
     return tuple(reports)
 
 
-def snapshots(folder: str | Path, *, progress: Progress = silent) -> tuple[SnapshotReport, ...]:
+def snapshots(folder: str | Path, *, progress: Progress = silent) -> SnapshotReports:
     """Each history of a card's allocator in `folder` (`benchmarks/on_card.py` writes them) beside a dry run of its plan, made now.
 
     Raises InvalidInputError where there is none, or a file is none, and MissingExtraError without the extra `torch`.

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from advisor.bounded import children, exists, is_file, is_folder, named, place, read_text, resolved
 from advisor.errors import InvalidInputError, MissingExtraError, UnknownNameError
-from advisor.json_files import exists, is_file, is_folder
+from advisor.json_files import parse_json
 
 CONFIG = "config.json"
 _LARGEST_CONFIG_BYTES = 8_000_000
@@ -35,7 +35,7 @@ def looks_like_path(text: str) -> bool:
 
 def from_path(text: str) -> Found:
     """The config.json at a path, or in the directory at a path."""
-    path = Path(text).expanduser()
+    path = place(text)
     if is_folder(path):
         file = path / CONFIG
         if not is_file(file):
@@ -44,39 +44,27 @@ def from_path(text: str) -> Found:
         file = path
     else:
         raise InvalidInputError(f"{text}: no such file or directory; give a config.json or the directory that holds it")
-    name = file.parent.resolve().name if file.name == CONFIG else file.stem
+    name = resolved(file.parent).name if file.name == CONFIG else file.stem
     return read_config(file, name or str(file), str(file))
 
 
 def _no_config(path: Path) -> str:
     if is_file(path / "adapter_config.json"):
         return f"{path} holds an adapter, not a model: give its base model (base_model_name_or_path in adapter_config.json)"
-    if any(path.glob("*.gguf")):
+    if any(child.suffix == ".gguf" for child in children(path)):
         return f"{path} holds GGUF files and no {CONFIG}: training needs the original model's directory"
     return f"{path} holds no {CONFIG}: give the directory of a saved Hugging Face model"
 
 
 def read_config(file: Path, id: str, source: str) -> Found:
     """Reads and parses one file; the error says what is wrong with it."""
+    text = read_text(file, _LARGEST_CONFIG_BYTES, "model config")
     try:
-        raw = file.read_bytes() if file.stat().st_size <= _LARGEST_CONFIG_BYTES else None
-    except OSError as error:
-        raise InvalidInputError(f"{file} cannot be read: {error.strerror or type(error).__name__}") from error
-    if raw is None:
-        raise InvalidInputError(f"{file} is no model config: it is larger than {_LARGEST_CONFIG_BYTES // 10**6} MB")
-    try:
-        text = raw.decode("utf-8-sig")
-        config = json.loads(text)
-    except UnicodeDecodeError as error:
-        raise InvalidInputError(f"{file} is not text in UTF-8: it is no model config") from error
-    except json.JSONDecodeError as error:
-        raise InvalidInputError(
-            f"{file} is not valid JSON: {error.msg} at line {error.lineno}, column {error.colno}; is it complete?"
-        ) from error
-    except (RecursionError, ValueError) as error:  # nested too deeply, or a number of thousands of digits
-        raise InvalidInputError(f"{file} is no model config: its JSON is beyond what a parser takes ({type(error).__name__})") from error
+        config = parse_json(text, named(file))
+    except InvalidInputError as error:
+        raise InvalidInputError(f"{error}: it is no model config") from None
     if not isinstance(config, dict):
-        raise InvalidInputError(f"{file} is no model config: it holds a {type(config).__name__}, not an object")
+        raise InvalidInputError(f"{named(file)} is no model config: it holds a {type(config).__name__}, not an object")
     return Found(id, source, text, config)
 
 

@@ -3,12 +3,31 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from pydantic import ValidationError
 
+from advisor.errors import InvalidInputError
+
 _LONGEST_VALUE = 40
+
+
+@contextmanager
+def boundary(where: str) -> Iterator[None]:
+    """What the numbers of a file may do to the arithmetic on them, as one line that names the file: they are the file's fault.
+
+    Raises InvalidInputError for what no value takes, for numbers beyond a float, and for what does not go into memory.
+    """
+    try:
+        yield
+    except ValidationError as error:
+        raise InvalidInputError(f"{where}: {one_line(error)}") from None
+    except OverflowError as error:
+        raise InvalidInputError(f"{where} holds a number that is too large to calculate with ({error})") from None
+    except MemoryError:
+        raise InvalidInputError(f"{where} takes more memory than this machine has") from None
 
 
 def one_line(error: ValidationError) -> str:

@@ -15,6 +15,8 @@ GIB = 1024**3
 
 _UNITS = {"": 1, "b": 1, "kib": KIB, "mib": MIB, "gib": GIB, "kb": 10**3, "mb": 10**6, "gb": 10**9, "g": 10**9}
 _SIZE = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*$", re.IGNORECASE)
+_LONGEST_SIZE = 40
+"""Characters. Judgement; far below the 308 digits of the largest float."""
 
 
 def parse_size(text: str) -> int:
@@ -22,10 +24,10 @@ def parse_size(text: str) -> int:
 
     Raises InvalidInputError when the text is no size or is not positive.
     """
-    match = _SIZE.match(text)
+    match = _SIZE.match(text) if len(text) <= _LONGEST_SIZE else None
     unit = _UNITS.get(match.group(2).lower()) if match else None
     if match is None or unit is None:
-        raise InvalidInputError(f"{text!r} is not a size; write it like 79.2GiB, 24576MiB or 80GB")
+        raise InvalidInputError(f"{text[:_LONGEST_SIZE]!r} is not a size; write it like 79.2GiB, 24576MiB or 80GB")
     size_bytes = round(float(match.group(1)) * unit)
     if size_bytes <= 0:
         raise InvalidInputError(f"{text!r} is not a positive size")

@@ -97,6 +97,7 @@ SAID_OF: dict[str, dict[str, Any]] = {
     "cohere_compass": {"text_config": {"rope_parameters": _FULL_ROPE}},
     "qwen4_exp": {"text_config": _QWEN4_INDEXER},
     "qwen4_exp_text": _QWEN4_INDEXER,
+    **{name: {"text_config": {"hidden_size_per_layer_input": 0}} for name in ("gemma4_assistant", "gemma4_unified_assistant")},
     "esm": {"vocab_size": 33},
     "moonshine_streaming": {"num_key_value_heads": 8},
     "step3p7": {"text_config": {"sliding_window": 512}},
@@ -242,7 +243,7 @@ def walk(again: tuple[str, ...], tables: tuple[str, ...]) -> None:
         sys.stdout.write(f"{found}\n")
         sys.stdout.flush()
         lines = ",\n".join(json.dumps(done[row.table, row.model_type]) for row in rows() if (row.table, row.model_type) in done)
-        TARGET.write_text(f'{{"versions": {json.dumps(installed())},\n"rows": [\n{lines}\n]}}\n', encoding="utf-8")
+        TARGET.write_text(f'{{"versions": {json.dumps(dict(installed()))},\n"rows": [\n{lines}\n]}}\n', encoding="utf-8")
 
 
 def read() -> list[dict[str, Any]]:

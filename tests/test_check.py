@@ -15,8 +15,8 @@ from advisor.cli.run import run
 from advisor.errors import AdvisorError, UnsupportedError
 from advisor.render import check as render
 from advisor.render.page import Look
-from advisor.stacks.files import LARGEST_BYTES
 from advisor.values import Fit, Stack
+from advisor.yaml_files import LARGEST_BYTES
 
 AXOLOTL = {
     "base_model": "meta-llama/Llama-3.1-8B",

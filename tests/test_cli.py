@@ -418,7 +418,7 @@ def test_accuracy_prints_every_scored_run(capsys: pytest.CaptureFixture[str]) ->
 
 def test_accuracy_of_a_missing_file_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["accuracy", "--rows", "nowhere.json"]) == 2
-    assert capsys.readouterr().err == "error: nowhere.json cannot be read: No such file or directory\n"
+    assert capsys.readouterr().err == "error: nowhere.json cannot be read: there is no such file\n"
 
 
 def test_gpus_json_are_specs(capsys: pytest.CaptureFixture[str]) -> None:

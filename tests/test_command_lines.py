@@ -205,6 +205,25 @@ def test_nothing_is_looked_for_above_the_repository(tmp_path: Path) -> None:
     (inner / ".git").mkdir(parents=True)
     assert find_file("outer.yaml", inner) is None
     assert find_file("outer.yaml", tmp_path) is not None
+    deep = tmp_path / "no" / "repository"
+    deep.mkdir(parents=True)
+    assert find_file("outer.yaml", deep) is None
+
+
+# What a file of someone else's names; the folder of the test is a repository.
+OUTSIDE = ["{outside}/zero3.json", "../outside/zero3.json", "link.json", "folder/zero3.json"]
+
+
+@pytest.mark.parametrize("named", OUTSIDE)
+def test_nothing_outside_of_the_repository_is_read(named: str, tmp_path: Path) -> None:
+    outside, top = tmp_path / "outside", tmp_path / "top"
+    outside.mkdir()
+    (top / ".git").mkdir(parents=True)
+    (outside / "zero3.json").write_text(json.dumps(ZERO3), encoding="utf-8")
+    (top / "link.json").symlink_to(outside / "zero3.json")
+    (top / "folder").symlink_to(outside)
+    with pytest.raises(InvalidInputError, match="lies outside of the project"):
+        find_file(named.format(outside=outside), top)
 
 
 # (command, the file that is missing)

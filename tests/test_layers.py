@@ -16,12 +16,15 @@ LEVELS = {
     "errors": 0,
     "formulas": 0,
     "refusals": 1,
+    "bounded": 1,
+    "shown": 1,
     "units": 1,
     "values": 2,
     "names": 3,
     "tiers": 3,
     "json_files": 3,
     "allocator": 3,
+    "yaml_files": 3,
     "profiles": 3,
     "checkpoints": 4,
     "config_files": 4,
@@ -170,3 +173,57 @@ def test_functions_stay_small() -> None:
         for function in functions(path)
     }
     assert {name: count for name, count in lines.items() if count > MAX_FUNCTION_LINES} == {}
+
+
+# Asking after, opening and parsing what others wrote is done in one place each.
+_OF_PATHS = {"read_text", "read_bytes", "expanduser", "is_dir", "is_file", "exists", "iterdir", "glob", "rglob", "open", "stat", "resolve"}
+_OF_MODULES = {("json", "loads"), ("json", "load"), ("yaml", "safe_load"), ("yaml", "load"), ("yaml", "SafeLoader"), ("os", "stat")}
+DOORS = {
+    "bounded.py": "bytes, and what is asked of paths",
+    "json_files.py": "JSON",
+    "yaml_files.py": "YAML",
+    "profiles/__init__.py": "the package's own rows",
+    "profiles/files.py": "the package's own rows",
+    "schemas.py": "the package's own rows",
+    "host.py": "the kernel's files",
+    "calibrate/limits.py": "the kernel's files",
+    "calibrate/backends.py": "the kernel's files",
+    "formulas.py": "the package's own source",
+    "calibrate/job.py": "what a calibration's own worker has just written",
+    "calibrate/launch.py": "what a calibration's own worker has just written",
+    "calibrate/worker.py": "what a calibration's own launcher has just written",
+    "calibrate/store.py": "the data folder's default, below the home folder",
+    "accuracy/history.py": "histories that benchmarks/on_card.py wrote",
+    "adapters/truncate.py": "the file that it writes",
+    "adapters/patterns.py": "its own child's answer",
+    "checkpoints.py": "the config.json that config_files has read",
+    "hooks/live.py": "a config that it has just written as JSON itself",
+    "stacks/words.py": "the config.json that config_files has read",
+    "tape/store.py": "tapes that it wrote itself, bounded, into the user's cache",
+    "trace/tapes.py": "the config.json that config_files has read",
+    "trace/meta_model.py": "the config.json that config_files has read",
+    "cli/run.py": "the null device",
+}
+"""Modules that read bytes, ask after paths or parse by themselves, and what. Everything else goes through the first three."""
+
+
+def _past_the_doors(path: Path) -> Iterator[str]:
+    for node in ast.walk(tree_of(path)):
+        if not isinstance(node, ast.Call):
+            continue
+        called = node.func
+        if isinstance(called, ast.Name) and called.id == "open":
+            yield f"{name_of(path)}:{node.lineno} open"
+        if not isinstance(called, ast.Attribute):
+            continue
+        owner = called.value.id if isinstance(called.value, ast.Name) else ""
+        if (owner, called.attr) in _OF_MODULES or (called.attr in _OF_PATHS and owner not in ("bounded", "os")):
+            yield f"{name_of(path)}:{node.lineno} {owner}.{called.attr}"
+
+
+def test_what_others_wrote_comes_through_the_doors() -> None:
+    assert [call for path in MODULES if name_of(path) not in DOORS for call in _past_the_doors(path)] == []
+
+
+def test_every_door_of_its_own_is_still_one() -> None:
+    assert {name for name in DOORS if not [*_past_the_doors(PACKAGE / name)]} == set()

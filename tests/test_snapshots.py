@@ -26,6 +26,7 @@ from advisor.accuracy.snapshots import (
     LONGER_ON_CARD,
     TRACE_ALONE,
     SnapshotReport,
+    SnapshotReports,
     compare,
     traced_for,
 )
@@ -348,6 +349,16 @@ def test_a_folder_without_any_is_refused(tmp_path: Path, capsys: pytest.CaptureF
     assert "--snapshots stands alone" in capsys.readouterr().err
 
 
+def test_a_plan_that_no_dry_run_runs_is_listed_with_the_reason(tmp_path: Path) -> None:
+    """The row by hand states no plan."""
+    history.write(Step(BASE).history(config=CONFIG), tmp_path / f"a{history.SUFFIX}")
+    found = api.snapshots(tmp_path)
+    assert (found.reports, len(found.not_compared)) == ((), 1)
+    shown = screen(found, Look(width=80))
+    assert "Not compared" in shown
+    assert "not stated" in shown
+
+
 # A history that a recorder made of real training on the processor.
 
 CONFIG = {
@@ -393,7 +404,7 @@ def test_a_recorded_history_is_the_dry_run_but_for_the_optimizers_scalars(simula
         (CARD_ALONE, Phase.OPTIMIZER_STEP, "aten.lift_fresh.default")
     }
     assert all(abs(entry.relative_error) < 0.01 for entry in report.phases)
-    shown = screen((report,), Look(width=80))
+    shown = screen(SnapshotReports(reports=(report,), not_compared=()), Look(width=80))
     assert "both make" in shown
     assert max(map(len, shown.splitlines())) <= 80
 

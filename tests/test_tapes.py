@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 import zlib
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 from hypothesis import assume, given, settings, strategies as st
 
+from advisor.architectures import spec_from_config
 from advisor.devices import load_gpu
+from advisor.errors import MissingExtraError
 from advisor.hub import load_model
-from advisor.memory.replayed import NotRecorded, estimate_from_tape, kind_on
+from advisor.memory import estimate_memory, trainable_params
+from advisor.memory.replayed import NotRecorded, estimate_from_tape, kind_on, least_bytes, trained_params
+from advisor.on_demand import answered
 from advisor.tape import kinds, store
 from advisor.tape.compile import NotOneFormula, Recording, compiled
 from advisor.tape.layout import lay_out
@@ -247,6 +252,11 @@ def model(**more: object) -> ModelSpec:
     return like.model_copy(update={"id": "tiny-llama", "config_json": json.dumps(config)})
 
 
+def tables_of(spec: ModelSpec) -> ModelSpec:
+    """The spec that its config makes: `model` changes the config alone."""
+    return spec_from_config(json.loads(spec.config_json), id=spec.id, source=spec.source)
+
+
 def made_up() -> Tape:
     drawn = [(2, [(512, 0, 0, 0, 0, 0)]), (1, [(0,) * 6]), (3, [(0, 0, 0, 0, 2, 0)]), (-1, [(0,) * 6]), (5, [(0, 0, 0, 8, 8, 0)])]
     return compiled([recorded(drawn, shape) for shape in SEVERAL], {"torch": "2.13.0"})
@@ -327,6 +337,34 @@ def test_a_step_that_nobody_recorded_is_said_in_one_line(cache: Path) -> None:
         estimate_from_tape(model(), ASKED)
 
 
+def test_what_is_missing_is_recorded_on_the_way_and_asked_again(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[int] = []
+
+    def record(model: ModelSpec, plan: Plan, gpu: GpuSpec | None, *, progress: object) -> None:
+        made.append(plan.micro_batch_size)
+        store.keep(kind_on(model, plan, gpu), made_up())
+
+    monkeypatch.setattr(import_module("advisor.trace"), "record_tape", record)
+    untold = model().model_copy(update={"tables": None})
+    assert answered(lambda: estimate_memory(untold, ASKED)).source == "trace"
+    assert answered(lambda: estimate_memory(untold, ASKED.model_copy(update={"micro_batch_size": 3}))).source == "trace"
+    assert made == [2]
+
+
+def test_without_torch_the_line_says_what_to_install(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'finetune-advisor\[torch\]'"):
+        answered(lambda: estimate_memory(model().model_copy(update={"tables": None}), ASKED))
+
+
+def test_a_note_names_the_length_that_is_asked_for() -> None:
+    drawn = [(2, [(512, 0, 0, 0, 0, 0)]), (3, [(0, 0, 0, 0, 2, 0)])]
+    made = [recorded(drawn, shape) for shape in SEVERAL]
+    for recording in made:
+        recording.stream.notes = (f"each row: {recording.shape.tokens:,} tokens out of the decoder",)
+    assert compiled(made, {}).replay(Shape(2, 1024), WORKSPACE_BYTES).notes == ("each row: 1,024 tokens out of the decoder",)
+
+
 # -- against fresh dry runs ------------------------------------------------------------------------------------------------------
 
 A_CARD = load_gpu("h100-80gb")
@@ -338,8 +376,15 @@ A_CARD = load_gpu("h100-80gb")
     [
         ({}, {"method": "lora"}, (1, 1024), [(1, 8192)], A_CARD),
         ({}, {"method": "qlora", "gradient_checkpointing": False}, (2, 256), [(7, 640)], None),
-        ({}, {"method": "full", "grad_accum_steps": 4, "eval_micro_batch_size": 2}, (4, 1024), [(2, 1920)], A_CARD),
-        ({}, {"method": "dora", "padding": True, "stack": "plain"}, (2, 1000), [(5, 2024)], None),
+        pytest.param(
+            {},
+            {"method": "full", "grad_accum_steps": 4, "eval_micro_batch_size": 2},
+            (4, 1024),
+            [(2, 1920)],
+            A_CARD,
+            marks=pytest.mark.slow,
+        ),
+        pytest.param({}, {"method": "dora", "padding": True, "stack": "plain"}, (2, 1000), [(5, 2024)], None, marks=pytest.mark.slow),
     ],
     ids=lambda value: "-".join(map(str, value.values())) if isinstance(value, dict) else None,
 )
@@ -356,4 +401,10 @@ def test_a_tape_says_what_a_fresh_dry_run_says(
     record_tape(spec, first, None)
     for rows, tokens in asked:
         plan = first.model_copy(update={"micro_batch_size": rows, "seq_len_tokens": tokens, "alpha": 8})
-        assert estimate_from_tape(spec, plan, gpu) == trace(spec, plan, gpu=gpu).breakdown
+        found = estimate_from_tape(spec, plan, gpu)
+        assert found == trace(spec, plan, gpu=gpu).breakdown
+        untold = spec.model_copy(update={"tables": None, "params_built": spec.params})
+        without_tables = estimate_memory(untold, plan, gpu)
+        assert (without_tables.phases, without_tables.reserved_slack_bytes) == (found.phases, found.reserved_slack_bytes)
+        assert trained_params(spec, plan, gpu) == trainable_params(tables_of(spec), plan)
+        assert least_bytes(spec, plan, A_CARD) <= estimate_from_tape(spec, plan, A_CARD).expected_bytes

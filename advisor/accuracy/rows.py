@@ -7,6 +7,7 @@ cannot be scored stay, with the reason.
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from enum import Enum
 from functools import cache
 from pathlib import Path
@@ -15,9 +16,10 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from advisor import profiles
+from advisor.bounded import place
 from advisor.errors import InvalidInputError, UnsupportedError
 from advisor.json_files import read_json
-from advisor.refusals import one_line
+from advisor.refusals import boundary, one_line
 from advisor.stacks.engines import masters_of, reentrant_of
 from advisor.stacks.known import defaults_of
 from advisor.values import Attention, DType, Head, Loss, Masters, Method, Optimizer, Plan, Quantization, Sharding, Shift, Stack, Value
@@ -192,7 +194,7 @@ def read_measurements(path: str | Path) -> tuple[Measurement, ...]:
 
     Raises InvalidInputError where it cannot be read or is no list of rows; the line names the first row that is wrong, and its field.
     """
-    rows = read_json(Path(path))
+    rows = read_json(place(path))
     if not isinstance(rows, list) or not rows:
         raise InvalidInputError(f"{path}: holds no list of measured runs; profiles/measurements/ shows the format")
     return tuple(_row(path, number, row) for number, row in enumerate(rows, start=1))
@@ -200,9 +202,14 @@ def read_measurements(path: str | Path) -> tuple[Measurement, ...]:
 
 def _row(path: str | Path, number: int, row: object) -> Measurement:
     try:
-        return Measurement.model_validate(row)
+        found = Measurement.model_validate(row)
+        with suppress(UnsupportedError):  # what is not stated is listed, with the reason
+            plan_of(found)
     except ValidationError as error:
         raise InvalidInputError(f"{path}: row {number}: {one_line(error)}") from None
+    except InvalidInputError as error:  # a setting that no plan takes
+        raise InvalidInputError(f"{path}: row {number}: {error}") from None
+    return found
 
 
 _ALWAYS = (
@@ -246,7 +253,8 @@ def plan_of(row: Measurement, seq_len_tokens: int | None = None) -> Plan:
     fields |= _of_the_release(row) | {name: getattr(stated, name) for name in _RARE if getattr(stated, name) is not None}
     if stated.autocast:
         fields["autocast_dtype"] = stated.autocast_dtype
-    return Plan.model_validate(fields)
+    with boundary("settings"):
+        return Plan.model_validate(fields)
 
 
 def _of_the_release(row: Measurement) -> dict[str, object]:

@@ -19,6 +19,7 @@ from advisor.accuracy.history import Events, History
 from advisor.accuracy.pairing import Moment, Pairing, Side, pair
 from advisor.accuracy.rows import plan_of
 from advisor.accuracy.tiers import traced_run
+from advisor.errors import UnsupportedError
 from advisor.tape.breakdown import module_name, term_of
 from advisor.tape.stream import Birth
 from advisor.values import ModelSpec, Phase, Value
@@ -106,18 +107,41 @@ class SnapshotReport(Value):
     """Largest first."""
 
 
-def reports(folder: str | Path, progress: Callable[[str], None] = lambda _: None) -> tuple[SnapshotReport, ...]:
+class NotCompared(Value):
+    """A history that has no dry run beside it."""
+
+    id: str
+    reason: str
+
+
+class SnapshotReports(Value):
+    """What `advise accuracy --snapshots` found."""
+
+    reports: tuple[SnapshotReport, ...]
+    not_compared: tuple[NotCompared, ...]
+
+
+def reports(folder: str | Path, progress: Callable[[str], None] = lambda _: None) -> SnapshotReports:
     """Compare every history in `folder` with a dry run of its plan under the installed libraries, made now.
 
-    Raises InvalidInputError where a file is none or none is there, and UnsupportedError for a plan that the dry run does not run.
+    Raises InvalidInputError where a file is none or none is there; a plan that the dry run does not run is listed with the reason.
     """
-    found = []
+    found: list[SnapshotReport] = []
+    refused: list[NotCompared] = []
     for path in histories.files_in(Path(folder)):
         progress(f"{path.name.removesuffix(histories.SUFFIX)} …")
         held = histories.read(path)
-        found.append(compare(held, traced_for(held)))
+        try:
+            found.append(compare(held, traced_for(held)))
+        except UnsupportedError as error:
+            refused.append(NotCompared(id=_id_of(held), reason=str(error)))
     progress("")
-    return tuple(found)
+    return SnapshotReports(reports=tuple(found), not_compared=tuple(refused))
+
+
+def _id_of(held: History) -> str:
+    """The run's id in the grid, where it has one: the row's own is long."""
+    return str(held.row.stated.get("run", held.row.id))
 
 
 def traced_for(held: History) -> Trace:
@@ -160,7 +184,7 @@ def compare(held: History, traced: Trace) -> SnapshotReport:
     top = max(phases, key=lambda entry: entry.card_bytes)
     explained = _Explained(card, trace, pairing, births, traced.layer_path)
     return SnapshotReport(
-        id=held.row.id,
+        id=_id_of(held),
         model=held.row.model,
         method=held.row.settings.method or "",
         gpu=held.row.gpu,

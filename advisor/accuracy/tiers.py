@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from advisor import profiles
 from advisor.accuracy.rows import Measurement
+from advisor.bounded import children, is_folder, place
 from advisor.errors import UnsupportedError
 from advisor.json_files import read_json
 from advisor.memory import estimate_memory
@@ -109,9 +110,13 @@ Recorded = Mapping[tuple[str, int], Traced]
 
 def recorded_in(rows: str | Path | None = None) -> Recorded:
     """The dry runs that `benchmarks/trace_measured.py` left beside a file of rows, or beside those of `profiles/measurements/`."""
-    folder = profiles.ROOT / "measurements" / "traced" if rows is None else Path(rows).parent / "traced"
-    found = [Traced.model_validate(row) for path in sorted(folder.glob("*.json")) for row in read_json(path)]
+    folder = profiles.ROOT / "measurements" / "traced" if rows is None else place(rows).parent / "traced"
+    found = [Traced.model_validate(row) for path in _json_files(folder) for row in read_json(path)]
     return {(row.id, row.seq_len_tokens): row for row in found}
+
+
+def _json_files(folder: Path) -> tuple[Path, ...]:
+    return tuple(path for path in children(folder) if path.suffix == ".json") if is_folder(folder) else ()
 
 
 def recorded_dry_run(recorded: Recorded, ran: MeasuredPlan) -> MemoryBreakdown:

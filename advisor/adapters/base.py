@@ -9,6 +9,7 @@ from typing import Any
 
 from advisor.adapters.layout import Pair
 from advisor.adapters.tensors import FLOATS, ITEM_BYTES, Tensor, TensorFile, numpy, open_tensors, read
+from advisor.bounded import children, is_file, is_folder, place
 from advisor.errors import InvalidInputError
 from advisor.json_files import read_object
 
@@ -53,18 +54,18 @@ def _row_norms(file: TensorFile, tensor: Tensor, transposed: bool) -> Any:
 
 def base_norms(folder: Path, fan_in_fan_out: bool) -> BaseNorms:
     """The safetensors of a saved model; raises one line when the folder holds none."""
-    files = _files(folder.expanduser())
+    files = _files(place(folder))
     weights = {tensor.name: (file, tensor) for file in map(open_tensors, files) for tensor in file.tensors.values()}
     return BaseNorms(weights, fan_in_fan_out)
 
 
 def _files(folder: Path) -> tuple[Path, ...]:
-    if (folder / INDEX).is_file():
+    if is_file(folder / INDEX):
         places = read_object(folder / INDEX).get("weight_map")
         if not isinstance(places, dict):
             raise InvalidInputError(f"{folder / INDEX} has no weight_map")
         return tuple(folder / name for name in sorted({str(name) for name in places.values()}))
-    found = tuple(sorted(folder.glob("*.safetensors"))) if folder.is_dir() else ()
+    found = tuple(child for child in children(folder) if child.suffix == ".safetensors") if is_folder(folder) else ()
     if not found:
         raise InvalidInputError(f"{folder} holds no safetensors: give the folder of the base model's weights")
     return found

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import math
-import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from advisor.adapters.patterns import first_matches
+from advisor.bounded import children, is_file, is_folder, place
 from advisor.errors import InvalidInputError, UnsupportedError
 from advisor.json_files import read_object
+from advisor.shown import capped
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
@@ -21,6 +22,11 @@ ZERO_B_INITS = frozenset({"True", "gaussian", "eva"})
 """Initialisations that begin with B = 0, so that B = 0 at the end means untrained (peft 0.21, tuners/lora/layer.py)."""
 BASE_CHANGING_INITS = ("pissa", "olora", "corda", "lora_ga", "loftq")
 """Initialisations that take the first product out of the base weights, so that the file holds it too (same place)."""
+MAX_RANK = 1_000_000
+"""Judgement: no weight of any model has a smaller side that is as long."""
+MAX_ALPHA = 1e12
+"""Judgement: beyond it the scale's square leaves the range of a float32."""
+_LONGEST_VALUE = 60
 _OTHER_SHAPES = {"use_qalora": "QALoRA", "use_bdlora": "BD-LoRA"}
 """Variants whose factors are no plain B and A (peft 0.21, tuners/lora/variants.py)."""
 
@@ -47,33 +53,28 @@ class AdapterConfig:
     def changes_base(self) -> bool:
         return self.init.startswith(BASE_CHANGING_INITS)
 
-    def rank_of(self, module: str) -> int:
-        return _matching(self.rank_pattern, module, self.rank)
-
-    def scale_of(self, module: str, rank: int) -> float:
-        """alpha / r, or alpha / √r with rsLoRA (peft 0.21, tuners/lora/layer.py update_layer)."""
-        alpha = float(_matching(self.alpha_pattern, module, self.alpha))
-        return alpha / (math.sqrt(rank) if self.use_rslora else rank)
-
-
-def _matching(pattern: Mapping[str, Any], module: str, default: Any) -> Any:
-    """The first entry whose key matches the end of the module's name (peft 0.21, utils/other.py get_pattern_key)."""
-    return next((value for key, value in pattern.items() if re.match(rf"(.*\.)?({key})$", module)), default)
+    def settings_of(self, modules: Sequence[str]) -> Mapping[str, tuple[int, float]]:
+        """Rank and scale of each module: alpha / r, or alpha / √r with rsLoRA (peft 0.21, tuners/lora/layer.py update_layer)."""
+        rank_keys = first_matches([*self.rank_pattern], modules, f"{self.path}: rank_pattern")
+        alpha_keys = first_matches([*self.alpha_pattern], modules, f"{self.path}: alpha_pattern")
+        ranks = {name: self.rank_pattern[rank_keys[name]] if name in rank_keys else self.rank for name in modules}
+        alphas = {name: self.alpha_pattern[alpha_keys[name]] if name in alpha_keys else self.alpha for name in modules}
+        return {name: (rank, alphas[name] / (math.sqrt(rank) if self.use_rslora else rank)) for name, rank in ranks.items()}
 
 
 def adapter_folder(path: str | Path) -> Path:
     """The folder that holds an adapter in safetensors; says what is there instead when it is none."""
-    folder = Path(path).expanduser()
-    if folder.is_file():
+    folder = place(path)
+    if is_file(folder):
         _refuse_pickle(folder.parent, folder)
         folder = folder.parent
-    if not folder.is_dir():
+    if not is_folder(folder):
         raise InvalidInputError(f"{path}: no such folder; give the one that holds {CONFIG} and {WEIGHTS}")
-    if not (folder / CONFIG).is_file():
+    if not is_file(folder / CONFIG):
         raise InvalidInputError(_no_adapter(folder))
-    if not (folder / WEIGHTS).is_file():
+    if not is_file(folder / WEIGHTS):
         for name in PICKLES:
-            if (folder / name).is_file():
+            if is_file(folder / name):
                 _refuse_pickle(folder, folder / name)
         raise InvalidInputError(f"{folder} holds {CONFIG} and no {WEIGHTS}: the adapter's weights are missing")
     return folder
@@ -81,7 +82,7 @@ def adapter_folder(path: str | Path) -> Path:
 
 def _refuse_pickle(folder: Path, file: Path) -> None:
     if file.suffix in (".bin", ".pt", ".pth", ".ckpt"):
-        better = f"; {folder} holds {WEIGHTS} too: give the folder" if (folder / WEIGHTS).is_file() else ""
+        better = f"; {folder} holds {WEIGHTS} too: give the folder" if is_file(folder / WEIGHTS) else ""
         raise UnsupportedError(
             f"{file} is a pickle, which can run any code when it is opened, so it is not read: save the adapter again with "
             f"save_pretrained(…, safe_serialization=True){better}"
@@ -89,10 +90,10 @@ def _refuse_pickle(folder: Path, file: Path) -> None:
 
 
 def _no_adapter(folder: Path) -> str:
-    checkpoints = sorted(child.name for child in folder.iterdir() if (child / CONFIG).is_file())
+    checkpoints = [child.name for child in children(folder) if is_file(child / CONFIG)]
     if checkpoints:
         return f"{folder} holds no {CONFIG}, but {', '.join(checkpoints[:3])} {'do' if len(checkpoints) > 1 else 'does'}: give that folder"
-    if (folder / "config.json").is_file():
+    if is_file(folder / "config.json"):
         return f"{folder} holds a whole model, not an adapter: there is no {CONFIG}"
     return f"{folder} holds no {CONFIG}: give the folder that peft's save_pretrained wrote"
 
@@ -125,26 +126,25 @@ def read_adapter_config(folder: Path) -> AdapterConfig:
 
 
 def _rank(path: Path, value: object, field: str) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
-        raise InvalidInputError(f"{path}: {field} is {json.dumps(value)}; it must be a whole number above 0")
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= MAX_RANK:
+        raise InvalidInputError(f"{path}: {field} is {_written(value)}; it must be a whole number above 0, of {MAX_RANK:,} at most")
     return value
 
 
 def _number(path: Path, value: object, field: str) -> float:
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value):
-        raise InvalidInputError(f"{path}: {field} is {json.dumps(value)}; it must be a number")
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not abs(value) <= MAX_ALPHA:
+        raise InvalidInputError(f"{path}: {field} is {_written(value)}; it must be a number")
     return float(value)
+
+
+def _written(value: object) -> str:
+    return capped(json.dumps(value), _LONGEST_VALUE)
 
 
 def _pattern(path: Path, config: Mapping[str, object], field: str) -> Mapping[str, object]:
     value = config.get(field) or {}
     if not isinstance(value, dict):
         raise InvalidInputError(f"{path}: {field} must be an object")
-    for key in value:
-        try:
-            re.compile(key)
-        except re.error as error:
-            raise InvalidInputError(f"{path}: {field} has the key {key!r}, which is no regular expression ({error})") from error
     return value
 
 

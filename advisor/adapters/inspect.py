@@ -15,6 +15,8 @@ from advisor.adapters.findings import caveats, findings, truncation_test
 from advisor.adapters.layout import Layout, Pair, expert_names, lay_out
 from advisor.adapters.spectrum import read_spectrum, roots
 from advisor.adapters.tensors import TensorFile, open_tensors, read
+from advisor.bounded import named, size_bytes
+from advisor.refusals import boundary
 from advisor.values.adapter import AdapterReport, EnergyKept, MagnitudeDrift, ModuleState, ModuleUpdate
 from advisor.values.vocabulary import Method
 
@@ -49,7 +51,11 @@ def open_adapter(path: str | Path) -> Adapter:
 
 def inspect_adapter(path: str | Path, base: str | Path | None = None) -> AdapterReport:
     """Reads the adapter in the folder `path`. `base`, the folder of the base model's weights, adds how far DoRA's magnitudes moved."""
-    adapter = open_adapter(path)
+    with boundary(named(path)):
+        return _inspected(open_adapter(path), base)
+
+
+def _inspected(adapter: Adapter, base: str | Path | None) -> AdapterReport:
     norms = None if base is None else base_norms(Path(base), adapter.config.fan_in_fan_out)
     modules = _with_faint([update for pair in adapter.layout.pairs for update in _updates(adapter, pair, norms)])
     config = adapter.config
@@ -65,7 +71,7 @@ def inspect_adapter(path: str | Path, base: str | Path | None = None) -> Adapter
         modules=modules,
         other_tensors=tuple(tensor.name for tensor in adapter.layout.others if "lora_magnitude_vector" not in tensor.name),
         params=adapter.params,
-        file_bytes=adapter.file.path.stat().st_size,
+        file_bytes=size_bytes(adapter.file.path),
         energy=energy,
     )
     read_out = report.model_copy(update={"test": truncation_test(report), "cannot_tell": tuple(caveats(report))})

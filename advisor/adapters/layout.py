@@ -76,7 +76,11 @@ def lay_out(file: TensorFile, config: AdapterConfig) -> Layout:
         others.append(tensor)
     if not sides:
         raise InvalidInputError(f"{file.path} holds no lora_A and lora_B as peft saves them")
-    pairs = [_pair(file, config, module, found, magnitudes.get(module)) for module, found in sides.items()]
+    settings = config.settings_of([module.removeprefix(_PREFIX) for module in sides])
+    pairs = [
+        _pair(file, config, settings[module.removeprefix(_PREFIX)], module, found, magnitudes.get(module))
+        for module, found in sides.items()
+    ]
     return Layout(tuple(sorted(pairs, key=_order)), tuple(others))
 
 
@@ -84,7 +88,14 @@ def _order(pair: Pair) -> tuple[int, str]:
     return (-1 if pair.layer is None else pair.layer, pair.module)
 
 
-def _pair(file: TensorFile, config: AdapterConfig, module: str, found: Mapping[str, Tensor], magnitude: Tensor | None) -> Pair:
+def _pair(
+    file: TensorFile,
+    config: AdapterConfig,
+    setting: tuple[int, float],
+    module: str,
+    found: Mapping[str, Tensor],
+    magnitude: Tensor | None,
+) -> Pair:
     is_embedding = "embedding_A" in found or "embedding_B" in found
     prefix = "embedding_" if is_embedding else ""
     a, b = found.get(f"{prefix}A"), found.get(f"{prefix}B")
@@ -99,7 +110,7 @@ def _pair(file: TensorFile, config: AdapterConfig, module: str, found: Mapping[s
         if tensor.dtype not in FLOATS:
             raise UnsupportedError(f"{file.path}: {tensor.name} is stored as {tensor.dtype}, which is no plain floating-point type")
     name = module.removeprefix(_PREFIX)
-    rank = config.rank_of(name)
+    rank, scale = setting
     experts = _experts(config, name, a, rank)
     for side, tensor, held in (("A", a, a.shape[0]), ("B", b, math.prod(b.shape[1:]))):
         if held != rank * experts:
@@ -109,7 +120,7 @@ def _pair(file: TensorFile, config: AdapterConfig, module: str, found: Mapping[s
             )
     if magnitude is not None and math.prod(magnitude.shape) not in (b.shape[0], math.prod(a.shape[1:])):
         raise InvalidInputError(f"{file.path}: {magnitude.name} has the shape {list(magnitude.shape)}, and {name} {b.shape[0]} outputs")
-    return Pair(name, a, b, rank, config.scale_of(name, rank), experts, is_embedding, magnitude)
+    return Pair(name, a, b, rank, scale, experts, is_embedding, magnitude)
 
 
 def _experts(config: AdapterConfig, name: str, a: Tensor, rank: int) -> int:

@@ -23,6 +23,7 @@ from advisor.adapters.inspect import Adapter, energy_kept, factors, inspect_adap
 from advisor.adapters.layout import Pair
 from advisor.adapters.spectrum import core, roots
 from advisor.adapters.tensors import NewTensor, numpy, read_bytes, write_header
+from advisor.bounded import children, exists, is_folder, place, resolved, size_bytes
 from advisor.errors import InvalidInputError, UnsupportedError
 from advisor.json_files import read_object
 from advisor.values.adapter import ModuleState, TruncatedAdapter
@@ -70,7 +71,7 @@ def truncate_adapter(path: str | Path, rank: int, out: str | Path | None = None)
         energy_kept=energy_kept(live, rank).pooled,
         params=open_adapter(target).params,
         params_before=adapter.params,
-        file_bytes=(target / WEIGHTS).stat().st_size,
+        file_bytes=size_bytes(target / WEIGHTS),
     )
 
 
@@ -91,12 +92,16 @@ def _refuse(adapter: Adapter, rank: int) -> None:
 
 
 def _target(folder: Path, rank: int, out: str | Path | None) -> Path:
-    target = Path(out).expanduser() if out is not None else folder.resolve().with_name(f"{folder.resolve().name}-r{rank}")
-    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
+    target = place(out) if out is not None else _beside(resolved(folder), rank)
+    if exists(target) and not (is_folder(target) and not children(target)):
         raise InvalidInputError(f"{target} exists already and is left as it is; give another folder with --out")
-    if not target.parent.is_dir():
+    if not is_folder(target.parent):
         raise InvalidInputError(f"{target.parent}: no such folder to write into")
     return target
+
+
+def _beside(folder: Path, rank: int) -> Path:
+    return folder.parent / f"{folder.name}-r{rank}"
 
 
 def _new_config(config: AdapterConfig, cuts: Sequence[_Cut]) -> dict[str, Any]:
@@ -124,7 +129,7 @@ def _write_folder(adapter: Adapter, cuts: Sequence[_Cut], config: dict[str, Any]
                 stream.flush()
                 os.fsync(stream.fileno())
             partial.chmod(_DIRECTORY_MODE)
-            if target.exists():
+            if exists(target):
                 target.rmdir()  # empty, as checked before
             partial.rename(target)
         finally:

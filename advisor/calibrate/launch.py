@@ -17,6 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from advisor.bounded import is_file
 from advisor.calibrate.job import JOB_FILE, START, Event, Job, read_events
 from advisor.calibrate.settings import Settings
 from advisor.errors import InvalidInputError
@@ -69,12 +70,12 @@ def command(settings: Settings, folder: Path) -> list[str]:
     """`accelerate launch`, with the user's configuration where there is one."""
     launcher = [sys.executable, "-m", "accelerate.commands.launch"]
     if settings.accelerate_config is not None:
-        if not settings.accelerate_config.is_file():
+        if not is_file(settings.accelerate_config):
             raise InvalidInputError(
                 f"--accelerate-config {settings.accelerate_config}: there is no such file; `accelerate config` writes one"
             )
         launcher += ["--config_file", str(settings.accelerate_config)]
-    elif settings.device == "cpu" or settings.processes > 1 or not default_config().is_file():
+    elif settings.device == "cpu" or settings.processes > 1 or not is_file(default_config()):
         launcher += ["--num_processes", str(settings.processes), "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
         # torch's launcher, which accelerate starts for several cards alone; on the CPU the environment says so below.
         launcher += ["--multi_gpu"] if settings.processes > 1 else []

@@ -10,6 +10,7 @@ from datetime import datetime, timezone
 from importlib.util import find_spec
 
 from advisor import __version__
+from advisor.bounded import is_file
 from advisor.calibrate import store
 from advisor.calibrate.fit import rates_of
 from advisor.calibrate.formulas import digest
@@ -77,7 +78,7 @@ def _as_planned(settings: Settings, plan: Plan, gpu: GpuSpec | None) -> Settings
     """Where nobody says otherwise: the processor for a plan on it, and a process for each GPU of the plan."""
     if gpu is not None and gpu.vendor == CPU_VENDOR:
         settings = settings.model_copy(update={"device": "cpu"})
-    configured = settings.processes > 1 or settings.accelerate_config is not None or default_config().is_file()
+    configured = settings.processes > 1 or settings.accelerate_config is not None or is_file(default_config())
     return settings if configured else settings.model_copy(update={"processes": plan.n_gpus})
 
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from advisor.bounded import place
 from advisor.errors import InvalidInputError, UnknownNameError
+from advisor.json_files import read_json
 
 if TYPE_CHECKING:
     from advisor.values import GpuSpec
@@ -25,7 +26,7 @@ BETWEEN = "--"
 def folder() -> Path:
     """The folder of the records; it need not exist."""
     named = os.environ.get(FOLDER_VARIABLE)
-    return (Path(named).expanduser() if named else _data_folder()) / "calibrations"
+    return (place(named) if named else _data_folder()) / "calibrations"
 
 
 def _data_folder(platform: str = sys.platform) -> Path:
@@ -80,11 +81,9 @@ def read(path: Path) -> Reading:
     from advisor.values.calibration import CALIBRATION_VERSION, Calibration
 
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return Reading(path, None, "is gone")
-    except (OSError, ValueError) as error:
-        return Reading(path, None, f"cannot be read ({type(error).__name__})")
+        data = read_json(path)
+    except InvalidInputError as error:
+        return Reading(path, None, f"cannot be read ({str(error).removeprefix(str(path)).strip()})")
     version = data.get("calibration_version") if isinstance(data, dict) else None
     if version is None:
         return Reading(path, None, "is no calibration")

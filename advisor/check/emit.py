@@ -13,9 +13,11 @@ from advisor.hub import load_model
 from advisor.ladder import advise, request_from
 from advisor.ladder.learning_rate import show, sweep
 from advisor.ladder.snippet import snippet
-from advisor.stacks.detect import open_text
+from advisor.shown import quoted
+from advisor.stacks.detect import Opened, open_text
 from advisor.stacks.known import defaults_of
 from advisor.stacks.reading import canonical
+from advisor.stacks.rooms import model_named
 from advisor.stacks.write import STARTS, yaml_config
 from advisor.trace import counted
 from advisor.values import Advice, GpuSpec, ModelSpec, Plan, Stack, Task
@@ -67,11 +69,15 @@ def text_of(model: ModelSpec, plan: Plan, task: Task | None = None) -> str:
 
 
 def _differing(model: ModelSpec, plan: Plan, text: str) -> list[str]:
-    """Fields of the plan that do not survive being written and read."""
-    loaded = in_16_bit(model) if expanded_by(model) and plan.quantization is not None else model  # the script writes a copy first
-    read = canonical(read_text(loaded, plan.stack, text))
+    """Fields of the plan, and the model's name, that do not survive being written and read."""
+    is_copied = expanded_by(model) and plan.quantization is not None  # the script writes a copy first
+    loaded = in_16_bit(model) if is_copied else model
+    opened = _opened(plan.stack, text)
+    read = canonical(_plan_of(loaded, opened))
     wanted = canonical(plan)
-    return [
+    named = model_named(opened, str(_path_of(plan.stack)))
+    other_name = [] if named == model.id or is_copied else [f"a model called {quoted(model.id)}"]
+    return other_name + [
         f"{name.removesuffix('_tokens').replace('_', ' ')} {_shown(getattr(wanted, name))}"
         for name in Plan.model_fields
         if getattr(wanted, name) != getattr(read, name)
@@ -84,6 +90,17 @@ def _shown(value: object) -> str:
 
 def read_text(model: ModelSpec, stack: Stack, text: str) -> Plan:
     """The plan of a file's text, at the release that the defaults were read in."""
-    path = Path("the written file.yaml" if stack in STARTS else "the written file.py")
-    options = CheckOptions(stack=stack, stack_version=defaults_of(stack).version)
-    return read_found(open_text(text, path, stack), path, None, options, model).reading.plan
+    return _plan_of(model, _opened(stack, text))
+
+
+def _path_of(stack: Stack) -> Path:
+    return Path("the written file.yaml" if stack in STARTS else "the written file.py")
+
+
+def _opened(stack: Stack, text: str) -> Opened:
+    return open_text(text, _path_of(stack), stack)
+
+
+def _plan_of(model: ModelSpec, opened: Opened) -> Plan:
+    options = CheckOptions(stack=opened.stack, stack_version=defaults_of(opened.stack).version)
+    return read_found(opened, _path_of(opened.stack), None, options, model).reading.plan

@@ -7,15 +7,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from advisor.bounded import named, place
 from advisor.check.report import report_on
+from advisor.config_files import looks_like_path
 from advisor.devices import load_gpu
 from advisor.errors import InvalidInputError, UnknownNameError
 from advisor.hub import as_named, load_model
 from advisor.ladder.request import options_as
+from advisor.refusals import boundary
 from advisor.stacks.detect import SHELL, Opened, open_file
 from advisor.stacks.jobs import refuse_other_jobs
 from advisor.stacks.launch import beside, read_accelerate
 from advisor.stacks.overrides import parse_settings, with_settings
+from advisor.stacks.places import is_below, project_of
 from advisor.stacks.reading import Around, Launch, Reading, Remark, Way
 from advisor.stacks.rooms import model_named, read_opened
 from advisor.stacks.script import Start
@@ -67,10 +71,11 @@ def check(config: str | Path, gpu: str | GpuSpec | None = None, **options: Any) 
 
     Raises an AdvisorError, one clear line, for what cannot be read or priced.
     """
-    path = Path(config).expanduser()
+    path = place(config)
     card = card_of(gpu)
-    read = read_config(path, card, options_as(CheckOptions, options))
-    return report_on(str(config), read.model, card, read.reading, read.profile)
+    with boundary(named(config)):
+        read = read_config(path, card, options_as(CheckOptions, options))
+        return report_on(str(config), read.model, card, read.reading, read.profile)
 
 
 def read_config(path: Path, gpu: GpuSpec | None, options: CheckOptions) -> Read:
@@ -118,6 +123,7 @@ def _model_of(opened: Opened, options: CheckOptions, where: str) -> ModelSpec:
     """The model that is said beside the file, stored as the file's own name for it says; else the one that the file names."""
     named = model_named(opened, where)
     if options.model is None:
+        _refuse_outside(named, where)
         return model_of_name(named, where, why_unnamed(opened.unknown))
     model = model_of_name(options.model, where)
     if not named or model.checkpoint_format is not None:
@@ -127,6 +133,12 @@ def _model_of(opened: Opened, options: CheckOptions, where: str) -> ModelSpec:
         return model
     said = f"{model.resolved_from}; its weights as {stored.checkpoint_format.label}, by the file's name for it"
     return stored.model_copy(update={"resolved_from": said})
+
+
+def _refuse_outside(named: str | None, where: str) -> None:
+    """The file may be anyone's, a pull request's: it does not decide what is read outside of its project, nor learn what is there."""
+    if named is not None and looks_like_path(named) and not is_below(place(named), project_of(Path(where).parent)):
+        raise InvalidInputError(f"{where} names the model {named}, a path outside of its project: if it is to be read, say --model {named}")
 
 
 def card_of(gpu: str | GpuSpec | None) -> GpuSpec | None:
@@ -158,7 +170,7 @@ def _launch(path: Path, opened: Opened, options: CheckOptions) -> tuple[Launch, 
     if opened.lost and not options.accelerate:
         raise InvalidInputError(f"{path}: the launcher takes {opened.lost}, and there is no such file; give it as --accelerate FILE")
     near = None if path.suffix in SHELL else beside(path)  # a script says itself what it starts
-    found = Path(options.accelerate).expanduser() if options.accelerate else near
+    found = place(options.accelerate) if options.accelerate else near
     if found is not None:
         launch = read_accelerate(found)
         taken = (f"launch: {found}, which lies beside the file",) if not options.accelerate else ()

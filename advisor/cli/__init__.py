@@ -1,6 +1,7 @@
 """The command `advise`. This module only prepares the process; the commands are in `advisor.cli.app`.
 
-Exit codes: 0 something fits · 1 nothing fits · 2 bad input · 3 cannot tell · 70 a bug of ours · 130 interrupted.
+Exit codes: 0 something fits · 1 nothing fits · 2 bad input · 3 cannot tell · 70 a bug of ours · 74 the answer could not be printed ·
+130 interrupted.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from advisor.render.page import Look
+from advisor.shown import json_shown
 from advisor.values import Fit, Value
 
 NARROWEST_COLUMNS = 80
@@ -23,6 +24,8 @@ class Answer(NamedTuple):
 
     text: str
     exit_code: int = 0
+    done: str = ""
+    """What the command has stored or written, said where printing fails: a retry would do it twice."""
 
 
 def look_of_stdout() -> Look:
@@ -36,7 +39,7 @@ def look_of_stdout() -> Look:
 def as_json(value: Value | Sequence[Any]) -> str:
     """The value itself, with its computed fields; the schema is versioned by its `schema_version`."""
     data = _plain(value) if isinstance(value, Value) else [_plain(entry) for entry in value]
-    return json.dumps(data, indent=2, ensure_ascii=not look_of_stdout().unicode) + "\n"
+    return json_shown(json.dumps(data, indent=2, ensure_ascii=not look_of_stdout().unicode)) + "\n"
 
 
 def _plain(value: Any) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from advisor.bounded import exists, is_folder, place
 from advisor.cli.answer import Answer, as_json, look_of_stdout
 from advisor.cli.options import GpuName, Json, ModelName, takes_plan_options
 from advisor.errors import InvalidInputError
@@ -98,16 +99,18 @@ def config(
         return Answer(f"{written.advice.verdict.sentence}\n", written.advice.exit_code)
     if out is None:
         return Answer(written.text)
-    path = Path(out).expanduser()
+    path = place(out)
     _write_new(path, written.text, out)
-    return Answer(f"{path}: {written.advice.verdict.sentence}\n")
+    return Answer(f"{path}: {written.advice.verdict.sentence}\n", done=f"{path} is written")
 
 
 def _write_new(path: Path, text: str, said: str) -> None:
     """The whole file or none, and never over another."""
+    if is_folder(path) or not path.name:
+        raise InvalidInputError(f"--out {said!r} is a folder; name the file to write")
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        if path.exists():
+        if exists(path):
             raise InvalidInputError(f"--out {said} is there already; it is not overwritten")
         try:
             partial.write_text(text, encoding="utf-8")

@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
+from typing import TextIO
 
 import typer
 from typer.main import get_command
 
+from advisor.bounded import named
 from advisor.cli import EXIT_INTERRUPTED
 from advisor.cli.answer import Answer
 from advisor.cli.app import app
 from advisor.cli.progress import progress
 from advisor.errors import AdvisorError
 from advisor.on_demand import answered
+from advisor.shown import capped, shown
 
 EXIT_BUG = 70
 """EX_SOFTWARE of sysexits.h: apart from 1, which says that nothing fits."""
+
+EXIT_PRINTING = 74
+"""EX_IOERR of sysexits.h: there is an answer, and whether something fits is not told by this code."""
+LONGEST_ERROR = 600
+"""Characters of an error. Judgement: five lines of a terminal; the longest of the tool's own words has some 400."""
+_PRINTING = frozenset({errno.ENOSPC, errno.EIO, errno.EBADF, errno.EFBIG})
 
 # Base of every usage error: typer 0.29 carries its own copy of click, older releases use click's, and neither exports it.
 _UsageProblem = typer.BadParameter.__mro__[2]
@@ -25,6 +36,7 @@ _UsageProblem = typer.BadParameter.__mro__[2]
 
 def run(arguments: Sequence[str]) -> int:
     """Exit code of `advise ARGUMENTS`, after printing its answer or its one line of error."""
+    _stand_in_for_closed_streams()
     try:
         answer = answered(lambda: get_command(app).main(args=list(arguments), prog_name="advise", standalone_mode=False), progress())
     except AdvisorError as error:
@@ -32,34 +44,67 @@ def run(arguments: Sequence[str]) -> int:
     except (KeyboardInterrupt, typer.Abort):
         return _fail("interrupted", EXIT_INTERRUPTED)
     except Exception as error:
-        if isinstance(error, _UsageProblem):
-            return _fail(str(getattr(error, "format_message", error.__str__)()), AdvisorError.exit_code)
-        return _bug()
+        return _failed(error)
     if answer == EXIT_INTERRUPTED:  # typer turns an interrupt into its exit code
         return _fail("interrupted", EXIT_INTERRUPTED)
     if not isinstance(answer, Answer):  # --help has printed itself
         return int(answer or 0)
-    _write(answer.text)
+    problem = _write(answer.text, sys.stdout)
+    if problem is not None:
+        done = f"; {answer.done}" if answer.done else ""
+        return _fail(f"the answer could not be printed ({problem}){done}", EXIT_PRINTING)
     return answer.exit_code
 
 
+def _stand_in_for_closed_streams() -> None:
+    """Python has no stream where a daemon closed its descriptor (`>&-`); what is printed then goes nowhere, which is no error."""
+    sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+
+
+def _failed(error: Exception) -> int:
+    """What stopped a command beside its own refusals."""
+    if isinstance(error, _UsageProblem):
+        return _fail(str(getattr(error, "format_message", error.__str__)()), AdvisorError.exit_code)
+    if isinstance(error, MemoryError):
+        return _fail("this machine's memory does not hold what that takes; give a smaller input", AdvisorError.exit_code)
+    if isinstance(error, OSError) and error.filename is not None:  # no rights, no room, a name that is too long: of that file
+        return _fail(f"{named(str(error.filename))} cannot be used: {error.strerror or type(error).__name__}", AdvisorError.exit_code)
+    if isinstance(error, OSError) and error.errno in _PRINTING:  # --help prints itself
+        return _fail(f"the answer could not be printed ({error.strerror})", EXIT_PRINTING)
+    return _bug()
+
+
 def _fail(message: str, exit_code: int) -> int:
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)  # noqa: T201
+    _write(f"error: {capped(shown(' '.join(message.split())), LONGEST_ERROR)}\n", sys.stderr)
     return exit_code
 
 
 def _bug() -> int:
     import traceback
 
-    traceback.print_exc()
+    _write(shown(traceback.format_exc(), also="\n"), sys.stderr)
     return _fail("this is a bug of finetune-advisor, not of your input; please report the lines above", EXIT_BUG)
 
 
-def _write(text: str) -> None:
-    """A reader that stops early (`advise … | head -3`) is no error."""
+def _write(text: str, stream: TextIO) -> str | None:
+    """Prints the text, with escapes for what the stream's encoding lacks; why that failed, or None.
+
+    A reader that stops early (`advise … | head -3`) is no error.
+    """
+    encoding = stream.encoding or "ascii"
     try:
-        sys.stdout.write(text)
-        sys.stdout.flush()
+        stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
+        stream.flush()
     except BrokenPipeError:
-        # Python flushes stdout once more at exit; let that go nowhere.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _let_go(stream)
+    except (OSError, ValueError) as error:  # ValueError: closed by someone else in this process
+        _let_go(stream)
+        return getattr(error, "strerror", None) or type(error).__name__
+    return None
+
+
+def _let_go(stream: TextIO) -> None:
+    """Python flushes its streams once more at exit; let that go nowhere."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

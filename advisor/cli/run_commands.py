@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from advisor.bounded import exists, place
 from advisor.cli.answer import Answer, as_json, look_of_stdout
 from advisor.cli.options import SWITCHES, TEXT_OPTIONS, Json
 from advisor.errors import InvalidInputError
@@ -121,9 +122,11 @@ def record(
 
     fields = {**_fields(given), **({"kind": "base"} if base else {})}
     stored = record_all(source, run=run, ledger=ledger, **fields)
+    place_of_all = str(ledger_path(ledger))
+    done = f"{place_of_all} holds run {', '.join(str(entry.id) for entry in stored)}: do not record it again"
     if json:
-        return Answer(as_json(stored if len(stored) > 1 else stored[0]))
-    return Answer(recorded(stored, str(ledger_path(ledger)), look_of_stdout()))
+        return Answer(as_json(stored if len(stored) > 1 else stored[0]), done=done)
+    return Answer(recorded(stored, place_of_all, look_of_stdout()), done=done)
 
 
 def _fields(given: dict[str, Any]) -> dict[str, Any]:
@@ -137,7 +140,7 @@ def _fields(given: dict[str, Any]) -> dict[str, Any]:
     if "note" in fields:
         fields["notes"] = (fields.pop("note"),)
     items = fields.get("items")
-    if items is not None and items.isdecimal() and not os.path.exists(items):
+    if items is not None and items.isdecimal() and not exists(place(items)):
         raise InvalidInputError(f"--items {items}: it is the file of the items' results; their number is --n {items}")
     return fields
 
@@ -193,6 +196,6 @@ def inspect(
         raise InvalidInputError("--out is where the truncated adapter goes; say its rank with --truncate R")
     if truncate is not None:
         written = truncate_adapter(adapter, truncate, out)
-        return Answer(as_json(written) if json else render.truncated(written, look_of_stdout()))
+        return Answer(as_json(written) if json else render.truncated(written, look_of_stdout()), done=f"{written.path} is written")
     report = inspect_adapter(adapter, base)
     return Answer(as_json(report) if json else render.adapter(report, look_of_stdout(), modules))

@@ -61,7 +61,7 @@ def of_literal_size(text: str) -> GpuSpec:
     """A card with exactly that memory. Raises InvalidInputError for a size that no card has, or one without a unit."""
     if text.lstrip().startswith("-"):
         raise InvalidInputError(f"{text!r} is not a positive size")
-    if text.strip().isdigit() and int(text) < MIN_CARD_BYTES:
+    if re.fullmatch(r"\s*[0-9]{1,12}\s*", text) and int(text) < MIN_CARD_BYTES:
         raise InvalidInputError(f"{text!r} has no unit; write {text}GB (a card sold so) or {text}GiB (exactly that)")
     size_bytes = parse_size(text)
     if not MIN_CARD_BYTES <= size_bytes <= MAX_CARD_BYTES:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from advisor.bounded import exists, place
 from advisor.errors import InvalidInputError
 from advisor.evidence.focus import view_of
 from advisor.evidence.read import facts_from, read_facts, with_more
@@ -20,7 +21,7 @@ def gathered(facts: Facts | Mapping[str, Any] | str | Path | None, ledger: str |
     """
     if facts is not None and ledger is not None:
         raise InvalidInputError("--facts and --ledger: give one of them")
-    if facts is None and (ledger is not None or ledger_path().exists()):
+    if facts is None and (ledger is not None or exists(ledger_path())):
         return with_more(_of_ledger(ledger, more), more)
     if facts is None:
         if not more:
@@ -28,7 +29,7 @@ def gathered(facts: Facts | Mapping[str, Any] | str | Path | None, ledger: str |
                 "there is nothing to go on from: record a run with advise record, or give --facts, or a run by its flags"
             )
         return facts_from(more)
-    given = facts if isinstance(facts, Facts) else facts_from(facts) if isinstance(facts, Mapping) else read_facts(Path(facts))
+    given = facts if isinstance(facts, Facts) else facts_from(facts) if isinstance(facts, Mapping) else read_facts(place(facts))
     return with_more(given, more) if more else given
 
 

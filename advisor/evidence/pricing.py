@@ -9,6 +9,7 @@ from advisor.evidence.view import View
 from advisor.ladder.fit import Case, make_fit
 from advisor.ladder.request import plan_from_request
 from advisor.memory import estimate_memory
+from advisor.refusals import boundary
 from advisor.speed import relative_step_time, step_time
 from advisor.stacks.targets import available_targets, check_rank
 from advisor.values import ALL_LINEAR, Fit, ModelSpec, Plan, Request
@@ -62,9 +63,18 @@ def _first_length(view: View, run: NextRun) -> int:
 def plan_of(view: View, run: NextRun, model: ModelSpec) -> Plan:
     """The run as a plan. Target names and ranks that the model does not have are left to the default: the run itself had them."""
     model = _weights_of(run, model)
+    with boundary("the run that is priced"):
+        request = _request_of(view, run, model)
+    if request.rank is not None:
+        request = _with_possible_rank(model, request)
+    with boundary("the run that is priced"):
+        return plan_from_request(model, view.facts.gpu, request)
+
+
+def _request_of(view: View, run: NextRun, model: ModelSpec) -> Request:
     batch = run.batch or 0
     micro = run.micro_batch or 1
-    request = Request(
+    return Request(
         method=run.method,
         rank=run.rank,
         alpha=run.alpha,
@@ -77,9 +87,6 @@ def plan_of(view: View, run: NextRun, model: ModelSpec) -> Plan:
         checkpointing=run.gradient_checkpointing,
         gpus=view.facts.n_gpus,
     )
-    if request.rank is not None:
-        request = _with_possible_rank(model, request)
-    return plan_from_request(model, view.facts.gpu, request)
 
 
 def _weights_of(run: NextRun, model: ModelSpec) -> ModelSpec:

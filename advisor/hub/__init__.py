@@ -20,12 +20,12 @@ import re
 from pathlib import Path
 
 from advisor.architectures import check_model_type, spec_from_config
+from advisor.bounded import is_folder
 from advisor.checkpoints import in_16_bit, usual_format
 from advisor.config_files import Found, from_hub, from_path, looks_like_path
 from advisor.errors import InvalidInputError, MissingExtraError, UnknownNameError, UnsupportedError
 from advisor.hub.matching import CANDIDATES, Match, by_bare_name, known_model
 from advisor.hub.rows import ModelRow, covered_rows, rows_by_words
-from advisor.json_files import is_folder
 from advisor.names import contains, format_of_name, tokens, without_fillers, without_format
 from advisor.values import ModelSpec
 

@@ -10,6 +10,7 @@ from advisor.ladder.learning_rate import show, sweep
 from advisor.ladder.plain_loop import OPTIMIZERS, loop_lines
 from advisor.ladder.snippet_load import NO_REENTRANT, load_lines, needs_os, quantization_classes
 from advisor.ladder.snippet_parts import call, text, torch_dtype
+from advisor.shown import shown
 from advisor.stacks.write import yaml_config
 from advisor.values import ALL_LINEAR, DType, Head, Loss, Method, ModelKind, ModelSpec, Plan, Stack, Task
 
@@ -37,7 +38,7 @@ def snippet(model: ModelSpec, plan: Plan, task: Task | None = None) -> str:
         try:
             return yaml_config(plan, model, show(sweep(model, plan.method, task).mid))
         except UnsupportedError as error:
-            return f"# {error}\n"
+            return f"# {shown(str(error))}\n"
     if plan.stack in (Stack.MS_SWIFT, Stack.TORCHTUNE):
         return f"# configurations of {plan.stack.value} are read (advise check), not written\n"
     rate = show(sweep(model, plan.method, task).mid)

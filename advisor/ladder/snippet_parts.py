@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from advisor.shown import quoted
 from advisor.values import DType
 
 LINE_WIDTH = 100
@@ -15,7 +16,11 @@ def torch_dtype(dtype: DType) -> str:
 
 def text(value: str | bool | int | list[str] | Mapping[str, bool | int]) -> str:
     """A literal as Python source, with double quotes."""
-    return repr(value).replace("'", '"')
+    if isinstance(value, str):
+        return quoted(value)
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{text(key)}: {text(entry)}' for key, entry in value.items())}}}"
+    return f"[{', '.join(map(text, value))}]" if isinstance(value, list) else repr(value)
 
 
 def call(name: str, settings: Mapping[str, str], *positional: str) -> str:

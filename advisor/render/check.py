@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from advisor.render import page, words
 from advisor.render.page import BLANK, Line, Look
+from advisor.shown import shown
 from advisor.values import Finding, Fit, Level
 from advisor.values.check import CheckReport
 
@@ -66,7 +67,7 @@ def _annotation(file: str, finding: Finding) -> str:
 
 
 def _data(text: str) -> str:
-    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+    return shown(text, also="\r\n").replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
 
 
 def _property(text: str) -> str:

@@ -9,6 +9,8 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from advisor.shown import shown
+
 WIDE_COLUMNS = 132
 """From here on a table may use one row per rung; below it is cut in two. Judgement: the widest table needs 129."""
 
@@ -49,9 +51,13 @@ Cell = str | Span
 
 
 def draw(lines: Iterable[Line], look: Look) -> str:
-    """The screen as text. Without colour there are no escape codes at all, bold included."""
-    text = "".join("".join(_paint(span, look) for span in line).rstrip() + "\n" for line in lines)
+    """The screen as text. Without colour there are no escape codes at all, bold included; those of other people's texts stand as text."""
+    text = "".join("".join(_paint(_visible(span), look) for span in line).rstrip() + "\n" for line in lines)
     return text if look.unicode else to_ascii(text)
+
+
+def _visible(span: Span) -> Span:
+    return span if span.text.isascii() and span.text.isprintable() else Span(shown(span.text), span.style)
 
 
 def _paint(span: Span, look: Look) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from advisor.accuracy.snapshots import Difference, PeakPart, Place, SnapshotReport
+from advisor.accuracy.snapshots import Difference, PeakPart, Place, SnapshotReport, SnapshotReports
 from advisor.render import page, words
 from advisor.render.page import BLANK, Column, Line, Look
 from advisor.units import MIB
@@ -16,16 +16,24 @@ _PARTS = (Column("MiB", ">"), Column("of", ">"), Column("why"), Column("what and
 _ALONE = (Column("MiB", ">"), Column("of", ">"), Column("largest\nMiB", ">"), Column("who"), Column("where"))
 
 
-def snapshots(reports: Sequence[SnapshotReport], look: Look) -> str:
+def snapshots(found: SnapshotReports, look: Look) -> str:
     """The reports as a screen of text."""
-    return page.draw([line for report in reports for line in _report(report, look)], look)
+    return page.draw(_lines(found, look), look)
+
+
+def _lines(found: SnapshotReports, look: Look) -> Iterator[Line]:
+    for report in found.reports:
+        yield from _report(report, look)
+    if found.not_compared:
+        yield from page.heading("Not compared")
+        yield from page.bullets([f"{entry.id}: {entry.reason}" for entry in found.not_compared], look)
 
 
 def _report(report: SnapshotReport, look: Look) -> Iterator[Line]:
-    yield from page.heading(f"{report.id}: {report.model}, {report.method}, on {report.gpu}")
+    yield from page.heading(report.id)
     counts = f"{report.allocations_on_card:,} on the card, {report.allocations_in_trace:,} in the dry run"
     both = f"{report.matched:,} in the same order, {report.moved:,} in another"
-    rows = [("allocations", f"{counts}: both make {both}")]
+    rows = [("run", f"{report.model}, {report.method}, on {report.gpu}"), ("allocations", f"{counts}: both make {both}")]
     other = {name: number for name, number in report.traced_versions.items() if report.versions.get(name, number) != number}
     if other:
         rows.append(("versions", "the dry run is of others: " + ", ".join(f"{name} {number}" for name, number in other.items())))

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from advisor.bounded import read_text
 from advisor.errors import InvalidInputError
-from advisor.json_files import parse_json, read_text
+from advisor.json_files import LARGEST_BYTES, parse_json
 
 _IDS = ("id", "item_id", "doc_id", "task_id", "question_id")
 """Names of an item; doc_id as in the samples of lm-evaluation-harness, task_id as in HumanEval's."""
@@ -20,7 +21,7 @@ def read_items(path: Path, metric: str = "") -> tuple[tuple[float, ...], tuple[s
 
     Of an item's object the result is the field called as the metric, or `correct`, `score`, `passed` …
     """
-    text = read_text(path)
+    text = read_text(path, LARGEST_BYTES)
     lines = [line for line in text.splitlines() if line.strip()]
     if path.suffix == ".jsonl" or (len(lines) > 1 and lines[0].strip().endswith("}") and lines[1].lstrip().startswith("{")):
         data: Any = [parse_json(line, f"{path}, line {number}") for number, line in enumerate(lines, start=1)]

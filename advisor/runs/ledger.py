@@ -15,8 +15,10 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from advisor.bounded import exists, is_folder, opened, place, size_bytes
 from advisor.errors import InvalidInputError
 from advisor.refusals import one_line
+from advisor.shown import capped, shown
 from advisor.values.run import RunRecord
 
 FILE_NAME = "advise-runs.sqlite"
@@ -33,8 +35,8 @@ _CREATE = "CREATE TABLE runs (id INTEGER PRIMARY KEY AUTOINCREMENT, recorded_at 
 
 def ledger_path(given: str | Path | None = None) -> Path:
     """The given file, the one that ADVISE_LEDGER names, or the one of the working directory."""
-    path = Path(given or os.environ.get(ENVIRONMENT) or FILE_NAME).expanduser()
-    return path / FILE_NAME if path.is_dir() else path
+    path = place(given or os.environ.get(ENVIRONMENT) or FILE_NAME)
+    return path / FILE_NAME if is_folder(path) else path
 
 
 def add(path: Path, records: Sequence[RunRecord]) -> tuple[RunRecord, ...]:
@@ -45,7 +47,7 @@ def add(path: Path, records: Sequence[RunRecord]) -> tuple[RunRecord, ...]:
 
 def amend(path: Path, number: int, change: Callable[[RunRecord], RunRecord]) -> RunRecord:
     """Replaces one run by what `change` makes of it, with no other writer in between."""
-    if not path.exists():
+    if not exists(path):
         raise InvalidInputError(f"{path}: there is no ledger here")
     with _writing(path) as connection:
         row = connection.execute("SELECT id, recorded_at, body FROM runs WHERE id = ?", (number,)).fetchone()
@@ -60,7 +62,7 @@ def amend(path: Path, number: int, change: Callable[[RunRecord], RunRecord]) -> 
 
 def load(path: Path) -> tuple[RunRecord, ...]:
     """Every run, oldest first. A ledger that does not exist holds none."""
-    if not path.exists():
+    if not exists(path):
         return ()
     with _errors(path), closing(_connect(path, "rw")) as connection:
         if not _check_version(path, connection):
@@ -78,7 +80,10 @@ def _insert(connection: sqlite3.Connection, record: RunRecord) -> RunRecord:
 
 
 def _body(record: RunRecord) -> str:
-    return record.model_dump_json(exclude={"id", "recorded_at"}, exclude_defaults=True)
+    try:
+        return record.model_dump_json(exclude={"id", "recorded_at"}, exclude_defaults=True)
+    except ValueError as error:  # bytes of a command line that are no UTF-8
+        raise InvalidInputError(f"run {capped(shown(record.label), 60)} holds text that cannot be stored: {error}") from None
 
 
 def _record(path: Path, number: int, recorded_at: str, body: str) -> RunRecord:
@@ -107,13 +112,13 @@ def _writing(path: Path) -> Iterator[sqlite3.Connection]:
 
 
 def _connect(path: Path, mode: str) -> sqlite3.Connection:
-    if path.exists() and path.stat().st_size:
-        with path.open("rb") as stream:
-            if stream.read(len(_MAGIC)) != _MAGIC:
+    if exists(path) and size_bytes(path):
+        with opened(path) as file:
+            if file.stream.read(len(_MAGIC)) != _MAGIC:
                 raise InvalidInputError(
                     f"{path} is no ledger, or its beginning is damaged; it was left as it is: name another with --ledger"
                 )
-    elif not path.parent.is_dir():
+    elif not is_folder(path.parent):
         raise InvalidInputError(f"{path}: there is no folder {path.parent}")
     uri = f"{path.absolute().as_uri()}?mode={mode}"
     return sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None)
@@ -139,7 +144,7 @@ def _check_version(path: Path, connection: sqlite3.Connection) -> bool:
 def _check_size(path: Path, connection: sqlite3.Connection) -> None:
     """SQLite reads the missing end of a last page as zeros. To be asked within a transaction, when no other writes."""
     pages, page_bytes = (connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "page_size"))
-    held_bytes = path.stat().st_size
+    held_bytes = size_bytes(path)
     if held_bytes < pages * page_bytes and held_bytes:
         raise sqlite3.DatabaseError(f"it holds {held_bytes:,} of {pages * page_bytes:,} bytes")
 

@@ -11,13 +11,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from advisor.json_files import read_text
+from advisor.bounded import read_text
 from advisor.runs.build import run_from
 from advisor.runs.trainer_state import is_score
 from advisor.values.evidence import LossPoint
 from advisor.values.run import Evaluation, RunRecord
+from advisor.yaml_files import front_matter
 
 FILE = "README.md"
+LARGEST_CARD_BYTES = 4_000_000
+"""Judgement: cards are a few kB; one that logs every step of a long training reaches some hundred."""
 # The card's word: (the record's field, how the text becomes a value).
 _HYPERPARAMETERS: dict[str, tuple[str, type]] = {
     "learning_rate": ("learning_rate", float),
@@ -39,7 +42,7 @@ _QUANT_TYPE = re.compile(r"^- bnb_4bit_quant_type: (nf4|fp4)$", re.MULTILINE)
 
 def from_model_card(path: Path) -> RunRecord:
     """What the card tells; nothing where it is a card of another kind."""
-    text = read_text(path)
+    text = read_text(path, LARGEST_CARD_BYTES)
     versions = {name.lower().replace("pytorch", "torch"): version for name, version in _VERSION.findall(text)}
     fields: dict[str, Any] = {"source": str(path), "versions": versions}
     for word, value in _LINE.findall(text):
@@ -51,7 +54,7 @@ def from_model_card(path: Path) -> RunRecord:
         fields["quantization"] = kind_of_four.group(1) if kind_of_four else None
     curves = _curves(text)
     fields |= {"train_losses": curves[0], "eval_losses": curves[1]}
-    fields["evaluations"], problem = _index(path)
+    fields["evaluations"], problem = _index(text, path)
     fields["notes"] = (problem,) if problem else ()
     return run_from(fields, f"{path}: ")
 
@@ -95,12 +98,10 @@ def _rows(text: str) -> Iterator[dict[str, str]]:
             yield dict(zip(header, cells, strict=True))
 
 
-def _index(path: Path) -> tuple[tuple[Evaluation, ...], str]:
+def _index(text: str, path: Path) -> tuple[tuple[Evaluation, ...], str]:
     """Metrics of the card's model index, and what was wrong with it."""
-    from huggingface_hub import metadata_load
-
     try:
-        metadata = metadata_load(path) or {}
+        metadata = front_matter(text, path.name) or {}
         results = [result for model in metadata.get("model-index") or () for result in model.get("results") or ()]
         metrics = [metric for result in results for metric in result.get("metrics") or ()]
         pairs = [(str(metric.get("type") or metric.get("name") or ""), metric.get("value")) for metric in metrics]

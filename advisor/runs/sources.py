@@ -7,8 +7,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from advisor.bounded import children, exists, is_file, is_folder, named, place
 from advisor.errors import AdvisorError, InvalidInputError
 from advisor.json_files import read_json, read_object
+from advisor.refusals import boundary
 from advisor.runs import model_card, trainer_state
 from advisor.runs.build import preferring, run_from
 from advisor.values.evidence import AdapterFacts
@@ -27,10 +29,13 @@ def runs_from(source: str | Path, method: Method | None = None) -> tuple[RunReco
 
     Raises one line for what it cannot use; nothing is stored yet.
     """
-    path = Path(source).expanduser()
-    if path.is_dir():
-        return (from_folder(path, method),)
-    if not path.exists():
+    path = place(source)
+    with boundary(named(path)):
+        return (from_folder(path, method),) if is_folder(path) else _from_file(path, source)
+
+
+def _from_file(path: Path, source: str | Path) -> tuple[RunRecord, ...]:
+    if not exists(path):
         raise InvalidInputError(f"{source}: no such file or folder")
     if path.suffix in (".bin", ".pt", ".pth"):
         raise InvalidInputError(f"{path} is a pickle, which can run any code when it is opened; give the folder that it lies in")
@@ -58,7 +63,7 @@ def _entry(path: Path, number: int, entry: Any, listed: bool) -> RunRecord:
 def from_folder(folder: Path, method: Method | None = None) -> RunRecord:
     """What the files of an output folder say together: the adapter's config first, then the trainer's state, results and card."""
     parts = [*_config_part(folder), *_state_part(folder), *_results_part(folder)]
-    if (folder / model_card.FILE).is_file():
+    if is_file(folder / model_card.FILE):
         card = model_card.from_model_card(folder / model_card.FILE)
         if card.learning_rate is not None:  # as configured; the state has only what was logged
             parts = [part.model_copy(update={"learning_rate": None, "notes": ()}) if part.learning_rate else part for part in parts]
@@ -94,7 +99,7 @@ def _on_quantized(method: Method | None) -> Method | None:
 
 def _config_part(folder: Path) -> Iterator[RunRecord]:
     path = folder / _ADAPTER_CONFIG
-    if not path.is_file():
+    if not is_file(path):
         return
     config = read_object(path)
     kind = config.get("peft_type")
@@ -108,7 +113,7 @@ def _config_part(folder: Path) -> Iterator[RunRecord]:
             "method": "dora" if config.get("use_dora") else "lora",
             "rank": config.get("r"),
             "alpha": alpha,
-            "target_modules": sorted(targets) if isinstance(targets, list) else [targets] if isinstance(targets, str) else None,
+            "target_modules": sorted(targets, key=str) if isinstance(targets, list) else [targets] if isinstance(targets, str) else None,
             "use_rslora": bool(config.get("use_rslora")),
             "init": init if isinstance(init, str) else None,
             "dropout": config.get("lora_dropout"),
@@ -121,7 +126,7 @@ def _config_part(folder: Path) -> Iterator[RunRecord]:
 
 def _adapter_fields(folder: Path) -> dict[str, Any]:
     """What the weights show. Where they cannot be read the run is recorded all the same, and a note says why."""
-    if not (folder / _ADAPTER_WEIGHTS).is_file():
+    if not is_file(folder / _ADAPTER_WEIGHTS):
         return {}
     from advisor.adapters import inspect_adapter
     from advisor.values.adapter import ModuleState
@@ -141,8 +146,8 @@ def _adapter_fields(folder: Path) -> dict[str, Any]:
 def _state_part(folder: Path) -> Iterator[RunRecord]:
     """The folder's state, or that of its last checkpoint."""
     path = folder / trainer_state.FILE
-    if not path.is_file():
-        found = {child: child.name.rpartition("-")[2] for child in folder.glob("checkpoint-*") if (child / trainer_state.FILE).is_file()}
+    if not is_file(path):
+        found = {child: child.name.rpartition("-")[2] for child in children(folder) if _is_checkpoint(child)}
         numbered = {child: int(step) for child, step in found.items() if step.isdecimal()}
         states = [child / trainer_state.FILE for child in sorted(numbered, key=numbered.__getitem__)]
         if not states:
@@ -151,11 +156,15 @@ def _state_part(folder: Path) -> Iterator[RunRecord]:
     yield trainer_state.from_trainer_state(read_object(path), path)
 
 
+def _is_checkpoint(child: Path) -> bool:
+    return child.name.startswith("checkpoint-") and is_file(child / trainer_state.FILE)
+
+
 def _results_part(folder: Path) -> Iterator[RunRecord]:
     """Scores and numbers of items of the results files."""
     results: dict[str, Any] = {}
     for name in _RESULTS:
-        if (folder / name).is_file():
+        if is_file(folder / name):
             results = {**read_object(folder / name), **results}
     if results:
         yield from _results_record(folder, results)

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from advisor.bounded import exists, place
 from advisor.errors import InvalidInputError
 from advisor.runs import ledger as files
 from advisor.runs.build import completed, preferring, run_from
@@ -67,13 +68,13 @@ def _with_item_file(fields: dict[str, Any]) -> dict[str, Any]:
     items = fields.get("items")
     if not isinstance(items, (str, Path)):
         return fields
-    results, ids = read_items(Path(items).expanduser(), str(fields.get("metric") or ""))
+    results, ids = read_items(place(items), str(fields.get("metric") or ""))
     return {**fields, "items": results, "item_ids": fields.get("item_ids") or ids}
 
 
 def runs(ledger: str | Path | None = None) -> tuple[RunRecord, ...]:
     """Every run of the ledger, oldest first; none where there is no ledger yet."""
     path = files.ledger_path(ledger)
-    if ledger is not None and not path.exists():
+    if ledger is not None and not exists(path):
         raise InvalidInputError(f"{path}: there is no ledger here; advise record makes one")
     return files.load(path)

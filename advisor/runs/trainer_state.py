@@ -105,6 +105,8 @@ def items_of(log: Mapping[str, Any]) -> int | None:
         return None
     # Rounded to 4 and 3 digits (transformers 5.23, trainer_utils.speed_metrics).
     low, high = (runtime - 5e-5) * (rate - 5e-4), (runtime + 5e-5) * (rate + 5e-4)
+    if not math.isfinite(high):
+        return None
     whole = math.ceil(low)
     return whole if 0 < whole <= high < whole + 1 else None
 

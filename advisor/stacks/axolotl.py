@@ -15,7 +15,7 @@ from advisor.stacks.hf import HF, PEFT_ADAPTER_FP32
 from advisor.stacks.reading import Adapter, Around, Batch, Cards, Loop, Reading, Way, Weights, assemble
 from advisor.stacks.stored import as_stored
 from advisor.stacks.trainer_arguments import Notes
-from advisor.stacks.write import Line, number, setting
+from advisor.stacks.write import Line, number, rate_setting, setting
 from advisor.values.plan import ALL_LINEAR, Plan
 from advisor.values.vocabulary import Attention, DType, Loss, Method, Optimizer, Quantization, Stack
 
@@ -259,7 +259,7 @@ def write(plan: Plan, model: str, learning_rate: str, defaults: StackDefaults) -
     yield setting("gradient_checkpointing", plan.gradient_checkpointing)
     yield setting("attn_implementation", _ATTENTION_NAMES[plan.attention])
     yield setting("optimizer", plan.optimizer.value)
-    yield setting("learning_rate", learning_rate)
+    yield rate_setting(learning_rate)
     if plan.sharding.shards_weights:
         yield from ("fsdp_version: 2", "fsdp_config:", "  reshard_after_forward: true", "  auto_wrap_policy: TRANSFORMER_BASED_WRAP")
     yield from ("", "datasets:  # yours", "  - path: data.jsonl", "    type: chat_template", "output_dir: out")

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from advisor.bounded import is_file
 from advisor.errors import InvalidInputError
-from advisor.json_files import is_file, read_object
+from advisor.json_files import read_object
 from advisor.stacks.command_line import Command, read_command, started_with
 from advisor.stacks.files import parse_settings, read_text
 from advisor.stacks.jobs import refuse_other_frameworks

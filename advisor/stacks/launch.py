@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from advisor.bounded import children, is_file
 from advisor.errors import InvalidInputError
-from advisor.json_files import is_file
 from advisor.stacks.fields import Fields
 from advisor.stacks.files import read_settings
+from advisor.stacks.places import is_below, project_of
 from advisor.stacks.reading import Launch
 from advisor.values.vocabulary import DType
 
@@ -65,11 +66,13 @@ def read_accelerate(path: Path) -> Launch:
 def beside(path: Path) -> Path | None:
     """The accelerate configuration that lies in the same folder, if exactly one does."""
     try:
-        found = [other for other in sorted(path.parent.iterdir()) if other != path and _named_so(other)]
-    except OSError:
+        found = [other for other in children(path.parent) if other != path and _named_so(other)]
+    except InvalidInputError:
         return None
     return found[0] if len(found) == 1 else None
 
 
 def _named_so(path: Path) -> bool:
-    return path.suffix in (".yaml", ".yml") and "accelerate" in path.stem.lower() and is_file(path)
+    return (
+        path.suffix in (".yaml", ".yml") and "accelerate" in path.stem.lower() and is_file(path) and is_below(path, project_of(path.parent))
+    )

@@ -18,7 +18,7 @@ from advisor.stacks.reading import Adapter, Around, Batch, Cards, Loop, Reading,
 from advisor.stacks.stored import LLAMAFACTORY_EXPANDS, as_stored
 from advisor.stacks.trainer_arguments import MICRO_BATCH, Notes
 from advisor.stacks.words import saved_dtype
-from advisor.stacks.write import Line, number, setting
+from advisor.stacks.write import Line, number, rate_setting, setting
 from advisor.values.plan import ALL_LINEAR, Plan
 from advisor.values.vocabulary import Attention, DType, Loss, Method, Quantization, Sharding, Stack
 
@@ -199,7 +199,7 @@ def write(plan: Plan, model: str, learning_rate: str, defaults: StackDefaults) -
     yield setting("disable_gradient_checkpointing", not plan.gradient_checkpointing)
     yield setting("flash_attn", _ATTENTION_NAMES.get(plan.attention, "auto"))
     yield setting("optim", plan.optimizer.value)
-    yield setting("learning_rate", learning_rate)
+    yield rate_setting(learning_rate)
     if plan.loss is Loss.FUSED:
         yield setting("enable_liger_kernel", True)
     if plan.sharding.shards_weights:

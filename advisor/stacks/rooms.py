@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from types import ModuleType
 
 from advisor.errors import InvalidInputError
+from advisor.refusals import boundary
 from advisor.stacks.detect import Opened
 from advisor.stacks.fields import Fields
 from advisor.stacks.keys import is_neutral, unread_remarks
@@ -38,7 +39,8 @@ def read_opened(opened: Opened, around: Around, where: str) -> Reading:
     """The plan of an opened file, with a remark for every setting that was not read and may matter."""
     fields = Fields(opened.values, where)
     try:
-        reading: Reading = _readers(opened.stack, opened.is_script).read(fields, around)
+        with boundary(where):
+            reading: Reading = _readers(opened.stack, opened.is_script).read(fields, around)
     except InvalidInputError as error:
         raise error if where in str(error) else InvalidInputError(f"{where}: {error}") from None
     left = (*unread_remarks(opened.stack, fields), *unknown_remarks(opened.stack, fields, opened.unknown))

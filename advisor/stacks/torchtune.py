@@ -123,6 +123,8 @@ def _adapter(model: Fields, spec: ModelSpec, dtype: DType, notes: Notes) -> Adap
     if model.flag("apply_lora_to_output"):
         notes.unpriced("apply_lora_to_output", "an adapter on the output head is not priced", Way.UP)
     targets = tuple(dict.fromkeys(_in_transformers(spec, name) for name in (*names, *(_MLP_MODULES if mlp else ()))))
+    if not targets:  # torchtune 0.6.1 models/llama3/_component_builders.py: "Must pass one or more of … as lora_modules"
+        raise InvalidInputError("lora_attn_modules is empty: name the layers that get an adapter")
     rank, alpha = model.count("lora_rank") or RANK, model.number("lora_alpha") or ALPHA
     dropout = model.number("lora_dropout") or 0.0  # models/llama3/_model_builders.py: lora_dropout=0.0
     return Adapter(rank, alpha, targets, bool(model.flag("use_dora")), False, dtype, dropout)

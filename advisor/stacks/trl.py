@@ -13,7 +13,7 @@ from advisor.stacks.reading import Adapter, Around, Batch, Loop, Reading, Way, W
 from advisor.stacks.stored import as_stored
 from advisor.stacks.trainer_arguments import MICRO_BATCH, Notes
 from advisor.stacks.words import PEFT_TARGETS, saved_dtype
-from advisor.stacks.write import Line, number, setting
+from advisor.stacks.write import Line, number, rate_setting, setting
 from advisor.values.model import ModelSpec
 from advisor.values.plan import ALL_LINEAR, Plan
 from advisor.values.vocabulary import Attention, DType, Loss, Method, Quantization, Stack
@@ -188,7 +188,7 @@ def write(plan: Plan, model: str, learning_rate: str, defaults: StackDefaults) -
     yield setting("bf16", plan.autocast and plan.autocast_dtype is DType.BF16)
     yield setting("fp16", plan.autocast and plan.autocast_dtype is DType.FP16)
     yield setting("optim", plan.optimizer.value)
-    yield setting("learning_rate", learning_rate)
+    yield rate_setting(learning_rate)
     if plan.loss is Loss.FUSED:
         yield setting("use_liger_kernel", True)
     elif plan.loss is not defaults.loss.value:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 
 from advisor.checkpoints import expanded_by, packed
 from advisor.errors import UnsupportedError
+from advisor.shown import quoted
 from advisor.stacks.facts import StackDefaults
 from advisor.stacks.known import defaults_of, room_of
 from advisor.values.model import ModelSpec
@@ -64,19 +64,23 @@ def setting(name: str, value: bool | int | float | str | tuple[str, ...]) -> Lin
     return f"{name}: {written(value)}"
 
 
+def rate_setting(learning_rate: str) -> Line:
+    """The learning rate as it is shown, a number without quotes."""
+    return f"learning_rate: {learning_rate}"
+
+
 def written(value: bool | int | float | str | tuple[str, ...]) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, tuple):
         return f"[{', '.join(map(written, value))}]"
     if isinstance(value, str) and not _reads_as_itself(value):
-        return json.dumps(value, ensure_ascii=False)
+        return quoted(value)
     return str(value)
 
 
 def _reads_as_itself(text: str) -> bool:
-    number = re.fullmatch(r"\d+(\.\d+)?(e[+-]?\d+)?", text) is not None
-    return number or (_PLAIN.fullmatch(text) is not None and text.lower() not in _MEANT_OTHERWISE)
+    return _PLAIN.fullmatch(text) is not None and text.lower() not in _MEANT_OTHERWISE
 
 
 def number(value: float) -> int | float:

@@ -8,7 +8,7 @@ from typing import Any
 from advisor.tape.sizes import Size
 from advisor.tape.stream import Birth, Stream
 from advisor.tape.tape import Regime, Tape
-from advisor.tape.written import Copies, Name, Repetition
+from advisor.tape.written import Copies, Name, NotRepeatable, Repetition
 from advisor.values import Phase
 
 _PHASES = tuple(Phase)
@@ -41,6 +41,7 @@ def as_columns(tape: Tape) -> dict[str, Any]:
         "likes": [*_steps(name.like for name in names)],
         "units": [name.unit for name in names],
         "relative": [int(name.relative) for name in names],
+        "notes": list(stream.notes),
         "strings": list(strings.texts),
         "layer_path": tape.layer_path,
         "regime": [*tape.regime.least, *tape.regime.most, tape.regime.rest],
@@ -62,13 +63,9 @@ def from_columns(data: dict[str, Any]) -> Tape:
     births = [_birth(row, strings) for row in zip(*map(_whole, data["births"]), strict=True)]
     events = [*_signed(_whole(data["events"]), len(births))]
     phases = [_PHASES[_natural(number)] for number in _sums(_whole(data["phases"]))]
-    stream = Stream(
-        births,
-        events,
-        [strings[_natural(number)] for number in data["places"]],
-        phases,
-        [(_natural(at), str(text)) for at, text in data["marks"]],
-    )
+    places = [strings[_natural(number)] for number in data["places"]]
+    marks = [(_natural(at), str(text)) for at, text in data["marks"]]
+    stream = Stream(births, events, places, phases, marks, tuple(map(str, data["notes"])))
     formulas = tuple(Size(tuple(row[:-1]), row[-1]) for row in map(_whole, data["formulas"]))
     names = zip(_sums(_whole(data["likes"])), _whole(data["units"]), map(bool, data["relative"]), strict=True)
     copies = tuple(Copies(row[0], row[1], tuple(row[2:])) for row in map(_whole, data["copies"]))
@@ -98,6 +95,10 @@ def _check(tape: Tape) -> None:
     )
     if not all(whole):
         raise ValueError("a tape whose lists do not belong together")
+    try:
+        tape.events  # noqa: B018 (written out now, so that what does not belong together shows)
+    except NotRepeatable as error:
+        raise ValueError(str(error)) from error
 
 
 def _birth(row: tuple[int, ...], strings: list[str]) -> Birth:

@@ -10,7 +10,7 @@ from advisor.tape.cut import Cut
 from advisor.tape.repeat import repetition_of
 from advisor.tape.sizes import Shape, Size, fitted
 from advisor.tape.stream import Stream
-from advisor.tape.tape import GRID_TOKENS, WORKSPACE, Regime, Tape
+from advisor.tape.tape import GRID_TOKENS, LENGTH, WORKSPACE, Regime, Tape
 from advisor.tape.written import Repetition, unrepeated
 
 
@@ -54,7 +54,7 @@ def compiled(recordings: Sequence[Recording], versions: Mapping[str, str]) -> Ta
     formulas, formula_of = _formulas(recordings)
     births = [replace(born, size_bytes=0) for born in first.stream.births]
     return Tape(
-        stream=replace(first.stream, births=births),
+        stream=replace(first.stream, births=births, notes=tuple(_of_any_length(note, first.shape) for note in first.stream.notes)),
         formula_of=formula_of,
         formulas=formulas,
         repetition=repetition(first),
@@ -62,6 +62,11 @@ def compiled(recordings: Sequence[Recording], versions: Mapping[str, str]) -> Ta
         regime=_regime([recording.shape for recording in recordings]),
         versions=dict(versions),
     )
+
+
+def _of_any_length(note: str, shape: Shape) -> str:
+    """A note that names the length of its recording, written so that a replay names its own."""
+    return note.replace(f"{shape.tokens:,} tokens", f"{LENGTH} tokens")
 
 
 def _formulas(recordings: Sequence[Recording]) -> tuple[tuple[Size, ...], tuple[int, ...]]:

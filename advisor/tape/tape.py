@@ -21,6 +21,8 @@ lengths that leave the same rest."""
 WORKSPACE = "workspace"
 """Kind of the births whose size is the card's, not the shape's."""
 GRADIENTS = "gradients"
+LENGTH = "{length}"
+"""Stands in a note for the tokens of a row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +107,8 @@ class Tape:
         if key not in self._replays:
             layout = self.lay_out(shape, workspace_bytes)
             phases = phases_of(self.events, self._terms, layout)
-            self._replays[key] = Replay(phases, layout.peak_reserved_bytes, self.versions)
+            notes = tuple(note.replace(LENGTH, f"{shape.tokens:,}") for note in self.stream.notes)
+            self._replays[key] = Replay(phases, layout.peak_reserved_bytes, self.versions, notes)
         return self._replays[key]
 
     @cached_property

@@ -67,6 +67,7 @@ def long_stream(stream: Stream, written: Written) -> Stream:
         places=[stream.places[index] for index in written.sources],
         phases=[stream.phases[index] for index in written.sources],
         marks=written.marks,
+        notes=stream.notes,
     )
 
 

@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from advisor.bounded import is_folder, named, place
 from advisor.errors import InvalidInputError
+from advisor.json_files import read_json
 
 FILE_NAME = "adapter_config.json"
 
 
 def read_peft_config(path: str | Path) -> Any:
     """The peft config of an `adapter_config.json`, or of the directory that holds it."""
-    place = Path(path)
-    place = place / FILE_NAME if place.is_dir() else place
+    file = place(path)
+    file = file / FILE_NAME if is_folder(file) else file
     try:
-        content = json.loads(place.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InvalidInputError(f"peft config: {place} cannot be read as JSON ({error})") from error
+        content = read_json(file)
+    except InvalidInputError as error:
+        raise InvalidInputError(f"peft config: {error}") from None
     if not isinstance(content, dict) or "peft_type" not in content:
-        raise InvalidInputError(f"peft config: {place} has no peft_type")
-    return peft_config_of(content, str(place))
+        raise InvalidInputError(f"peft config: {named(file)} has no peft_type")
+    return peft_config_of(content, named(file))
 
 
 def peft_config_of(content: Mapping[str, Any], where: str) -> Any:

@@ -57,7 +57,7 @@ class CheckReport(Computed):
     @property
     def exit_code(self) -> int:
         """0 fits, or there is no card · 1 does not fit, or would fail to start · 3 cannot tell."""
-        if any(finding.level is Level.ERROR for finding in self.findings):
+        if self.stops or any(finding.level is Level.ERROR for finding in self.findings):
             return 1
         return {None: 0, Fit.FITS: 0, Fit.DOES_NOT_FIT: 1, Fit.UNCERTAIN: 3}[self.fit]
 

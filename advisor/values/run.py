@@ -51,7 +51,7 @@ class Evaluation(Value):
             return data
         data = {key: value for key, value in data.items() if value is not None}
         items, metric = data.get("items") or (), str(data.get("metric", "")).lower()
-        if items and all(isinstance(item, (bool, int, float)) for item in items):
+        if isinstance(items, (list, tuple)) and items and all(isinstance(item, (bool, int, float)) for item in items):
             data.setdefault("n", len(items))
             data.setdefault("score", sum(items) / len(items))
         if any(word in metric.replace("-", "_").split("_") for word in LOWER_IS_BETTER):

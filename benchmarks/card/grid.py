@@ -166,20 +166,27 @@ _SMALL_VALUES: dict[str, Any] = {
     "num_experts": 4,
     "num_experts_per_tok": 2,
     "max_window_layers": 2,
+    "mrope_section": [2, 3, 3],
+    "depth": 2,
+    "num_heads": 4,
+    "out_hidden_size": 64,
+    "fullatt_block_indexes": [1],
 }
 """Instead of a model's own: what a processor trains at once."""
 
 
 def shrunk(config: dict[str, Any]) -> dict[str, Any]:
     """The same architecture, a few hundred thousand parameters; token ids that no longer exist go."""
+    return {key: value for key, value in _smaller(config) if not key.endswith("_token_id")}
+
+
+def _smaller(config: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Every value made small, in the configs of parts too; of a list with an entry a layer, the first kind of layer and the next."""
     layers = config.get("num_hidden_layers")
-    values = dict(_smaller(config, layers))
-    return {key: value for key, value in values.items() if not key.endswith("_token_id")}
-
-
-def _smaller(config: dict[str, Any], layers: int | None) -> Iterator[tuple[str, Any]]:
     for key, value in config.items():
-        if isinstance(value, list) and layers is not None and len(value) == layers:
-            yield key, value[: _SMALL_VALUES["num_hidden_layers"]]
+        if isinstance(value, dict):
+            yield key, shrunk(value)
+        elif isinstance(value, list) and layers is not None and len(value) == layers:
+            yield key, [value[0], next((kind for kind in value if kind != value[0]), value[0])]
         else:
             yield key, _SMALL_VALUES.get(key, value)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
+from advisor.bounded import is_file
 from advisor.errors import AdvisorError
-from advisor.json_files import is_file
 from advisor.stacks.files import read_text
 from advisor.stacks.script.expressions import defaults_of, evaluate
 from advisor.stacks.script.machine import Machine

@@ -6,9 +6,10 @@ import ast
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from advisor.bounded import is_file
 from advisor.errors import InvalidInputError
-from advisor.json_files import is_file
 from advisor.stacks.files import read_settings
+from advisor.stacks.places import is_below, project_of
 from advisor.stacks.script.defaults import TABLES
 from advisor.stacks.script.machine import Machine
 from advisor.stacks.script.operators import unknown_of
@@ -182,7 +183,7 @@ def _objects(machine: Machine, parser: Box, positional: list[Value], named: dict
 def found_file(machine: Machine, named: str) -> Path:
     """The file, from the script's folder or the working directory."""
     for path in (Path(machine.folder) / named, Path(named)):
-        if is_file(path):
+        if is_file(path) and is_below(path, project_of(machine.folder)):
             return path
     raise InvalidInputError(f"{named}, which the script is given, is no file here")
 
