@@ -97,6 +97,7 @@ SAID_OF: dict[str, dict[str, Any]] = {
     "cohere_compass": {"text_config": {"rope_parameters": _FULL_ROPE}},
     "qwen4_exp": {"text_config": _QWEN4_INDEXER},
     "qwen4_exp_text": _QWEN4_INDEXER,
+    **{name: {"text_config": {"hidden_size_per_layer_input": 0}} for name in ("gemma4_assistant", "gemma4_unified_assistant")},
     "esm": {"vocab_size": 33},
     "moonshine_streaming": {"num_key_value_heads": 8},
     "step3p7": {"text_config": {"sliding_window": 512}},
