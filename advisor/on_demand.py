@@ -36,10 +36,13 @@ _MOST = 200
 
 
 def _record(missing: UnsupportedError, progress: Progress, made: int) -> None:
-    """Record what is missing; raises the error itself where it is not that a recording is missing."""
-    from advisor.memory.replayed import NotRecorded
+    """Record what is missing, or keep why it cannot be; raises the error itself where it is not that a recording is missing."""
+    from advisor.memory.replayed import NotRecorded, remember_refusal
     from advisor.trace import record_tape
 
     if not isinstance(missing, NotRecorded) or made == _MOST:
         raise missing
-    record_tape(missing.model, missing.plan, missing.gpu, progress=progress)
+    try:
+        record_tape(missing.model, missing.plan, missing.gpu, progress=progress)
+    except UnsupportedError as error:
+        remember_refusal(missing, str(error))

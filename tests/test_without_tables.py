@@ -204,3 +204,20 @@ def test_without_torch_the_count_says_what_to_install(tmp_path: Path, monkeypatc
 
     with pytest.raises(UnsupportedError, match=r"pip install 'finetune-advisor\[torch\]'"):
         _ = counted(spec).params
+
+
+@pytest.mark.usefixtures("no_recordings")
+def test_a_door_that_the_libraries_cannot_run_is_left_out_with_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    """peft's DoRA does not wrap stacked experts, for one: the other rungs are answered."""
+
+    def priced(model: ModelSpec, plan: Plan, gpu: GpuSpec | None = None) -> MemoryBreakdown:
+        if plan.method.is_dora:
+            raise UnsupportedError(f"{model.id}: the installed libraries cannot run this step (no DoRA here)")
+        return stand_in(model, plan, gpu)
+
+    monkeypatch.setattr(fit, "estimate_memory", priced)
+    answer = advise("gemma-3-4b", "80GB")
+    assert [rung.plan.method.value for rung in answer.rungs] == ["lora", "qlora", "full"]
+    assert [line.partition(":")[0] for line in answer.assumptions if "no DoRA here" in line] == ["without DoRA", "without QDoRA"]
+    with pytest.raises(UnsupportedError, match="no DoRA here"):
+        advise("gemma-3-4b", "80GB", method="dora")

@@ -22,7 +22,7 @@ def advise(model: ModelSpec, gpu: GpuSpec, request: Request) -> Advice:
     """
     check_request(request)
     case = Case(model, gpu)
-    rungs = climb(case, request)
+    rungs, missing = climb(case, request)
     verdict = decide(case, request, rungs)
     situation = Situation(case, request, rungs, verdict)
     known_flips = flips(situation)
@@ -32,7 +32,7 @@ def advise(model: ModelSpec, gpu: GpuSpec, request: Request) -> Advice:
         model=summary_of(model),
         gpu=gpu,
         n_gpus=request.gpus or 1,
-        assumptions=(*model.taken_as, *filter(None, (gpu.resolved_from,)), *echo_defaults(model, gpu, request)),
+        assumptions=(*model.taken_as, *filter(None, (gpu.resolved_from,)), *echo_defaults(model, gpu, request), *missing),
         verdict=verdict,
         rungs=tuple(rung.model_copy(update={"why_not": why_not(case, request, rung, verdict)}) for rung in shown),
         findings=findings(situation),

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from advisor.checkpoints import check_method, check_trainable, in_16_bit, packed, refusal
+from advisor.errors import UnsupportedError
 from advisor.ladder.fit import Case, Priced, largest_micro_batch, longest_seq, make_fit
 from advisor.ladder.knowledge import evidence, say
 from advisor.memory.params import known_trainable_params
+from advisor.memory.replayed import NotRecorded
 from advisor.speed import relative_step_time, step_time
 from advisor.stacks import default_plan
 from advisor.values import DType, Fit, Method, Plan, Quantization, Request, Rung
@@ -22,12 +26,34 @@ def fixed_options(request: Request) -> frozenset[str]:
     return frozenset(given | {"batch_size"} if request.grad_accum is not None else given)
 
 
-def climb(case: Case, request: Request) -> tuple[Rung, ...]:
-    """Every rung, lowest first, without the reasons against it: those need the verdict."""
+class Climb(NamedTuple):
+    """The rungs, and why some are missing."""
+
+    rungs: tuple[Rung, ...]
+    missing: tuple[str, ...]
+    """One line for each rung of DoRA that the libraries cannot run."""
+
+
+def climb(case: Case, request: Request) -> Climb:
+    """Every rung, lowest first, without the reasons against it: those need the verdict.
+
+    Raises UnsupportedError where the libraries cannot run a rung of LoRA or full fine-tuning, or the one that was asked for; NotRecorded
+    where a model without tables needs a recording first.
+    """
     check_trainable(case.model)
     if request.method is not None:
         check_method(case.model, request.method)
-    return tuple(_climb(case, request, method) for method in LADDER)
+    rungs, missing = [], []
+    for method in LADDER:
+        try:
+            rungs.append(_climb(case, request, method))
+        except NotRecorded:
+            raise
+        except UnsupportedError as error:
+            if not method.is_dora or method is request.method:
+                raise
+            missing.append(f"without {method.label}: {error}")
+    return Climb(tuple(rungs), tuple(missing))
 
 
 def _climb(case: Case, request: Request, method: Method) -> Rung:

@@ -27,6 +27,15 @@ class NotRecorded(UnsupportedError):
         self.model, self.plan, self.gpu = model, plan, gpu
 
 
+_unrunnable: dict[str, str] = {}
+"""Kinds that the libraries could not run when this process recorded them, and why."""
+
+
+def remember_refusal(missing: NotRecorded, reason: str) -> None:
+    """Keep why the libraries cannot run a step, so that what asks for it again is told, and may go on without it."""
+    _unrunnable[kind_on(missing.model, missing.plan, missing.gpu).digest] = reason
+
+
 def kind_on(model: ModelSpec, plan: Plan, gpu: GpuSpec | None) -> store.Kind:
     """Under which kind a plan's tape is kept."""
     return store.Kind(model, plan, has_flash(gpu))
@@ -35,11 +44,15 @@ def kind_on(model: ModelSpec, plan: Plan, gpu: GpuSpec | None) -> store.Kind:
 def tape_for(model: ModelSpec, plan: Plan, gpu: GpuSpec | None = None) -> Tape:
     """The tape that speaks for a plan.
 
-    Raises NotRecorded where there is none, UnsupportedError for settings that a dry run does not run.
+    Raises NotRecorded where there is none, UnsupportedError for settings that a dry run does not run and for steps that the libraries
+    could not run.
     """
     refuse_unread(Tier.TRACE, plan)
     check_plan(model, plan.method, plan.quantization)
-    tape = store.find(kind_on(model, plan, gpu))
+    kind = kind_on(model, plan, gpu)
+    if kind.digest in _unrunnable:
+        raise UnsupportedError(_unrunnable[kind.digest])
+    tape = store.find(kind)
     if tape is None:
         raise NotRecorded(model, plan, gpu)
     return tape
