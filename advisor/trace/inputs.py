@@ -49,7 +49,7 @@ def _read_by(base: Any, rows: int, seq_len_tokens: int) -> Shapes:
     asked = _ASKED_FOR.get(base.config.model_type, set())
     text |= {name: (*tokens, width) for name, width in _WIDE_TOKENS.items() if name in asked}
     text |= dict.fromkeys((name for name in _TOKENS if name in asks | asked), tokens)
-    first = base.encoder.main_input_name if base.main_input_name == "inputs" else base.main_input_name
+    first = getattr(base, "encoder", base).main_input_name if base.main_input_name == "inputs" else base.main_input_name
     needed = [
         name for name in _OTHERS if name in takes and (name in asks or _reads_images_first(base, name) or (not text and name == first))
     ]
