@@ -7,7 +7,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
@@ -28,7 +28,7 @@ def answers(monkeypatch: pytest.MonkeyPatch, outcome: Advice | BaseException) ->
     """Replaces the API call; returns the list of what it was called with."""
     calls: list[dict[str, Any]] = []
 
-    def advise(model: str, gpu: str | None = None, **options: Any) -> Advice:
+    def advise(model: str, gpu: str | None = None, *, progress: Callable[[str], None], **options: Any) -> Advice:
         calls.append({"model": model, "gpu": gpu, **options})
         if isinstance(outcome, BaseException):
             raise outcome

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import struct
 import subprocess
@@ -108,6 +109,7 @@ REFUSED: list[tuple[str, dict[str, str], str]] = [
     ("record run.json", {"run.json": '{"method":"lora","items":3}'}, "score is missing"),
     ("record run.json", {"run.json": '{"method":"lora","name":"\\ud800"}'}, "half of a surrogate pair"),
     ("record run.json", {"run.json": '{"method":"lora","evaluations":32}'}, "evaluations"),
+    ("record run.json", {"run.json": '{"method":"lora","score":0.5,"evaluations":32}'}, "evaluations must be a list"),
     ("record d", {"d/trainer_state.json": '{"log_history":[{"step":1,"loss":' + "9" * 400 + "}]}"}, "a number of 400 digits"),
     ("record d", {"d/trainer_state.json": '{"log_history":[],"epoch":' + "9" * 400 + "}"}, "a number of 400 digits"),
     ("record d", {"d/adapter_config.json": '{"peft_type":"LORA","r":8,"target_modules":["q",1]}'}, "target_modules"),
@@ -134,8 +136,6 @@ REFUSED: list[tuple[str, dict[str, str], str]] = [
 def test_a_hostile_input_is_one_line(
     arguments: str, files: dict[str, str], says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    import re
-
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text, encoding="utf-8")
@@ -330,6 +330,40 @@ def test_nothing_is_opened_that_the_library_does_not_open(
 def test_too_many_dimensions_are_refused(tmp_path: Path) -> None:
     """numpy has no array of them, whatever the library's header allows."""
     assert not we_open(file_of(tmp_path, changed("a", shape=[4, 8, *[1] * 63])))
+
+
+FACTORS = {
+    "base_model.model.q.lora_A.weight": {"dtype": "F32", "shape": [4, 8], "data_offsets": [0, 128]},
+    "base_model.model.q.lora_B.weight": {"dtype": "F32", "shape": [8, 4], "data_offsets": [128, 256]},
+}
+
+# (fields of the adapter's config, the header of its weights, words of the line)
+ADAPTERS = [
+    ({"rank_pattern": {"(?i)Q": 4}}, FACTORS, "no regular expression"),
+    (
+        {"rank_pattern": {"(a+)+b": 4}},
+        {name.replace(".q.", f".{'a' * 60}."): entry for name, entry in FACTORS.items()},
+        "takes longer than",
+    ),
+    ({"lora_alpha": 10**400}, FACTORS, "a number of 401 digits"),
+    ({"r": 10**9}, FACTORS, "r is 1000000000"),
+    ({}, {**FACTORS, "__metadata__": "x"}, "__metadata__ is no object of texts"),
+    ({"base_model_name_or_path": "\x1b[2J"}, {f"\x1b[2J{name}": {**entry, "shape": []} for name, entry in FACTORS.items()}, r"\\x1b\[2J"),
+]
+
+
+@pytest.mark.parametrize(("config", "header", "says"), ADAPTERS)
+@pytest.mark.parametrize("options", [[], ["--truncate", "2"]])
+def test_a_hostile_adapter_is_one_line(
+    config: dict[str, Any], header: dict[str, Any], says: str, options: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "d"
+    folder.mkdir()
+    file_of(folder, header, 256)
+    settings_of = {"peft_type": "LORA", "r": 4, "lora_alpha": 16, "target_modules": ["q"]}
+    (folder / CONFIG).write_text(json.dumps({**settings_of, **config}), encoding="utf-8")
+    assert re.search(says, line_of(["inspect", "d", *options], capsys))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["d"]
 
 
 # -------------------------------------------------------------------------------------------------------------- streams

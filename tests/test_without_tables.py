@@ -14,12 +14,14 @@ from advisor.architectures import SUPPORTED, headed, kind_of_type, spec_from_con
 from advisor.checkpoints import check_trainable, stacks_experts
 from advisor.errors import UnsupportedError
 from advisor.hub import ModelRow, load_model, profile_spec, search_models
-from advisor.ladder import fit
+from advisor.ladder import fit, rungs
 from advisor.memory import estimate_memory
 from advisor.memory.params import known_adapter_params, known_trainable_params
+from advisor.memory.replayed import NotRecorded
 from advisor.profiles.model_types import ModelTypeRow
 from advisor.speed import relative_step_time, step_time
 from advisor.stacks import check_rank, check_targets
+from advisor.tape import store
 from advisor.values import GpuSpec, Head, MemoryBreakdown, Method, ModelKind, ModelSpec, Plan
 
 WITHOUT = [row for row in search_models() if row.model_type not in SUPPORTED]
@@ -32,6 +34,14 @@ PRICED_LIKE = load_model("llama-3.2-1b")
 def stand_in(model: ModelSpec, plan: Plan, gpu: GpuSpec | None = None) -> MemoryBreakdown:
     """Any price: what is tested is what the ladder says beside it."""
     return estimate_memory(PRICED_LIKE, plan.model_copy(update={"head": None}), gpu)
+
+
+@pytest.fixture
+def no_recordings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The ladder without tapes: prices are stood in for, and what an adapter trains is then not known."""
+    monkeypatch.setattr(fit, "estimate_memory", stand_in)
+    monkeypatch.setattr(fit, "may_fit", lambda case, plan: True)
+    monkeypatch.setattr(rungs, "known_trainable_params", lambda model, plan, gpu: model.params if plan.method is Method.FULL else None)
 
 
 # (model, options, class in the snippet): one of each kind, and what the rules look at
@@ -50,10 +60,8 @@ ANSWERED: list[tuple[str, dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("name", "options", "architecture"), ANSWERED, ids=[f"{row[0]}-{number}" for number, row in enumerate(ANSWERED)])
-def test_the_ladder_leaves_unsaid_what_it_does_not_know(
-    name: str, options: dict[str, Any], architecture: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(fit, "estimate_memory", stand_in)
+@pytest.mark.usefixtures("no_recordings")
+def test_the_ladder_leaves_unsaid_what_it_does_not_know(name: str, options: dict[str, Any], architecture: str) -> None:
     answer = advise(name, "rtx-4090" if "gpus" not in options else "80GB", **options)
     for rung in answer.rungs:
         assert rung.step_time is None
@@ -71,14 +79,15 @@ def test_the_ladder_leaves_unsaid_what_it_does_not_know(
     }
 
 
-def test_other_stacks_settings_for_images_are_not_written(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fit, "estimate_memory", stand_in)
+@pytest.mark.usefixtures("no_recordings")
+def test_other_stacks_settings_for_images_are_not_written() -> None:
     assert advise("gemma-3-4b", "80GB", stack="axolotl").snippet.startswith("# settings of axolotl for image-text models are not written")
     assert "base_model: LiquidAI/LFM2-1.2B" in advise("lfm2-1.2b", "80GB", stack="axolotl").snippet
 
 
-def test_without_a_recorded_step_the_answer_names_the_dry_run() -> None:
-    with pytest.raises(UnsupportedError, match="whisper models have no table of dimensions; ask advise trace"):
+def test_without_a_recorded_step_the_answer_says_what_makes_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(store.FOLDER_VARIABLE, str(tmp_path))
+    with pytest.raises(NotRecorded, match=r"whisper-tiny: no recording of this training step .* pip install 'finetune-advisor\[torch\]'"):
         estimate_memory(load_model("whisper-tiny"), Plan())
 
 
@@ -183,7 +192,7 @@ def test_a_config_that_makes_no_model_is_one_line(tmp_path: Path) -> None:
     pytest.importorskip("torch")
     config = {"model_type": "lfm2", "hidden_size": 7, "num_hidden_layers": 1, "vocab_size": 10, "layer_types": ["no_such_layer"]}
     (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
-    with pytest.raises(UnsupportedError, match="transformers cannot build it: ") as caught:
+    with pytest.raises(UnsupportedError, match="transformers makes no lfm2 config of it") as caught:
         as_model(str(tmp_path))
     assert "\n" not in str(caught.value)
 

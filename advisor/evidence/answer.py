@@ -72,6 +72,8 @@ def _unknown(view: View) -> Iterator[str]:
     facts = view.facts
     if facts.model is None:
         yield f"the model's shape ({facts.model_note})" if facts.model_note else "the model"
+    elif facts.model.tables is None:
+        yield f"the matrices of {facts.model.id}, whose type has no tables: advise trace records what the run takes"
     if view.tokens is None and view.objective != "rl":
         yield "the number of unique training tokens"
     if view.target is None:

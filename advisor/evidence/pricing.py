@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from advisor.checkpoints import in_16_bit, packed, refusal, trained_as
-from advisor.errors import InvalidInputError
+from advisor.errors import InvalidInputError, UnsupportedError
 from advisor.evidence.published import gate
 from advisor.evidence.view import View
 from advisor.ladder.fit import Case, make_fit
@@ -17,11 +17,21 @@ from advisor.values.next_step import NextRun, RunPrice
 
 
 def price_of(view: View, run: NextRun) -> RunPrice | None:
-    """Memory and time of the run; None where the model's shape is not known."""
-    model, gpu = view.facts.model, view.facts.gpu
+    """Memory and time of the run; None where the model's shape is not known. So it is of a model without tables of which no recording is
+    at hand, as to make one takes longer than this answer may."""
+    model = view.facts.model
     if model is None:
         return None
-    model = _weights_of(run, model)
+    try:
+        return _priced(view, run, model)
+    except UnsupportedError:
+        if model.tables is not None:
+            raise
+        return None
+
+
+def _priced(view: View, run: NextRun, model: ModelSpec) -> RunPrice:
+    model, gpu = _weights_of(run, model), view.facts.gpu
     plan = plan_of(view, run, model)
     if gpu is None:
         return RunPrice(plan=plan, memory=estimate_memory(model, plan), relative_step_time=relative_step_time(model, plan))

@@ -32,7 +32,10 @@ def run_from(fields: Mapping[str, Any], where: str = "") -> RunRecord:
         if scored:
             if not {"score", "items"} & set(scored):
                 raise InvalidInputError(f"{where}{_first(scored)} is given without a score")
-            known["evaluations"] = (*known.get("evaluations", ()), Evaluation.model_validate(scored))
+            others = known.get("evaluations", ())
+            if not isinstance(others, (list, tuple)):
+                raise InvalidInputError(f"{where}evaluations must be a list")
+            known["evaluations"] = (*others, Evaluation.model_validate(scored))
         record = RunRecord.model_validate(known)
     except ValidationError as error:
         raise InvalidInputError(where + one_line(error)) from None

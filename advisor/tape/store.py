@@ -17,6 +17,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from advisor.bounded import place, read_bounded
+from advisor.errors import InvalidInputError
 from advisor.formulas import digest
 from advisor.tape.columns import as_columns, from_columns
 from advisor.tape.kinds import kind_of
@@ -41,7 +43,7 @@ _DIGITS = 24
 def folder() -> Path:
     """The folder of the tapes; it need not exist."""
     named = os.environ.get(FOLDER_VARIABLE)
-    return (Path(named).expanduser() if named else _cache_folder()) / "tapes"
+    return (place(named) if named else _cache_folder()) / "tapes"
 
 
 def _cache_folder(platform: str = sys.platform) -> Path:
@@ -111,8 +113,8 @@ def tapes_in(path: Path) -> tuple[Tape, ...]:
     """The tapes of a file, newest first; none where it is absent or damaged."""
     if path not in _read:
         try:
-            _read[path] = unpacked(path.read_bytes())
-        except (OSError, ValueError, TypeError, KeyError, IndexError, zlib.error, RecursionError):
+            _read[path] = unpacked(read_bounded(path, LARGEST_BYTES))
+        except (InvalidInputError, ValueError, TypeError, KeyError, IndexError, zlib.error, RecursionError):
             return ()
     return _read[path]
 

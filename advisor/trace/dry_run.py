@@ -159,7 +159,7 @@ def _autocast(plan: Plan, recorder: Recorder, attention: Any) -> Iterator[Any]:
         yield mode.forward
 
 
-_LIBRARY_ERRORS = (
+LIBRARY_ERRORS = (
     RuntimeError,
     AssertionError,
     AttributeError,
@@ -178,7 +178,7 @@ def library_errors(spec: ModelSpec) -> Iterator[None]:
     """Turn what library code raises into one line: an UnsupportedError with the reason."""
     try:
         yield
-    except _LIBRARY_ERRORS as error:
+    except LIBRARY_ERRORS as error:
         reason = compat.known_reason(error) or f"{type(error).__name__}: {meta_model.first_line(error)}"
         raise UnsupportedError(f"{spec.id}: the installed libraries cannot run this step ({reason})") from error
 
