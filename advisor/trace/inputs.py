@@ -42,6 +42,8 @@ def _dtype(base: Any) -> torch.dtype:
 
 def _read_by(base: Any, rows: int, seq_len_tokens: int) -> Shapes:
     """Names and shapes of what the encoder, or the only tower, reads."""
+    if type(base).forward is torch.nn.Module.forward:
+        raise UnsupportedError(f"{type(base).__name__} is several models without a forward pass of their own: train the part that thinks")
     takes = inspect.signature(type(base).forward).parameters
     asks = {name for name, parameter in takes.items() if parameter.default is inspect.Parameter.empty}
     tokens = (rows, seq_len_tokens)
