@@ -42,14 +42,17 @@ run under the first of the last six that has it, and under CAUSAL_LM and IMAGE_T
 PLAN = Plan(micro_batch_size=2, seq_len_tokens=64, rank=8)
 PLANS: dict[str, dict[str, Any]] = {
     **{name: {"target_modules": ("in_proj", "x_proj")} for name in ("mamba", "falcon_mamba")},
-    **{name: {"target_modules": ("in_proj", "q_proj", "v_proj")} for name in ("mamba2", "falcon_h1")},
+    **{name: {"target_modules": ("in_proj", "q_proj", "v_proj")} for name in ("mamba2", "falcon_h1", "nemotron_h")},
+    "deepseek_v4": {"target_modules": ("q_a_proj", "q_b_proj", "kv_proj", "o_b_proj")},
     **{name: {"target_modules": ("q_proj", "k_proj", "v_proj", "o_proj")} for name in ("llama4", "llama4_text", "phimoe")},
     "qwen3_omni_moe_thinker": {"target_modules": ("q_proj", "k_proj", "v_proj", "o_proj")},
-    **{name: {"base_dtype": DType.FP32} for name in ("deberta", "fnet")},
+    **{name: {"base_dtype": DType.FP32} for name in ("deberta", "fnet", "xlnet", "xlstm")},
 }
 """peft 0.21 wraps no `out_proj` of these types (tuners/tuners_utils.py, `_check_lora_target_modules_mamba`), which "all-linear" names;
-nor the routers of the three after
-them, whose layers return several tensors; nor a module called like a number, as the thinker's. The code of the last two takes fp32."""
+nor DeepSeek-V4's grouped o_a_proj; nor the routers of the three after it, whose layers return several tensors; nor a module called
+like a number, as the thinker's. The code of the last four takes fp32."""
+CONFIGS = {"musicgen": "musicgen_decoder", "musicgen_melody": "musicgen_melody_decoder"}
+"""Types of which transformers trains a part, with that part's config."""
 LIMIT_SECONDS = 300
 LAYER_COUNTS = (
     *("num_hidden_layers", "n_layer", "n_layers", "num_layers", "depth", "encoder_layers", "decoder_layers"),
@@ -97,7 +100,10 @@ SAID_OF: dict[str, dict[str, Any]] = {
     "cohere_compass": {"text_config": {"rope_parameters": _FULL_ROPE}},
     "qwen4_exp": {"text_config": _QWEN4_INDEXER},
     "qwen4_exp_text": _QWEN4_INDEXER,
-    **{name: {"text_config": {"hidden_size_per_layer_input": 0}} for name in ("gemma4_assistant", "gemma4_unified_assistant")},
+    "lfm2_moe": {"layer_types": ["conv", "full_attention"] * 16},
+    "nemotron": {"num_key_value_heads": 8},
+    "reformer": {"is_decoder": True, "axial_pos_shape": [8, 8]},
+    "xmod": {"default_language": "en_XX"},
     "esm": {"vocab_size": 33},
     "moonshine_streaming": {"num_key_value_heads": 8},
     "step3p7": {"text_config": {"sliding_window": 512}},
@@ -133,14 +139,15 @@ def spec_of(row: Row, shortened: bool = False) -> ModelSpec:
     """
     import transformers
 
-    config = transformers.CONFIG_MAPPING[row.model_type]()
+    model_type = CONFIGS.get(row.model_type, row.model_type)
+    config = transformers.CONFIG_MAPPING[model_type]()
     content = json.loads(config.to_json_string(use_diff=False))
     content |= {name: value for name, value in SAID.items() if content.get(name) is None}
     content = merged(content, SAID_OF.get(row.model_type, {}))
     content = short(content) if shortened else content
     return ModelSpec(
         id=row.model_type,
-        model_type=row.model_type,
+        model_type=model_type,
         architecture=row.architecture,
         kind="decoder",
         hidden_size=1,
@@ -148,7 +155,7 @@ def spec_of(row: Row, shortened: bool = False) -> ModelSpec:
         layers=1,
         tables=None,
         head=TABLES[row.table],
-        config_json=json.dumps({**content, "model_type": row.model_type}),
+        config_json=json.dumps({**content, "model_type": model_type}),
         source="the config class's defaults",
     )
 
@@ -186,8 +193,8 @@ def outcome(row: Row) -> dict[str, Any]:
         said = _of_either(row, PLAN.model_copy(update={"head": TABLES[row.table], "labels": 3, **PLANS.get(row.model_type, {})}))
     except AdvisorError as error:
         said = {"refused": str(error)}
-    except Exception as error:  # a config class that cannot be made, or a fault of ours: both are to be seen in the report
-        said = {"refused": f"CRASH {type(error).__name__}: {error}"[:300]}
+    except Exception as error:  # a config class that makes none by itself, or a fault of ours
+        said = {"refused": f"{row.model_type}: {type(error).__name__}: {' '.join(str(error).split())}"[:300]}
     return {**row._asdict(), **said, "seconds": round(time.monotonic() - start, 1)}
 
 

@@ -18,7 +18,7 @@ from advisor.tape.store import installed
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
-LEAST = {"CAUSAL_LM": 0.97, "IMAGE_TEXT_TO_TEXT": 0.90, "all types": 0.85}
+LEAST = {"CAUSAL_LM": 0.92, "IMAGE_TEXT_TO_TEXT": 0.90, "all types": 0.88}
 """Shares of types that are answered."""
 KNOWN = {(row["table"], row["model_type"]): row for row in coverage.read()}
 SAMPLE = (
@@ -50,7 +50,8 @@ def test_the_file_has_every_type() -> None:
 
 def test_every_refusal_says_why() -> None:
     refused = [row["refused"] for row in KNOWN.values() if "refused" in row]
-    assert not [words for words in refused if "CRASH" in words or "\n" in words]
+    assert refused
+    assert not [words for words in refused if len(words) < 40 or "\n" in words]
 
 
 @pytest.mark.parametrize("key", SAMPLE, ids=lambda key: key[1])

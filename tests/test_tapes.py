@@ -199,6 +199,7 @@ OTHERS = {
     "gradient_checkpointing": False,
     "use_reentrant": True,
     "attention": "eager",
+    "mixers": "torch",
     "padding": True,
     "kv_cache_in_outputs": True,
     "head": "lm",

@@ -60,6 +60,7 @@ DECIDES = (
     "optimizer",
     "gradient_checkpointing",
     "attention",
+    "mixers",
     "padding",
     "kv_cache_in_outputs",
     "head",

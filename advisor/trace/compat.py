@@ -45,6 +45,8 @@ _REASONS = {
     "checkpointing does not allow when they are not trained; so it fails on a card, too: train with --no-checkpointing",
     "'tuple' object has no attribute 'dtype'": "peft adapts a linear layer that returns several tensors (a router) and fails in its first "
     "step, on a card too: name --target-modules without it",
+    "no attribute 'prepare_inputs_for_generation'": "peft wraps it as a language model that generates token by token, which it is not",
+    "Cannot copy out of meta tensor": "it asks how many tokens each expert got, or for other values, which a dry run does not have",
     "nonzero": "it chooses rows by their values, which a dry run does not have; so do the experts of transformers before 5.0",
 }
 """What a library's error says → why the step cannot be run, in words that say what to do (errors of transformers 5.23, peft 0.21 and

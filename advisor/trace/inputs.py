@@ -42,6 +42,8 @@ def _dtype(base: Any) -> torch.dtype:
 
 def _read_by(base: Any, rows: int, seq_len_tokens: int) -> Shapes:
     """Names and shapes of what the encoder, or the only tower, reads."""
+    if type(base).forward is torch.nn.Module.forward:
+        raise UnsupportedError(f"{type(base).__name__} is several models without a forward pass of their own: train the part that thinks")
     takes = inspect.signature(type(base).forward).parameters
     asks = {name for name, parameter in takes.items() if parameter.default is inspect.Parameter.empty}
     tokens = (rows, seq_len_tokens)
@@ -49,7 +51,7 @@ def _read_by(base: Any, rows: int, seq_len_tokens: int) -> Shapes:
     asked = _ASKED_FOR.get(base.config.model_type, set())
     text |= {name: (*tokens, width) for name, width in _WIDE_TOKENS.items() if name in asked}
     text |= dict.fromkeys((name for name in _TOKENS if name in asks | asked), tokens)
-    first = base.encoder.main_input_name if base.main_input_name == "inputs" else base.main_input_name
+    first = getattr(base, "encoder", base).main_input_name if base.main_input_name == "inputs" else base.main_input_name
     needed = [
         name for name in _OTHERS if name in takes and (name in asks or _reads_images_first(base, name) or (not text and name == first))
     ]
