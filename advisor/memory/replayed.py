@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from advisor.checkpoints import check_plan
 from advisor.errors import UnsupportedError
 from advisor.memory.calibrated import narrowed
 from advisor.memory.chance import with_chance
 from advisor.memory.intervals import TRACE, interval_of
 from advisor.memory.runtime import HANDLES, context_of, has_caching_allocator, has_flash, workspace_bytes
-from advisor.tape import store
-from advisor.tape.breakdown import Replay
-from advisor.tape.sizes import Shape
-from advisor.tape.tape import Tape
 from advisor.tiers import Tier, refuse_unread, said_beside
 from advisor.values import GpuSpec, MemoryBreakdown, ModelSpec, Plan
+
+if TYPE_CHECKING:  # a model with tables is priced without a tape: the room is loaded where one is looked for
+    from advisor.tape import store
+    from advisor.tape.breakdown import Replay
+    from advisor.tape.sizes import Shape
+    from advisor.tape.tape import Tape
 
 
 class NotRecorded(UnsupportedError):
@@ -38,6 +42,8 @@ def remember_refusal(missing: NotRecorded, reason: str) -> None:
 
 def kind_on(model: ModelSpec, plan: Plan, gpu: GpuSpec | None) -> store.Kind:
     """Under which kind a plan's tape is kept."""
+    from advisor.tape import store
+
     return store.Kind(model, plan, has_flash(gpu))
 
 
@@ -49,6 +55,8 @@ def tape_for(model: ModelSpec, plan: Plan, gpu: GpuSpec | None = None) -> Tape:
     """
     refuse_unread(Tier.TRACE, plan)
     check_plan(model, plan.method, plan.quantization)
+    from advisor.tape import store
+
     kind = kind_on(model, plan, gpu)
     if kind.digest in _unrunnable:
         raise UnsupportedError(_unrunnable[kind.digest])
@@ -73,6 +81,8 @@ def least_bytes(model: ModelSpec, plan: Plan, gpu: GpuSpec) -> int:
 
 
 def _shape_of(plan: Plan) -> Shape:
+    from advisor.tape.sizes import Shape
+
     return Shape(plan.micro_batch_size, plan.seq_len_tokens)
 
 
