@@ -22,7 +22,22 @@ from advisor.json_files import read_json
 from advisor.refusals import boundary, one_line
 from advisor.stacks.engines import masters_of, reentrant_of
 from advisor.stacks.known import defaults_of
-from advisor.values import Attention, DType, Head, Loss, Masters, Method, Optimizer, Plan, Quantization, Sharding, Shift, Stack, Value
+from advisor.values import (
+    Attention,
+    DType,
+    Head,
+    Loss,
+    Masters,
+    Method,
+    Mixers,
+    Optimizer,
+    Plan,
+    Quantization,
+    Sharding,
+    Shift,
+    Stack,
+    Value,
+)
 
 PositiveBytes = Annotated[int, Field(gt=0)]
 
@@ -120,6 +135,7 @@ class Settings(Value):
     labels: int | None = None
     eval_micro_batch_size: int | None = None
     shift: Shift | None = None
+    mixers: Mixers | None = None
 
 
 class Measurement(Value):
@@ -227,7 +243,7 @@ _ALWAYS = (
     "stack",
     "sharding",
 )
-_RARE = ("quantized_experts", "masters", "use_reentrant", "lora_dropout", "head", "labels", "eval_micro_batch_size", "shift")
+_RARE = ("quantized_experts", "masters", "use_reentrant", "lora_dropout", "head", "labels", "eval_micro_batch_size", "shift", "mixers")
 """Taken at the plan's own default where a source says nothing of them."""
 _ADAPTER = ("rank", "alpha", "target_modules", "use_rslora", "adapter_dtype")
 _QUANTIZED = ("quantization", "double_quant", "kbit_prepare")
