@@ -40,7 +40,7 @@ CHANGES: dict[str, tuple[dict[str, object], object]] = {
     "adapter_dtype": (LORA, "bf16"),
     "base_dtype": (LORA, "fp32"),
     "autocast": ({**LORA, "base_dtype": "fp32"}, True),
-    "autocast_dtype": ({**KEEPING, "base_dtype": "fp32", "autocast": True, "attention": "eager"}, "fp16"),
+    "autocast_dtype": ({**KEEPING, "base_dtype": "bf16", "autocast": True, "attention": "eager"}, "fp16"),
     "quantization": (QLORA, "int8"),
     "double_quant": (QLORA, True),
     "kbit_prepare": (QLORA, True),
