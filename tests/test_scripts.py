@@ -116,7 +116,7 @@ PRICED: list[tuple[str, str, str, dict[str, Any]]] = [
     ("yaml_config", "", "a class that reads its arguments from a YAML file, with peft's helper on a model that is not quantised",
      {"method": "lora", "rank": 64, "base_dtype": "fp32"}),
     ("unsloth_alpaca_marimo", "", "unslothai/notebooks molab/Llama3.1_(8B)-Alpaca.py",
-     {"model": "meta-llama/Llama-3.1-8B", "method": "qlora", "rank": 16, "target_modules": LINEAR, "micro_batch_size": 2,
+     {"model": "unsloth/Llama-3.1-8B", "method": "qlora", "rank": 16, "target_modules": LINEAR, "micro_batch_size": 2,
       "seq_len_tokens": 2048, "optimizer": "adamw_8bit", "gradient_checkpointing": True}),
     ("unsloth_72b", "", "unslothai/unsloth issue 2937",
      {"model": "unsloth/Qwen2.5-72B-bnb-4bit", "method": "qlora", "rank": 16, "target_modules": LINEAR, "seq_len_tokens": 24576}),
