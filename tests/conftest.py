@@ -18,8 +18,9 @@ SCREENS = Path(__file__).parent / "screens"
 
 
 @pytest.fixture(autouse=True)
-def _no_calibrations(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What was calibrated on this machine is no part of a test."""
+def _nothing_of_this_machine(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was calibrated and recorded on this machine is no part of a test."""
+    monkeypatch.setenv("FINETUNE_ADVISOR_CACHE", str(tmp_path_factory.getbasetemp() / "no-cache"))
     monkeypatch.setenv("FINETUNE_ADVISOR_DATA", str(tmp_path_factory.getbasetemp() / "no-data"))
 
 

@@ -15,10 +15,15 @@ import pytest
 from advisor.cli.run import run
 
 REPORTS = json.loads((Path(__file__).parent / "data" / "field_reports.json").read_bytes())
-ASKED = [(report, number) for report in REPORTS for number in range(len(report["asks"]))]
 
 
-@pytest.mark.parametrize(("report", "number"), ASKED, ids=[f"{report['id']}-{number}" for report, number in ASKED])
+def asked(report: dict[str, Any], number: int) -> Any:
+    """One question. Where `records` is set the model has no tables: its training step is recorded, which takes long."""
+    marks = pytest.mark.long if report.get("records") else ()
+    return pytest.param(report, number, id=f"{report['id']}-{number}", marks=marks)
+
+
+@pytest.mark.parametrize(("report", "number"), [asked(report, number) for report in REPORTS for number in range(len(report["asks"]))])
 def test_a_report_is_answered_rightly_or_not_at_all(
     report: dict[str, Any],
     number: int,
