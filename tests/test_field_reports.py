@@ -18,8 +18,8 @@ REPORTS = json.loads((Path(__file__).parent / "data" / "field_reports.json").rea
 
 
 def asked(report: dict[str, Any], number: int) -> Any:
-    """One question. Where `records` is set the model has no tables: its training step is recorded, which takes long."""
-    marks = pytest.mark.long if report.get("records") else ()
+    """One question. Where `records` is set the model has no tables: its training step is recorded, which takes minutes."""
+    marks = pytest.mark.slow if report.get("records") else ()
     return pytest.param(report, number, id=f"{report['id']}-{number}", marks=marks)
 
 
