@@ -68,12 +68,13 @@ def mixing(base: Any, mixers: Mixers, name: str) -> Iterator[tuple[str, ...]]:
 
 def _set(functions: list[_Function], wanted: list[str]) -> list[str]:
     """Put the packages' functions, and torch's for the others, in their places; the packages that could not be imported."""
-    from transformers.integrations.hub_kernels import use_kernel_func_from_hub_with_fallback
-
     failed: dict[str, None] = {}
     for function in functions:
         chosen = function.of_torch
         if function.package in wanted:
+            # Releases without this module have no such functions.
+            from transformers.integrations.hub_kernels import use_kernel_func_from_hub_with_fallback
+
             chosen = use_kernel_func_from_hub_with_fallback(function.name_there, function.package)(function.of_torch)
             if not inspect.getclosurevars(chosen).nonlocals["is_new_implementation"]:
                 failed[function.package] = None
