@@ -252,7 +252,7 @@ def test_libraries_are_left_as_they_were() -> None:
 # -- refusals and breadth -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("model_type", ["no_such_type", "mamba"])
+@pytest.mark.parametrize("model_type", ["no_such_type", pytest.param("mamba", marks=since("transformers", "5.0"))])
 def test_what_cannot_be_traced_is_refused_in_one_line(model_type: str) -> None:
     with pytest.raises(UnsupportedError) as refusal:
         trace(tiny(model_type), plan())
