@@ -6,7 +6,8 @@ import pytest
 import yaml
 
 from advisor import hub
-from advisor.accuracy.rows import Measurement, Metric, measurements, plan_of
+from advisor.accuracy.plans import plan_of
+from advisor.accuracy.rows import Measurement, Metric, measurements
 from advisor.architectures import spec_from_config
 from advisor.devices import load_gpu
 from advisor.ladder.snippet import snippet

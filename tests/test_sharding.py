@@ -13,7 +13,8 @@ from hypothesis import given, settings, strategies as st
 
 from advisor import advise, hub
 from advisor.accuracy.intervals import median
-from advisor.accuracy.rows import Measurement, measurements, plan_of
+from advisor.accuracy.plans import plan_of
+from advisor.accuracy.rows import Measurement, measurements
 from advisor.architectures import spec_from_config
 from advisor.check import check
 from advisor.cli.run import run

@@ -2,6 +2,7 @@
 
 from advisor.accuracy.comparisons import Comparison, Summary, residuals_of, summarise
 from advisor.accuracy.intervals import ALL, WIDE, Coverage, Residual, coverages, errors_file, is_off
+from advisor.accuracy.plans import plan_of, read_measurements
 from advisor.accuracy.report import (
     AccuracyReport,
     BoundaryCheck,
@@ -9,7 +10,7 @@ from advisor.accuracy.report import (
     NotScored,
     accuracy,
 )
-from advisor.accuracy.rows import Loop, Measurement, Metric, Reading, Settings, Stage, measurements, plan_of, read_measurements
+from advisor.accuracy.rows import Loop, Measurement, Metric, Reading, Settings, Stage, measurements
 from advisor.accuracy.tiers import CLOSED_FORM, DRY_RUN, MeasuredPlan, Traced, closed_form, dry_run, recorded_dry_run, recorded_in
 
 __all__ = [

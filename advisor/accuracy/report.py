@@ -8,8 +8,9 @@ from pydantic import computed_field
 
 from advisor.accuracy.comparisons import Comparison, Summary, by_release, residuals_of, summarise
 from advisor.accuracy.intervals import Coverage, coverages
+from advisor.accuracy.plans import plan_of
 from advisor.accuracy.replays import replay_coverages, replayed_like
-from advisor.accuracy.rows import Measurement, Metric, Reading, measurements, plan_of
+from advisor.accuracy.rows import Measurement, Metric, Reading, measurements
 from advisor.accuracy.tiers import CLOSED_FORM, DRY_RUN, MeasuredPlan, kind_of_run
 from advisor.architectures.cut import first_layers
 from advisor.devices import load_gpu

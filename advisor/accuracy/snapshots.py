@@ -17,7 +17,7 @@ from pydantic import computed_field
 from advisor.accuracy import history as histories
 from advisor.accuracy.history import Events, History
 from advisor.accuracy.pairing import Moment, Pairing, Side, pair
-from advisor.accuracy.rows import plan_of
+from advisor.accuracy.plans import plan_of
 from advisor.accuracy.tiers import traced_run
 from advisor.errors import UnsupportedError
 from advisor.tape.breakdown import module_name, term_of
