@@ -21,6 +21,7 @@ from advisor.cli.run import run
 from advisor.errors import InvalidInputError, UnknownNameError
 from advisor.memory import estimate_memory
 from advisor.speed import step_time
+from advisor.user_files import APPLICATION, DATA
 from advisor.values import GpuSpec, MemoryBreakdown, Phase, Plan, Term, TermBytes
 from advisor.values.calibration import Calibration, Hardware, PhaseMeasurement, Point, Timing
 from advisor.values.card import StepRates
@@ -33,7 +34,7 @@ PLAN = Plan(seq_len_tokens=512)
 
 @pytest.fixture(autouse=True)
 def records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv(store.FOLDER_VARIABLE, str(tmp_path))
+    monkeypatch.setenv(DATA.variable, str(tmp_path))
     return tmp_path / "calibrations"
 
 
@@ -255,7 +256,7 @@ def test_bad_input_is_one_line(arguments: list[str], words: str, capsys: pytest.
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "file"
     file.write_text("", encoding="utf-8")
-    monkeypatch.setenv(store.FOLDER_VARIABLE, str(file))
+    monkeypatch.setenv(DATA.variable, str(file))
     with pytest.raises(InvalidInputError, match="cannot be written"):
         store.save(a_record())
 
@@ -265,9 +266,9 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path, monkeypatch
 def test_the_folder_is_the_one_of_platformdirs(monkeypatch: pytest.MonkeyPatch, base: str) -> None:
     import platformdirs
 
-    monkeypatch.delenv(store.FOLDER_VARIABLE)
+    monkeypatch.delenv(DATA.variable)
     monkeypatch.setenv("XDG_DATA_HOME", base)
-    assert store.folder().parent == Path(platformdirs.user_data_dir(store.APPLICATION, appauthor=False))
+    assert store.folder().parent == Path(platformdirs.user_data_dir(APPLICATION, appauthor=False))
 
 
 def test_the_parent_loads_no_torch() -> None:

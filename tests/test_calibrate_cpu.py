@@ -26,6 +26,7 @@ from advisor.hub import load_model
 from advisor.memory import estimate_memory
 from advisor.render.calibrate import checked
 from advisor.render.page import Look
+from advisor.user_files import DATA
 from advisor.values import ModelSpec
 from advisor.values.calibration import CalibrationRun, Ending, Point
 
@@ -60,7 +61,7 @@ def tiny(tmp_path: Path) -> str:
 
 @pytest.fixture(autouse=True)
 def records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv(store.FOLDER_VARIABLE, str(tmp_path / "data"))
+    monkeypatch.setenv(DATA.variable, str(tmp_path / "data"))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # tests that run side by side would wait for each other's threads
     return tmp_path / "data" / "calibrations"
 

@@ -25,13 +25,14 @@ from torch.utils.checkpoint import checkpoint
 
 from advisor import api
 from advisor.architectures import spec_from_config
-from advisor.calibrate import losses, store
+from advisor.calibrate import losses
 from advisor.calibrate.training import is_out_of_memory
 from advisor.hub import load_model
 from advisor.tape.breakdown import live_at
 from advisor.tape.stream import Stream
 from advisor.trace import compat, load, meta_model
 from advisor.trace.recorder import Recorder
+from advisor.user_files import DATA
 from advisor.values import Loss, Phase, Plan
 from advisor.values.calibration import CalibrationRun, Ending
 
@@ -186,7 +187,7 @@ PHASE_BAR, TIME_BAR = 0.005, 0.15
 
 @pytest.fixture
 def records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(store.FOLDER_VARIABLE, str(tmp_path / "data"))
+    monkeypatch.setenv(DATA.variable, str(tmp_path / "data"))
 
 
 @pytest.mark.gpu

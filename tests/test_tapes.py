@@ -24,6 +24,7 @@ from advisor.tape.sampling import Bounds, between, samples, wide
 from advisor.tape.sizes import Shape, Size, fitted
 from advisor.tape.stream import Birth, Stream
 from advisor.tape.tape import Regime, Tape
+from advisor.user_files import CACHE
 from advisor.values import GpuSpec, Method, ModelSpec, Phase, Plan
 
 WORKSPACE_BYTES = 8_519_680
@@ -241,7 +242,7 @@ def test_what_does_not_decide_is_one_kind(one: dict, other: dict) -> None:
 
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv(store.FOLDER_VARIABLE, str(tmp_path))
+    monkeypatch.setenv(CACHE.variable, str(tmp_path))
     monkeypatch.setattr(store, "_read", {})
     return tmp_path / "tapes"
 
@@ -327,7 +328,7 @@ def test_a_damaged_file_counts_as_absent_and_is_written_anew(cache: Path, conten
 
 def test_a_cache_that_cannot_be_written_costs_no_answer(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
-    monkeypatch.setenv(store.FOLDER_VARIABLE, str(tmp_path / "file"))
+    monkeypatch.setenv(CACHE.variable, str(tmp_path / "file"))
     kind, tape = kind_on(model(), ASKED, None), made_up()
     store.keep(kind, tape)
     assert store.find(kind) == tape

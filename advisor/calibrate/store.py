@@ -4,39 +4,24 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from advisor.bounded import place
 from advisor.errors import InvalidInputError, UnknownNameError
 from advisor.json_files import read_json
+from advisor.user_files import DATA, folder_of, write_whole
 
 if TYPE_CHECKING:
     from advisor.values import GpuSpec
     from advisor.values.calibration import Calibration
 
-FOLDER_VARIABLE = "FINETUNE_ADVISOR_DATA"
-"""Environment variable that names another data directory."""
-APPLICATION = "finetune-advisor"
 BETWEEN = "--"
 """Stands in a file's name between the card and the rest."""
 
 
 def folder() -> Path:
     """The folder of the records; it need not exist."""
-    named = os.environ.get(FOLDER_VARIABLE)
-    return (place(named) if named else _data_folder()) / "calibrations"
-
-
-def _data_folder(platform: str = sys.platform) -> Path:
-    """As platformdirs says it; its rule for Linux is written out, because loading it takes longer than the look into the folder."""
-    if platform == "linux":
-        base = os.environ.get("XDG_DATA_HOME", "").strip()
-        return Path(base if os.path.isabs(base) else os.path.expanduser("~/.local/share")) / APPLICATION
-    import platformdirs
-
-    return Path(platformdirs.user_data_dir(APPLICATION, appauthor=False))
+    return folder_of(DATA) / "calibrations"
 
 
 def slug(card: str) -> str:
@@ -52,26 +37,13 @@ class Reading(NamedTuple):
 
 
 def save(calibration: Calibration) -> Path:
-    """Write a record whole: to a temporary file beside it, which then takes its name."""
-    import tempfile
-
+    """Write a record whole or not at all. Raises InvalidInputError where the folder takes none."""
     target = folder() / f"{slug(calibration.hardware.profile or calibration.hardware.card)}{BETWEEN}{calibration.id}.json"
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=target.parent, prefix=".", suffix=".tmp", delete=False) as file:
-            try:
-                file.write(calibration.model_dump_json(indent=1) + "\n")
-                file.flush()
-                os.fsync(file.fileno())
-                file.close()
-                os.replace(file.name, target)
-            except BaseException:
-                file.close()
-                Path(file.name).unlink(missing_ok=True)
-                raise
+        write_whole(target, f"{calibration.model_dump_json(indent=1)}\n".encode())
     except OSError as error:
         raise InvalidInputError(
-            f"{target.parent} cannot be written ({error.strerror or type(error).__name__}); {FOLDER_VARIABLE} names another directory"
+            f"{target.parent} cannot be written ({error.strerror or type(error).__name__}); {DATA.variable} names another directory"
         ) from error
     return target
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -17,20 +16,18 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from advisor.bounded import place, read_bounded
+from advisor.bounded import read_bounded
 from advisor.errors import InvalidInputError
 from advisor.formulas import digest
 from advisor.tape.columns import as_columns, from_columns
 from advisor.tape.kinds import kind_of
 from advisor.tape.sizes import Shape
 from advisor.tape.tape import Tape
+from advisor.user_files import CACHE, folder_of, write_whole
 from advisor.values import ModelSpec, Plan
 
 FORMAT = 1
 """Version of the file: it rises when a list is renamed, removed or changes its meaning."""
-FOLDER_VARIABLE = "FINETUNE_ADVISOR_CACHE"
-"""Environment variable that names another cache directory."""
-APPLICATION = "finetune-advisor"
 ROOMS = ("architectures", "tape", "trace")
 """Rooms whose code decides what is recorded."""
 LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "trl")
@@ -42,18 +39,7 @@ _DIGITS = 24
 
 def folder() -> Path:
     """The folder of the tapes; it need not exist."""
-    named = os.environ.get(FOLDER_VARIABLE)
-    return (place(named) if named else _cache_folder()) / "tapes"
-
-
-def _cache_folder(platform: str = sys.platform) -> Path:
-    """As platformdirs says it; its rule for Linux is written out, because loading it takes longer than the look into the folder."""
-    if platform == "linux":
-        base = os.environ.get("XDG_CACHE_HOME", "").strip()
-        return Path(base if os.path.isabs(base) else os.path.expanduser("~/.cache")) / APPLICATION
-    import platformdirs
-
-    return Path(platformdirs.user_cache_dir(APPLICATION, appauthor=False))
+    return folder_of(CACHE) / "tapes"
 
 
 @cache
@@ -143,20 +129,3 @@ def unpacked(content: bytes) -> tuple[Tape, ...]:
     if data["format"] != FORMAT:
         raise ValueError(f"format {data['format']}")
     return tuple(map(from_columns, data["tapes"]))
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all: to a temporary file beside it, which then takes its name."""
-    import tempfile
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
