@@ -16,6 +16,7 @@ from advisor.memory.tape import Size, Tape, Tensor
 from advisor.values import Attention, AttentionShape, Block, Linear
 
 FLASH_MAX_HEAD_DIM = 256
+"""Widest heads that torch's flash kernel takes (torch 2.13 ATen/native/transformers/cuda/sdp_utils.cpp, `check_head_dim_size_flash`)."""
 
 
 class Kernel(NamedTuple):
@@ -153,7 +154,7 @@ def _turn(tape: Tape, x: Tensor, size: Size) -> Tensor:
 
 def _runs_flash(kernel: Kernel, shape: AttentionShape, c: int) -> bool:
     """Whether the flash kernel runs: asked for, or chosen by torch for 16 bit without a mask, where values are as wide as keys and no
-    wider than it can (sdp_utils.cpp `check_head_dim_size_flash`)."""
+    wider than it can."""
     fits = kernel.has_flash and not kernel.masks(shape) and c < FP32_BYTES and shape.head_dim == shape.v_head_dim <= FLASH_MAX_HEAD_DIM
     return kernel.attention is Attention.FLASH or (kernel.attention is Attention.SDPA and fits)
 
