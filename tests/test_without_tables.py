@@ -12,16 +12,19 @@ from advisor import profiles
 from advisor.api import advise, as_model
 from advisor.architectures import SUPPORTED, headed, kind_of_type, spec_from_config
 from advisor.checkpoints import check_trainable, stacks_experts
+from advisor.devices import load_gpu
 from advisor.errors import UnsupportedError
 from advisor.hub import ModelRow, load_model, profile_spec, search_models
 from advisor.ladder import fit, rungs
-from advisor.memory import estimate_memory
+from advisor.memory import estimate_memory, replayed
 from advisor.memory.params import known_adapter_params, known_trainable_params
 from advisor.memory.replayed import NotRecorded
 from advisor.profiles.model_types import ModelTypeRow
 from advisor.speed import relative_step_time, step_time
 from advisor.stacks import check_rank, check_targets
 from advisor.tape import store
+from advisor.tiers import Tier, refuse_unread
+from advisor.user_files import CACHE
 from advisor.values import GpuSpec, Head, MemoryBreakdown, Method, ModelKind, ModelSpec, Plan
 
 WITHOUT = [row for row in search_models() if row.model_type not in SUPPORTED]
@@ -86,7 +89,7 @@ def test_other_stacks_settings_for_images_are_not_written() -> None:
 
 
 def test_without_a_recorded_step_the_answer_says_what_makes_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(store.FOLDER_VARIABLE, str(tmp_path))
+    monkeypatch.setenv(CACHE.variable, str(tmp_path))
     with pytest.raises(NotRecorded, match=r"whisper-tiny: no recording of this training step .* pip install 'finetune-advisor\[torch\]'"):
         estimate_memory(load_model("whisper-tiny"), Plan())
 
@@ -98,13 +101,7 @@ def test_nothing_is_counted_and_nothing_refused_by_name() -> None:
     assert known_adapter_params(model, plan) is None
     assert known_trainable_params(model, Plan(method=Method.FULL)) == model.params == 4_300_079_472
     assert relative_step_time(model, plan.model_copy(update={"method": Method.DORA})) is None
-    assert step_time(model, plan, load_gpu()) is None
-
-
-def load_gpu() -> GpuSpec:
-    from advisor.devices import load_gpu
-
-    return load_gpu("rtx-4090")
+    assert step_time(model, plan, load_gpu("rtx-4090")) is None
 
 
 # (model, head, its class or None where transformers has none)
@@ -221,3 +218,47 @@ def test_a_door_that_the_libraries_cannot_run_is_left_out_with_a_word(monkeypatc
     assert [line.partition(":")[0] for line in answer.assumptions if "no DoRA here" in line] == ["without DoRA", "without QDoRA"]
     with pytest.raises(UnsupportedError, match="no DoRA here"):
         advise("gemma-3-4b", "80GB", method="dora")
+
+
+def test_where_nothing_fits_several_cards_are_not_promised(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A dry run plays one card: what several take of a model without tables is not known, and the answer stands without it."""
+
+    def priced(model: ModelSpec, plan: Plan, gpu: GpuSpec | None = None) -> MemoryBreakdown:
+        refuse_unread(Tier.TRACE, plan)
+        return stand_in(model, plan, gpu)
+
+    monkeypatch.setattr(fit, "estimate_memory", priced)
+    monkeypatch.setattr(rungs, "known_trainable_params", lambda *_: None)
+    monkeypatch.setattr(fit, "least_bytes", lambda model, plan, gpu: priced(model, plan, gpu).low_bytes)
+    answer = advise("gemma-3-4b", "1GiB")
+    assert answer.verdict.method is None
+    assert answer.would_change
+    assert [sentence for sentence in answer.would_change if "sharded" in sentence or "does not fit on up to" in sentence] == []
+
+
+def test_lengths_that_the_libraries_cannot_run_end_a_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    def least(model: ModelSpec, plan: Plan, gpu: GpuSpec) -> int:
+        if plan.seq_len_tokens > 1024:
+            raise UnsupportedError("more tokens than positions")
+        return 0
+
+    monkeypatch.setattr(fit, "estimate_memory", stand_in)
+    monkeypatch.setattr(fit, "least_bytes", least)
+    case = fit.Case(load_model("gemma-3-4b"), load_gpu("rtx-4090"))
+    assert fit.longest_seq(case, Plan(seq_len_tokens=512)) == 1024
+
+
+def test_a_step_that_cannot_be_run_refuses_that_shape_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, plan = load_model("whisper-tiny"), Plan(seq_len_tokens=128)
+    longer = plan.model_copy(update={"seq_len_tokens": 4096})
+    recorded = object()
+    monkeypatch.setattr(store, "find", lambda kind: recorded if kind.shape.tokens == 128 else None)
+    monkeypatch.setattr(replayed, "_unrunnable", {})
+    with pytest.raises(NotRecorded) as missing:
+        replayed.tape_for(model, longer)
+    replayed.remember_refusal(missing.value, "more tokens than positions")
+    with pytest.raises(UnsupportedError, match="more tokens than positions"):
+        replayed.tape_for(model, longer)
+    assert replayed.tape_for(model, plan) is recorded
+    with pytest.raises(NotRecorded):
+        replayed.tape_for(model, plan.model_copy(update={"seq_len_tokens": 256}))

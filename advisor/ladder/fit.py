@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from advisor.checkpoints import unshardable
+from advisor.errors import UnsupportedError
 from advisor.ladder.knowledge import say
 from advisor.memory import estimate_memory
-from advisor.memory.replayed import least_bytes
+from advisor.memory.replayed import NotRecorded, least_bytes
 from advisor.stacks.engines import shared
 from advisor.values import Change, Fit, GpuSpec, MemoryBreakdown, Method, ModelSpec, Optimizer, Plan, Sharding
 
@@ -66,8 +67,16 @@ def fits(case: Case, plan: Plan) -> bool:
 
 
 def may_fit(case: Case, plan: Plan) -> bool:
-    """False where a glance at its tape shows that the plan does not fit: a replay is then not needed. Models with tables have no need."""
-    return case.model.tables is not None or least_bytes(case.model, plan, case.gpu) <= case.gpu.usable_bytes
+    """False where a glance at its tape shows that the plan does not fit: a replay is then not needed. So where the libraries cannot run it
+    (more tokens, say, than the model has positions). Models with tables have no need."""
+    if case.model.tables is not None:
+        return True
+    try:
+        return least_bytes(case.model, plan, case.gpu) <= case.gpu.usable_bytes
+    except NotRecorded:
+        raise
+    except UnsupportedError:
+        return False
 
 
 def make_fit(case: Case, first: Plan, fixed: frozenset[str]) -> Priced:

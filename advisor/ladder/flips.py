@@ -93,8 +93,8 @@ def _more_cards(s: Situation) -> Iterator[Flip]:
 
 
 def _can_shard(case: Case, rung: Rung) -> bool:
-    """Whether the checkpoint trains so, and its weights can be split over cards."""
-    return rung.fit is not Fit.WOULD_NOT_START and not unshardable(case.model, rung.plan.quantization)
+    """Whether the checkpoint trains so, and its weights can be split over cards; of a model without tables that is not priced."""
+    return case.model.tables is not None and rung.fit is not Fit.WOULD_NOT_START and not unshardable(case.model, rung.plan.quantization)
 
 
 def _on_several(case: Case, plan: Plan, found: int | None) -> Flip:

@@ -25,19 +25,20 @@ class NotRecorded(UnsupportedError):
 
     def __init__(self, model: ModelSpec, plan: Plan, gpu: GpuSpec | None) -> None:
         super().__init__(
-            f"{model.id}: no recording of this training step is at hand; with torch it is made when it is asked for: "
+            f"{model.id}: no recording of this training step is at hand; advise estimate makes it, with the libraries that train: "
             "pip install 'finetune-advisor[torch]'"
         )
         self.model, self.plan, self.gpu = model, plan, gpu
 
 
-_unrunnable: dict[str, str] = {}
-"""Kinds that the libraries could not run when this process recorded them, and why."""
+_unrunnable: dict[tuple[str, Shape], str] = {}
+"""Kinds and shapes that the libraries could not run when this process recorded them, and why."""
 
 
 def remember_refusal(missing: NotRecorded, reason: str) -> None:
     """Keep why the libraries cannot run a step, so that what asks for it again is told, and may go on without it."""
-    _unrunnable[kind_on(missing.model, missing.plan, missing.gpu).digest] = reason
+    kind = kind_on(missing.model, missing.plan, missing.gpu)
+    _unrunnable[kind.digest, kind.shape] = reason
 
 
 def kind_on(model: ModelSpec, plan: Plan, gpu: GpuSpec | None) -> store.Kind:
@@ -53,17 +54,17 @@ def tape_for(model: ModelSpec, plan: Plan, gpu: GpuSpec | None = None) -> Tape:
     Raises NotRecorded where there is none, UnsupportedError for settings that a dry run does not run and for steps that the libraries
     could not run.
     """
-    refuse_unread(Tier.TRACE, plan)
-    check_plan(model, plan.method, plan.quantization)
     from advisor.tape import store
 
+    refuse_unread(Tier.TRACE, plan)
+    check_plan(model, plan.method, plan.quantization)
     kind = kind_on(model, plan, gpu)
-    if kind.digest in _unrunnable:
-        raise UnsupportedError(_unrunnable[kind.digest])
     tape = store.find(kind)
-    if tape is None:
-        raise NotRecorded(model, plan, gpu)
-    return tape
+    if tape is not None:
+        return tape
+    if (kind.digest, kind.shape) in _unrunnable:
+        raise UnsupportedError(_unrunnable[kind.digest, kind.shape])
+    raise NotRecorded(model, plan, gpu)
 
 
 def estimate_from_tape(model: ModelSpec, plan: Plan, gpu: GpuSpec | None = None) -> MemoryBreakdown:
