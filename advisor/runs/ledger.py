@@ -15,7 +15,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from advisor.bounded import exists, is_folder, opened, place, size_bytes
+from advisor.bounded import exists, is_folder, opened, place, refusals, size_bytes
 from advisor.errors import InvalidInputError
 from advisor.refusals import one_line
 from advisor.shown import capped, shown
@@ -39,17 +39,24 @@ def ledger_path(given: str | Path | None = None) -> Path:
     return path / FILE_NAME if is_folder(path) else path
 
 
-def add(path: Path, records: Sequence[RunRecord]) -> tuple[RunRecord, ...]:
+def fixed_path(given: str | Path | None = None) -> Path:
+    """The same, absolute: a script may change its directory, and a callback asks for its ledger when it is made."""
+    path = ledger_path(given)
+    with refusals(path):
+        return path.absolute()
+
+
+def add(path: Path, records: Sequence[RunRecord], patience_s: float | None = None) -> tuple[RunRecord, ...]:
     """Stores all of the records or none, and returns them with their numbers."""
-    with _writing(path) as connection:
+    with _writing(path, patience_s) as connection:
         return tuple(_insert(connection, record) for record in records)
 
 
-def amend(path: Path, number: int, change: Callable[[RunRecord], RunRecord]) -> RunRecord:
+def amend(path: Path, number: int, change: Callable[[RunRecord], RunRecord], patience_s: float | None = None) -> RunRecord:
     """Replaces one run by what `change` makes of it, with no other writer in between."""
     if not exists(path):
         raise InvalidInputError(f"{path}: there is no ledger here")
-    with _writing(path) as connection:
+    with _writing(path, patience_s) as connection:
         row = connection.execute("SELECT id, recorded_at, body FROM runs WHERE id = ?", (number,)).fetchone()
         if row is None:
             count, last = connection.execute("SELECT count(*), max(id) FROM runs").fetchone()
@@ -64,7 +71,7 @@ def load(path: Path) -> tuple[RunRecord, ...]:
     """Every run, oldest first. A ledger that does not exist holds none."""
     if not exists(path):
         return ()
-    with _errors(path), closing(_connect(path, "rw")) as connection:
+    with _errors(path, BUSY_TIMEOUT_S), closing(_connect(path, "rw", BUSY_TIMEOUT_S)) as connection:
         if not _check_version(path, connection):
             return ()
         connection.execute("BEGIN")
@@ -94,9 +101,10 @@ def _record(path: Path, number: int, recorded_at: str, body: str) -> RunRecord:
 
 
 @contextmanager
-def _writing(path: Path) -> Iterator[sqlite3.Connection]:
+def _writing(path: Path, patience_s: float | None) -> Iterator[sqlite3.Connection]:
     """One immediate transaction on a sound ledger, which is made where there is none."""
-    with _errors(path), closing(_connect(path, "rwc")) as connection:
+    patience_s = BUSY_TIMEOUT_S if patience_s is None else patience_s
+    with _errors(path, patience_s), closing(_connect(path, "rwc", patience_s)) as connection:
         connection.execute("BEGIN IMMEDIATE")
         try:
             if not _check_version(path, connection):
@@ -111,7 +119,7 @@ def _writing(path: Path) -> Iterator[sqlite3.Connection]:
         connection.commit()
 
 
-def _connect(path: Path, mode: str) -> sqlite3.Connection:
+def _connect(path: Path, mode: str, patience_s: float) -> sqlite3.Connection:
     if exists(path) and size_bytes(path):
         with opened(path) as file:
             if file.stream.read(len(_MAGIC)) != _MAGIC:
@@ -121,7 +129,7 @@ def _connect(path: Path, mode: str) -> sqlite3.Connection:
     elif not is_folder(path.parent):
         raise InvalidInputError(f"{path}: there is no folder {path.parent}")
     uri = f"{path.absolute().as_uri()}?mode={mode}"
-    return sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None)
+    return sqlite3.connect(uri, uri=True, timeout=patience_s, isolation_level=None)
 
 
 def _check_version(path: Path, connection: sqlite3.Connection) -> bool:
@@ -158,14 +166,14 @@ def _check_pages(path: Path, connection: sqlite3.Connection) -> None:
 
 
 @contextmanager
-def _errors(path: Path) -> Iterator[None]:
+def _errors(path: Path, patience_s: float) -> Iterator[None]:
     """SQLite's errors as one line each."""
     try:
         yield
     except sqlite3.OperationalError as error:
         text = str(error)
         if "locked" in text or "busy" in text:
-            raise InvalidInputError(f"{path} has been locked by another process for {BUSY_TIMEOUT_S:.0f} s; try again") from error
+            raise InvalidInputError(f"{path} has been locked by another process for {patience_s:g} s; try again") from error
         if "malformed" in text:
             raise _damaged(path, text) from error
         raise InvalidInputError(f"{path} cannot be used: {text}") from error
