@@ -88,6 +88,7 @@ def _unknown(view: View) -> Iterator[str]:
 
 def _assumptions(view: View) -> Iterator[str]:
     facts = view.facts
+    yield from filter(None, (facts.ledger_note,))
     yield from facts.model.taken_as if facts.model is not None else ()
     if facts.gpu is not None and facts.gpu.resolved_from:
         yield facts.gpu.resolved_from

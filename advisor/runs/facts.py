@@ -24,13 +24,14 @@ def facts_from_ledger(path: str | Path | None = None, *, model: str = "", metric
     run to go on from. What was read from one adapter, or scored on other benchmarks, is given for the current run, or for the only one.
     """
     place = ledger_path(path)
-    records = load(place)
+    held = load(place)
+    records = held.runs
     if not records:
         raise InvalidInputError(f"{place} holds no runs yet: record one with advise record")
     model = model or _newest(records, "model") or ""
     records = tuple(record for record in records if not model or record.model in (None, model))
     metric = metric or _newest_metric(records)
-    return _facts(place, records, model, metric, current)
+    return _facts(place, records, model, metric, current).model_copy(update={"ledger_note": held.problem})
 
 
 def _facts(place: Path, records: Sequence[RunRecord], model: str, metric: str, current: str) -> Facts:

@@ -223,6 +223,8 @@ class Facts(Value):
     retention_base: Number | None = None
     """The untuned model on the general benchmark."""
     retention_n: Positive | None = None
+    ledger_note: str = ""
+    """What of the ledger could not be read, and is not among these."""
     rank_cap: Positive | None = None
     """Largest rank that serving allows."""
     serving: Literal["merged", "unmerged"] | None = None
