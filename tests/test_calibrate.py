@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from advisor import api
+from advisor import api, formulas
 from advisor.accuracy.rows import Measurement
 from advisor.calibrate import export, store
 from advisor.calibrate.fit import non_negative
@@ -92,9 +92,48 @@ def test_a_record_against_other_formulas_is_said_and_not_used(formulas: str) -> 
     assert "is ignored: it was held against the formulas of another version (finetune-advisor 0.1.0)" in found.resolved_from
 
 
-def test_the_digest_of_the_formulas_is_of_their_code_alone() -> None:
+NO_FORMULAS = {
+    "bounded",
+    "errors",
+    "formulas",
+    "json_files",
+    "names",
+    "profiles",
+    "refusals",
+    "shown",
+    "tiers",
+    "units",
+    "user_files",
+    "yaml_files",
+}
+"""Rooms that predictions use and that make no byte of them: they read, refuse and name."""
+
+
+def test_the_digest_of_the_formulas_is_of_all_code_that_predicts() -> None:
+    from test_layers import PACKAGE, all_imports, room_of
+
     assert re.fullmatch("[0-9a-f]{16}", digest())
-    assert all((Path(api.__file__).parent / room / "__init__.py").is_file() for room in ROOMS)
+    seen: set[str] = set()
+    waiting = {"memory", "trace", "speed"}
+    while waiting:
+        room = waiting.pop()
+        seen.add(room)
+        paths = [path for path in PACKAGE.rglob("*.py") if room_of(path) == room]
+        assert paths, room
+        parts = [name.split(".") for path in paths for name in all_imports(path) if name.startswith("advisor.")]
+        waiting |= {part[1] for part in parts} - seen - {"__version__"}
+    assert seen - NO_FORMULAS == set(ROOMS)
+
+
+def test_a_digest_changes_with_a_letter_of_the_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "room").mkdir()
+    found = []
+    for text in ("BYTES = 4", "BYTES = 2"):
+        (tmp_path / "room" / "one.py").write_text(text, encoding="utf-8")
+        (tmp_path / "other.py").write_text("", encoding="utf-8")
+        monkeypatch.setattr(formulas, "_PACKAGE", tmp_path)
+        found.append(formulas.digest.__wrapped__("room", "other"))
+    assert found[0] != found[1]
 
 
 def test_an_estimate_on_that_card_uses_it_and_says_so() -> None:
