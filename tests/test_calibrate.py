@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -308,6 +309,25 @@ def test_the_folder_is_the_one_of_platformdirs(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.delenv(DATA.variable)
     monkeypatch.setenv("XDG_DATA_HOME", base)
     assert store.folder().parent == Path(platformdirs.user_data_dir(APPLICATION, appauthor=False))
+
+
+@pytest.mark.parametrize(
+    ("meets", "given", "taken"), [("127.0.0.1", None, True), ("127.0.0.1", "eth1", False), ("10.0.0.7", None, False), (None, None, False)]
+)
+def test_processes_that_meet_on_loopback_stay_there(
+    meets: str | None, given: str | None, taken: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from advisor.calibrate.worker import stay_on_this_machine
+
+    variables = {"MASTER_ADDR": meets, "GLOO_SOCKET_IFNAME": given, "NCCL_SOCKET_IFNAME": given}
+    for name, value in variables.items():
+        monkeypatch.delenv(name, raising=False)
+        if value is not None:
+            monkeypatch.setenv(name, value)
+    monkeypatch.setattr("socket.if_nameindex", lambda: [(2, "eth0"), (1, "lo")])
+    stay_on_this_machine()
+    found = {os.environ.get(name) for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")}
+    assert found == ({"lo"} if taken else {given})
 
 
 def test_the_parent_loads_no_torch() -> None:

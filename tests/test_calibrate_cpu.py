@@ -7,8 +7,10 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -102,9 +104,38 @@ def _deeper_error(tiny: str, method: str) -> float:
     return max(abs(entry.allocated_bytes / measured[entry.phase] - 1) for entry in memory.phases)
 
 
+LOOPBACK = {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
+
+
+@contextmanager
+def seen_listening() -> Iterator[set[str]]:
+    """Addresses on which this process's children listen while it waits, as the system tells it."""
+    import psutil
+
+    found: set[str] = set()
+    done = threading.Event()
+
+    def look() -> None:
+        while not done.wait(0.1):
+            for process in psutil.Process().children(recursive=True):
+                with suppress(psutil.Error):
+                    found.update(one.laddr.ip for one in process.net_connections("inet") if one.status == psutil.CONN_LISTEN)
+
+    watch = threading.Thread(target=look)
+    watch.start()
+    try:
+        yield found
+    finally:
+        done.set()
+        watch.join()
+
+
 @pytest.mark.long
-def test_two_processes_over_gloo(tiny: str) -> None:
-    found = calibrated(tiny, method="lora", processes=2)
+def test_two_processes_over_gloo_that_nobody_else_can_reach(tiny: str) -> None:
+    with seen_listening() as addresses:
+        found = calibrated(tiny, method="lora", processes=2)
+    assert addresses
+    assert addresses <= LOOPBACK
     assert found.ending is Ending.DONE, found.message
     assert found.calibration is not None
     assert (found.calibration.hardware.processes, found.calibration.hardware.distributed) == (2, "multi_cpu")

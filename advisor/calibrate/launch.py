@@ -68,7 +68,7 @@ def run(job: Job, settings: Settings, progress: Progress) -> Outcome:
 
 def command(settings: Settings, folder: Path) -> list[str]:
     """`accelerate launch`, with the user's configuration where there is one."""
-    launcher = [sys.executable, "-m", "accelerate.commands.launch"]
+    launcher = [sys.executable, "-m", "advisor.calibrate.launcher"]
     if settings.accelerate_config is not None:
         if not is_file(settings.accelerate_config):
             raise InvalidInputError(
