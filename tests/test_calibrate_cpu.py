@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -219,25 +220,60 @@ def test_the_verdict_is_checked(tiny: str, records: Path, capsys: pytest.Capture
     assert "achieved on this card" in rung["step_time"]["seconds_per_step"]["source"]
 
 
-@pytest.mark.parametrize("command", [["calibrate", "--device", "cpu"], pytest.param(["--gpu", "cpu", "--calibrate"], marks=LONG)])
-def test_ctrl_c_leaves_nothing_behind(tiny: str, records: Path, command: list[str]) -> None:
+CALIBRATE, CHECK = ["calibrate", "--device", "cpu"], ["--gpu", "cpu", "--calibrate"]
+
+
+@pytest.mark.parametrize(
+    ("command", "number", "code"),
+    [
+        (CALIBRATE, signal.SIGINT, 130),
+        (CALIBRATE, signal.SIGTERM, 143),
+        pytest.param(CALIBRATE, signal.SIGHUP, 129, marks=LONG),
+        pytest.param(CHECK, signal.SIGINT, 130, marks=LONG),
+    ],
+)
+def test_being_told_to_end_leaves_nothing_behind(
+    tiny: str, records: Path, tmp_path: Path, command: list[str], number: int, code: int
+) -> None:
     listened = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from advisor.cli import main; main()"
     arguments = [sys.executable, "-c", listened, *command, "-m", tiny, "--seq-len", "32"]
-    parent = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    own = tmp_path / "temporary"
+    own.mkdir()
+    parent = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "TMPDIR": str(own)})
     assert parent.stderr is not None
     for line in parent.stderr:
         if "load" in line:
             break
     children = _children(parent.pid)
-    parent.send_signal(signal.SIGINT)
+    assert [*own.iterdir()]
+    parent.send_signal(number)
     shown, complaint = parent.communicate(timeout=60)
-    assert parent.returncode == 130
+    assert parent.returncode == code
     assert "Interrupted in " in shown
     assert ("Verdict\n" in shown) == ("--calibrate" in command)
     assert "Traceback" not in shown + complaint
     assert not records.exists()
+    assert [*own.glob(".advise-*")] == []
     assert children
     assert _until(lambda: not any(Path(f"/proc/{child}").exists() for child in children))
+
+
+@pytest.mark.slow
+def test_it_is_told_to_end_at_random_moments(tiny: str, records: Path, tmp_path: Path) -> None:
+    """Whenever it comes: no process, no temporary file, and a record only where the answer says so."""
+    chance, own = random.Random(13), tmp_path / "temporary"
+    own.mkdir()
+    arguments = [sys.executable, "-m", "advisor", *CALIBRATE, "-m", tiny, "--seq-len", "32", "--layers", "1", "--json"]
+    for _ in range(20):
+        parent = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, "TMPDIR": str(own)})
+        time.sleep(chance.uniform(0.05, 12))
+        children = _children(parent.pid)
+        parent.send_signal(signal.SIGTERM)
+        parent.communicate(timeout=60)
+        assert parent.returncode in (0, -signal.SIGTERM, 143)
+        assert parent.returncode != 0 or records.exists()
+        assert [*own.glob(".advise-*")] == []
+        assert _until(lambda gone=tuple(children): not any(Path(f"/proc/{child}").exists() for child in gone))  # type: ignore[misc]
 
 
 def _children(parent: int) -> list[int]:

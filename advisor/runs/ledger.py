@@ -79,7 +79,7 @@ def amend(path: Path, number: int, change: Callable[[RunRecord], RunRecord], pat
         if isinstance(held, Damaged):
             raise sqlite3.DatabaseError(str(held))
         changed = change(held).model_copy(update={"id": number, "recorded_at": held.recorded_at})
-        rows.replace(connection, number, rows.body_of(changed))
+        rows.replace(connection, number, held.recorded_at, rows.body_of(changed))
         return changed
 
 
@@ -168,9 +168,7 @@ def _connect(path: Path, mode: str, patience_s: float) -> sqlite3.Connection:
     elif not is_folder(path.parent):
         raise InvalidInputError(f"{path}: there is no folder {path.parent}")
     uri = f"{path.absolute().as_uri()}?mode={mode}"
-    connection = sqlite3.connect(uri, uri=True, timeout=patience_s, isolation_level=None)
-    rows.prepare(connection)
-    return connection
+    return sqlite3.connect(uri, uri=True, timeout=patience_s, isolation_level=None)
 
 
 def _check_version(path: Path, connection: sqlite3.Connection) -> int | None:

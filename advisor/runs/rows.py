@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sqlite3
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
@@ -20,8 +20,11 @@ CREATE = (
     "crc32 INTEGER NOT NULL DEFAULT 0)"
 )
 _ADD_COLUMN = "ALTER TABLE runs ADD COLUMN crc32 INTEGER NOT NULL DEFAULT 0"
-_STORED = "id, CAST(recorded_at AS BLOB), CAST(body AS BLOB)"  # bytes, which need be no text where they are damaged
-_CHECKSUM = f"checksum({_STORED})"
+_SELECT = {
+    sealed: f"SELECT id, CAST(recorded_at AS BLOB), CAST(body AS BLOB), {'crc32' if sealed else 'NULL'} FROM runs"
+    for sealed in (True, False)
+}
+"""The stored bytes, which need be no text where they are damaged, and their checksum, by whether the table has one."""
 _CHANGED = "is not what was stored: its checksum is another"
 _GONE = "cannot be read: its page of the file is damaged"
 
@@ -36,31 +39,27 @@ class Damaged(NamedTuple):
         return f"run {self.number} {self.why}"
 
 
-def prepare(connection: sqlite3.Connection) -> None:
-    """Teach the connection how a row's checksum is made: CRC-32 (zlib) of its number, its date and its text."""
-    connection.create_function("checksum", 3, _checksum, deterministic=True)
-
-
-def _checksum(number: int, recorded_at: bytes, body: bytes) -> int:
-    return zlib.crc32(b"%d\0%b\0%b" % (number, recorded_at, body))
+def _checksum(number: int, recorded_at: bytes | None, body: bytes | None) -> int:
+    """CRC-32 (zlib) of a row: of its number, its date and its text, with a NUL between them."""
+    return zlib.crc32(b"%d\0%b\0%b" % (number, recorded_at or b"", body or b""))
 
 
 def insert(connection: sqlite3.Connection, recorded_at: str, body: str) -> int:
     """Add a row; its number."""
     number = connection.execute("INSERT INTO runs (recorded_at, body) VALUES (?, ?)", (recorded_at, body)).lastrowid
     assert number is not None
-    _seal(connection, number)
+    _seal(connection, number, recorded_at.encode(), body.encode())
     return number
 
 
-def replace(connection: sqlite3.Connection, number: int, body: str) -> None:
+def replace(connection: sqlite3.Connection, number: int, recorded_at: str, body: str) -> None:
     """Give a row another text."""
     connection.execute("UPDATE runs SET body = ? WHERE id = ?", (body, number))
-    _seal(connection, number)
+    _seal(connection, number, recorded_at.encode(), body.encode())
 
 
-def _seal(connection: sqlite3.Connection, number: int) -> None:
-    connection.execute(f"UPDATE runs SET crc32 = {_CHECKSUM} WHERE id = ?", (number,))
+def _seal(connection: sqlite3.Connection, number: int, recorded_at: bytes, body: bytes) -> None:
+    connection.execute("UPDATE runs SET crc32 = ? WHERE id = ?", (_checksum(number, recorded_at, body), number))
 
 
 def add_checksums(connection: sqlite3.Connection) -> None:
@@ -69,25 +68,26 @@ def add_checksums(connection: sqlite3.Connection) -> None:
     if damaged is not None:
         raise sqlite3.DatabaseError(str(damaged))
     connection.execute(_ADD_COLUMN)
-    connection.execute(f"UPDATE runs SET crc32 = {_CHECKSUM}")
+    for number, recorded_at, body, _ in connection.execute(_SELECT[False]).fetchall():
+        _seal(connection, number, recorded_at, body)
 
 
 def first_changed(connection: sqlite3.Connection) -> Damaged | None:
     """The first row that does not hold what was stored."""
-    found = connection.execute(f"SELECT id FROM runs WHERE crc32 <> {_CHECKSUM} ORDER BY id LIMIT 1").fetchone()
-    return None if found is None else Damaged(found[0], _CHANGED)
+    rows = connection.execute(f"{_SELECT[True]} ORDER BY id")
+    return next((Damaged(number, _CHANGED) for number, *stored, crc32 in rows if _checksum(number, *stored) != crc32), None)
 
 
 def one(connection: sqlite3.Connection, number: int) -> RunRecord | Damaged | None:
     """The run of that number, if there is one."""
-    row = connection.execute(f"{_select(sealed=True)} WHERE id = ?", (number,)).fetchone()
-    return None if row is None else _run(*row)
+    row = connection.execute(f"{_SELECT[True]} WHERE id = ?", (number,)).fetchone()
+    return None if row is None else _run(row, sealed=True)
 
 
 def every(connection: sqlite3.Connection, sealed: bool) -> Iterator[RunRecord | Damaged]:
     """Every run by its number; `sealed` where rows have checksums."""
-    rows = connection.execute(f"{_select(sealed)} ORDER BY id").fetchall()
-    return (_run(*row) for row in rows)
+    rows = connection.execute(f"{_SELECT[sealed]} ORDER BY id").fetchall()
+    return (_run(row, sealed) for row in rows)
 
 
 def whatever_is_left(connection: sqlite3.Connection, sealed: bool, most: int) -> Iterator[RunRecord | Damaged]:
@@ -98,8 +98,8 @@ def whatever_is_left(connection: sqlite3.Connection, sealed: bool, most: int) ->
     for number in range(1, min(_highest(connection), most) + 1):
         row = None
         with suppress(sqlite3.DatabaseError):
-            row = connection.execute(f"{_select(sealed)} WHERE id = ?", (number,)).fetchone()
-        yield Damaged(number, _GONE) if row is None else _run(*row)
+            row = connection.execute(f"{_SELECT[sealed]} WHERE id = ?", (number,)).fetchone()
+        yield Damaged(number, _GONE) if row is None else _run(row, sealed)
 
 
 def _highest(connection: sqlite3.Connection) -> int:
@@ -111,12 +111,9 @@ def _highest(connection: sqlite3.Connection) -> int:
     return connection.execute("SELECT max(id) FROM runs").fetchone()[0] or 0
 
 
-def _select(sealed: bool) -> str:
-    return f"SELECT {_STORED}, {f'crc32 = {_CHECKSUM}' if sealed else '1'} FROM runs"
-
-
-def _run(number: int, recorded_at: bytes, body: bytes, is_whole: int) -> RunRecord | Damaged:
-    if not is_whole:
+def _run(row: Sequence[Any], sealed: bool) -> RunRecord | Damaged:
+    number, recorded_at, body, crc32 = row
+    if sealed and _checksum(number, recorded_at, body) != crc32:
         return Damaged(number, _CHANGED)
     try:
         return RunRecord.model_validate_json(body).model_copy(update={"id": number, "recorded_at": recorded_at.decode()})
