@@ -263,7 +263,7 @@ def test_it_is_told_to_end_at_random_moments(tiny: str, records: Path, tmp_path:
     """Whenever it comes: no process, no temporary file, and a record only where the answer says so."""
     chance, own = random.Random(13), tmp_path / "temporary"
     own.mkdir()
-    arguments = [sys.executable, "-m", "advisor", *CALIBRATE, "-m", tiny, "--seq-len", "32", "--layers", "1", "--json"]
+    arguments = [sys.executable, "-m", "advisor", *CALIBRATE, "-m", tiny, "--seq-len", "32", "--json"]
     for _ in range(20):
         parent = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, "TMPDIR": str(own)})
         time.sleep(chance.uniform(0.05, 12))
