@@ -103,7 +103,7 @@ def record(spec: ModelSpec, plan: Plan, settings: Settings) -> tuple[Stream, str
 def record_shape(spec: ModelSpec, plan: Plan, settings: Settings, shape: meta_model.Shape) -> tuple[Stream, str]:
     recorder = Recorder("meta", padding=plan.padding)
     recorder.workspace_bytes = workspace_bytes(settings.gpu) // HANDLES
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _silent():
         warnings.simplefilter("ignore")
         built = meta_model.build(spec, plan, recorder, shape, settings.peft_config)
         with (
@@ -114,6 +114,19 @@ def record_shape(spec: ModelSpec, plan: Plan, settings: Settings, shape: meta_mo
             stream = _run_steps(built, plan, settings, recorder, casting)
     stream.notes = (*remarks(built.base, plan), *mixed)
     return stream, built.layer_path
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """transformers warns of what a model's first step changes in its config, which is not about the user's training."""
+    from transformers.utils import logging
+
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
 
 
 def record_on_cpu(spec: ModelSpec, plan: Plan, settings: Settings) -> tuple[Stream, str]:
