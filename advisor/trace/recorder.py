@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from advisor.memory.runtime import CUBLAS_WORKSPACE_BYTES
 from advisor.tape.stream import Birth, Stream
-from advisor.trace import answers, kernels
+from advisor.trace import answers, kernels, meta_outputs
 from advisor.trace.kept_tokens import KeptTokens
 from advisor.trace.places import Places
 from advisor.values import Phase
@@ -139,7 +139,7 @@ class Recorder(TorchDispatchMode):
             out = self._kept_tokens.answer(func, args, kwargs)
             out = answers.answer(func, args, kwargs, self.padding) if out is answers.NOTHING else out
         if out is answers.NOTHING:
-            out = func(*args, **kwargs)
+            out = meta_outputs.run(func, args, kwargs) if self.device_type == "meta" else func(*args, **kwargs)
             self._kept_tokens.follow(func, args, out)
         self._count(func, out, args)
         inside += [self.temporary(size, f"{func} (inside)") for size in kernels.inside_after(func, args, kwargs)]
