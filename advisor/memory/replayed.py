@@ -54,12 +54,12 @@ def tape_for(model: ModelSpec, plan: Plan, gpu: GpuSpec | None = None) -> Tape:
     Raises NotRecorded where there is none, UnsupportedError for settings that a dry run does not run and for steps that the libraries
     could not run.
     """
-    from advisor.tape import store
+    from advisor.tape import shipped, store
 
     refuse_unread(Tier.TRACE, plan)
     check_plan(model, plan.method, plan.quantization)
     kind = kind_on(model, plan, gpu)
-    tape = store.find(kind)
+    tape = store.find(kind) or shipped.find(model, plan, has_flash(gpu))
     if tape is not None:
         return tape
     if (kind.digest, kind.shape) in _unrunnable:

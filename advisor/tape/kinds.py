@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
+from hashlib import sha256
 from typing import Any
 
 from advisor.values import Plan
+
+DIGITS = 24
+"""Of a digest in hexadecimal."""
 
 FORMULA = ("micro_batch_size", "seq_len_tokens")
 """Sizes of a tape are formulas in these."""
@@ -79,3 +84,9 @@ def kind_of(plan: Plan) -> Plan:
     same = {name: Plan.model_fields[name].default for name in left_out}
     folded = {name: fold(getattr(plan, name)) for name, fold in FOLDED.items() if name not in left_out}
     return plan.model_copy(update={**same, **folded})
+
+
+def digest_of(kind: Plan, has_flash: bool) -> str:
+    """Name of a kind of plan on cards with, or without, torch's flash kernel: what decides in words, as a digest."""
+    said = kind.model_dump(mode="json", exclude=set(FORMULA) | set(NEUTRAL))
+    return sha256(json.dumps({**said, "has_flash": has_flash}, sort_keys=True).encode()).hexdigest()[:DIGITS]

@@ -81,7 +81,8 @@ def _several(shape: Shape, bounds: Bounds) -> Iterator[Shape]:
     widest = min(high, _down(most // 2, rest))
     yield Shape(min(MOST_ROWS, max(2, -(-least // low))), low)
     yield Shape(min(MOST_ROWS, max(2, most // widest)), widest)
-    yield Shape(2, max(_up(-(-least // 2), rest), low + 2 * GRID_TOKENS))
+    rows = most // low
+    yield Shape(rows, low) if 2 < rows < MOST_ROWS else Shape(2, max(_up(-(-least // 2), rest), low + 2 * GRID_TOKENS))
     yield Shape(shape.rows + 1, shape.tokens + 3 * GRID_TOKENS)
     for rows in (MOST_ROWS, 64, 8, 3, 5, 2):
         yield Shape(rows, min(high, _down(most // rows, rest)))

@@ -96,12 +96,12 @@ class Recorder(TorchDispatchMode):
             self._workspaces.add(thread)
             self._emit(self.workspace_bytes, f"cublas workspace ({thread})", "workspace")
 
-    def label(self, tensor: torch.Tensor, kind: str, owner: str = "") -> None:
+    def label(self, tensor: torch.Tensor, kind: str, owner: str = "", op: str = "given") -> None:
         """Say what a storage is for; it is counted first if it is new."""
         if self._closed:
             return
         storage = tensor.untyped_storage()
-        self.birth(storage, "given", kind, owner)
+        self.birth(storage, op, kind, owner)
         born = self.stream.births[self._live[storage._cdata][0] - 1]
         born.kind, born.owner = kind, owner or born.owner
 
