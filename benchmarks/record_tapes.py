@@ -18,21 +18,32 @@ from advisor.hub import load_model, search_models
 from advisor.stacks import default_plan
 from advisor.tape import shipped
 from advisor.tape.dimensions import FREEDOMS, likeness
+from advisor.tape.family import as_lists
+from advisor.tape.written import NotRepeatable
 from advisor.trace.dry_run import LIBRARY_ERRORS
 from advisor.trace.families import NotOneFamily, declared_config, defaults_of, of_kind
-from advisor.values import Method, ModelSpec, Plan, Request
+from advisor.values import Method, ModelSpec, Optimizer, Plan, Request
 
-CHECKPOINTED = (True, False)
+# What an answer asks for first, and what it tries where that does not fit (advisor/ladder/fit.py, `_STEPS`).
+REQUESTS = (
+    Request(checkpointing=True),
+    Request(checkpointing=False),
+    Request(checkpointing=True, kbit_prepare=False),
+    Request(checkpointing=True, optimizer=Optimizer.ADAMW_8BIT),
+    Request(checkpointing=True, kbit_prepare=False, optimizer=Optimizer.ADAMW_8BIT),
+)
 
 
 def kinds_of(model: ModelSpec) -> Iterator[Plan]:
-    """The kinds of plan that an answer asks for first: every method, with and without checkpointing."""
-    for checkpointing in CHECKPOINTED:
+    """The kinds of plan that ship, each once, those that are asked for first before the others."""
+    found: dict[Plan, None] = {}
+    for request in REQUESTS:
         for method in Method:
             try:
-                yield shipped.reference(default_plan(method, model, None, Request(checkpointing=checkpointing)))
+                found[shipped.reference(default_plan(method, model, None, request))] = None
             except UnsupportedError as error:
                 print(f"{model.id}: {method.label}: {error}", file=sys.stderr)
+    yield from found
 
 
 def family_of(model: ModelSpec, content: dict[str, Any]) -> int:
@@ -61,10 +72,10 @@ def record(model: ModelSpec, anew: bool) -> None:
         started = time.monotonic()
         try:
             made = of_kind(model, plan, None, lambda said: print(f"  {said}", file=sys.stderr), family.freedom)
-        except (NotOneFamily, *LIBRARY_ERRORS) as error:
+        except (NotOneFamily, NotRepeatable, *LIBRARY_ERRORS) as error:
             print(f"{told}: {type(error).__name__}: {str(error).splitlines()[0][:160]}", flush=True)
             continue
-        shipped.write(path, shipped.Kept(made.groups, made.depth, made.tapes, {}))
+        shipped.write(path, shipped.Kept(made.groups, made.depth, tuple(map(as_lists, made.tapes)), {}))
         if made.freedom < family.freedom:
             others = shipped.families(model_type)
             lowered = (*others[:number], family._replace(freedom=made.freedom), *others[number + 1 :])

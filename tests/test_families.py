@@ -14,6 +14,7 @@ from advisor.hub import load_model
 from advisor.memory.replayed import breakdown_of
 from advisor.memory.runtime import HANDLES, workspace_bytes
 from advisor.tape import shipped
+from advisor.tape.columns import as_columns, from_columns
 from advisor.tape.cut import Cut
 from advisor.tape.dimensions import Depth, factors_of, groups_of, likeness, scaled
 from advisor.tape.family import as_lists, from_lists
@@ -217,4 +218,7 @@ def test_every_shipped_file_is_whole_and_speaks_for_its_family(path: Any) -> Non
     digest = shipped.digest_of_config(json.loads(load_model(family.id).config_json))
     assert set(kept.members[digest].scales) <= {Fraction(1)}
     assert kept.tapes
-    assert all(tape.tape.versions["torch"] and tape.tape.versions["transformers"] for tape in kept.tapes)
+    for written in kept.tapes:
+        tape = from_lists(written).tape
+        assert from_columns(as_columns(tape)) == tape  # with every check
+        assert {"torch", "transformers", "peft"} <= tape.versions.keys()

@@ -45,6 +45,7 @@ def no_recordings(monkeypatch: pytest.MonkeyPatch) -> None:
     """The ladder without tapes: prices are stood in for, and what an adapter trains is then not known."""
     monkeypatch.setattr(fit, "estimate_memory", stand_in)
     monkeypatch.setattr(fit, "may_fit", lambda case, plan: True)
+    monkeypatch.setattr(fit, "least_bytes", lambda model, plan, gpu: stand_in(model, plan, gpu).expected_bytes)
     monkeypatch.setattr(rungs, "known_trainable_params", lambda model, plan, gpu: model.params if plan.method is Method.FULL else None)
 
 

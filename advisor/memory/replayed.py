@@ -20,12 +20,15 @@ if TYPE_CHECKING:  # a model with tables is priced without a tape: the room is l
     from advisor.tape.tape import Tape
 
 
+RECORDS = "pip install 'finetune-advisor[torch]' to make one"
+
+
 class NotRecorded(UnsupportedError):
     """No tape speaks for this plan of this model on such a card: its step is to be recorded, which needs torch."""
 
     def __init__(self, model: ModelSpec, plan: Plan, gpu: GpuSpec | None) -> None:
         super().__init__(
-            f"{model.id}: no recording of this training step is at hand; advise estimate makes it, with the libraries that train: "
+            f"{model.id}: no recording of this training step is at hand; the libraries that train make it: "
             "pip install 'finetune-advisor[torch]'"
         )
         self.model, self.plan, self.gpu = model, plan, gpu

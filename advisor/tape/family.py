@@ -174,4 +174,4 @@ def from_lists(data: dict[str, Any]) -> FamilyTape:
         for unit_bytes, per, *parts in data["growths"]
     )
     warm_up = data["warm_up"] and WarmUp(data["warm_up"][0], Fraction(*data["warm_up"][1:]))
-    return FamilyTape(from_columns(data["tape"]), growths, warm_up, data["units"])
+    return FamilyTape(from_columns(data["tape"], trusted=True), growths, warm_up, data["units"])

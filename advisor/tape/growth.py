@@ -15,9 +15,10 @@ from typing import NamedTuple
 
 from advisor.tape.sizes import LARGEST_DENOMINATOR, Shape, Size
 
-ONE_ROW = (1, 0, 2)
-ROWS = (4, 0, 3, 1, 5, 2)
-"""Places of the monomials of `Shape` in the order in which they are tried, for one row and for more."""
+ONE_SHAPE: tuple[int, ...] = (0,)
+ONE_ROW: tuple[int, ...] = (1, 0, 2)
+ROWS: tuple[int, ...] = (4, 0, 3, 1, 5, 2)
+"""Places of the monomials of `Shape` in the order in which they are tried: for one shape, for single rows and for more."""
 MOST_FACTORS = 3
 """Dimensions in one product. Judgement: three are met in stacked experts (experts are no dimension) and state-space layers."""
 BLOCKS = ((4, 32768), (4, 65536))
@@ -72,7 +73,11 @@ class Fitting:
 
     def __init__(self, points: Sequence[Point]) -> None:
         self._points = points
-        usable = ONE_ROW if all(point.shape.rows == 1 for point in points) else ROWS
+        usable = ROWS
+        if all(point.shape.rows == 1 for point in points):
+            usable = ONE_ROW
+        if len({point.shape for point in points}) == 1:
+            usable = ONE_SHAPE
         self._products = [Part(Fraction(1), monomial, powers) for powers in _powers(len(points[0].scales)) for monomial in usable]
         self._by_growth: dict[tuple[Fraction, ...], Part] = {}
         for part in self._products:

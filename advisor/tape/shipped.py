@@ -16,9 +16,10 @@ from typing import Any, NamedTuple
 from advisor.bounded import read_bounded
 from advisor.errors import InvalidInputError
 from advisor.profiles import ROOT
+from advisor.tape.columns import regime_in
 from advisor.tape.cut import Cut
 from advisor.tape.dimensions import Depth, Groups, Likeness, likeness
-from advisor.tape.family import FamilyTape, as_lists, from_lists
+from advisor.tape.family import from_lists
 from advisor.tape.kinds import DIGITS, digest_of, kind_of
 from advisor.tape.packing import DAMAGED, LARGEST_BYTES, packed, unpacked
 from advisor.tape.sizes import Shape
@@ -44,7 +45,8 @@ class Kept(NamedTuple):
 
     groups: Groups
     depth: Depth | None
-    tapes: tuple[FamilyTape, ...]
+    tapes: tuple[dict[str, Any], ...]
+    """As they are written: most are not asked for."""
     members: Mapping[str, Likeness]
     """By digest of their configs, the models of profiles that are of the family."""
 
@@ -64,17 +66,29 @@ def find(model: ModelSpec, plan: Plan, has_flash: bool) -> Tape | None:
         if alike is None:
             continue
         rank = (Fraction(plan.rank, reference(plan).rank),) if plan.method.has_adapter else ()
-        for place, tape in enumerate(kept.tapes):
-            if tape.tape.regime.covers(shape):
+        for place, written in enumerate(kept.tapes):
+            if regime_in(written["tape"]).covers(shape):
                 return _grown(path_of(model_type, number, plan, has_flash), place, (*alike.scales, *rank), alike.units)
     return None
+
+
+def has_tapes(model: ModelSpec) -> bool:
+    """Whether some plan of the model has a shipped tape."""
+    content = json.loads(model.config_json)
+    model_type, digest = str(content.get("model_type", "")), digest_of_config(content)
+    for number, family in enumerate(families(model_type)):
+        for path in sorted((FOLDER / model_type).glob(f"{number}.*.tape")):
+            kept = read(path)
+            if kept and (digest in kept.members or likeness(family.config, content, defaults(model_type), kept.groups, kept.depth)):
+                return True
+    return False
 
 
 @lru_cache(maxsize=256)
 def _grown(path: Path, place: int, scales: tuple[Fraction, ...], units: int | None) -> Tape:
     kept = read(path)
     assert kept is not None
-    return kept.tapes[place].of(scales, units)
+    return from_lists(kept.tapes[place]).of(scales, units)
 
 
 def digest_of_config(content: Mapping[str, Any]) -> str:
@@ -139,7 +153,7 @@ def write(path: Path, kept: Kept) -> None:
         kept.depth.counts,
     ]
     members = {digest: [[str(scale) for scale in alike.scales], alike.units] for digest, alike in kept.members.items()}
-    content = {"groups": kept.groups, "depth": depth, "tapes": [as_lists(tape) for tape in kept.tapes], "members": members}
+    content = {"groups": kept.groups, "depth": depth, "tapes": kept.tapes, "members": members}
     write_whole(path, packed(content))
     read.cache_clear()
 
@@ -151,7 +165,7 @@ def _kept(data: Mapping[str, Any]) -> Kept:
         layers, units, total_units, holder, counts = data["depth"]
         depth = Depth(Cut(tuple(layers), tuple(units), total_units), tuple(holder), tuple(counts))
     members = {digest: Likeness(tuple(map(Fraction, scales)), units) for digest, (scales, units) in data["members"].items()}
-    return Kept(groups, depth, tuple(map(from_lists, data["tapes"])), members)
+    return Kept(groups, depth, tuple(data["tapes"]), members)
 
 
 def shipped_files() -> Iterator[Path]:

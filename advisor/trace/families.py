@@ -70,9 +70,9 @@ def _recorded(
         try:
             return grown(made, [variant.scales for variant in of], share, installed())
         except NotOneFormula as error:
-            if len(made) > FEWEST_ALONE and freedom:
-                raise NotOneFamily(str(error)) from error
-            raise
+            if len(made) <= FEWEST_ALONE:
+                raise  # one recording more may tell
+            raise NotOneFamily(str(error)) from error
 
     longest = model.max_position_tokens
     shapes = [Shape(1, tokens) for tokens in ALONE] + [Shape(*shape) for shape in SEVERAL]

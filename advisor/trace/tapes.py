@@ -48,7 +48,7 @@ def tape_of(model: ModelSpec, plan: Plan, gpu: GpuSpec | None = None, progress: 
 
 
 def widest(recorder: Recordings, shape: Shape, compile_: Callable[[list[Recording], list[Variant]], Made]) -> Made:
-    """What is compiled of as wide a regime around `shape` as there is, for that shape alone where there is none."""
+    """What is compiled of as wide a regime around `shape` as there is; for that shape alone, of all variants, where there is none."""
     model = recorder.variants[0].model
     everything = wide(shape, model.max_position_tokens or LONGEST_TOKENS)
     none: frozenset[int] = frozenset()
@@ -58,7 +58,7 @@ def widest(recorder: Recordings, shape: Shape, compile_: Callable[[list[Recordin
         made = recorder.among(shape, bounds, compile_)
         if made is not None:
             return made
-    return recorder.compiled([recorder.at(shape)], [recorder.variants[0]], compile_)
+    return recorder.compiled([recorder.at(shape, number) for number in range(len(recorder.variants))], [*recorder.variants], compile_)
 
 
 class Variant(NamedTuple):
