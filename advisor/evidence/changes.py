@@ -36,6 +36,9 @@ def _base(old: RunFacts | None, new: NextRun) -> Iterator[ConfigChange]:
         yield _change("TrainingArguments", "optim", None, '"paged_adamw_8bit"')
     if was and not new.method.is_quantized:
         yield _change("BitsAndBytesConfig", "load_in_4bit", "True", "False (16-bit base)")
+    before = None if old is None else old.precision
+    if new.precision is not None and new.precision is not before:
+        yield _change("TrainingArguments", "precision", None if before is None else before.value, new.precision.value)
 
 
 def _adapter(old: RunFacts | None, new: NextRun) -> Iterator[ConfigChange]:

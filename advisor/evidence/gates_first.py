@@ -8,7 +8,7 @@ from advisor.evidence.capacity import sized_rank
 from advisor.evidence.lr import three_points
 from advisor.evidence.pricing import fits_after_error, fits_surely, price_of
 from advisor.evidence.published import gate, move
-from advisor.evidence.result import HIGH, LOW, MEDIUM, Result, accept, next_run
+from advisor.evidence.result import HIGH, LOW, MEDIUM, Result, next_run
 from advisor.evidence.view import View
 from advisor.ladder.knowledge import threshold
 from advisor.ladder.learning_rate import lora_prior, prior_by_size, show
@@ -37,7 +37,6 @@ def no_run_yet(view: View) -> Result | None:
         experiment=f"Score the untuned model with a good prompt on a fixed held-out set, keep the result of every item, then train "
         f"{run.method.label} rank {run.rank} at learning rates {rates} and score all three on the same items.",
         run=run,
-        accept=accept(view, "Keep the best of the three"),
         evidence=("LR1", "LR3", "LR16", "LR21", "T4", "Q11", "N3"),
         missing=("the score of the untuned model", "the number of held-out items", "the score that would be good enough"),
         is_door=True,
@@ -124,22 +123,22 @@ def _on(run: RunFacts, method: Method, frugal: Mapping[str, object]) -> NextRun:
 
 def _memory(view: View, planned: NextRun, keeps: bool) -> Result:
     run = view.run
-    cheap = "micro-batch 1 with accumulation and gradient checkpointing"
+    cheap = "micro-batch 1, accumulation and gradient checkpointing"
     quantised = planned.method.is_quantized and not run.method.is_quantized
     price = price_of(view, planned)
     more = "".join(f", {change}" for change in price.changes) if price is not None else ""
-    what = f"{planned.method.label} with {cheap}{more}" if not keeps else f"the same run with {cheap}{more}"
+    what = f"Run {planned.method.label}" if not keeps else "Run it again"
     lowered = planned.rank != run.rank and run.rank is not None
-    heavy = f" Rank {run.rank} is among what weighs; rank {planned.rank} gained nearly as much where both were tuned."
-    small = " A lower rank would not help: an adapter is a small part of the memory."
+    heavy = f"; rank {run.rank} is among what weighs, and rank {planned.rank} gained nearly as much where both were tuned"
+    small = "; a lower rank would not help, as an adapter is a small part of the memory"
     low_rank = heavy if lowered else small if run.method.has_adapter else ""
     return Result(
         gate="R1",
         binding=Binding.MEMORY,
         door=Door.STAY if keeps else Door(planned.method.value),
         confidence=HIGH,
-        reason=f"run {run.label} ran out of memory.{low_rank}",
-        experiment=f"Run {what}, everything else unchanged; the longest sequences decide, so start with those.",
+        reason=f"run {run.label} ran out of memory{low_rank}",
+        experiment=f"{what} with {cheap}{more}, everything else unchanged; the longest sequences decide, so start with those.",
         run=planned,
         gain=move("qlora").gain if quantised else None,
         cost=move("qlora").price if quantised else "one more forward pass",

@@ -6,9 +6,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
+from advisor.evidence.identity import same_length, same_rate
 from advisor.evidence.noise import Difference, Noise
 from advisor.evidence.published import gate
+from advisor.ladder.knowledge import threshold
 from advisor.memory.params import known_adapter_params
+from advisor.stacks.first_plan import FIRST_EFFECTIVE_BATCH, FIRST_SEQ_LEN_TOKENS
 from advisor.values import ALL_LINEAR, Method, Plan, Task
 from advisor.values.contradictions import PERCENT, unit_of
 from advisor.values.evidence import Facts, RunFacts
@@ -16,8 +19,9 @@ from advisor.values.evidence import Facts, RunFacts
 COST = {Method.LORA: 0, Method.QLORA: 1, Method.DORA: 2, Method.QDORA: 3, Method.FULL: 4}
 """The ladder's order, cheapest first."""
 ARITHMETIC = (Task.MATH, Task.CODE)
-SETUP = ("method", "rank", "alpha", "use_rslora", "init", "targets", "batch", "quantization")
+SETUP = ("method", "rank", "alpha", "use_rslora", "init", "targets", "batch", "quantization", "precision")
 """What two runs must share for their learning rates to be one sweep."""
+Setup = tuple[object, ...]
 
 
 @dataclass(frozen=True)
@@ -48,11 +52,37 @@ class View:
             return None
         return self.scaled(value) if self.facts.evaluation.higher_is_better else -self.scaled(value)
 
+    @cached_property
+    def by_setup(self) -> dict[Setup, tuple[RunFacts, ...]]:
+        """The runs of each set-up, in their order: what keeps an answer linear in the number of runs."""
+        groups: dict[Setup, list[RunFacts]] = {}
+        for run in self.facts.runs:
+            groups.setdefault(setup(run), []).append(run)
+        return {key: tuple(runs) for key, runs in groups.items()}
+
+    @cached_property
+    def _by_repeat(self) -> dict[Setup, tuple[RunFacts, ...]]:
+        groups: dict[Setup, list[RunFacts]] = {}
+        for run in self.facts.runs:
+            if not run.oom:
+                groups.setdefault(_repeated(run), []).append(run)
+        return {key: tuple(runs) for key, runs in groups.items()}
+
+    @cached_property
+    def memo(self) -> dict[object, object]:
+        """What other modules have worked out of these facts already."""
+        return {}
+
     def score(self, run: RunFacts) -> float | None:
         """Mean of the run and its repeats."""
-        scores = [self._one_score(repeat) for repeat in self.repeats(run)]
-        known = [score for score in scores if score is not None]
-        return sum(known) / len(known) if known else None
+        key = ("score", id(run))
+        if key not in self.memo:
+            scores = [self._one_score(repeat) for repeat in self.repeats(run)]
+            known = [score for score in scores if score is not None]
+            self.memo[key] = sum(known) / len(known) if known else None
+        found = self.memo[key]
+        assert found is None or isinstance(found, float)
+        return found
 
     def _one_score(self, run: RunFacts) -> float | None:
         if run.score is None and run.correct:
@@ -61,15 +91,14 @@ class View:
 
     def repeats(self, run: RunFacts) -> tuple[RunFacts, ...]:
         """Runs of the same set-up, learning rate and data, the run itself among them."""
-        same = tuple(other for other in self.facts.runs if other is not run and _is_repeat(other, run) and not other.oom)
-        return (run, *same)
+        return self._by_repeat.get(_repeated(run)) or (run,)
 
     def compare(self, first: RunFacts, second: RunFacts) -> Difference | None:
         """Second minus first; None where one has no score."""
         a, b = self.score(first), self.score(second)
         if a is None or b is None:
             return None
-        spread = self._spread(first, second)
+        spread = self.spread(first, second)
         return self.noise.difference((first, a, len(self.repeats(first))), (second, b, len(self.repeats(second))), spread)
 
     def beats(self, first: RunFacts, second: RunFacts) -> bool:
@@ -85,9 +114,9 @@ class View:
         """Standard error of the run's score, with the spread of re-runs."""
         score = self.score(run)
         repeats = self.repeats(run)
-        return self.noise.total(run, 0.5 if score is None else score, len(repeats), self._spread(run))
+        return self.noise.total(run, 0.5 if score is None else score, len(repeats), self.spread(run))
 
-    def _spread(self, *runs: RunFacts) -> float:
+    def spread(self, *runs: RunFacts) -> float:
         """Spread of re-runs: measured where a run was repeated often enough, else the published floor."""
         for run in runs:
             scores = [score for repeat in self.repeats(run) if (score := self._one_score(repeat)) is not None]
@@ -95,6 +124,11 @@ class View:
                 mean = sum(scores) / len(scores)
                 return float((sum((score - mean) ** 2 for score in scores) / (len(scores) - 1)) ** 0.5)
         return self.noise.floor
+
+    @property
+    def items_known(self) -> bool:
+        """Whether it is known how far the present score wavers: without that no difference is sure."""
+        return not self.noise.shares or self.noise.of_items(self.run, self.current_score or 0.5) is not None
 
     @cached_property
     def target(self) -> float | None:
@@ -148,6 +182,31 @@ class View:
             return round(facts.examples * facts.mean_tokens)
         return None
 
+    @cached_property
+    def sweep_share(self) -> float:
+        """Share of the data that a pilot needs: a quarter, or less where that is more steps than a sweep takes to decide."""
+        share = max(threshold("sweep_data_share"), self._share_of_enough_steps())
+        if self.tokens is None:
+            return share
+        batch = (self.focus.batch if self.focus is not None else None) or FIRST_EFFECTIVE_BATCH
+        length = (self.focus.seq_len if self.focus is not None else None) or FIRST_SEQ_LEN_TOKENS
+        most = gate("sweep_steps") * batch * (min(length, self.facts.mean_tokens) if self.facts.mean_tokens else length)
+        return min(share, float(f"{most / self.tokens:.1g}"))
+
+    def _share_of_enough_steps(self) -> float:
+        """Share of small data on which a pilot is no short run, whose best rate is another (fact LR2)."""
+        run, examples = self.focus, self.facts.examples
+        if run is None or examples is None or run.epochs is None:
+            return 0.0
+        steps = examples * run.epochs / (run.batch or FIRST_EFFECTIVE_BATCH)
+        return min(1.0, float(f"{gate('lr_short_steps') / steps:.1g}"))
+
+    def sweep_words(self, share: float) -> str:
+        """ "at least 25% of the data", or the cap in steps where it is less."""
+        if share < threshold("sweep_data_share"):
+            return f"{100 * share:.2g}% of the data (about {gate('sweep_steps'):,.0f} steps each, enough to tell rates apart)"
+        return f"at least {share:.0%} of the data" if share <= threshold("sweep_data_share") else f"{share:.0%} of the data"
+
     def per_rank(self, targets: tuple[str, ...] | None, run: RunFacts | None = None) -> int | None:
         """LoRA parameters per unit of rank over `targets` (fact T7)."""
         if self.facts.model is not None:
@@ -176,22 +235,33 @@ class View:
         return n is None or n < gate("few_items")
 
 
-def setup(run: RunFacts) -> tuple[object, ...]:
-    """Everything but the learning rate, the data and the seed."""
-    values = run.model_copy(update={"targets": None if run.targets is None else tuple(sorted(run.targets))})
-    return tuple(getattr(values, name) for name in SETUP)
+def setup(run: RunFacts) -> Setup:
+    """Everything but the learning rate, the data, the length and the seed."""
+    return tuple(getattr(run, name) for name in SETUP)
 
 
 def same_but(first: RunFacts, second: RunFacts, *names: str) -> bool:
     """The set-ups differ in nothing but `names`."""
-    pairs = zip(SETUP, setup(first), setup(second), strict=True)
-    return all(a == b for name, a, b in pairs if name not in names)
+    return all(getattr(first, name) == getattr(second, name) for name in SETUP if name not in names)
 
 
-def same_rate(first: RunFacts, second: RunFacts) -> bool:
-    return first.learning_rate == second.learning_rate
+def differ_only(first: RunFacts, second: RunFacts, *names: str) -> bool:
+    """The runs differ in nothing but `names`, learning rate, share of the data and epochs included."""
+    free = {
+        "learning_rate": same_rate(first.learning_rate, second.learning_rate),
+        "data_fraction": first.data_fraction == second.data_fraction,
+        "epochs": same_length(first, second),
+    }
+    return same_but(first, second, *names) and all(same for name, same in free.items() if name not in names)
 
 
-def _is_repeat(first: RunFacts, second: RunFacts) -> bool:
-    shared = setup(first) == setup(second) and same_rate(first, second)
-    return shared and first.data_fraction == second.data_fraction and first.epochs == second.epochs and first.steps == second.steps
+def scale_of(run: RunFacts) -> float | None:
+    """The factor before the adapter's product: alpha / r, or alpha / √r where it is rank-stabilised (peft 0.21 tuners/lora/layer.py)."""
+    if run.alpha is None or run.rank is None:
+        return None
+    return float(run.alpha / (run.rank**0.5 if run.use_rslora else run.rank))
+
+
+def _repeated(run: RunFacts) -> Setup:
+    """What runs share that were done again."""
+    return (*setup(run), run.learning_rate, run.data_fraction, run.epochs, run.steps)
