@@ -16,8 +16,6 @@ from advisor.evidence.published import gate
 from advisor.evidence.rates import is_swept, rates_of
 from advisor.evidence.view import View, same_but
 from advisor.ladder.knowledge import threshold
-from advisor.ladder.rules_capacity import rank_sized
-from advisor.values import Task
 from advisor.values.evidence import RunFacts
 
 
@@ -103,12 +101,6 @@ def is_deep_pretraining(view: View) -> bool:
 def next_rank(view: View, rank: int) -> int:
     """One step of four, within what was ever measured and what serving allows."""
     return min(rank * int(gate("rank_step")), int(gate("rank_largest")), view.facts.rank_cap or int(gate("rank_largest")))
-
-
-def sized_rank(view: View, task: Task | None) -> int | None:
-    """Rank that brings rho to its target; None where model or data are not known."""
-    per_rank = view.per_rank(None)
-    return None if per_rank is None or view.tokens is None else rank_sized(view.tokens, per_rank, task)
 
 
 def predicted_gain(view: View) -> float | None:

@@ -70,8 +70,8 @@ def _epochs_at(run: RunFacts, share: float) -> float | None:
     length = run.epochs or max((point.epoch for point in run.scores_by_epoch), default=None)
     if length is None:
         return None
-    first = share * length < 1 / 4 and length > gate("epochs_enough")
-    return gate("epochs_enough") if first else max(0.1, round(length * share, 2))
+    first = share * length < 1 / 4 and length > threshold("epochs_enough")
+    return threshold("epochs_enough") if first else max(0.1, round(length * share, 2))
 
 
 def _lower_too(view: View, run: RunFacts) -> tuple[tuple[float, ...], str]:
@@ -222,7 +222,7 @@ def _sure(difference: Difference) -> bool:
 def few_passes(view: View) -> Result | None:
     """R7. A pass or two over data of ordinary size, and no curve that says it was enough."""
     run = view.run
-    few = run.epochs is not None and run.epochs < gate("epochs_enough")
+    few = run.epochs is not None and run.epochs < threshold("epochs_enough")
     if not few or is_pretraining(view) or trend(run.eval_losses) is not None or view.objective != "sft" or _tried_longer(view, run):
         return None
     times = "once" if run.epochs == 1 else f"{run.epochs:g} times"

@@ -9,6 +9,7 @@ from typing import Literal
 from advisor.evidence.identity import same_length, same_rate
 from advisor.evidence.noise import Difference, Noise
 from advisor.evidence.published import gate
+from advisor.ladder.first_run import pilot_share
 from advisor.ladder.knowledge import threshold
 from advisor.memory.params import known_adapter_params
 from advisor.stacks.first_plan import FIRST_EFFECTIVE_BATCH, FIRST_SEQ_LEN_TOKENS
@@ -185,13 +186,17 @@ class View:
     @cached_property
     def sweep_share(self) -> float:
         """Share of the data that a pilot needs: a quarter, or less where that is more steps than a sweep takes to decide."""
-        share = max(threshold("sweep_data_share"), self._share_of_enough_steps())
-        if self.tokens is None:
-            return share
-        batch = (self.focus.batch if self.focus is not None else None) or FIRST_EFFECTIVE_BATCH
-        length = (self.focus.seq_len if self.focus is not None else None) or FIRST_SEQ_LEN_TOKENS
-        most = gate("sweep_steps") * batch * (min(length, self.facts.mean_tokens) if self.facts.mean_tokens else length)
-        return min(share, float(f"{most / self.tokens:.1g}"))
+        batch, length = self._step_size
+        epochs = 1.0 if self.focus is None or self.focus.epochs is None else self.focus.epochs
+        return max(pilot_share(self.tokens, batch, length, epochs), self._share_of_enough_steps())
+
+    @cached_property
+    def _step_size(self) -> tuple[int, float]:
+        """Sequences of an optimizer step, and tokens of a sequence."""
+        run = self.focus
+        batch = FIRST_EFFECTIVE_BATCH if run is None or run.batch is None else run.batch
+        length = float(FIRST_SEQ_LEN_TOKENS if run is None or run.seq_len is None else run.seq_len)
+        return batch, length if self.facts.mean_tokens is None else min(length, self.facts.mean_tokens)
 
     def _share_of_enough_steps(self) -> float:
         """Share of small data on which a pilot is no short run, whose best rate is another (fact LR2)."""
@@ -201,11 +206,16 @@ class View:
         steps = examples * run.epochs / (run.batch or FIRST_EFFECTIVE_BATCH)
         return min(1.0, float(f"{gate('lr_short_steps') / steps:.1g}"))
 
-    def sweep_words(self, share: float) -> str:
-        """ "at least 25% of the data", or the cap in steps where it is less."""
-        if share < threshold("sweep_data_share"):
-            return f"{100 * share:.2g}% of the data (about {gate('sweep_steps'):,.0f} steps each, enough to tell rates apart)"
-        return f"at least {share:.0%} of the data" if share <= threshold("sweep_data_share") else f"{share:.0%} of the data"
+    def sweep_words(self, share: float, epochs: float | None = None) -> str:
+        """Return "at least 25% of the data", or a smaller share with the steps that it comes to."""
+        quarter = threshold("sweep_data_share")
+        if share >= quarter or self.tokens is None:
+            return f"{'at least ' if share <= quarter else ''}{share:.0%} of the data"
+        batch, length = self._step_size
+        run_epochs = self.focus.epochs if self.focus is not None else None
+        steps = share * self.tokens * (epochs or run_epochs or 1.0) / (batch * length)
+        enough = ", enough to tell rates apart" if steps >= threshold("sweep_steps") / 2 else ""
+        return f"{100 * share:.2g}% of the data (about {float(f'{steps:.2g}'):,.0f} steps each{enough})"
 
     def per_rank(self, targets: tuple[str, ...] | None, run: RunFacts | None = None) -> int | None:
         """LoRA parameters per unit of rank over `targets` (fact T7)."""

@@ -231,6 +231,8 @@ class Facts(Value):
     """Nothing can be collected beyond what there is."""
     serving: Literal["merged", "unmerged"] | None = None
     """`unmerged`: many adapters on one base, or latency counts."""
+    budget_usd: PositiveNumber | None = None
+    """What the first pilots may cost together."""
     spare_runs: Annotated[int, Field(ge=0)] = 0
     """Runs that may be spent on long shots."""
 
