@@ -38,10 +38,12 @@ def named(losses: tuple[float, ...], others: tuple[RunFacts, ...] = (), **more: 
         ((2.0, 1.5), ""),  # too short to say
         ((2.0, 1.5, math.nan), "not-finite lower"),
         ((2.0, 1.5, math.inf, 1.4), "not-finite lower"),
-        ((0.0, 0.0, 0.0), "zero setup"),  # every label masked
+        ((0.0, 0.0, 0.0), "zero setup"),  # every label masked, or NaN from the first step
+        ((2.0, 1.5, 0.0, 0.0), "hidden-nan lower"),  # transformers logs NaN as zero
         ((6.9007,) * 5, "constant setup"),  # artidoro/qlora issue 157
         ((2.1, 1.9, 2.3, 2.1, 1.9, 2.3, 2.1, 1.9, 2.3), "repeating setup"),
-        ((11.2, 9.0, 8.0, 7.5), "above-uniform setup"),  # 10.37 is a guess among 32,000
+        ((11.2, 9.0, 8.0, 7.5), "at-uniform setup"),  # 10.37 is a guess among 32,000
+        ((10.4, 10.3, 10.35, 10.31), "at-uniform setup"),
         ((4.31, 1.44, 7.08, 15.06, 16.02, 13.83), "climbing lower"),  # paiml/aprender pull request 2258
         ((1.6, 1.5, 1.4, 1.3, 1.2, 1.4, 1.9, 2.6, 3.4, 4.2, 4.8, 5.3), "climbing lower"),  # smooth, so that no single step is a spike
         ((2.0, 1.2, 1.0, 0.9, 1.3, 1.9, 1.95), "climbing lower"),  # back to its start
@@ -79,6 +81,7 @@ NAN = [2.0, 1.9, math.nan]
         ({"learning_rate": 2e-5}, "Train in bf16, whatever it ran in, at 2.0e-5"),
         # in bf16 and far below the prior neither a rate nor the type is left
         ({"learning_rate": 2e-5, "precision": "bf16"}, "Change no rate yet"),
+        ({"learning_rate": 2e-4, "precision": "fp16", "train_losses": [2.0, 1.9, 0.0]}, "logging_nan_inf_filter"),
         ({"learning_rate": 2e-3, "precision": "bf16"}, "Lower the learning rate to 2.2e-4 and 6.7e-4"),
         # an untold rate goes below the prior of 2.9e-4, not above it
         ({}, "Lower the learning rate to 3.2e-5 and 9.5e-5"),

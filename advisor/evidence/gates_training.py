@@ -50,7 +50,7 @@ def _curves(view: View, run: RunFacts) -> Failure | None:
     if found is None:
         return None
     cure, check = _cure(view, run, found.cure), found.check
-    if cure == "precision":
+    if cure == "precision" and NUMBERS not in check:
         check = NUMBERS
     return Failure(f"run {run.label}: {found.what}{_beside_16_bit(view, run)}", check, cure, HIGH)
 

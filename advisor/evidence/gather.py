@@ -11,8 +11,7 @@ from advisor.errors import InvalidInputError
 from advisor.evidence.focus import view_of
 from advisor.evidence.read import facts_from, read_facts, with_more
 from advisor.runs import ledger_path
-from advisor.runs.facts import facts_from_records
-from advisor.runs.ledger import load
+from advisor.runs.facts import facts_from_records, recorded
 from advisor.values.evidence import Facts
 
 
@@ -37,10 +36,7 @@ def gathered(facts: Facts | Mapping[str, Any] | str | Path | None, ledger: str |
 
 def _of_ledger(ledger: str | Path | None, more: Mapping[str, Any]) -> Facts:
     named = {"model": more.get("model", "") if isinstance(more.get("model", ""), str) else "", "metric": _metric(more)}
-    place = ledger_path(ledger)
-    records = load(place)
-    if not records:
-        raise InvalidInputError(f"{place} holds no runs yet: record one with advise record")
+    place, records = recorded(ledger)
     facts = facts_from_records(place, records, current=more.get("current", ""), **named)
     if named["model"] and not facts.runs:
         raise InvalidInputError(f"{place} holds no run of {named['model']}: name the model as it was recorded")

@@ -50,10 +50,16 @@ def not_finite(points: Sequence[LossPoint]) -> Signature | None:
 
 
 def zero(points: Sequence[LossPoint]) -> Signature | None:
-    """A loss of exactly nothing: no token has a label."""
-    if not any(point.loss == 0 for point in points[: max(FEWEST_POINTS, len(points) // 2)]):
+    """A loss of exactly nothing: no token has a label, or NaN that the trainer logs as zero (transformers 5.23
+    TrainingArguments.logging_nan_inf_filter, on by default)."""
+    first = next((number for number, point in enumerate(points) if point.loss == 0), None)
+    if first is None:
         return None
-    return Signature("zero", "the loss is exactly zero: no token has a label", LABELS, "setup")
+    if first > 0:
+        what = f"the loss is exactly zero from step {points[first].step:g} on: NaN, which the trainer logs as zero"
+        return Signature("hidden-nan", what, f"with logging_nan_inf_filter=False; then {NUMBERS}", "lower")
+    what = "the loss is exactly zero: no token has a label, or NaN is logged as zero"
+    return Signature("zero", what, f"{LABELS}; with logging_nan_inf_filter=False whether it is NaN; then {NUMBERS}", "setup")
 
 
 def constant(points: Sequence[LossPoint]) -> Signature | None:
@@ -74,14 +80,15 @@ def repeating(points: Sequence[LossPoint]) -> Signature | None:
     return None
 
 
-def above_uniform(points: Sequence[LossPoint], vocabulary: int | None) -> Signature | None:
-    """The first loss is above ln V: worse than a guess, so that the labels, the template or the loaded weights are not the model's own."""
+def at_uniform(points: Sequence[LossPoint], vocabulary: int | None) -> Signature | None:
+    """The first loss is ln V or more: no better than a guess, so that labels, template or loaded weights are not the model's own."""
     losses = _finite(points)
-    if vocabulary is None or not losses or losses[0] <= log(vocabulary):
+    if vocabulary is None or not losses or losses[0] < gate("loss_uniform") * log(vocabulary):
         return None
-    what = f"the first loss, {losses[0]:.3g}, is above ln V = {log(vocabulary):.3g}: worse than guessing among the {vocabulary:,} tokens"
+    worse = "worse than" if losses[0] > log(vocabulary) else "no better than"
+    what = f"the first loss, {losses[0]:.3g}, is {worse} guessing among the {vocabulary:,} tokens (ln V = {log(vocabulary):.3g})"
     check = f"that tokenizer, chat template and checkpoint belong together, and how the weights were loaded; then {LABELS}"
-    return Signature("above-uniform", what, check, "setup")
+    return Signature("at-uniform", what, check, "setup")
 
 
 def climbing(points: Sequence[LossPoint]) -> Signature | None:
@@ -151,7 +158,7 @@ def of_curves(run: RunFacts, others: Iterable[RunFacts], vocabulary: int | None)
         or zero(run.train_losses)
         or constant(run.train_losses)
         or repeating(run.train_losses)
-        or above_uniform(run.train_losses, vocabulary)
+        or at_uniform(run.train_losses, vocabulary)
         or climbing(run.train_losses)
         or spiking(run)
         or dead_flag(run, others)

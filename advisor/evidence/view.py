@@ -25,6 +25,17 @@ SETUP = ("method", "rank", "alpha", "use_rslora", "init", "targets", "batch", "q
 Setup = tuple[object, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Repeats:
+    """One run as often as it was done."""
+
+    runs: tuple[RunFacts, ...]
+    mean: float | None
+    """Of the scores; None where there is none."""
+    spread: float | None
+    """Standard deviation of the scores; None with fewer than three."""
+
+
 @dataclass(frozen=True)
 class View:
     """Facts, and what follows from them alone. Scores are shares (or the metric's own unit), higher always better."""
@@ -62,12 +73,31 @@ class View:
         return {key: tuple(runs) for key, runs in groups.items()}
 
     @cached_property
-    def _by_repeat(self) -> dict[Setup, tuple[RunFacts, ...]]:
+    def _groups(self) -> dict[Setup, Repeats]:
+        """Runs that were done again, each group with the mean and the spread of its scores."""
         groups: dict[Setup, list[RunFacts]] = {}
         for run in self.facts.runs:
             if not run.oom:
                 groups.setdefault(_repeated(run), []).append(run)
-        return {key: tuple(runs) for key, runs in groups.items()}
+        return {key: self._together(tuple(runs)) for key, runs in groups.items()}
+
+    @cached_property
+    def _group_of(self) -> dict[int, Repeats]:
+        """The group of each run of these facts, by identity."""
+        return {id(run): group for group in self._groups.values() for run in group.runs}
+
+    def _group(self, run: RunFacts) -> Repeats:
+        """The run with its repeats; a run that is not among the facts, or ran out of memory, alone."""
+        found = self._group_of.get(id(run))
+        return found if found is not None else self._together((run,))
+
+    def _together(self, runs: tuple[RunFacts, ...]) -> Repeats:
+        scores = [score for run in runs if (score := self._one_score(run)) is not None]
+        mean = sum(scores) / len(scores) if scores else None
+        spread = None
+        if mean is not None and len(scores) >= gate("repeats"):
+            spread = float((sum((score - mean) ** 2 for score in scores) / (len(scores) - 1)) ** 0.5)
+        return Repeats(runs, mean, spread)
 
     @cached_property
     def memo(self) -> dict[object, object]:
@@ -76,14 +106,7 @@ class View:
 
     def score(self, run: RunFacts) -> float | None:
         """Mean of the run and its repeats."""
-        key = ("score", id(run))
-        if key not in self.memo:
-            scores = [self._one_score(repeat) for repeat in self.repeats(run)]
-            known = [score for score in scores if score is not None]
-            self.memo[key] = sum(known) / len(known) if known else None
-        found = self.memo[key]
-        assert found is None or isinstance(found, float)
-        return found
+        return self._group(run).mean
 
     def _one_score(self, run: RunFacts) -> float | None:
         if run.score is None and run.correct:
@@ -92,7 +115,7 @@ class View:
 
     def repeats(self, run: RunFacts) -> tuple[RunFacts, ...]:
         """Runs of the same set-up, learning rate and data, the run itself among them."""
-        return self._by_repeat.get(_repeated(run)) or (run,)
+        return self._group(run).runs
 
     def compare(self, first: RunFacts, second: RunFacts) -> Difference | None:
         """Second minus first; None where one has no score."""
@@ -119,12 +142,8 @@ class View:
 
     def spread(self, *runs: RunFacts) -> float:
         """Spread of re-runs: measured where a run was repeated often enough, else the published floor."""
-        for run in runs:
-            scores = [score for repeat in self.repeats(run) if (score := self._one_score(repeat)) is not None]
-            if len(scores) >= gate("repeats"):
-                mean = sum(scores) / len(scores)
-                return float((sum((score - mean) ** 2 for score in scores) / (len(scores) - 1)) ** 0.5)
-        return self.noise.floor
+        known = (self._group(run).spread for run in runs)
+        return next((spread for spread in known if spread is not None), self.noise.floor)
 
     @property
     def items_known(self) -> bool:

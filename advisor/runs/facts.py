@@ -20,11 +20,17 @@ from advisor.values.run import Evaluation, RunRecord
 
 def facts_from_ledger(path: str | Path | None = None, *, model: str = "", metric: str = "", current: str = "") -> Facts:
     """Return what the ledger at `path` knows of one project, as `facts_from_records`. Raises InvalidInputError where it holds no run."""
+    place, records = recorded(path)
+    return facts_from_records(place, records, model=model, metric=metric, current=current)
+
+
+def recorded(path: str | Path | None) -> tuple[Path, tuple[RunRecord, ...]]:
+    """Return where the ledger is, and its runs. Raises InvalidInputError where it holds none."""
     place = ledger_path(path)
     records = load(place)
     if not records:
         raise InvalidInputError(f"{place} holds no runs yet: record one with advise record")
-    return facts_from_records(place, records, model=model, metric=metric, current=current)
+    return place, records
 
 
 def facts_from_records(place: Path, records: Sequence[RunRecord], *, model: str = "", metric: str = "", current: str = "") -> Facts:

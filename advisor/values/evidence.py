@@ -164,7 +164,7 @@ class RunFacts(Value):
     @classmethod
     def _curve(cls, value: Any) -> Any:
         """Accepts [[step, loss], …] and [loss, …], equally spaced."""
-        if not isinstance(value, (list, tuple)):
+        if not isinstance(value, (list, tuple)) or all(type(point) is LossPoint for point in value):
             return value
         return [
             _pair(point, "step", "loss") if isinstance(point, (list, tuple)) else _bare(index, point) for index, point in enumerate(value)
