@@ -87,8 +87,8 @@ class View:
         return {id(run): group for group in self._groups.values() for run in group.runs}
 
     def _group(self, run: RunFacts) -> Repeats:
-        """The run with its repeats; a run that is not among the facts, or ran out of memory, alone."""
-        found = self._group_of.get(id(run))
+        """The run with its repeats; one that is not among the facts, or ran out of memory, alone."""
+        found = self._group_of.get(id(run)) or (None if run.oom else self._groups.get(_repeated(run)))
         return found if found is not None else self._together((run,))
 
     def _together(self, runs: tuple[RunFacts, ...]) -> Repeats:
