@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from advisor import Facts, api
+from advisor import Facts, InvalidInputError, api
 from advisor.evidence.focus import view_of
-from advisor.evidence.identity import canonical_targets, same_rate
 from advisor.evidence.rates import is_certified, rates_of
+from advisor.stacks.spelling import canonical_targets, same_rate
 from advisor.values.next_step import Binding
 
 SEVEN = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -114,3 +114,16 @@ def test_a_model_by_its_short_name_and_by_its_hub_id_is_one_project(tmp_path: An
     assert answer.binding is Binding.LEARNING_RATE
     assert answer.run is not None
     assert len(answer.run.learning_rates) == 1  # the third point of one sweep
+
+
+def test_a_folder_completes_the_run_that_a_callback_recorded() -> None:
+    """The trainer's state holds the highest logged rate, and peft's config the targets by name: neither makes it another run."""
+    from advisor.runs.build import completed
+    from advisor.values.run import RunRecord
+
+    recorded = RunRecord(id=1, method="lora", rank=16, learning_rate=2e-3, target_modules=("all-linear",))
+    folder = RunRecord(learning_rate=1.982e-3, target_modules=SEVEN, steps=150)
+    run = completed(recorded, folder, "outputs")
+    assert (run.learning_rate, run.target_modules, run.steps) == (2e-3, ("all-linear",), 150)
+    with pytest.raises(InvalidInputError, match="learning_rate"):
+        completed(recorded, RunRecord(learning_rate=1e-3), "outputs")

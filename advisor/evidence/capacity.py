@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from itertools import pairwise
 from math import log2
 
-from advisor.evidence.identity import same_length, same_rate
+from advisor.evidence.identity import same_length
 from advisor.evidence.noise import Difference
 from advisor.evidence.published import gate
 from advisor.evidence.rates import is_swept, rates_of
 from advisor.evidence.view import View, same_but
 from advisor.ladder.knowledge import threshold
+from advisor.stacks.spelling import same_rate
 from advisor.values.evidence import RunFacts
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from advisor.evidence.identity import SAME_LENGTH, same_rate
+from advisor.evidence.identity import SAME_LENGTH
 from advisor.evidence.view import View
+from advisor.stacks.spelling import same_rate
 from advisor.values.evidence import RunFacts
 from advisor.values.next_step import NextRun
 

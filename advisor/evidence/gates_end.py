@@ -7,7 +7,6 @@ from math import log2
 
 from advisor.evidence.capacity import tested_step
 from advisor.evidence.gates_doors import reference
-from advisor.evidence.identity import same_rate
 from advisor.evidence.losses import trend
 from advisor.evidence.noise import Difference
 from advisor.evidence.power import POWER_AIM, chance_of
@@ -15,6 +14,7 @@ from advisor.evidence.published import gate, move
 from advisor.evidence.result import HIGH, LOW, MEDIUM, Result, next_run, show_gap, show_score
 from advisor.evidence.view import View, same_but
 from advisor.ladder.knowledge import threshold
+from advisor.stacks.spelling import same_rate
 from advisor.values import Method
 from advisor.values.evidence import RunFacts
 from advisor.values.next_step import Binding, Door

@@ -3,7 +3,7 @@ open cause among others, and no climb comes before it."""
 
 from __future__ import annotations
 
-from advisor.evidence.identity import same_length, same_rate
+from advisor.evidence.identity import same_length
 from advisor.evidence.lr import DEFAULT_CENTRE, Offset, around, gain_from, offset, prior, rate_on_more_data, rounded, without
 from advisor.evidence.published import gate
 from advisor.evidence.rates import Better, better_rate, is_certified, rates_of
@@ -11,6 +11,7 @@ from advisor.evidence.result import HIGH, LOW, MEDIUM, Result, next_run, show_ga
 from advisor.evidence.view import View, scale_of
 from advisor.ladder.knowledge import threshold
 from advisor.ladder.learning_rate import show
+from advisor.stacks.spelling import same_rate
 from advisor.values import Range
 from advisor.values.evidence import RunFacts
 from advisor.values.next_step import Binding, Confidence, Door, Gain

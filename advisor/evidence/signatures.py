@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from math import isclose, isfinite, log
 from typing import Literal
 
-from advisor.evidence.identity import same_rate
 from advisor.evidence.losses import FEWEST_POINTS, has_spiked, tail_mean
 from advisor.evidence.published import gate
 from advisor.evidence.view import SETUP
+from advisor.stacks.spelling import same_rate
 from advisor.values.evidence import LossPoint, RunFacts
 
 Cure = Literal["lower", "raise", "precision", "setup"]

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
-from advisor.evidence.identity import same_length, same_rate
+from advisor.evidence.identity import same_length
 from advisor.evidence.noise import Difference, Noise
 from advisor.evidence.published import gate
 from advisor.ladder.first_run import pilot_share
 from advisor.ladder.knowledge import threshold
 from advisor.memory.params import known_adapter_params
 from advisor.stacks.first_plan import FIRST_EFFECTIVE_BATCH, FIRST_SEQ_LEN_TOKENS
+from advisor.stacks.spelling import same_rate
 from advisor.values import ALL_LINEAR, Method, Plan, Task
 from advisor.values.contradictions import PERCENT, unit_of
 from advisor.values.evidence import Facts, RunFacts
