@@ -8,6 +8,8 @@ from typing import Any
 from advisor.trace.inputs import AUDIO_SECONDS, reads_text, sees_text_alone
 from advisor.values import Plan
 
+SPREAD_EVENLY = "each expert is taken to get an equal share of the tokens: one that gets more takes more memory while it runs"
+
 
 def remarks(base: Any, plan: Plan) -> Iterator[str]:
     """Lines for the reader of a dry run of the transformers model `base`."""
