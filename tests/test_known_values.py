@@ -7,11 +7,13 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
-torch = pytest.importorskip("torch")
+pytest.importorskip("torch")
 
+import torch
+
+from advisor.trace.answers import told_in_python
 from advisor.trace.recorder import Recorder
 
 Program = Callable[[Any], Any]
@@ -65,6 +67,7 @@ PROGRAMS: dict[str, Program] = {
     "of numbers alone": lambda mask: torch.triu_indices(3, 3, device=mask.device)[0].nonzero(),
     "like another": lambda mask: torch.full_like(mask, 2).cumsum(-1).gt(2).nonzero(),
     "one hot": lambda mask: torch.nn.functional.one_hot(mask, 3).permute(2, 1, 0)[1].nonzero(),
+    "a list beside it": lambda mask: (mask + torch.tensor([1, 0, 0, 0, 2], device=mask.device)).nonzero(),
     "in place": in_place,
     "copied": into_new,
     "packed": packed,
@@ -75,12 +78,10 @@ MASK = [[1, 1, 1, 0, 0], [1, 0, 1, 1, 1], [0, 0, 0, 0, 1]]
 
 
 def run_on_meta(program: Program, mask: Any) -> tuple[Any, Recorder]:
-    from advisor.trace.answers import written_out
-
     recorder = Recorder("meta")
     given_mask = torch.empty(mask.shape, dtype=mask.dtype, device="meta")
     recorder.known.say(given_mask, mask.clone)
-    with recorder, written_out():
+    with recorder, told_in_python(recorder.known):
         found = program(given_mask)
     return found, recorder
 

@@ -181,7 +181,7 @@ def test_every_field_of_a_plan_has_its_part_in_a_kind() -> None:
     assert len(parts) == len({*parts})
 
 
-BASE = Plan(method=Method.QLORA, quantization="nf4", autocast=True, lora_dropout=0.1)
+BASE = Plan(method=Method.QLORA, quantization="nf4", autocast=True, lora_dropout=0.1, images_per_row=1, image_size_pixels=(640, 480))
 OTHERS = {
     "method": Method.QDORA,
     "rank": 8,
@@ -197,6 +197,8 @@ OTHERS = {
     "kbit_prepare": True,
     "optimizer": "sgd",
     "grad_accum_steps": 2,
+    "images_per_row": 2,
+    "image_size_pixels": (480, 640),
     "gradient_checkpointing": False,
     "use_reentrant": True,
     "attention": "eager",

@@ -16,7 +16,7 @@ from advisor.trace import trace
 from advisor.trace.dry_run import Settings, record_on_cpu, summarise
 from advisor.trace.isolation import libraries_untouched
 from advisor.trace.meta_model import whole_model_cut
-from advisor.values import ALL_LINEAR, Attention, DType, Head, ModelSpec, Plan
+from advisor.values import ALL_LINEAR, Attention, DType, Head, ModelSpec, Phase, Plan
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -200,6 +200,62 @@ def test_the_dry_run_equals_real_training(kind: str, method: str) -> None:
     assert dry.peak_allocated_bytes == pytest.approx(real.peak_allocated_bytes, rel=0.01)
     for found, held in zip(dry.phases, real.phases, strict=True):
         assert found.allocated_bytes == pytest.approx(held.allocated_bytes, rel=0.01)
+
+
+SEEING = {
+    "qwen2_5_vl": spec(
+        "qwen2_5_vl",
+        {
+            "text_config": {
+                **TEXT,
+                "model_type": "qwen2_5_vl_text",
+                "rope_parameters": {"rope_type": "default", "mrope_section": [2, 3, 3]},
+            },
+            "vision_config": {**VISION, "depth": 3, "num_heads": 4, "patch_size": 14, "out_hidden_size": 128, "fullatt_block_indexes": [1]},
+            "image_token_id": 990,
+            "vision_start_token_id": 991,
+            "vision_end_token_id": 992,
+        },
+        "Qwen2_5_VLForConditionalGeneration",
+    ),
+    "gemma3": spec(
+        "gemma3",
+        {
+            "text_config": {**TEXT, "model_type": "gemma3_text", "sliding_window": 32},
+            "vision_config": VISION,
+            "mm_tokens_per_image": 4,
+            "image_token_index": 990,
+            "boi_token_index": 991,
+            "eoi_token_index": 992,
+        },
+        "Gemma3ForConditionalGeneration",
+    ),
+    "smolvlm": spec(
+        "smolvlm",
+        {"text_config": {**TEXT, "model_type": "llama"}, "vision_config": VISION, "scale_factor": 2, "image_token_id": 990},
+        "SmolVLMForConditionalGeneration",
+    ),
+}
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+@pytest.mark.parametrize("kind", SEEING)
+def test_images_go_through_the_tower_as_in_real_training(kind: str, method: str) -> None:
+    seen = {"images_per_row": 2, "image_size_pixels": (90, 60), "attention": Attention.EAGER}
+    plan = Plan(method=method, seq_len_tokens=256, micro_batch_size=2, **seen)
+    with libraries_untouched(False):
+        real = summarise(*record_on_cpu(SEEING[kind], plan, Settings(lengths=(256, 256))), SEEING[kind], plan).breakdown
+    dry = trace(SEEING[kind], plan, lengths=(256, 256))
+    assert any("visi" in born.place or "visual" in born.place for born in dry.stream.births if born.phase is Phase.FORWARD)
+    assert dry.breakdown.peak_allocated_bytes == pytest.approx(real.peak_allocated_bytes, rel=0.01)
+    for found, held in zip(dry.breakdown.phases, real.phases, strict=True):
+        assert found.allocated_bytes == pytest.approx(held.allocated_bytes, rel=0.01)
+
+
+def test_images_that_fill_the_row_are_refused() -> None:
+    plan = Plan(images_per_row=100, image_size_pixels=(90, 60), seq_len_tokens=256)
+    with pytest.raises(UnsupportedError, match=r"leave no room for text in a sequence of 256; say a longer --seq-len"):
+        trace(SEEING["gemma3"], plan)
 
 
 def deep(kind: str, **more: Any) -> ModelSpec:

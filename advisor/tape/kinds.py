@@ -59,6 +59,8 @@ mask is as large for every share."""
 
 DECIDES = (
     "method",
+    "images_per_row",
+    "image_size_pixels",
     "base_dtype",
     "autocast",
     "quantization",

@@ -90,16 +90,25 @@ def _bitsandbytes(func: Any, args: Any, kwargs: Any) -> Any:
 
 
 @contextmanager
-def written_out() -> Iterator[None]:
-    """Let a number on the meta device be written into text: some experts are called by theirs (transformers 5.23
-    models/switch_transformers/modeling_switch_transformers.py). torch 2.13 _tensor.py `__format__` writes "tensor(…)" for meta tensors."""
-    real = torch.Tensor.__format__
+def told_in_python(known: KnownValues) -> Iterator[None]:
+    """Keep what passes between Python and tensors past the dispatcher: a list that becomes a meta tensor (`torch.tensor`) is known, and a
+    number that is written into text has its value, as experts are called by theirs (transformers 5.23 models/switch_transformers/
+    modeling_switch_transformers.py; torch 2.13 _tensor.py `__format__` writes "tensor(…)" for meta tensors)."""
+    tensor, as_text = torch.tensor, torch.Tensor.__format__
+
+    def from_python(data: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
+        made = tensor(data, *args, **kwargs)
+        if made.device.type == "meta" and not isinstance(data, torch.Tensor):
+            known.say(made, lambda: tensor(data, dtype=made.dtype))
+        return made
 
     def written(self: torch.Tensor, form: str) -> str:
-        return format(self.item(), form) if self.dim() == 0 and self.device.type == "meta" else real(self, form)
+        return format(self.item(), form) if self.dim() == 0 and self.device.type == "meta" else as_text(self, form)
 
+    torch.tensor = from_python
     torch.Tensor.__format__ = written  # type: ignore[method-assign]
     try:
         yield
     finally:
-        torch.Tensor.__format__ = real  # type: ignore[method-assign]
+        torch.tensor = tensor
+        torch.Tensor.__format__ = as_text  # type: ignore[method-assign]

@@ -26,7 +26,7 @@ from advisor.tape.stream import EMPTY_CACHE, STEP, Stream
 from advisor.tape.written import NotRepeatable
 from advisor.trace import compat, meta_model, optimizers, step
 from advisor.trace.adapters import names_layers
-from advisor.trace.answers import written_out
+from advisor.trace.answers import told_in_python
 from advisor.trace.attention import pinned
 from advisor.trace.autocast import MetaAutocast, answering
 from advisor.trace.isolation import libraries_untouched
@@ -111,7 +111,7 @@ def record_shape(spec: ModelSpec, plan: Plan, settings: Settings, shape: meta_mo
             pinned(plan.attention, settings.torch_has_flash and has_flash(settings.gpu)) as attention,
             _autocast(plan, recorder, attention) as casting,
             mixing(built.base, plan.mixers, spec.id) as mixed,
-            written_out(),
+            told_in_python(recorder.known),
         ):
             stream = _run_steps(built, plan, settings, recorder, casting)
     spread = (SPREAD_EVENLY,) if recorder.known.spread else ()

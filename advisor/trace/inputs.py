@@ -10,7 +10,10 @@ from typing import Any
 import torch
 
 from advisor.errors import UnsupportedError
-from advisor.trace.known import KnownValues
+from advisor.images import RowOfImages
+from advisor.trace.images import TEXT_TOKEN, images_of, shapes_of, values_of, whole_numbers
+from advisor.trace.recorder import Recorder
+from advisor.values import Plan
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -22,26 +25,31 @@ FRAMES_PER_SECOND = 100
 SAMPLES_PER_SECOND = 16_000
 
 
-def batch(
-    base: Any, labels_per_row: bool, rows: int, seq_len_tokens: int, known: KnownValues, device: str = "meta"
-) -> dict[str, torch.Tensor]:
-    """Make the inputs of one forward pass of the transformers model `base`, and say to `known` what those of integers hold.
+def batch(base: Any, plan: Plan, shape: tuple[int, int], labels_per_row: bool, recorder: Recorder) -> dict[str, torch.Tensor]:
+    """Make the inputs of one forward pass of the transformers model `base`, of rows and tokens as in `shape`; the recorder is told what
+    they hold.
 
-    Raises UnsupportedError for a model that reads neither tokens nor sound nor an image of a size that its config names.
+    Raises UnsupportedError for a model that reads neither tokens nor sound nor an image of a size that its config names, and for images
+    that take more tokens than a row has.
     """
+    rows, seq_len_tokens = shape
+    images = images_of(base, plan, seq_len_tokens)
     shapes = {**_read_by(base, rows, seq_len_tokens), "labels": (rows,) if labels_per_row else (rows, seq_len_tokens)}
     if base.config.model_type in _CODES:
         shapes |= _CODES[base.config.model_type](base.config, rows, seq_len_tokens)
+    whole = set(_INTEGERS)
+    if images is not None:
+        shapes |= shapes_of(images, base, rows, seq_len_tokens)
+        whole |= whole_numbers(images)
     inputs = {}
-    for name, shape in shapes.items():
-        dtype = torch.int64 if name in _INTEGERS else _dtype(base)
-        values = partial(_values, base.config, name, shape, dtype)
-        if device != "meta":
-            inputs[name] = values().to(device)
-            continue
-        inputs[name] = torch.empty(shape, dtype=dtype, device=device)
-        if name in _INTEGERS:
-            known.say(inputs[name], values)
+    for name, size in shapes.items():
+        dtype = torch.int64 if name in whole else _dtype(base)
+        values = partial(_values, base.config, images, name, size, dtype)
+        if recorder.device_type == "meta":
+            inputs[name] = torch.empty(size, dtype=dtype, device="meta")
+            recorder.known.say(inputs[name], values)
+        else:
+            inputs[name] = values()
     return inputs
 
 
@@ -71,9 +79,10 @@ _CODES: dict[str, Callable[[Any, int, int], Shapes]] = {
 """Types whose batches hold the codes of sound."""
 
 
-def _values(config: Any, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
-    """What a tokenizer makes of a text that fills the row: its last token ends it."""
-    values = torch.ones(shape, dtype=dtype)
+def _values(config: Any, images: RowOfImages | None, name: str, size: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+    """What a processor makes of images and of a text that fills the row: its last token ends it."""
+    found = None if images is None else values_of(images, name, size, dtype)
+    values = torch.full(size, TEXT_TOKEN, dtype=dtype) if found is None else found
     end = getattr(config.get_text_config() if hasattr(config, "get_text_config") else config, "eos_token_id", None)
     if name == "input_ids" and end is not None:
         values[..., -1] = end[0] if isinstance(end, list) else end
