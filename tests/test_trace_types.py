@@ -12,10 +12,13 @@ pytest.importorskip("transformers")
 pytest.importorskip("peft")
 
 from advisor.errors import UnsupportedError
+from advisor.memory.runtime import HANDLES, workspace_bytes
+from advisor.tape.sizes import Shape
 from advisor.trace import trace
 from advisor.trace.dry_run import Settings, record_on_cpu, summarise
 from advisor.trace.isolation import libraries_untouched
 from advisor.trace.meta_model import whole_model_cut
+from advisor.trace.tapes import tape_of
 from advisor.values import ALL_LINEAR, Attention, DType, Head, ModelSpec, Phase, Plan
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -178,6 +181,8 @@ WITHOUT_CHECKPOINTING = ("experts by lists of their tokens", "parameters made by
 
 TARGETS = {"Mamba 2 beside attention": ("q_proj", "k_proj", "v_proj", "o_proj", "in_proj", "gate_proj", "up_proj", "down_proj")}
 """peft 0.21 wraps no `out_proj` of a Mamba mixer (tuners/tuners_utils.py, `_check_lora_target_modules_mamba`)."""
+SELDOM = ("attention to chosen tokens", "parameters made by old constructors", "codes of sound", "experts by lists of their tokens")
+"""Kinds of which few train; their rows are slow tests."""
 DTYPES = dict.fromkeys(("parameters made by old constructors", "reversible layers"), DType.FP32)
 """The code of XLNet and Reformer takes fp32."""
 
@@ -185,7 +190,7 @@ DTYPES = dict.fromkeys(("parameters made by old constructors", "reversible layer
 @pytest.mark.parametrize(
     ("kind", "method"),
     [
-        *((kind, "lora") for kind in KINDS if kind != "reversible layers"),
+        *(pytest.param(kind, "lora", marks=[pytest.mark.slow] * (kind in SELDOM)) for kind in KINDS if kind != "reversible layers"),
         *((kind, "full") for kind in ("image-text", "gated delta net", "speech", "reversible layers")),
     ],
 )
@@ -238,8 +243,14 @@ SEEING = {
 }
 
 
-@pytest.mark.parametrize("method", ["lora", "full"])
-@pytest.mark.parametrize("kind", SEEING)
+@pytest.mark.parametrize(
+    ("kind", "method"),
+    [
+        ("qwen2_5_vl", "lora"),
+        ("gemma3", "full"),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in (("qwen2_5_vl", "full"), ("gemma3", "lora"), ("smolvlm", "lora"))),
+    ],
+)
 def test_images_go_through_the_tower_as_in_real_training(kind: str, method: str) -> None:
     seen = {"images_per_row": 2, "image_size_pixels": (90, 60), "attention": Attention.EAGER}
     plan = Plan(method=method, seq_len_tokens=256, micro_batch_size=2, **seen)
@@ -250,6 +261,20 @@ def test_images_go_through_the_tower_as_in_real_training(kind: str, method: str)
     assert dry.breakdown.peak_allocated_bytes == pytest.approx(real.peak_allocated_bytes, rel=0.01)
     for found, held in zip(dry.breakdown.phases, real.phases, strict=True):
         assert found.allocated_bytes == pytest.approx(held.allocated_bytes, rel=0.01)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "other"), [("gemma3", Shape(3, 640)), ("qwen2_5_vl", Shape(2, 256))])
+def test_a_tape_of_images_is_the_dry_run(kind: str, other: Shape) -> None:
+    plan = Plan(seq_len_tokens=512, micro_batch_size=2, images_per_row=2, image_size_pixels=(90, 60))
+    tape = tape_of(SEEING[kind], plan)
+    for shape in (Shape(2, 512), other):
+        assert tape.regime.covers(shape)
+        replay = tape.replay(shape, workspace_bytes(None) // HANDLES)
+        asked = {"micro_batch_size": shape.rows, "seq_len_tokens": shape.tokens}
+        dry = trace(SEEING[kind], plan.model_copy(update=asked)).breakdown
+        assert max(phase.allocated_bytes for phase in replay.phases) == dry.peak_allocated_bytes
+        assert replay.peak_reserved_bytes == dry.peak_reserved_bytes
 
 
 def test_images_that_fill_the_row_are_refused() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -20,16 +21,21 @@ def images_of(base: Any, plan: Plan, seq_len_tokens: int) -> RowOfImages | None:
 
     Raises UnsupportedError for images that take more tokens than a row has, and InvalidInputError as the processor's arithmetic does.
     """
-    if plan.image_size_pixels is None:
-        return None
-    width, height = plan.image_size_pixels
-    images = row_of_images(base.config.to_dict(), plan.images_per_row, Size(height, width))
-    if images.tokens >= seq_len_tokens:
+    images = images_in(base.config.to_dict(), plan)
+    if images is not None and images.tokens >= seq_len_tokens:
         raise UnsupportedError(
             f"--images {plan.images_per_row}: {images.tokens:,} tokens of images leave no room for text in a sequence of "
             f"{seq_len_tokens:,}; say a longer --seq-len, or fewer or smaller images"
         )
     return images
+
+
+def images_in(config: Mapping[str, Any], plan: Plan) -> RowOfImages | None:
+    """What the plan's images become in each row for the model of that whole config; None where the plan has none."""
+    if plan.image_size_pixels is None:
+        return None
+    width, height = plan.image_size_pixels
+    return row_of_images(config, plan.images_per_row, Size(height, width))
 
 
 def shapes_of(images: RowOfImages, base: Any, rows: int, seq_len_tokens: int) -> dict[str, tuple[int, ...]]:
