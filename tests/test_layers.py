@@ -28,6 +28,7 @@ LEVELS = {
     "yaml_files": 3,
     "profiles": 3,
     "checkpoints": 4,
+    "images": 4,
     "config_files": 4,
     "architectures": 5,
     "host": 5,

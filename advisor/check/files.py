@@ -104,7 +104,7 @@ def read_found(opened: Opened, path: Path, gpu: GpuSpec | None, options: CheckOp
     experts = expert_remarks(model, reading.plan, transformers_of(profile))
     stored = reading.plan.quantization is not None or model.checkpoint_format is not None
     named = () if stored or spec is not None else _quantised_by_name(model_named(opened, where))
-    reading = reading._replace(remarks=(*reading.remarks, *experts, *named, *tower_remarks(model)))
+    reading = reading._replace(remarks=(*reading.remarks, *experts, *named, *tower_remarks(model, reading.plan)))
     return Read(model, reading._replace(taken=(*taken, *reading.taken)), profile)
 
 

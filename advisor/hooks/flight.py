@@ -121,7 +121,7 @@ def _reading(flight: Flight, gpu: GpuSpec | None, profile: Profile) -> Reading:
     remarks = (*reading.remarks, *(remark for remark in unread_remarks(profile.defaults.stack, fields) if remark.id == "not-priced"))
     head = {"head": flight.live.head, "labels": flight.live.labels or reading.plan.labels} if flight.live.head else {}
     plan = reading.plan.model_copy(update=head)
-    remarks = (*remarks, *_live_remarks(flight.live), *kernel_remarks(plan), *tower_remarks(flight.spec))
+    remarks = (*remarks, *_live_remarks(flight.live), *kernel_remarks(plan), *tower_remarks(flight.spec, plan))
     return reading._replace(plan=plan, remarks=remarks, taken=(*reading.taken, *taken))
 
 

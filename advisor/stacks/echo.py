@@ -101,7 +101,7 @@ def _batch(model: ModelSpec, request: Request) -> Iterator[str]:
         yield f"accumulation {accumulation} ({micro_batch * accumulation * n_gpus} sequences per step)"
     if request.seq_len is None:
         yield f"sequences of {first_seq_len(model):,} tokens{'' if request.padding else ' without padding'}"
-    if unpriced := beside_text(model):
+    if request.images is None and (unpriced := beside_text(model)):
         yield f"text alone, without {unpriced}"
 
 

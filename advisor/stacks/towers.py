@@ -1,9 +1,9 @@
-"""What models with towers for images or sound take beside text, which no tier prices yet."""
+"""What models with towers for images or sound take beside text: images that a plan names, which a dry run prices, or nothing."""
 
 from __future__ import annotations
 
 from advisor.stacks.reading import Remark, Way
-from advisor.values import ModelKind, ModelSpec
+from advisor.values import ModelKind, ModelSpec, Plan
 
 _BESIDE_TEXT = {ModelKind.IMAGE_TEXT: "images", ModelKind.AUDIO_TEXT: "sounds or images"}
 
@@ -14,9 +14,9 @@ def beside_text(model: ModelSpec) -> str:
     return _BESIDE_TEXT.get(model.kind, "")
 
 
-def tower_remarks(model: ModelSpec) -> tuple[Remark, ...]:
+def tower_remarks(model: ModelSpec, plan: Plan) -> tuple[Remark, ...]:
     """A training whose data nobody has seen may put images through the towers: then it takes more than its price."""
-    unpriced = beside_text(model)
+    unpriced = "" if plan.images_per_row else beside_text(model)
     if not unpriced:
         return ()
     text = f"{unpriced} in its batches are not priced: the towers rest on the card, and only text goes through the model"

@@ -59,6 +59,8 @@ mask is as large for every share."""
 
 DECIDES = (
     "method",
+    "images_per_row",
+    "image_size_pixels",
     "base_dtype",
     "autocast",
     "quantization",
@@ -77,6 +79,9 @@ DECIDES = (
 )
 """Fields of which every value is recorded for itself."""
 
+ADDED = ("images_per_row", "image_size_pixels")
+"""Fields that plans got after tapes had names: at their defaults they are left out of a name, so that a tape keeps its own."""
+
 
 def kind_of(plan: Plan) -> Plan:
     """The plan that stands for all that are recorded alike: what is a formula or decides nothing takes its default."""
@@ -88,5 +93,6 @@ def kind_of(plan: Plan) -> Plan:
 
 def digest_of(kind: Plan, has_flash: bool) -> str:
     """Name of a kind of plan on cards with, or without, torch's flash kernel: what decides in words, as a digest."""
-    said = kind.model_dump(mode="json", exclude=set(FORMULA) | set(NEUTRAL))
+    unsaid = {name for name in ADDED if getattr(kind, name) == Plan.model_fields[name].default}
+    said = kind.model_dump(mode="json", exclude=set(FORMULA) | set(NEUTRAL) | unsaid)
     return sha256(json.dumps({**said, "has_flash": has_flash}, sort_keys=True).encode()).hexdigest()[:DIGITS]

@@ -23,9 +23,9 @@ class Bounds(NamedTuple):
     total_tokens: tuple[int, int]
 
 
-def wide(shape: Shape, longest_tokens: int) -> Bounds:
-    """All that may be asked of a model of `longest_tokens`."""
-    shortest, longest = min(SHORTEST_TOKENS, shape.tokens), max(longest_tokens, shape.tokens)
+def wide(shape: Shape, longest_tokens: int, shortest_tokens: int = SHORTEST_TOKENS) -> Bounds:
+    """All that may be asked of a model of `longest_tokens`, whose sequences cannot be shorter than `shortest_tokens`."""
+    shortest, longest = min(max(SHORTEST_TOKENS, shortest_tokens), shape.tokens), max(longest_tokens, shape.tokens)
     return Bounds((shortest, longest), (shortest, longest * MOST_ROWS))
 
 

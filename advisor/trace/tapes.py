@@ -20,6 +20,7 @@ from advisor.tape.store import installed
 from advisor.tape.tape import Tape
 from advisor.tape.written import NotRepeatable
 from advisor.trace import dry_run, meta_model
+from advisor.trace.images import images_in
 from advisor.trace.isolation import libraries_untouched
 from advisor.values import GpuSpec, ModelSpec, Plan
 
@@ -49,8 +50,8 @@ def tape_of(model: ModelSpec, plan: Plan, gpu: GpuSpec | None = None, progress: 
 
 def widest(recorder: Recordings, shape: Shape, compile_: Callable[[list[Recording], list[Variant]], Made]) -> Made:
     """What is compiled of as wide a regime around `shape` as there is; for that shape alone, of all variants, where there is none."""
-    model = recorder.variants[0].model
-    everything = wide(shape, model.max_position_tokens or LONGEST_TOKENS)
+    model, plan, _ = recorder.variants[0]
+    everything = wide(shape, model.max_position_tokens or LONGEST_TOKENS, _shortest_tokens(model, plan))
     none: frozenset[int] = frozenset()
     thresholds = ((none, TOTAL_THRESHOLDS[:1]), (none, TOTAL_THRESHOLDS), (_lengths(model), TOTAL_THRESHOLDS))
     narrower = [between(shape, everything, lengths, frozenset(totals)) for lengths, totals in thresholds]
@@ -135,6 +136,12 @@ class Recordings:
         with libraries_untouched(plan.quantization is not None):
             stream, layer_path = dry_run.record_shape(model, plan, settings, built)
         return Recording(shape, stream, layer_path, cut)
+
+
+def _shortest_tokens(model: ModelSpec, plan: Plan) -> int:
+    """A sequence holds its images and a token of text."""
+    found = images_in(meta_model.config_of(model).to_dict(), plan) if plan.images_per_row else None
+    return 0 if found is None else found.tokens + 1
 
 
 def _lengths(model: ModelSpec) -> frozenset[int]:
