@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-from advisor.errors import UnsupportedError
+from advisor.errors import MissingExtraError, UnsupportedError
 
 Answer = TypeVar("Answer")
 Progress = Callable[[str], None]
@@ -38,11 +38,16 @@ _MOST = 200
 def _record(missing: UnsupportedError, progress: Progress, made: int) -> None:
     """Record what is missing, or keep why it cannot be; raises the error itself where it is not that a recording is missing."""
     from advisor.memory.replayed import NotRecorded, remember_refusal
+    from advisor.tape.shipped import has_tapes
     from advisor.trace import record_tape
 
     if not isinstance(missing, NotRecorded) or made == _MOST:
         raise missing
     try:
         record_tape(missing.model, missing.plan, missing.gpu, progress=progress)
+    except MissingExtraError:  # what no shipped tape speaks for stays without a price; of some models nothing has one
+        if not has_tapes(missing.model):
+            raise
+        remember_refusal(missing, str(missing))
     except UnsupportedError as error:
         remember_refusal(missing, str(error))

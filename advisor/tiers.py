@@ -49,6 +49,7 @@ SHAPE = ("micro_batch_size", "seq_len_tokens", "grad_accum_steps")
 ADAPTER = ("method", "rank", "target_modules", "lora_dropout", "adapter_dtype")
 WEIGHTS = ("base_dtype", "autocast", "autocast_dtype", "quantization", "double_quant", "kbit_prepare", "quantized_experts")
 LOOP = ("optimizer", "gradient_checkpointing", "attention", "padding", "kv_cache_in_outputs", "loss", "stack")
+IMAGES = ("images_per_row", "image_size_pixels")
 CARDS = ("n_gpus", "sharding")
 ENGINE = ("masters", "use_reentrant")
 SCALE = dict.fromkeys(("alpha", "use_rslora"), "a factor on the adapter's output: no tensor of its own")
@@ -78,6 +79,11 @@ def _packed_layers(plan: Plan) -> str:
 _HEADS = (None, Head.LM)
 
 
+def _images(meaning: str) -> dict[str, Reason]:
+    """Limits of a tier that knows text alone."""
+    return {"images_per_row": _unless("images_per_row", meaning, 0), "image_size_pixels": _unless("image_size_pixels", meaning, None)}
+
+
 def _losses_of_embeddings(plan: Plan) -> str:
     """The objectives of embeddings (contrastive, distillation) hold pairs of sequences at once."""
     return (
@@ -93,10 +99,11 @@ FIELDS: Mapping[Tier, Fields] = {
         neutral={**SCALE, "mixers": NO_MIXERS},
         limits={
             "head": _losses_of_embeddings,
+            **_images("prices text alone; advise trace runs images"),
         },
     ),
     Tier.TRACE: Fields(
-        reads=frozenset((*SHAPE, *ADAPTER, *WEIGHTS, *LOOP, "use_reentrant", "labels", "eval_micro_batch_size", "mixers"))
+        reads=frozenset((*SHAPE, *IMAGES, *ADAPTER, *WEIGHTS, *LOOP, "use_reentrant", "labels", "eval_micro_batch_size", "mixers"))
         - {"stack", "quantization", "quantized_experts"},
         neutral={**SCALE, "sharding": "one card shares nothing", "masters": "kept by sharding engines only"},
         limits={
@@ -120,6 +127,7 @@ FIELDS: Mapping[Tier, Fields] = {
             "shift": _unless("shift", "runs the loss of the installed transformers", Shift.LABELS),
             "eval_micro_batch_size": _unless("eval_micro_batch_size", "does not run evaluation", None),
             "mixers": _unless("mixers", "runs what is installed", Mixers.INSTALLED),
+            **_images("runs text alone"),
             "masters": _unless("masters", "does not run with fp32 masters of a sharding engine", Plan().masters),
         },
         said={"stack": _loop_of_another},
@@ -142,6 +150,7 @@ FIELDS: Mapping[Tier, Fields] = {
             "masters": "the optimizer's traffic is inside the range",
         },
         limits={
+            **_images("counts the operations of text alone"),
             "head": _unless("head", "counts the head of a language model only", *_HEADS),
             "labels": _unless("labels", "counts the head of a language model only", 2),
         },

@@ -46,11 +46,12 @@ PLANS: dict[str, dict[str, Any]] = {
     "deepseek_v4": {"target_modules": ("q_a_proj", "q_b_proj", "kv_proj", "o_b_proj")},
     **{name: {"target_modules": ("q_proj", "k_proj", "v_proj", "o_proj")} for name in ("llama4", "llama4_text", "phimoe")},
     "qwen3_omni_moe_thinker": {"target_modules": ("q_proj", "k_proj", "v_proj", "o_proj")},
-    **{name: {"base_dtype": DType.FP32} for name in ("deberta", "fnet", "xlnet", "xlstm")},
+    **{name: {"base_dtype": DType.FP32} for name in ("deberta", "fnet", "reformer", "xlnet", "xlstm")},
+    "perceiver": {"seq_len_tokens": 2048, "gradient_checkpointing": False},
 }
 """peft 0.21 wraps no `out_proj` of these types (tuners/tuners_utils.py, `_check_lora_target_modules_mamba`), which "all-linear" names;
 nor DeepSeek-V4's grouped o_a_proj; nor the routers of the three after it, whose layers return several tensors; nor a module called
-like a number, as the thinker's. The code of the last four takes fp32."""
+like a number, as the thinker's. The code of the five after that takes fp32. Perceiver scores all of its positions."""
 CONFIGS = {"musicgen": "musicgen_decoder", "musicgen_melody": "musicgen_melody_decoder"}
 """Types of which transformers trains a part, with that part's config."""
 LIMIT_SECONDS = 300
@@ -71,6 +72,7 @@ _QWEN4_INDEXER = {
     "indexer_budget": 2048,
     "indexer_compress_ratio": 4,
 }
+_GEMMA4_DRAFTER = {"hidden_size_per_layer_input": 0, "vocab_size_per_layer_input": 0}
 SAID_OF: dict[str, dict[str, Any]] = {
     **{name: {"head_dim": 128} for name in ("hunyuan_v1_dense", "ministral")},
     "hunyuan_v1_moe": {"head_dim": 128, "num_experts": 16, "moe_topk": 1},
@@ -106,6 +108,7 @@ SAID_OF: dict[str, dict[str, Any]] = {
     "xmod": {"default_language": "en_XX"},
     "esm": {"vocab_size": 33},
     "moonshine_streaming": {"num_key_value_heads": 8},
+    **{name: {"text_config": _GEMMA4_DRAFTER} for name in ("gemma4_assistant", "gemma4_unified_assistant")},
     "step3p7": {"text_config": {"sliding_window": 512}},
     "qwen2_5_omni_thinker": {"vision_start_token_id": 151652},
     "qwen3_omni_moe_thinker": {"vision_start_token_id": 151652, "text_config": {"head_dim": 128}},
@@ -140,10 +143,14 @@ def spec_of(row: Row, shortened: bool = False) -> ModelSpec:
     import transformers
 
     model_type = CONFIGS.get(row.model_type, row.model_type)
-    config = transformers.CONFIG_MAPPING[model_type]()
+    said = SAID_OF.get(row.model_type, {})
+    try:
+        config = transformers.CONFIG_MAPPING[model_type]()
+    except Exception:  # a class whose own values it does not take
+        config = transformers.CONFIG_MAPPING[model_type](**said)
     content = json.loads(config.to_json_string(use_diff=False))
     content |= {name: value for name, value in SAID.items() if content.get(name) is None}
-    content = merged(content, SAID_OF.get(row.model_type, {}))
+    content = merged(content, said)
     content = short(content) if shortened else content
     return ModelSpec(
         id=row.model_type,
@@ -214,15 +221,19 @@ OTHERWISE: dict[str, dict[str, Any]] = {
 
 
 def _traced(spec: ModelSpec, plan: Plan) -> dict[str, Any]:
-    """By that plan, or by the one that its refusal names."""
-    try:
-        return {"allocated_bytes": _peak_bytes(spec, plan)}
-    except AdvisorError as error:
-        other = next((settings for words, settings in OTHERWISE.items() if words in str(error)), None)
-        if other is None:
-            raise
-    found = {"allocated_bytes": _peak_bytes(spec, plan.model_copy(update=other))}
-    return {**found, "plan": plan.model_copy(update=other).model_dump(mode="json", include=set(other))}
+    """By that plan, or by the one that its refusals name."""
+    update: dict[str, Any] = {}
+    while True:
+        try:
+            found = {"allocated_bytes": _peak_bytes(spec, plan.model_copy(update=update))}
+        except AdvisorError as error:
+            other = next((settings for words, settings in OTHERWISE.items() if words in str(error)), {})
+            if not other.items() - update.items():
+                raise
+            update |= other
+        else:
+            said = plan.model_copy(update=update).model_dump(mode="json", include=set(update))
+            return {**found, "plan": said} if update else found
 
 
 def _peak_bytes(spec: ModelSpec, plan: Plan) -> int:

@@ -68,7 +68,7 @@ def measured(spec: ModelSpec, plan: Plan) -> dict[str, Any]:
         "reserved": [layout.peak_reserved_bytes, fresh.peak_reserved_bytes],
         "recorded_s": round(recorded_s, 2),
         "replayed_s": round(replayed_s, 4),
-        "file_bytes": len(store.packed((tape,))),
+        "file_bytes": len(store.packed_tapes((tape,))),
     }
 
 

@@ -12,7 +12,7 @@ from hypothesis import given, strategies as st
 from advisor import profiles
 from advisor.evidence import published
 from advisor.evidence.focus import view_of
-from advisor.evidence.losses import has_spiked, is_unmoved, overfit_by_loss, overfit_by_score, trend
+from advisor.evidence.losses import has_spiked, overfit_by_loss, overfit_by_score, trend
 from advisor.evidence.statistics import (
     Paired,
     gap_items,
@@ -23,8 +23,6 @@ from advisor.evidence.statistics import (
     paired_error,
     share_error,
     slope_error,
-    smallest_difference,
-    smallest_difference_paired,
 )
 from advisor.values import Method
 from advisor.values.evidence import EvaluationFacts, Facts, LossPoint, RunFacts
@@ -32,9 +30,6 @@ from advisor.values.evidence import EvaluationFacts, Facts, LossPoint, RunFacts
 EVIDENCE = Path(__file__).parent.parent / "advisor" / "evidence"
 SOURCE = "\n".join(path.read_text(encoding="utf-8") for path in sorted(EVIDENCE.glob("*.py")))
 SOUND = {row["id"] for row in profiles.read("methods") if row.get("kind") == "fact" and row["confidence"] in ("high", "medium")}
-
-shares = st.floats(0.05, 0.95)
-counts = st.integers(20, 20_000)
 
 
 def rows(kind: str) -> list[dict[str, Any]]:
@@ -70,19 +65,6 @@ def test_items_for_a_gap() -> None:
     assert gap_items(0.05, 0.5, 1.645, 0.84) == 618
 
 
-@given(counts, shares)
-def test_the_smallest_difference_is_the_inverse_of_the_items(n: int, share: float) -> None:
-    assert items_needed(smallest_difference(n, share), share) == pytest.approx(n, abs=1)
-
-
-@given(st.integers(100, 20_000), st.floats(0.05, 0.5))
-def test_the_smallest_paired_difference_is_the_inverse_of_the_items(n: int, discordant: float) -> None:
-    pytest.importorskip("scipy")
-    smallest = smallest_difference_paired(n, discordant)
-    if smallest < discordant:
-        assert items_needed_paired(smallest, discordant) == pytest.approx(n, abs=1)
-
-
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=60))
 def test_paired_counts_are_antisymmetric(items: list[tuple[bool, bool]]) -> None:
     first, second = (tuple(column) for column in zip(*items, strict=True))
@@ -95,8 +77,14 @@ def test_paired_counts_are_antisymmetric(items: list[tuple[bool, bool]]) -> None
 @pytest.mark.parametrize(("only_first", "only_second", "p_value"), [(0, 0, 1.0), (5, 5, 1.0), (0, 6, 0.03125), (2, 12, 0.012939453125)])
 def test_mcnemar(only_first: int, only_second: int, p_value: float) -> None:
     """Two-sided binomial test of the discordant items; the values are sums of binomial coefficients over 2^n."""
-    pytest.importorskip("scipy")
     assert mcnemar(Paired(100, only_first, only_second)) == pytest.approx(p_value)
+
+
+@given(st.integers(0, 3000), st.integers(0, 3000))
+def test_mcnemar_is_scipys_binomial_test(only_first: int, only_second: int) -> None:
+    stats = pytest.importorskip("scipy.stats")
+    expected = stats.binomtest(only_first, only_first + only_second, 0.5).pvalue if only_first + only_second else 1.0
+    assert mcnemar(Paired(10_000, only_first, only_second)) == pytest.approx(expected, rel=1e-9)
 
 
 def test_slope_and_error_are_scipys() -> None:
@@ -134,11 +122,6 @@ def test_trend_of_the_last_fifth(losses: list[float], expected: str | None) -> N
 )
 def test_a_spike_is_a_jump_without_return(losses: list[float], expected: bool) -> None:
     assert has_spiked(RunFacts(method=Method.LORA, train_losses=curve(*losses))) is expected
-
-
-@pytest.mark.parametrize(("losses", "expected"), [([2.0] * 10, True), (FALLING, False), ([2.0, 2.0], False)])
-def test_an_unmoved_loss(losses: list[float], expected: bool) -> None:
-    assert is_unmoved(RunFacts(method=Method.LORA, train_losses=curve(*losses))) is expected
 
 
 def test_overfitting_is_an_early_minimum() -> None:
@@ -217,7 +200,6 @@ def compared(first: RunFacts, second: RunFacts, n: int | None = None) -> Any:
 
 
 def test_runs_are_paired_by_the_names_of_their_items() -> None:
-    pytest.importorskip("scipy")
     ordered = compared(scored("a", "1100", "wxyz"), scored("b", "1110", "wxyz"))
     shuffled = compared(scored("a", "1100", "wxyz"), scored("b", "0111", "zyxw"))
     assert ordered == shuffled
@@ -226,7 +208,6 @@ def test_runs_are_paired_by_the_names_of_their_items() -> None:
 
 
 def test_a_paired_comparison_tells_more_than_two_scores() -> None:
-    pytest.importorskip("scipy")
     first, second = "1" * 500 + "0" * 500, "1" * 560 + "0" * 440
     pair = compared(scored("a", first), scored("b", second))
     apart = compared(RunFacts(id="a", method=Method.LORA, score=0.5), RunFacts(id="b", method=Method.LORA, score=0.56), n=1000)
@@ -237,7 +218,6 @@ def test_a_paired_comparison_tells_more_than_two_scores() -> None:
 
 def test_a_handful_of_discordant_items_proves_nothing() -> None:
     """Five against none: McNemar's exact test says 0.06, whatever the standard error says."""
-    pytest.importorskip("scipy")
     difference = compared(scored("a", "0" * 5 + "1" * 95), scored("b", "1" * 100))
     assert difference.is_noise
     assert difference.p_value == pytest.approx(2 * 0.5**5)

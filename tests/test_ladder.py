@@ -13,7 +13,7 @@ from advisor.devices import load_gpu
 from advisor.errors import InvalidInputError
 from advisor.hub import load_model
 from advisor.ladder import LADDER, advise, classify, fit, request_from
-from advisor.ladder.fit import Case, largest, make_fit
+from advisor.ladder.fit import Case, largest, largest_near, make_fit
 from advisor.ladder.flips import cards_needed
 from advisor.stacks import default_plan
 from advisor.units import GIB, MIB
@@ -163,6 +163,20 @@ def test_largest_finds_the_last_that_holds(edge: int, limit: int) -> None:
 
     assert largest(limit, holds) == min(edge, limit)
     assert len(calls) <= 2 * limit.bit_length() + 1
+
+
+@given(st.integers(0, 500), st.integers(1, 500), st.integers(-20, 600))
+def test_largest_near_is_largest_from_wherever_it_looks(edge: int, limit: int, first: int) -> None:
+    calls: list[int] = []
+
+    def holds(value: int) -> bool:
+        calls.append(value)
+        assert 1 <= value <= limit
+        return value <= edge
+
+    assert largest_near(first, limit, holds) == min(edge, limit)
+    if abs(first - min(edge, limit)) <= 1:
+        assert len(calls) <= 4
 
 
 # --- laws of the whole answer -------------------------------------------------------------------------------------------------------

@@ -326,7 +326,7 @@ def test_what_is_damaged_is_named_and_the_rest_is_shown(name: str, capsys: pytes
     for attempt in (lambda: record(**LORA), lambda: record(run=left[0].id, seed=1), lambda: record(run=42, seed=1)):
         with pytest.raises(InvalidInputError, match="is damaged"):
             attempt()
-    assert said.split()[0] in facts_from_ledger().ledger_note
+    assert said.split()[0] in facts_from_ledger().notes[0]
     assert command(["runs"]) == 2
     printed = capsys.readouterr()
     assert printed.out.count("LoRA") == len(left)

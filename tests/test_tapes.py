@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-import zlib
+import lzma
+from hashlib import sha256
 from importlib import import_module
 from pathlib import Path
 
@@ -181,7 +182,7 @@ def test_every_field_of_a_plan_has_its_part_in_a_kind() -> None:
     assert len(parts) == len({*parts})
 
 
-BASE = Plan(method=Method.QLORA, quantization="nf4", autocast=True, lora_dropout=0.1)
+BASE = Plan(method=Method.QLORA, quantization="nf4", autocast=True, lora_dropout=0.1, images_per_row=1, image_size_pixels=(640, 480))
 OTHERS = {
     "method": Method.QDORA,
     "rank": 8,
@@ -197,6 +198,8 @@ OTHERS = {
     "kbit_prepare": True,
     "optimizer": "sgd",
     "grad_accum_steps": 2,
+    "images_per_row": 2,
+    "image_size_pixels": (480, 640),
     "gradient_checkpointing": False,
     "use_reentrant": True,
     "attention": "eager",
@@ -235,6 +238,16 @@ def test_what_decides_makes_another_kind(name: str) -> None:
 def test_what_does_not_decide_is_one_kind(one: dict, other: dict) -> None:
     assert kinds.kind_of(Plan(**one)) == kinds.kind_of(Plan(**other))
     assert kinds.kind_of(kinds.kind_of(Plan(**one))) == kinds.kind_of(Plan(**one))
+
+
+def test_names_of_kinds_stay_when_plans_get_a_field() -> None:
+    """The digest of the plan's words as they were before images."""
+    kind = kinds.kind_of(Plan())
+    words = kind.model_dump(mode="json", exclude={*kinds.FORMULA, *kinds.NEUTRAL, "images_per_row", "image_size_pixels"})
+    expected = sha256(json.dumps({**words, "has_flash": True}, sort_keys=True).encode()).hexdigest()[: kinds.DIGITS]
+    assert kinds.digest_of(kind, has_flash=True) == expected
+    seen = Plan(images_per_row=1, image_size_pixels=(64, 64))
+    assert kinds.digest_of(kinds.kind_of(seen), has_flash=True) != expected
 
 
 # -- files -----------------------------------------------------------------------------------------------------------------------
@@ -290,9 +303,9 @@ def test_without_torch_any_release_that_was_recorded_answers(cache: Path, monkey
 
 
 def damage(name: str, value: object) -> bytes:
-    data = json.loads(zlib.decompress(store.packed((made_up(),))))
+    data = json.loads(lzma.decompress(store.packed_tapes((made_up(),))))
     data["tapes"][0][name] = value
-    return zlib.compress(json.dumps(data).encode())
+    return lzma.compress(json.dumps(data).encode())
 
 
 @pytest.mark.parametrize(
@@ -300,11 +313,11 @@ def damage(name: str, value: object) -> bytes:
     [
         b"",
         b"not compressed",
-        store.packed((made_up(),))[:-20],
-        zlib.compress(b"not json"),
-        zlib.compress(b"[]"),
-        zlib.compress(b'{"format": 0, "tapes": []}'),
-        zlib.compress(b'{"format": 1}'),
+        store.packed_tapes((made_up(),))[:-20],
+        lzma.compress(b"not json"),
+        lzma.compress(b"[]"),
+        lzma.compress(b'{"format": 0, "tapes": []}'),
+        lzma.compress(b'{"format": 2}'),
         damage("events", [1, 2, 3]),
         damage("events", "events"),
         damage("formula_of", [99, 0, 0, 0]),
@@ -323,7 +336,7 @@ def test_a_damaged_file_counts_as_absent_and_is_written_anew(cache: Path, conten
     kind.path.write_bytes(content)
     assert store.find(kind) is None
     store.keep(kind, tape)
-    assert store.unpacked(kind.path.read_bytes()) == (tape,)
+    assert store.unpacked_tapes(kind.path.read_bytes()) == (tape,)
 
 
 def test_a_cache_that_cannot_be_written_costs_no_answer(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,6 +28,7 @@ FULL = {"method": "full"}
 KEEPING = {**LORA, "gradient_checkpointing": False, "loss": "fused"}
 """Nothing but the blocks decides the peak."""
 FOUR = {"n_gpus": 4, "sharding": "ddp"}
+SEEN = {**LORA, "images_per_row": 1, "image_size_pixels": (64, 64)}
 
 CHANGES: dict[str, tuple[dict[str, object], object]] = {
     # field: the plan on which it matters, and another value of it
@@ -49,6 +50,8 @@ CHANGES: dict[str, tuple[dict[str, object], object]] = {
     "micro_batch_size": (LORA, 2),
     "seq_len_tokens": (LORA, 4096),
     "grad_accum_steps": (FULL, 2),
+    "images_per_row": (SEEN, 2),
+    "image_size_pixels": (SEEN, (128, 128)),
     "gradient_checkpointing": (LORA, False),
     "use_reentrant": ({**QLORA, "n_gpus": 4, "sharding": "fsdp1", "loss": "fused", "micro_batch_size": 16}, True),
     "attention": (KEEPING, "eager"),

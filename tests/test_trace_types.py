@@ -12,11 +12,14 @@ pytest.importorskip("transformers")
 pytest.importorskip("peft")
 
 from advisor.errors import UnsupportedError
+from advisor.memory.runtime import HANDLES, workspace_bytes
+from advisor.tape.sizes import Shape
 from advisor.trace import trace
 from advisor.trace.dry_run import Settings, record_on_cpu, summarise
 from advisor.trace.isolation import libraries_untouched
 from advisor.trace.meta_model import whole_model_cut
-from advisor.values import ALL_LINEAR, Attention, Head, ModelSpec, Plan
+from advisor.trace.tapes import tape_of
+from advisor.values import ALL_LINEAR, Attention, DType, Head, ModelSpec, Phase, Plan
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -132,20 +135,69 @@ KINDS = {
         "Qwen2AudioForConditionalGeneration",
     ),
     "encoder with a head": spec("bert", BERT, head=Head.CLASSIFICATION),
+    "experts one by one": spec(
+        "dbrx",
+        {
+            "d_model": 128,
+            "n_heads": 8,
+            "n_layers": 2,
+            "max_seq_len": 512,
+            "vocab_size": 1000,
+            "attn_config": {"kv_n_heads": 4, "rope_theta": 10000.0, "clip_qkv": 8},
+            "ffn_config": {"ffn_hidden_size": 64, "moe_num_experts": 4, "moe_top_k": 4},
+        },
+    ),
+    "experts by lists of their tokens": spec(
+        "jetmoe", {**TEXT, "num_local_experts": 2, "num_experts_per_tok": 2, "kv_channels": 16, "num_key_value_heads": 4}
+    ),
+    "rows by their language": spec("xmod", {**BERT, "languages": ["en_XX", "de_DE"], "default_language": "en_XX", "is_decoder": True}),
+    "attention to chosen tokens": spec("longformer", {**BERT, "attention_window": [16, 16]}, head=Head.MLM),
+    "codes of sound": spec(
+        "musicgen_decoder",
+        {"hidden_size": 128, "ffn_dim": 256, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 100, **NO_DROPOUT},
+        "MusicgenForCausalLM",
+    ),
+    "parameters made by old constructors": spec(
+        "xlnet", {"d_model": 128, "n_layer": 2, "n_head": 4, "d_inner": 256, "vocab_size": 1000, "dropout": 0.0}, "XLNetLMHeadModel"
+    ),
+    "reversible layers": spec(
+        "reformer",
+        {
+            **BERT,
+            "attention_head_size": 16,
+            "attn_layers": ["local", "local"],
+            "axial_pos_shape": [8, 8],
+            "axial_pos_embds_dim": [64, 64],
+            "feed_forward_size": 256,
+            "is_decoder": True,
+            "local_attn_chunk_length": 16,
+            "local_attention_probs_dropout_prob": 0.0,
+        },
+    ),
 }
+WITHOUT_CHECKPOINTING = ("experts by lists of their tokens", "parameters made by old constructors", "reversible layers")
+"""Types that transformers 5.23 refuses to checkpoint."""
 
 
 TARGETS = {"Mamba 2 beside attention": ("q_proj", "k_proj", "v_proj", "o_proj", "in_proj", "gate_proj", "up_proj", "down_proj")}
 """peft 0.21 wraps no `out_proj` of a Mamba mixer (tuners/tuners_utils.py, `_check_lora_target_modules_mamba`)."""
+SELDOM = ("attention to chosen tokens", "parameters made by old constructors", "codes of sound", "experts by lists of their tokens")
+"""Kinds of which few train; their rows are slow tests."""
+DTYPES = dict.fromkeys(("parameters made by old constructors", "reversible layers"), DType.FP32)
+"""The code of XLNet and Reformer takes fp32."""
 
 
 @pytest.mark.parametrize(
     ("kind", "method"),
-    [*((kind, "lora") for kind in KINDS), *((kind, "full") for kind in ("image-text", "gated delta net", "speech"))],
+    [
+        *(pytest.param(kind, "lora", marks=[pytest.mark.slow] * (kind in SELDOM)) for kind in KINDS if kind != "reversible layers"),
+        *((kind, "full") for kind in ("image-text", "gated delta net", "speech", "reversible layers")),
+    ],
 )
 def test_the_dry_run_equals_real_training(kind: str, method: str) -> None:
     model = KINDS[kind]
-    asked = {"target_modules": TARGETS.get(kind, (ALL_LINEAR,)), "head": model.head}
+    asked = {"target_modules": TARGETS.get(kind, (ALL_LINEAR,)), "head": model.head, "base_dtype": DTYPES.get(kind, DType.BF16)}
+    asked |= {"gradient_checkpointing": kind not in WITHOUT_CHECKPOINTING}
     plan = Plan(method=method, seq_len_tokens=64, micro_batch_size=2, attention=Attention.EAGER, **asked)
     with libraries_untouched(False):
         real = summarise(*record_on_cpu(model, plan, Settings(lengths=(64, 64))), model, plan).breakdown
@@ -153,6 +205,82 @@ def test_the_dry_run_equals_real_training(kind: str, method: str) -> None:
     assert dry.peak_allocated_bytes == pytest.approx(real.peak_allocated_bytes, rel=0.01)
     for found, held in zip(dry.phases, real.phases, strict=True):
         assert found.allocated_bytes == pytest.approx(held.allocated_bytes, rel=0.01)
+
+
+SEEING = {
+    "qwen2_5_vl": spec(
+        "qwen2_5_vl",
+        {
+            "text_config": {
+                **TEXT,
+                "model_type": "qwen2_5_vl_text",
+                "rope_parameters": {"rope_type": "default", "mrope_section": [2, 3, 3]},
+            },
+            "vision_config": {**VISION, "depth": 3, "num_heads": 4, "patch_size": 14, "out_hidden_size": 128, "fullatt_block_indexes": [1]},
+            "image_token_id": 990,
+            "vision_start_token_id": 991,
+            "vision_end_token_id": 992,
+        },
+        "Qwen2_5_VLForConditionalGeneration",
+    ),
+    "gemma3": spec(
+        "gemma3",
+        {
+            "text_config": {**TEXT, "model_type": "gemma3_text", "sliding_window": 32},
+            "vision_config": VISION,
+            "mm_tokens_per_image": 4,
+            "image_token_index": 990,
+            "boi_token_index": 991,
+            "eoi_token_index": 992,
+        },
+        "Gemma3ForConditionalGeneration",
+    ),
+    "smolvlm": spec(
+        "smolvlm",
+        {"text_config": {**TEXT, "model_type": "llama"}, "vision_config": VISION, "scale_factor": 2, "image_token_id": 990},
+        "SmolVLMForConditionalGeneration",
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "method"),
+    [
+        ("qwen2_5_vl", "lora"),
+        ("gemma3", "full"),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in (("qwen2_5_vl", "full"), ("gemma3", "lora"), ("smolvlm", "lora"))),
+    ],
+)
+def test_images_go_through_the_tower_as_in_real_training(kind: str, method: str) -> None:
+    seen = {"images_per_row": 2, "image_size_pixels": (90, 60), "attention": Attention.EAGER}
+    plan = Plan(method=method, seq_len_tokens=256, micro_batch_size=2, **seen)
+    with libraries_untouched(False):
+        real = summarise(*record_on_cpu(SEEING[kind], plan, Settings(lengths=(256, 256))), SEEING[kind], plan).breakdown
+    dry = trace(SEEING[kind], plan, lengths=(256, 256))
+    assert any("visi" in born.place or "visual" in born.place for born in dry.stream.births if born.phase is Phase.FORWARD)
+    assert dry.breakdown.peak_allocated_bytes == pytest.approx(real.peak_allocated_bytes, rel=0.01)
+    for found, held in zip(dry.breakdown.phases, real.phases, strict=True):
+        assert found.allocated_bytes == pytest.approx(held.allocated_bytes, rel=0.01)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "other"), [("gemma3", Shape(3, 640)), ("qwen2_5_vl", Shape(2, 256))])
+def test_a_tape_of_images_is_the_dry_run(kind: str, other: Shape) -> None:
+    plan = Plan(seq_len_tokens=512, micro_batch_size=2, images_per_row=2, image_size_pixels=(90, 60))
+    tape = tape_of(SEEING[kind], plan)
+    for shape in (Shape(2, 512), other):
+        assert tape.regime.covers(shape)
+        replay = tape.replay(shape, workspace_bytes(None) // HANDLES)
+        asked = {"micro_batch_size": shape.rows, "seq_len_tokens": shape.tokens}
+        dry = trace(SEEING[kind], plan.model_copy(update=asked)).breakdown
+        assert max(phase.allocated_bytes for phase in replay.phases) == dry.peak_allocated_bytes
+        assert replay.peak_reserved_bytes == dry.peak_reserved_bytes
+
+
+def test_images_that_fill_the_row_are_refused() -> None:
+    plan = Plan(images_per_row=100, image_size_pixels=(90, 60), seq_len_tokens=256)
+    with pytest.raises(UnsupportedError, match=r"leave no room for text in a sequence of 256; say a longer --seq-len"):
+        trace(SEEING["gemma3"], plan)
 
 
 def deep(kind: str, **more: Any) -> ModelSpec:

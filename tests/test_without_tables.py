@@ -11,6 +11,7 @@ import pytest
 from advisor import profiles
 from advisor.api import advise, as_model
 from advisor.architectures import SUPPORTED, headed, kind_of_type, spec_from_config
+from advisor.check import check, report, situation
 from advisor.checkpoints import check_trainable, stacks_experts
 from advisor.devices import load_gpu
 from advisor.errors import UnsupportedError
@@ -21,11 +22,11 @@ from advisor.memory.params import known_adapter_params, known_trainable_params
 from advisor.memory.replayed import NotRecorded
 from advisor.profiles.model_types import ModelTypeRow
 from advisor.speed import relative_step_time, step_time
-from advisor.stacks import check_rank, check_targets
+from advisor.stacks import check_rank, check_targets, echo_defaults
 from advisor.tape import store
 from advisor.tiers import Tier, refuse_unread
 from advisor.user_files import CACHE
-from advisor.values import GpuSpec, Head, MemoryBreakdown, Method, ModelKind, ModelSpec, Plan
+from advisor.values import Fit, GpuSpec, Head, MemoryBreakdown, Method, ModelKind, ModelSpec, Plan, Request
 
 WITHOUT = [row for row in search_models() if row.model_type not in SUPPORTED]
 IDS = [row.id for row in WITHOUT]
@@ -44,6 +45,7 @@ def no_recordings(monkeypatch: pytest.MonkeyPatch) -> None:
     """The ladder without tapes: prices are stood in for, and what an adapter trains is then not known."""
     monkeypatch.setattr(fit, "estimate_memory", stand_in)
     monkeypatch.setattr(fit, "may_fit", lambda case, plan: True)
+    monkeypatch.setattr(fit, "least_bytes", lambda model, plan, gpu: stand_in(model, plan, gpu).expected_bytes)
     monkeypatch.setattr(rungs, "known_trainable_params", lambda model, plan, gpu: model.params if plan.method is Method.FULL else None)
 
 
@@ -262,3 +264,32 @@ def test_a_step_that_cannot_be_run_refuses_that_shape_alone(monkeypatch: pytest.
     assert replayed.tape_for(model, plan) is recorded
     with pytest.raises(NotRecorded):
         replayed.tape_for(model, plan.model_copy(update={"seq_len_tokens": 256}))
+
+
+VISION_YAML = """\
+model_name_or_path: Qwen/Qwen2.5-VL-7B-Instruct
+stage: sft
+do_train: true
+finetuning_type: lora
+template: qwen2_vl
+cutoff_len: 2048
+bf16: true
+"""
+
+
+@pytest.mark.usefixtures("no_recordings")
+def test_a_training_that_may_see_images_is_no_fit_by_its_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A public run of such a file ran out of memory on this card (hiyouga/LLaMA-Factory, f-qwen25vl-7b-5090 of the field reports)."""
+    monkeypatch.setattr(report, "estimate_memory", stand_in)
+    monkeypatch.setattr(situation, "estimate_memory", stand_in)
+    (tmp_path / "sft.yaml").write_text(VISION_YAML, encoding="utf-8")
+    found = check(tmp_path / "sft.yaml", "rtx-5090")
+    assert found.fit is Fit.UNCERTAIN
+    assert any("images in its batches are not priced" in finding.message for finding in found.findings)
+
+
+@pytest.mark.parametrize(("name", "said"), [("gemma-3-4b", "images"), ("voxtral-mini", "sounds"), ("lfm2-1.2b", ""), ("whisper-small", "")])
+def test_the_answer_says_that_batches_are_of_text_alone(name: str, said: str) -> None:
+    echoed = " ".join(echo_defaults(load_model(name), None, Request()))
+    assert ("text alone, without " in echoed) == bool(said)
+    assert said in echoed

@@ -56,7 +56,10 @@ _ALWAYS = (
     "stack",
     "sharding",
 )
-_RARE = ("quantized_experts", "masters", "use_reentrant", "lora_dropout", "head", "labels", "eval_micro_batch_size", "shift", "mixers")
+_RARE = (
+    *("quantized_experts", "masters", "use_reentrant", "lora_dropout", "head", "labels", "eval_micro_batch_size", "shift", "mixers"),
+    *("images_per_row", "image_size_pixels"),
+)
 """Taken at the plan's own default where a source says nothing of them."""
 _ADAPTER = ("rank", "alpha", "target_modules", "use_rslora", "adapter_dtype")
 _QUANTIZED = ("quantization", "double_quant", "kbit_prepare")

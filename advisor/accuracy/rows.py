@@ -125,6 +125,8 @@ class Settings(Value):
     eval_micro_batch_size: int | None = None
     shift: Shift | None = None
     mixers: Mixers | None = None
+    images_per_row: int | None = None
+    image_size_pixels: tuple[int, int] | None = None
 
 
 class Measurement(Value):

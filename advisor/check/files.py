@@ -25,6 +25,7 @@ from advisor.stacks.rooms import model_named, read_opened
 from advisor.stacks.script import Start
 from advisor.stacks.script.left_open import why_unnamed
 from advisor.stacks.stored import expert_remarks
+from advisor.stacks.towers import tower_remarks
 from advisor.stacks.versions import Profile, profile_of, transformers_of
 from advisor.trace import counted
 from advisor.values import GpuSpec, ModelSpec, Stack, Value
@@ -103,7 +104,7 @@ def read_found(opened: Opened, path: Path, gpu: GpuSpec | None, options: CheckOp
     experts = expert_remarks(model, reading.plan, transformers_of(profile))
     stored = reading.plan.quantization is not None or model.checkpoint_format is not None
     named = () if stored or spec is not None else _quantised_by_name(model_named(opened, where))
-    reading = reading._replace(remarks=(*reading.remarks, *experts, *named))
+    reading = reading._replace(remarks=(*reading.remarks, *experts, *named, *tower_remarks(model, reading.plan)))
     return Read(model, reading._replace(taken=(*taken, *reading.taken)), profile)
 
 

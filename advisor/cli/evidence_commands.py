@@ -12,7 +12,7 @@ import typer
 from advisor.cli.answer import Answer, as_json, look_of_stdout
 from advisor.cli.options import Json
 from advisor.values import Method
-from advisor.values.request import Task
+from advisor.values.request import Precision, Task
 
 
 class _Flag(NamedTuple):
@@ -43,6 +43,8 @@ FLAGS: dict[str, _Flag] = {
     "rank_cap": _Flag("facts", "rank_cap", "N", "Largest rank that serving allows."),
     "serving": _Flag("facts", "serving", "merged|unmerged", "How adapters are served."),
     "spare_runs": _Flag("facts", "spare_runs", "N", "Runs that may go to long shots."),
+    "budget": _Flag("facts", "budget_usd", "USD", "What the first pilots may cost together."),
+    "examples": _Flag("facts", "examples", "N", "Training examples."),
     "method": _Flag("run", "method", _choices(Method), "Method of a run, the newest one; the flags below belong to it."),
     "rank": _Flag("run", "rank", "N", "Its rank."),
     "alpha": _Flag("run", "alpha", "X", "Its alpha."),
@@ -51,12 +53,14 @@ FLAGS: dict[str, _Flag] = {
     "batch": _Flag("run", "batch", "N", "Its sequences per optimizer step."),
     "steps": _Flag("run", "steps", "N", "Its optimizer steps."),
     "epochs": _Flag("run", "epochs", "X", "Its passes over the data."),
+    "precision": _Flag("run", "precision", _choices(Precision), "Type of its weights and of its computation."),
     "score": _Flag("run", "score", "X", "Its score."),
 }
 SWITCHES: dict[str, _Flag] = {
     "oom": _Flag("run", "oom", "", "It ran out of memory."),
     "diverged": _Flag("run", "diverged", "", "Its loss broke."),
     "lr_tuned": _Flag("run", "lr_tuned", "", "Its learning rate was swept."),
+    "no_more_data": _Flag("facts", "no_more_data", "", "Nothing can be collected beyond what there is."),
 }
 
 

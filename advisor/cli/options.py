@@ -46,6 +46,8 @@ TEXT_OPTIONS: dict[str, tuple[str, str]] = {
     "target_modules": ("NAMES", "Modules to adapt, as peft matches them: q_proj,v_proj or all-linear."),
     "batch_size": ("N", "Sequences per GPU and forward pass."),
     "seq_len": ("TOKENS", "Length of a sequence; 4k is 4,096."),
+    "images": ("N", "Images in each sequence, for a model that sees; their tokens are among its length."),
+    "image_size": ("WxH", "Their size in pixels: 1024x768."),
     "grad_accum": ("N", "Forward passes per optimizer step."),
     "optimizer": (_choices(Optimizer), "As transformers names it (adamw_bnb_8bit, too)."),
     "precision": (_choices(Precision), "Of the weights and the computation."),

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from advisor.evidence.changes import changes
 from advisor.evidence.findings import findings
 from advisor.evidence.focus import view_of
 from advisor.evidence.gates import open_gates
+from advisor.evidence.power import acceptance
 from advisor.evidence.pricing import price_of
 from advisor.evidence.published import cite
 from advisor.evidence.result import Result
@@ -17,13 +19,14 @@ from advisor.values.next_step import Binding, LaterDoor, NextStep
 
 
 def next_step(facts: Facts) -> NextStep:
-    """Which door next, the constraint that binds, and the one experiment that decides it. A pure function of the facts."""
+    """Return which door next, the constraint that binds, and the one experiment that decides it. A pure function of the facts."""
     view = view_of(facts)
     opened = tuple(open_gates(view))
     first = opened[0]
+    there, planned = _onward(view, first)
+    run, gain = planned.run, planned.gain
     found = findings(view)
-    run = first.run
-    cited = (*first.evidence, *(name for finding in found for name in finding.evidence))
+    cited = (*first.evidence, *planned.evidence, *(name for finding in found for name in finding.evidence))
     return NextStep(
         rung=first.door,
         method=run.method if run is not None else None,
@@ -31,22 +34,31 @@ def next_step(facts: Facts) -> NextStep:
         gate=first.gate,
         confidence=first.confidence,
         reason=first.reason,
-        current=view.focus.label if view.focus is not None else "",
+        current=there.focus.label if there.focus is not None else "",
         blocked_by=_blocked_by(opened),
         then=_then(opened),
-        next_experiment=first.experiment,
+        next_experiment=planned.experiment,
         run=run,
-        config_diff=changes(view.focus, run) if run is not None else (),
-        accept_if=first.accept,
-        expected_gain=first.gain,
-        cost=first.cost,
-        price=price_of(view, run) if run is not None else None,
+        config_diff=changes(there.focus, run) if run is not None else (),
+        accept_if=acceptance(there, planned.keep, gain, run.seeds if run is not None else 1, planned.no_worse) if planned.keep else None,
+        expected_gain=gain,
+        cost=planned.cost,
+        price=price_of(there, run) if run is not None else None,
         disagreement=first.disagreement,
         findings=found,
         missing=tuple(dict.fromkeys((*first.missing, *_unknown(view)))),
         assumptions=tuple(_assumptions(view)),
         facts=cite(cited),
     )
+
+
+def _onward(view: View, first: Result) -> tuple[View, Result]:
+    """The experiment, and the run that it starts from: where a run at hand settles the gate, what comes next from there."""
+    if first.go_on_from is None:
+        return view, first
+    there = View(view.facts, first.go_on_from)
+    after = next(result for result in open_gates(there) if result.go_on_from is None)
+    return there, replace(after, experiment=f"{first.experiment} From there: {after.experiment}")
 
 
 CHECKS = frozenset({"R1", "R2", "R3", "R4", "R5", "R6", "R7", "R8", "R14"})
@@ -88,7 +100,7 @@ def _unknown(view: View) -> Iterator[str]:
 
 def _assumptions(view: View) -> Iterator[str]:
     facts = view.facts
-    yield from filter(None, (facts.ledger_note,))
+    yield from facts.notes
     yield from facts.model.taken_as if facts.model is not None else ()
     if facts.gpu is not None and facts.gpu.resolved_from:
         yield facts.gpu.resolved_from

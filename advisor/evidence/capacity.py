@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from itertools import pairwise
 from math import log2
 
+from advisor.evidence.identity import same_length
 from advisor.evidence.noise import Difference
 from advisor.evidence.published import gate
-from advisor.evidence.rates import is_certified, rates_of
+from advisor.evidence.rates import is_swept, rates_of
 from advisor.evidence.view import View, same_but
 from advisor.ladder.knowledge import threshold
-from advisor.ladder.rules_capacity import rank_sized
-from advisor.values import Task
+from advisor.stacks.spelling import same_rate
 from advisor.values.evidence import RunFacts
 
 
@@ -34,9 +34,17 @@ class RankStep:
     def ranks(self) -> str:
         return f"rank {self.low.rank} to {self.high.rank}"
 
+    @property
+    def how(self) -> str:
+        """At which learning rate the higher rank ran."""
+        if self.retuned:
+            return "with its own learning rate"
+        same = same_rate(self.low.learning_rate, self.high.learning_rate)
+        return "at the same learning rate" if same else "at another learning rate, which was not tuned"
+
 
 def rank_steps(view: View) -> tuple[RankStep, ...]:
-    """Every pair of neighbouring ranks of one set-up, the best run of each, smallest first."""
+    """Every pair of neighbouring ranks of one set-up, the best run of each on the same data for as many epochs, smallest first."""
     best: dict[int, RunFacts] = {}
     for run in sorted(_of_the_focus(view), key=lambda run: view.score(run) or 0.0):
         assert run.rank is not None
@@ -48,7 +56,8 @@ def rank_steps(view: View) -> tuple[RankStep, ...]:
 def _of_the_focus(view: View) -> list[RunFacts]:
     run = view.run
     others = (other for other in view.facts.runs if other.rank is not None and view.score(other) is not None)
-    return [other for other in others if same_but(other, run, "rank", "alpha", "use_rslora") and other.data_fraction == run.data_fraction]
+    alike = (other for other in others if same_but(other, run, "rank", "alpha", "use_rslora") and same_length(other, run))
+    return [other for other in alike if other.data_fraction == run.data_fraction]
 
 
 def _step(view: View, low: RunFacts, high: RunFacts) -> RankStep:
@@ -95,18 +104,12 @@ def next_rank(view: View, rank: int) -> int:
     return min(rank * int(gate("rank_step")), int(gate("rank_largest")), view.facts.rank_cap or int(gate("rank_largest")))
 
 
-def sized_rank(view: View, task: Task | None) -> int | None:
-    """Rank that brings rho to its target; None where model or data are not known."""
-    per_rank = view.per_rank(None)
-    return None if per_rank is None or view.tokens is None else rank_sized(view.tokens, per_rank, task)
-
-
 def predicted_gain(view: View) -> float | None:
     """What the next step of four would bring, from a straight line of the score in log2 of the tuned ranks; None with too few of them."""
     tuned: dict[int, float] = {}
     for run in _of_the_focus(view):
         score = view.score(run)
-        if is_certified(view, run) and score is not None and run.rank is not None:
+        if is_swept(view, run) and score is not None and run.rank is not None:
             tuned[run.rank] = max(score, tuned.get(run.rank, score))
     if len(tuned) < gate("rank_fit_points"):
         return None

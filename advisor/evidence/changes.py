@@ -36,6 +36,9 @@ def _base(old: RunFacts | None, new: NextRun) -> Iterator[ConfigChange]:
         yield _change("TrainingArguments", "optim", None, '"paged_adamw_8bit"')
     if was and not new.method.is_quantized:
         yield _change("BitsAndBytesConfig", "load_in_4bit", "True", "False (16-bit base)")
+    before = None if old is None else old.precision
+    if new.precision is not None and new.precision is not before:
+        yield _change("TrainingArguments", "precision", None if before is None else before.value, new.precision.value)
 
 
 def _adapter(old: RunFacts | None, new: NextRun) -> Iterator[ConfigChange]:
@@ -72,7 +75,7 @@ def _training(old: RunFacts | None, new: NextRun) -> Iterator[ConfigChange]:
         yield _change("TrainingArguments", "gradient_checkpointing", _text(before), _text(new.gradient_checkpointing))
     fraction = 1.0 if old is None else old.data_fraction
     if new.data_fraction != fraction:
-        yield _change("data", "share of the training set", f"{fraction:.0%}", f"{new.data_fraction:.0%}")
+        yield _change("data", "share of the training set", f"{100 * fraction:.3g}%", f"{100 * new.data_fraction:.3g}%")
 
 
 def _change(where: Where, setting: str, old: str | None, new: str) -> ConfigChange:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 from advisor.evidence.capacity import RankStep, ample, rank_steps
 from advisor.evidence.gates_doors import compared_at_one_rate, reference
-from advisor.evidence.gates_rank import rank_is_unused
+from advisor.evidence.gates_rank import cut_cost, rank_is_unused
 from advisor.evidence.published import gate
 from advisor.evidence.rates import is_certified
 from advisor.evidence.result import show_gap
@@ -36,7 +36,7 @@ def rank_trap(view: View) -> Iterator[Finding]:
         message = f"rank {view.run.rank} is beyond all that was measured to help; 512 and more were worse"
         hint = "go back to 256 or less, and look for the limit elsewhere"
     elif rho is not None and ample(rho):
-        message = f"rank {view.run.rank} has {rho:.2g} LoRA parameters per training token, above 4: more rank would be the trap"
+        message = f"rank {view.run.rank} has {rho:.2g} LoRA parameters per training token, and from 4 on more rank would be the trap"
         hint = "look at learning rate, data and duration first"
         numbers["rho"] = rho
     else:
@@ -52,10 +52,11 @@ def rank_trap(view: View) -> Iterator[Finding]:
 
 
 def _lost(view: View, step: RankStep) -> str:
-    how = "with its own learning rate" if step.retuned else "at the same learning rate"
+    how = step.how
     if step.difference.loses:
         return f"{step.ranks} {how} lost {show_gap(view, -step.difference.delta)}"
-    return f"{step.ranks} {how} brought {show_gap(view, step.difference.delta)}, within the noise"
+    verb = "brought" if step.difference.delta >= 0 else "cost"
+    return f"{step.ranks} {how} {verb} {show_gap(view, abs(step.difference.delta))}, within the noise"
 
 
 def rank_no_cure(view: View) -> Iterator[Finding]:
@@ -75,17 +76,28 @@ def rank_no_cure(view: View) -> Iterator[Finding]:
     )
 
 
-def rank_unused(view: View) -> Iterator[Finding]:
-    """The adapter does as well at half its rank."""
-    if view.focus is None or not rank_is_unused(view):
-        return
-    yield Finding(
-        id="rank-unused",
-        level=Level.INFO,
-        message=f"cut to half its rank the adapter of {view.run.label} is as good: rank {view.run.rank} is not in use",
-        hint="the limit is not the rank; a spectrum cannot say more, as it moves with alpha and learning rate at the same score",
-        evidence=("P1", "P2"),
-    )
+def rank_cut(view: View) -> Iterator[Finding]:
+    """What a scored cut to half the rank says; a spectrum alone says nothing of the score."""
+    adapter, cut = view.facts.adapter, None if view.focus is None else cut_cost(view)
+    if cut is not None:
+        cost, error = cut
+        z = abs(cost) / (error or 1)
+        at_half = f"cut to half its rank the adapter of {view.run.label} cost {show_gap(view, cost)}, {z:.1f} standard errors"
+        if rank_is_unused(view):
+            message, hint = f"{at_half}: rank {view.run.rank} is not in use", "the limit is not the rank"
+        elif cost <= 2 * error:
+            message, hint = f"{at_half}: inconclusive", "score it on more items, item by item"
+        else:
+            message, hint = f"{at_half}: its rank is in full use", "which alone does not prove that more rank would help"
+        yield Finding(id="rank-cut", level=Level.INFO, message=message, hint=hint, evidence=("P1",))
+    elif view.focus is not None and adapter is not None and adapter.energy_at_half is not None and adapter.rank == view.run.rank:
+        yield Finding(
+            id="rank-cut",
+            level=Level.INFO,
+            message=f"half of the rank holds {adapter.energy_at_half:.0%} of the update's energy, which says nothing of the score",
+            hint="score the adapter cut to half its rank: advise inspect --truncate writes it",
+            evidence=("P1", "P2"),
+        )
 
 
 def few_items(view: View) -> Iterator[Finding]:
@@ -186,7 +198,7 @@ def narrow_task(view: View) -> Iterator[Finding]:
 TRAPS: tuple[Trap, ...] = (
     rank_trap,
     rank_no_cure,
-    rank_unused,
+    rank_cut,
     few_items,
     shared_rate,
     full_untuned,

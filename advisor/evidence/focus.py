@@ -1,7 +1,9 @@
-"""Which run to go on from: the one named; else the newest where it broke; else the cheapest one that no other beats beyond the noise."""
+"""Which run to go on from: the one named; else the newest where it broke; else the cheapest that reaches the target; else the cheapest
+rung that no other beats beyond the noise, and on it the better score."""
 
 from __future__ import annotations
 
+from advisor.evidence.identity import canonical
 from advisor.evidence.losses import is_broken
 from advisor.evidence.view import COST, View, same_but
 from advisor.values import Method
@@ -9,11 +11,13 @@ from advisor.values.evidence import Facts, RunFacts
 
 
 def view_of(facts: Facts) -> View:
-    """The facts as the gates read them."""
-    return View(facts, focus_of(View(facts)))
+    """Return the facts as the gates read them, every run spelled in one way."""
+    known = canonical(facts)
+    return View(known, focus_of(View(known)))
 
 
 def focus_of(view: View) -> RunFacts | None:
+    """Return the run to go on from; None where there is none."""
     runs = view.facts.runs
     if view.facts.current:
         return next(run for run in runs if run.id == view.facts.current)
@@ -24,9 +28,29 @@ def focus_of(view: View) -> RunFacts | None:
     scored = [run for run in _candidates(view) if view.score(run) is not None]
     if not scored:
         return runs[-1]
-    best = max(scored, key=lambda run: (view.score(run) or 0.0, -runs.index(run)))
-    unbeaten = [run for run in scored if run is best or not view.beats(run, best)]
-    return min(unbeaten, key=lambda run: (COST[run.method], run.rank or 0, -(view.score(run) or 0.0), runs.index(run)))
+    reaching = [run for run in scored if _reaches(view, run)]
+    best = max(scored, key=lambda run: view.score(run) or 0.0)
+    unbeaten = reaching or [run for run in scored if run is best or not view.beats(run, best)]
+    cheapest = min(COST[run.method] for run in unbeaten)
+    return _of_one_rung(view, [run for run in unbeaten if COST[run.method] == cheapest])
+
+
+def _of_one_rung(view: View, runs: list[RunFacts]) -> RunFacts:
+    """The better score among runs of one rank; a higher rank must lead by a standard error."""
+    found: RunFacts | None = None
+    for rank in sorted({run.rank or 0 for run in runs}):
+        best = max((run for run in runs if (run.rank or 0) == rank), key=lambda run: view.score(run) or 0.0)
+        difference = None if found is None else view.compare(found, best)
+        if difference is None or difference.leads:
+            found = best
+    assert found is not None
+    return found
+
+
+def _reaches(view: View, run: RunFacts) -> bool:
+    """At the target, unless the target was taken from this run."""
+    score = view.score(run)
+    return view.target is not None and score is not None and (score > view.target or (score == view.target and run.method.has_adapter))
 
 
 def _failed(run: RunFacts) -> bool:
@@ -35,15 +59,19 @@ def _failed(run: RunFacts) -> bool:
 
 
 def _candidates(view: View) -> list[RunFacts]:
-    """Without controls: runs on a part of the data, a full fine-tuning beside adapters, one 16-bit twin of a 4-bit run."""
+    """Without controls: runs on a part of the data, full fine-tuning beside adapters, one 16-bit twin of a 4-bit run.
+
+    One that reaches the target is no control. A full run that beats a tuned adapter is believed where the doors are (R12).
+    """
     runs = [run for run in view.facts.runs if not run.oom]
     whole = max((run.data_fraction for run in runs), default=1.0)
     kept = [run for run in runs if run.data_fraction == whole]
     if any(run.method.has_adapter for run in kept):
-        kept = [run for run in kept if run.method is not Method.FULL]
+        kept = [run for run in kept if run.method is not Method.FULL or _reaches(view, run)]
     sixteen = [run for run in kept if not run.method.is_quantized]
-    if len(sixteen) == 1 and any(is_twin(run, sixteen[0]) for run in kept):
-        kept = [run for run in kept if run is not sixteen[0]]
+    twin = sixteen[0] if len(sixteen) == 1 else None
+    if twin is not None and not _reaches(view, twin) and any(is_twin(run, twin) for run in kept):
+        kept = [run for run in kept if run is not twin]
     return kept
 
 

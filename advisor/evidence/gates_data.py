@@ -1,17 +1,21 @@
-"""R7: batch, duration and data, from the curves and from controls on a part of the data."""
+"""R7: batch and duration, from the curves and from runs of other lengths."""
 
 from __future__ import annotations
 
 from advisor.evidence.capacity import is_pretraining
 from advisor.evidence.losses import Overfit, overfit_by_loss, overfit_by_score, trend
+from advisor.evidence.lr import around, offset, prior, rate_for, rounded, three_points
 from advisor.evidence.noise import Difference
 from advisor.evidence.published import curve, gate, move
-from advisor.evidence.result import HIGH, LOW, MEDIUM, Result, accept, next_run, show_gap
-from advisor.evidence.view import View, same_but
+from advisor.evidence.rates import is_certified
+from advisor.evidence.result import HIGH, LOW, MEDIUM, Result, next_run, show_gap
+from advisor.evidence.view import View, differ_only
+from advisor.ladder.knowledge import threshold
 from advisor.ladder.learning_rate import show
 from advisor.stacks.first_plan import FIRST_EFFECTIVE_BATCH
+from advisor.values import Range
 from advisor.values.evidence import RunFacts
-from advisor.values.next_step import Binding, Confidence, Door
+from advisor.values.next_step import Binding, Confidence, Door, Gain
 
 GOOD_BATCH = 32
 """Sequences per step up to which small data is at its best (facts B1, B2)."""
@@ -23,119 +27,150 @@ def data_overfitted(view: View) -> Result | None:
     found = _overfit(view, run)
     if found is None:
         return None
-    what, share, sure = found
-    epochs = None if run.epochs is None else max(0.1, round(run.epochs * share, 2))
-    stop = f"at {epochs:g} epochs" if epochs is not None else f"at {share:.0%} of the training"
+    what, share, sure, lost = found
+    epochs = _epochs_at(run, share)
+    shorter = epochs is None or epochs != run.epochs
+    instead = f" instead of {run.epochs:g}" if run.epochs else ""
+    stop = f"Train for {passes(epochs)}{instead}" if epochs else f"Stop at {share:.0%} of the training"
+    rates, lower = _lower_too(view, run)
+    if not shorter and run.learning_rate is not None:
+        rates = (rounded(run.learning_rate / threshold("lr_sweep_factor")),)
+        stop = f"Stay at {passes(run.epochs or 1)} and lower the learning rate to {show(rates[0])}"
+    gain = None
+    if lost is not None and view.noise.shares:
+        gain = Gain(points=Range(low=0.0, high=100 * lost, source="measured here"), conditions="what was lost since the best, at most")
     return Result(
         gate="R7",
         binding=Binding.DATA_OVERFIT,
         door=Door.STAY,
         confidence=sure,
         reason=f"run {run.label}: {what}",
-        experiment=f"Stop {stop} (keep the best checkpoint), and put the saved time into more or cleaner data; a lower rank or rate also "
-        "helps. More rank or full fine-tuning would overfit faster.",
-        run=next_run(run, epochs=epochs) if epochs is not None else next_run(run),
-        accept=accept(view, "Keep the shorter run"),
-        gain=move("data").gain,
-        cost=move("data").price,
+        experiment=f"{stop}, with the evaluation logged ten times on the way and the best checkpoint kept{lower}. The saved time goes into "
+        "more or cleaner data; more rank or full fine-tuning would overfit faster.",
+        run=None if epochs is None and not rates else next_run(run, epochs=epochs, learning_rates=rates or _own(run)),
+        keep="Keep the shorter run" if shorter else "Keep the lower rate",
+        no_worse=True,
+        gain=gain,
+        cost="less than the present run",
         evidence=("B4", "B5", "B7", "B10"),
     )
 
 
-def _overfit(view: View, run: RunFacts) -> tuple[str, float, Confidence] | None:
-    """What was seen, the share of the training at which the best came, and how sure that is."""
-    epochs = [(point.epoch, level) for point in run.scores_by_epoch if (level := view.level(point.score)) is not None]
-    by_loss, by_score = overfit_by_loss(run), overfit_by_score(epochs, view.error(run))
-    found: Overfit | None = by_loss or by_score
-    if found is not None:
-        lost = show_gap(view, found.lost) if found.by_score else f"{found.lost:.0%}"
-        thing = "score" if found.by_score else "evaluation loss"
-        return (
-            f"the {thing} was best at {found.at_share:.0%} of the training and lost {lost} since",
-            found.at_share,
-            HIGH if found.lost > gate("overfit_sure") or found.by_score else MEDIUM,
-        )
-    return _longer_is_worse(view, run)
+def passes(epochs: float) -> str:
+    """Return "1 epoch", "3 epochs"."""
+    return f"{epochs:g} epoch{'' if epochs == 1 else 's'}"
 
 
-def _longer_is_worse(view: View, run: RunFacts) -> tuple[str, float, Confidence] | None:
-    """Another run differs in its epochs alone, and the longer one scored less by more than a standard error (fact B7)."""
-    for other in view.facts.runs:
-        if other is run or not other.epochs or not run.epochs or other.epochs == run.epochs:
-            continue
-        if not same_but(run, other) or other.learning_rate != run.learning_rate or other.data_fraction != run.data_fraction:
-            continue
-        short, long = (run, other) if run.epochs < other.epochs else (other, run)
-        difference = view.compare(short, long)
-        if difference is not None and difference.delta < 0 and -difference.delta > view.error(short):
-            share = (short.epochs or 1) / run.epochs
-            return (
-                f"{long.epochs:g} epochs scored {show_gap(view, -difference.delta)} less than {short.epochs:g}",
-                min(1.0, share),
-                HIGH if difference.loses else MEDIUM,
-            )
-    return None
+def _own(run: RunFacts) -> tuple[float, ...]:
+    return () if run.learning_rate is None else (run.learning_rate,)
 
 
-def data_control(view: View) -> tuple[RunFacts, Difference] | None:
-    """The run on a part of the data that differs in nothing else, and what the whole data gained over it."""
-    controls = [
-        other
-        for other in view.facts.runs
-        if other.data_fraction < view.run.data_fraction and same_but(other, view.run) and other.learning_rate == view.run.learning_rate
-    ]
-    compared = [(other, difference) for other in controls if (difference := view.compare(other, view.run)) is not None]
-    return max(compared, key=lambda pair: pair[0].data_fraction, default=None) if compared else None
-
-
-def data_binds(view: View) -> Result | None:
-    """R7. Half of the data is measurably worse: more data beats any change of the method (fact B10)."""
-    control = data_control(view)
-    if control is None or not control[1].wins:
+def _epochs_at(run: RunFacts, share: float) -> float | None:
+    """Passes at which the best came; where the first evaluation was the best, as few as were measured to be enough."""
+    length = run.epochs or max((point.epoch for point in run.scores_by_epoch), default=None)
+    if length is None:
         return None
-    other, difference = control
-    return Result(
-        gate="R7",
-        binding=Binding.DATA,
-        door=Door.STAY,
-        confidence=HIGH,
-        reason=f"{other.data_fraction:.0%} of the data scores {show_gap(view, difference.delta)} less, {difference.z:.1f} standard errors: "
-        "the score still grows with the data",
-        experiment="Collect more data of the same kind, four times as much if it can be had, and train the same set-up on it.",
-        run=next_run(view.run),
-        accept=accept(view, "Go on collecting"),
-        gain=move("data").gain,
-        cost=move("data").price,
-        evidence=("B8", "B10"),
+    first = share * length < 1 / 4 and length > threshold("epochs_enough")
+    return threshold("epochs_enough") if first else max(0.1, round(length * share, 2))
+
+
+def _lower_too(view: View, run: RunFacts) -> tuple[tuple[float, ...], str]:
+    """Rates beside the shorter training, where the present one is far too high as well."""
+    known, rate = prior(view, run), run.learning_rate
+    if known is None or rate is None or is_certified(view, run):
+        return (), ""
+    off = offset(rate, known)
+    if off.side == "low" or off.factor < gate("lr_doubt"):
+        return (), ""
+    rates = tuple(each for each in around(known.rate, rate) if each < rate)
+    return rates, f"; at the same time lower the learning rate, {off.words} the prior, to {', '.join(map(show, rates))}"
+
+
+Found = tuple[str, float, Confidence, float | None]
+"""What was seen, the share of the training at which the best came, how sure that is, and the score that was lost since."""
+
+
+def _overfit(view: View, run: RunFacts) -> Found | None:
+    epochs = [(point.epoch, level) for point in run.scores_by_epoch if (level := view.level(point.score)) is not None]
+    by_loss, by_score = overfit_by_loss(run), overfit_by_score(epochs, _error_of_two(view, run))
+    found: Overfit | None = by_loss or by_score
+    if found is None:
+        return _longer_is_worse(view, run)
+    lost = show_gap(view, found.lost) if found.by_score else f"{found.lost:.0%}"
+    thing = "score" if found.by_score else "evaluation loss"
+    sure = found.lost > gate("overfit_sure") if not found.by_score else view.items_known
+    return (
+        f"the {thing} was best at {found.at_share:.0%} of the training and lost {lost} since",
+        found.at_share,
+        HIGH if sure else MEDIUM,
+        found.lost if found.by_score else None,
     )
 
 
-def batch_is_large(view: View) -> Result | None:
-    """R7. A large batch that may explain the gap, or so few steps that nothing can be judged (facts B1, B2, C12)."""
+def _error_of_two(view: View, run: RunFacts) -> float:
+    """Standard error of the difference of two scores of one run: its items twice, and no spread of re-runs."""
+    score = view.score(run)
+    return 2**0.5 * (view.noise.of_items(run, 0.5 if score is None else score) or view.noise.floor)
+
+
+def lengths_of(view: View, run: RunFacts) -> list[RunFacts]:
+    """The runs that differ from this one in their epochs at most, shortest first, with a score."""
+    alike = [other for other in view.facts.runs if other.epochs and differ_only(run, other, "epochs") and view.score(other) is not None]
+    return sorted(alike, key=lambda other: other.epochs or 0.0)
+
+
+def _longer_is_worse(view: View, run: RunFacts) -> Found | None:
+    """A run that differs in nothing but more epochs scored less, by more than a standard error of the difference (fact B7)."""
+    for other in lengths_of(view, run):
+        if not run.epochs or not other.epochs or other.epochs == run.epochs:
+            continue
+        short, long = (run, other) if run.epochs < other.epochs else (other, run)
+        difference = view.compare(short, long)
+        if difference is None or -difference.delta <= difference.error or (short is run and is_certified(view, run)):
+            continue
+        what = f"{passes(long.epochs or 0)} scored {show_gap(view, -difference.delta)} less than {short.epochs:g}"
+        sure = HIGH if difference.loses and difference.items_known else MEDIUM
+        return what, min(1.0, (short.epochs or 1) / run.epochs), sure, None
+    return None
+
+
+def too_few_steps(view: View) -> Result | None:
+    """R7. So few optimizer steps that nothing can be judged by them (facts B1, LR2, C12)."""
     run = view.run
-    if not run.method.has_adapter:
-        return None
     large = run.batch is not None and run.batch >= gate("batch_high")
     few = run.steps is not None and run.steps < (gate("steps_few_large_batch") if large else gate("steps_few"))
-    above = run.batch is not None and run.batch > gate("batch_high")
-    if not few and not (above and _batch_explains(view, run)):
+    if not few or not run.method.has_adapter:
         return None
-    batch = FIRST_EFFECTIVE_BATCH if run.batch is None or run.batch > GOOD_BATCH else run.batch
-    shown = f"{run.batch} sequences per step" if run.batch is not None else ""
-    steps = f"{run.steps} optimizer steps" if few else ""
+    told = f"{run.batch} sequences per step and {run.steps} optimizer steps" if large else f"{run.steps} optimizer steps"
+    if run.batch is None or run.batch > GOOD_BATCH:
+        return _smaller_batch(view, run, told)
+    return _longer(view, run, f"run {run.label}: {told} are too few to judge by", MEDIUM, gate("odds_falling"))
+
+
+def batch_is_large(view: View) -> Result | None:
+    """R7. A batch above what adapters stand, which may explain the gap (facts B1, B2)."""
+    run = view.run
+    above = run.batch is not None and run.batch > gate("batch_high") and run.method.has_adapter
+    return _smaller_batch(view, run, f"{run.batch} sequences per step") if above and _batch_explains(view, run) else None
+
+
+def _smaller_batch(view: View, run: RunFacts, told: str) -> Result:
+    batch = FIRST_EFFECTIVE_BATCH
+    small = next_run(run, batch=batch)
+    rates = () if run.learning_rate is None else three_points(rate_for(run.learning_rate, run, small))
     found = move("batch")
     return Result(
         gate="R7",
-        binding=Binding.BATCH if run.batch is not None and run.batch > GOOD_BATCH else Binding.UNDERTRAINED,
+        binding=Binding.BATCH if run.batch is not None else Binding.UNDERTRAINED,
         door=Door.STAY,
         confidence=MEDIUM,
-        reason=f"run {run.label}: {' and '.join(filter(None, (shown, steps)))}: adapters fall behind at large batches and in few steps, "
-        "at any rank",
-        experiment=f"Train with {batch} to {GOOD_BATCH} sequences per step, so with more steps, and sweep the learning rate again; "
-        "it falls with the batch.",
-        run=next_run(run, batch=batch, learning_rates=_rates_for(run, batch)),
-        accept=accept(view, "Keep the small batch"),
+        reason=f"run {run.label}: {told}: adapters fall behind at large batches and in few steps, at any rank",
+        experiment=f"Train with {batch} sequences per step, so with more steps, and sweep the learning rate again, which falls with the "
+        f"batch{': ' + ', '.join(map(show, rates)) if rates else ''}.",
+        run=small.model_copy(update={"learning_rates": rates}),
+        keep="Go on from the better of the two; call it a gain",
         gain=found.gain,
+        odds=gate("odds_batch"),
         cost=found.price,
         evidence=("B1", "B2", "LR14", "C12"),
         missing=() if run.batch is not None else ("sequences per optimizer step",),
@@ -150,39 +185,90 @@ def _batch_explains(view: View, run: RunFacts) -> bool:
     return loss >= gate("batch_gap_share") * view.gap
 
 
-def _rates_for(run: RunFacts, batch: int) -> tuple[float, ...]:
-    if run.learning_rate is None or run.batch is None:
-        return ()
-    high = min(run.batch, gate("lr_batch_high"))
-    rate = run.learning_rate * float((max(batch, gate("lr_batch_low")) / high) ** gate("lr_batch_power"))
-    return tuple(float(f"{rate * step:.1e}") for step in (1 / 3, 1, 3))
-
-
 def still_learning(view: View) -> Result | None:
-    """R7. Both losses were still falling at the end: longer, before anything else (facts B4 to B6, B11)."""
+    """R7. The losses were still falling at the end, or the last doubling of the epochs gained: longer still (facts B4 to B6, B11)."""
     run = view.run
-    if trend(run.eval_losses) != "falling" or trend(run.train_losses) not in ("falling", None):
+    paid = _longer_paid(view, run)
+    if paid is not None:
+        return paid
+    if trend(run.eval_losses) != "falling" or trend(run.train_losses) not in ("falling", None) or _tried_longer(view, run):
         return None
-    return _longer(view, run, f"run {run.label}: the losses were still falling when it ended", MEDIUM)
+    return _longer(view, run, f"run {run.label}: the losses were still falling when it ended", MEDIUM, gate("odds_falling"))
 
 
-def one_pass_only(view: View) -> Result | None:
-    """R7. A single pass over data of ordinary size, and no curve that says it was enough."""
-    run = view.run
-    once = run.epochs is not None and run.epochs <= gate("one_pass")
-    if not once or is_pretraining(view) or trend(run.eval_losses) is not None or view.objective != "sft" or _tried_longer(view, run):
+def _longer_paid(view: View, run: RunFacts) -> Result | None:
+    """The longest of the runs that differ in their epochs is this one, and it gained on the one before by a standard error or more."""
+    others = [other for other in lengths_of(view, run) if other.epochs and run.epochs and other.epochs < run.epochs]
+    if not others or _tried_longer(view, run):
         return None
-    return _longer(view, run, f"run {run.label} saw its data {run.epochs:g} times; two to three passes are the cheapest gain left", LOW)
+    before = others[-1]
+    difference = view.compare(before, run)
+    if difference is None or difference.delta < difference.error:
+        return None
+    gained = f"{run.epochs:g} epochs gained {show_gap(view, difference.delta)} over {before.epochs:g}"
+    return _longer(
+        view,
+        run,
+        f"run {run.label}: {gained}, and nobody has seen where that ends",
+        HIGH if _sure(difference) else MEDIUM,
+        gate("odds_falling"),
+    )
+
+
+def _sure(difference: Difference) -> bool:
+    return difference.wins and difference.items_known
+
+
+def few_passes(view: View) -> Result | None:
+    """R7. A pass or two over data of ordinary size, and no curve that says it was enough."""
+    run = view.run
+    few = run.epochs is not None and run.epochs < threshold("epochs_enough")
+    if not few or is_pretraining(view) or trend(run.eval_losses) is not None or view.objective != "sft" or _tried_longer(view, run):
+        return None
+    times = "once" if run.epochs == 1 else f"{run.epochs:g} times"
+    reason = f"run {run.label} saw its data {times}; two to three passes are the cheapest gain left"
+    return _longer(view, run, reason, LOW, gate("odds_passes"))
+
+
+def many_passes(view: View) -> Result | None:
+    """R7. More passes than ever were best, and neither a curve nor a shorter run that says they helped (facts B4, B5)."""
+    run, most = view.run, gate("epochs_most")
+    shorter = any(other.epochs and run.epochs and other.epochs < run.epochs for other in lengths_of(view, run))
+    if run.epochs is None or run.epochs <= most or run.eval_losses or run.scores_by_epoch or shorter or view.objective != "sft":
+        return None
+    epochs = most / 2
+    found = move("fewer_epochs")
+    return Result(
+        gate="R7",
+        binding=Binding.DATA_OVERFIT,
+        door=Door.STAY,
+        confidence=LOW,
+        reason=f"run {run.label} passed over its data {run.epochs:g} times, and 4 to {most:g} passes were best where it was measured",
+        experiment=f"Train for {epochs:g} epochs, nothing else changed, with the evaluation logged ten times on the way and the best "
+        "checkpoint kept.",
+        run=next_run(run, epochs=epochs),
+        keep="Keep the shorter run",
+        no_worse=True,
+        gain=found.gain,
+        odds=gate("odds_many_passes"),
+        cost=found.price,
+        evidence=("B4", "B5", "B7"),
+        missing=("the evaluation loss along the run",),
+    )
 
 
 def _tried_longer(view: View, run: RunFacts) -> bool:
-    return any(other.epochs and run.epochs and other.epochs > run.epochs and same_but(run, other) for other in view.facts.runs)
+    """A longer run of the same set-up, at any rate, is among the facts."""
+    return any(
+        other.epochs and run.epochs and other.epochs > run.epochs and differ_only(run, other, "epochs", "learning_rate")
+        for other in view.facts.runs
+    )
 
 
-def _longer(view: View, run: RunFacts, reason: str, sure: Confidence) -> Result:
+def _longer(view: View, run: RunFacts, reason: str, sure: Confidence, odds: float) -> Result:
     epochs = 2 * run.epochs if run.epochs is not None else None
     found = move("epochs")
-    until = f"for {epochs:g} epochs" if epochs is not None else "twice as long"
+    until = f"for {passes(epochs)}" if epochs is not None else "twice as long"
     rate = f" at {show(run.learning_rate)}" if run.learning_rate is not None else ""
     return Result(
         gate="R7",
@@ -191,16 +277,11 @@ def _longer(view: View, run: RunFacts, reason: str, sure: Confidence) -> Result:
         confidence=sure,
         reason=reason,
         experiment=f"Train {until}{rate}, nothing else changed, with the evaluation loss logged at least ten times; stop where it turns.",
-        run=next_run(run, epochs=epochs) if epochs is not None else next_run(run),
-        accept=accept(view, "Keep the longer run"),
+        run=next_run(run, epochs=epochs) if epochs is not None else None,
+        keep="Go on from the better of the two; call it a gain",
         gain=found.gain,
+        odds=odds,
         cost=found.price,
         evidence=("B4", "B5", "B6", "B7", "B11"),
         missing=() if run.eval_losses else ("the evaluation loss along the run",),
     )
-
-
-def is_saturated(view: View) -> bool | None:
-    """Whether more data was shown to bring nothing; None where nobody looked."""
-    control = data_control(view)
-    return None if control is None else control[1].is_noise

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from advisor.evidence.capacity import sized_rank
-from advisor.evidence.lr import three_points
+from advisor.evidence.lr import rounded, three_points
 from advisor.evidence.pricing import fits_after_error, fits_surely, price_of
 from advisor.evidence.published import gate, move
-from advisor.evidence.result import HIGH, LOW, MEDIUM, Result, accept, next_run
+from advisor.evidence.result import HIGH, LOW, MEDIUM, Result, next_run
+from advisor.evidence.statistics import items_needed_paired
 from advisor.evidence.view import View
-from advisor.ladder.knowledge import threshold
-from advisor.ladder.learning_rate import lora_prior, prior_by_size, show
-from advisor.stacks.first_plan import ALPHA_PER_RANK, FIRST_EFFECTIVE_BATCH, FIRST_RANK
-from advisor.values import ALL_LINEAR, Method, Quantization
+from advisor.ladder.first_run import SCHEDULE, WARMUP, first_run, pilot_share
+from advisor.ladder.learning_rate import prior_by_size, show
+from advisor.stacks.first_plan import ALPHA_PER_RANK, FIRST_EFFECTIVE_BATCH, FIRST_RANK, FIRST_SEQ_LEN_TOKENS
+from advisor.values import ALL_LINEAR, Method, Quantization, Task
 from advisor.values.evidence import RunFacts
 from advisor.values.next_step import Binding, Door, NextRun
 
@@ -26,36 +26,63 @@ def no_run_yet(view: View) -> Result | None:
         return None
     lora = _first(view, Method.LORA)
     too_big = fits_surely(view, lora) is False
-    run = _first(view, Method.QLORA) if too_big else lora
-    rates = ", ".join(map(show, run.learning_rates))
+    planned, held = _within_budget(view, _first(view, Method.QLORA) if too_big else lora)
+    rates = ", ".join(map(show, planned.learning_rates))
+    length = f" for {planned.epochs:g} epoch{'' if planned.epochs == 1 else 's'}" if planned.epochs is not None else ""
     return Result(
         gate="R0",
         binding=Binding.MEMORY if too_big else Binding.UNKNOWN,
         door=Door.QLORA if too_big else Door.LORA,
         confidence=MEDIUM,
         reason=f"16-bit LoRA does not fit the card, and {NOTHING_SHOWN}" if too_big else NOTHING_SHOWN,
-        experiment=f"Score the untuned model with a good prompt on a fixed held-out set, keep the result of every item, then train "
-        f"{run.method.label} rank {run.rank} at learning rates {rates} and score all three on the same items.",
-        run=run,
-        accept=accept(view, "Keep the best of the three"),
-        evidence=("LR1", "LR3", "LR16", "LR21", "T4", "Q11", "N3"),
+        experiment=f"Score the untuned model with a good prompt on a fixed held-out set{_items(view)}, keep the result of every item, then "
+        f"train {planned.method.label} rank {planned.rank}, alpha {planned.alpha:g}, at learning rates {rates} on "
+        f"{view.sweep_words(planned.data_fraction, planned.epochs)}{length}, {SCHEDULE} schedule, {WARMUP:.0%} warm-up, and score all "
+        f"three on the same items. Widen the sweep while its best is at an edge, and run the best on all of the data.{held}",
+        run=planned,
+        evidence=("LR1", "LR3", "LR16", "LR21", "T4", "Q11", "N3", "N7", "B11"),
         missing=("the score of the untuned model", "the number of held-out items", "the score that would be good enough"),
         is_door=True,
     )
 
 
+def _items(view: View) -> str:
+    """What the held-out set can show, or how large it must be."""
+    n = view.facts.evaluation.n
+    if n is None:
+        needed = items_needed_paired(WORTH_SEEING, gate("discordant"))
+        return f" of at least {needed:,} items, which show a gain of {100 * WORTH_SEEING:g} points"
+    shown = (gate("compare_z") + gate("power_z")) * (gate("discordant") / n) ** 0.5
+    return f" ({n:,} items, compared one by one, show a gain of {100 * shown:.1f} points)"
+
+
+WORTH_SEEING = 0.03
+"""Gain, as a share, that a first evaluation should be able to show. Judgement: a sweep, targets and passes gain two to three points each
+(facts LR6, T1, B11)."""
+
+
+def _within_budget(view: View, planned: NextRun) -> tuple[NextRun, str]:
+    """The pilots on as much of the data as the budget pays for, and what is said of it."""
+    budget, price = view.facts.budget_usd, price_of(view, planned)
+    if budget is None:
+        return planned, ""
+    if price is None or price.usd is None:
+        return planned, " Their price is not known, so the budget was not held against it."
+    if price.usd.high <= budget:
+        return planned, ""
+    share = planned.data_fraction * budget / price.usd.high
+    held = f" The budget of {budget:g} USD pays for no more: the pilots cost up to {price.usd.high:,.0f} USD otherwise."
+    return planned.model_copy(update={"data_fraction": float(f"{share:.1g}")}), held
+
+
 def _first(view: View, method: Method) -> NextRun:
-    model = view.facts.model
-    prior = lora_prior(model) if model is not None else prior_by_size(view.params or 0)
-    if view.objective == "rl":
-        rates: tuple[float, ...] = (
-            threshold("lr_rl_low"),
-            (threshold("lr_rl_low") * threshold("lr_rl_high")) ** 0.5,
-            threshold("lr_rl_high"),
-        )
+    """The first run as the ladder sizes it; without a model's shape, at the default rank."""
+    model, rank = view.facts.model, FIRST_RANK
+    if model is not None:
+        first = first_run(model, method, Task.RL if view.objective == "rl" else view.facts.task, view.tokens)
+        rank, rates, epochs = first.rank, tuple(map(rounded, first.rates)), first.epochs
     else:
-        rates = three_points(prior)
-    rank = FIRST_RANK if view.objective == "rl" else sized_rank(view, view.facts.task) or FIRST_RANK
+        rates, epochs = three_points(prior_by_size(view.params or 0)), None
     return NextRun(
         method=method,
         rank=rank,
@@ -65,7 +92,8 @@ def _first(view: View, method: Method) -> NextRun:
         quantization=Quantization.NF4 if method.is_quantized else None,
         learning_rates=rates,
         batch=FIRST_EFFECTIVE_BATCH,
-        data_fraction=threshold("sweep_data_share"),
+        epochs=epochs,
+        data_fraction=pilot_share(view.tokens, FIRST_EFFECTIVE_BATCH, FIRST_SEQ_LEN_TOKENS, epochs or 1.0),
     )
 
 
@@ -124,22 +152,22 @@ def _on(run: RunFacts, method: Method, frugal: Mapping[str, object]) -> NextRun:
 
 def _memory(view: View, planned: NextRun, keeps: bool) -> Result:
     run = view.run
-    cheap = "micro-batch 1 with accumulation and gradient checkpointing"
+    cheap = "micro-batch 1, accumulation and gradient checkpointing"
     quantised = planned.method.is_quantized and not run.method.is_quantized
     price = price_of(view, planned)
     more = "".join(f", {change}" for change in price.changes) if price is not None else ""
-    what = f"{planned.method.label} with {cheap}{more}" if not keeps else f"the same run with {cheap}{more}"
+    what = f"Run {planned.method.label}" if not keeps else "Run it again"
     lowered = planned.rank != run.rank and run.rank is not None
-    heavy = f" Rank {run.rank} is among what weighs; rank {planned.rank} gained nearly as much where both were tuned."
-    small = " A lower rank would not help: an adapter is a small part of the memory."
+    heavy = f"; rank {run.rank} is among what weighs, and rank {planned.rank} gained nearly as much where both were tuned"
+    small = "; a lower rank would not help, as an adapter is a small part of the memory"
     low_rank = heavy if lowered else small if run.method.has_adapter else ""
     return Result(
         gate="R1",
         binding=Binding.MEMORY,
         door=Door.STAY if keeps else Door(planned.method.value),
         confidence=HIGH,
-        reason=f"run {run.label} ran out of memory.{low_rank}",
-        experiment=f"Run {what}, everything else unchanged; the longest sequences decide, so start with those.",
+        reason=f"run {run.label} ran out of memory{low_rank}",
+        experiment=f"{what} with {cheap}{more}, everything else unchanged; the longest sequences decide, so start with those.",
         run=planned,
         gain=move("qlora").gain if quantised else None,
         cost=move("qlora").price if quantised else "one more forward pass",

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from advisor.evidence.lr import offset, prior, rate_after_rank, rounded, three_points
+from advisor.evidence.identity import same_length
+from advisor.evidence.lr import DEFAULT_CENTRE, offset, prior, three_points
 from advisor.evidence.published import gate, move
 from advisor.evidence.rates import is_certified
-from advisor.evidence.result import LOW, MEDIUM, Result, accept, next_run
-from advisor.evidence.view import View, same_but, same_rate
+from advisor.evidence.result import LOW, MEDIUM, Result, next_run
+from advisor.evidence.view import View, differ_only, same_but, scale_of
 from advisor.ladder.learning_rate import show
 from advisor.stacks.first_plan import ALPHA_PER_RANK
 from advisor.values import ALL_LINEAR, Task
@@ -65,7 +66,7 @@ def _left_behind(view: View, run: RunFacts) -> _Found | None:
     for other in view.facts.runs:
         if run.rank is None or other.rank is None or other.rank == run.rank or run.alpha is None or other.alpha != run.alpha:
             continue
-        if not same_but(run, other, "rank") or not same_rate(run, other):
+        if not differ_only(run, other, "rank"):
             continue
         low, high = (run, other) if run.rank < other.rank else (other, run)
         difference = view.compare(low, high)
@@ -77,19 +78,19 @@ def _left_behind(view: View, run: RunFacts) -> _Found | None:
 
 
 def _far_below(run: RunFacts) -> _Found | None:
-    if run.alpha is None or run.rank is None or run.use_rslora or run.rank < gate("scale_rank"):
+    scale = scale_of(run)
+    if scale is None or run.use_rslora or scale >= gate("scale_low"):
         return None
-    scale = run.alpha / run.rank
-    if scale >= gate("scale_low"):
+    if (run.rank or 0) < gate("scale_rank") and scale >= gate("scale_far"):
         return None
-    reason = f"alpha {run.alpha:g} at rank {run.rank} scales the update by {scale:.2g}, and no sweep at that rank made up for it"
+    reason = f"alpha {run.alpha:g} at rank {run.rank} scales the update by {scale:.2g}, and no sweep at that scale made up for it"
     return _Found(run, reason, MEDIUM)
 
 
 def _both_raised(view: View, run: RunFacts) -> _Found | None:
     """The same knob twice, and nothing gained (fact S6)."""
     for other in view.facts.runs:
-        if not same_but(run, other, "alpha") or (not _above(run, other) and not _above(other, run)):
+        if not same_but(run, other, "alpha") or not same_length(run, other) or (not _above(run, other) and not _above(other, run)):
             continue
         low, high = (other, run) if _above(run, other) else (run, other)
         difference = view.compare(low, high)
@@ -118,24 +119,25 @@ def _rslora(view: View, run: RunFacts) -> _Found | None:
 
 
 def _rescale(view: View, scaled: _Found) -> Result:
+    """The usual scale, with the rates that belong to it: where the scale goes up, the rate does not."""
     run, rank = scaled.run, scaled.run.rank
     alpha = run.alpha if run.use_rslora or rank is None else ALPHA_PER_RANK * rank
-    known = prior(view, run)
-    rates = three_points(known.rate if known is not None else run.learning_rate or 2e-4)
+    planned = next_run(run, alpha=alpha)
+    known = prior(view, planned)
+    rates = three_points(known.rate if known is not None else run.learning_rate or DEFAULT_CENTRE)
     found = move("scale")
+    what = f"alpha to {alpha:g} at rank {rank}" if alpha is not None else "alpha to twice the rank"
     return Result(
         gate="R5",
         binding=Binding.SCALE,
         door=Door.STAY,
         confidence=scaled.sure,
         reason=f"run {run.label}: {scaled.reason}",
-        experiment=f"Set alpha to {alpha:g} at rank {rank} and sweep the learning rate anew: {', '.join(map(show, rates))}. Raise one or "
-        "the other, never both."
-        if alpha is not None
-        else f"Set alpha to twice the rank and sweep the learning rate anew: {', '.join(map(show, rates))}.",
-        run=next_run(run, alpha=alpha, learning_rates=rates),
-        accept=accept(view, "Keep the new scale"),
+        experiment=f"Set {what} and sweep the learning rate anew: {', '.join(map(show, rates))}. Raise one or the other, never both.",
+        run=planned.model_copy(update={"learning_rates": rates}),
+        keep="Go on from the better of the two; call it a gain",
         gain=found.gain,
+        odds=gate("odds_scale"),
         cost=found.price,
         evidence=("S1", "S4", "S5", "S6", "LR4", "LR5"),
         missing=() if run.alpha is not None else ("alpha of the run",),
@@ -149,20 +151,21 @@ def mlp_is_bare(view: View) -> Result | None:
         return None
     rank = equal_params_rank(view, run)
     found = move("targets")
-    alpha = ALPHA_PER_RANK * rank if rank is not None else run.alpha
+    alpha = run.alpha if rank is None or run.alpha is None or run.rank is None else round(run.alpha * rank / run.rank, 3)
     return Result(
         gate="R6",
         binding=Binding.TARGET_MODULES,
         door=Door.STAY,
         confidence=MEDIUM,
         reason=f"run {run.label} adapts {', '.join(run.targets)} only: no adapter on the feed-forward layers",
-        experiment=f"Adapt all linear layers at rank {rank}, which has as many parameters as before: what it gains is the placement's, not "
-        "capacity's."
+        experiment=f"Adapt all linear layers at rank {rank}{f' and alpha {alpha:g}, the same scale' if alpha is not None else ''}, "
+        "which has as many parameters as before: what it gains is the placement's, not capacity's."
         if rank is not None
         else "Adapt all linear layers, with the rank lowered so that the adapter keeps its number of parameters.",
         run=next_run(run, targets=(ALL_LINEAR,), rank=rank or run.rank, alpha=alpha),
-        accept=accept(view, "Keep all linear layers"),
+        keep="Go on from the better of the two; call it a gain",
         gain=found.gain,
+        odds=gate("odds_targets"),
         cost=found.price,
         evidence=("T1", "T2", "T3", "T4", "T5"),
         missing=() if rank is not None else ("the model's shape, to keep the number of parameters",),
@@ -186,9 +189,3 @@ def equal_params_rank(view: View, run: RunFacts) -> int | None:
         return None
     mine, every = view.per_rank(run.targets), view.per_rank((ALL_LINEAR,))
     return None if mine is None or every is None else max(1, round(run.rank * mine / every))
-
-
-def step_rates(rate: float, old_rank: int, new_rank: int) -> tuple[float, float]:
-    """Two rates for a rank step with alpha = 2 × rank: the one that the root of the rank gives, and half of it."""
-    first = rate_after_rank(rate, old_rank, new_rank)
-    return rounded(first), rounded(first / 2)

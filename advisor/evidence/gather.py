@@ -10,7 +10,8 @@ from advisor.bounded import exists, place
 from advisor.errors import InvalidInputError
 from advisor.evidence.focus import view_of
 from advisor.evidence.read import facts_from, read_facts, with_more
-from advisor.runs import facts_from_ledger, ledger_path
+from advisor.runs import ledger_path
+from advisor.runs.facts import facts_from_records, recorded
 from advisor.values.evidence import Facts
 
 
@@ -34,14 +35,18 @@ def gathered(facts: Facts | Mapping[str, Any] | str | Path | None, ledger: str |
 
 
 def _of_ledger(ledger: str | Path | None, more: Mapping[str, Any]) -> Facts:
-    model = more.get("model", "") if isinstance(more.get("model", ""), str) else ""
-    metric = more.get("evaluation", {}).get("metric", "")
-    facts = facts_from_ledger(ledger, model=model, metric=metric, current=more.get("current", ""))
-    if model and not facts.runs:
-        raise InvalidInputError(f"{ledger_path(ledger)} holds no run of {model}: name the model as it was recorded")
+    named = {"model": more.get("model", "") if isinstance(more.get("model", ""), str) else "", "metric": _metric(more)}
+    place, held = recorded(ledger)
+    facts = facts_from_records(place, held.runs, problem=held.problem, current=more.get("current", ""), **named)
+    if named["model"] and not facts.runs:
+        raise InvalidInputError(f"{place} holds no run of {named['model']}: name the model as it was recorded")
     focus = None if facts.current else view_of(facts).focus
     if focus is None or len(facts.runs) == 1:
         return facts
     # What belongs to one run alone is that of the run to go on from, which only the evidence can choose.
-    own = facts_from_ledger(ledger, model=model, metric=metric, current=focus.id)
+    own = facts_from_records(place, [record for record in held.runs if str(record.id) == focus.id], current=focus.id, **named)
     return facts.model_copy(update={"adapter": own.adapter, "other_scores": own.other_scores})
+
+
+def _metric(more: Mapping[str, Any]) -> str:
+    return str(more.get("evaluation", {}).get("metric", ""))

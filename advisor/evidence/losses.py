@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from statistics import median
@@ -33,10 +34,6 @@ def is_broken(run: RunFacts) -> bool:
     return any(not point.is_finite for point in (*run.train_losses, *run.eval_losses))
 
 
-def broken_at(run: RunFacts) -> float | None:
-    return next((point.step for point in (*run.train_losses, *run.eval_losses) if not point.is_finite), None)
-
-
 def has_spiked(run: RunFacts) -> bool:
     """A jump far beyond the loss's own steps, from which it did not come back."""
     losses = [point.loss for point in run.train_losses if point.is_finite]
@@ -51,13 +48,10 @@ def has_spiked(run: RunFacts) -> bool:
     return False
 
 
-def is_unmoved(run: RunFacts) -> bool:
-    """The training loss ended where it began."""
-    losses = [point.loss for point in run.train_losses if point.is_finite]
-    if len(losses) < FEWEST_POINTS:
-        return False
+def tail_mean(losses: Sequence[float]) -> float:
+    """Mean of the last tenth of a curve, at least of its last point."""
     tail = losses[-max(1, len(losses) // 10) :]
-    return sum(tail) / len(tail) >= gate("loss_unmoved") * losses[0] > 0
+    return sum(tail) / len(tail)
 
 
 def trend(points: tuple[LossPoint, ...]) -> Trend | None:

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import sqrt
+from math import log, sqrt
 from typing import Literal
 
 from advisor.evidence.published import curve, gate
 from advisor.evidence.view import View
 from advisor.ladder.knowledge import threshold
 from advisor.ladder.learning_rate import lora_prior, prior_by_size, recipe_of
+from advisor.stacks.first_plan import ALPHA_PER_RANK
 from advisor.values import Range
 from advisor.values.evidence import RunFacts
 from advisor.values.next_step import Gain, NextRun
 
 SAME_RATE = 0.15
 """Share by which two learning rates may differ and count as the same point of a sweep. Judgement: an eighth of a step of three."""
+DEFAULT_CENTRE = 2e-4
+"""Centre of a sweep where neither a prior nor a rate is known: QLoRA's tuned value at 7B and 13B (fact LR16)."""
+SWEEP_REACH = 30.0
+"""Factor off the prior up to which a sweep is laid on the run's own rate. Judgement: three steps of three."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,30 +40,28 @@ class Offset:
 
     @property
     def words(self) -> str:
-        return f"{self.factor:.2g} × {'below' if self.side == 'low' else 'above'}"
+        factor = f"{self.factor:,.0f}" if self.factor >= 10 else f"{self.factor:.2g}"
+        return f"{factor} × {'below' if self.side == 'low' else 'above'}"
 
 
 def prior(view: View, run: RunFacts | NextRun) -> Prior | None:
-    """For the run's method and scaling; None where nothing is published: an unnamed model, or preference tuning."""
+    """For the run's method and scaling; None where nothing is published: preference tuning."""
     if view.objective == "dpo":
         return None
     if view.objective == "rl":
         low, high = threshold("lr_rl_low"), threshold("lr_rl_high")
-        start: Prior | None = Prior(sqrt(low * high), ("LR11",))
+        start = Prior(sqrt(low * high), ("LR11",))
     else:
         start = _sft_prior(view)
-    if start is None:
-        return None
     batch = 1.0 if view.objective == "rl" else _batch_factor(view, run.batch)
     return Prior(start.rate * batch * _factor(run), (*start.evidence, *_factor_evidence(run)))
 
 
-def _sft_prior(view: View) -> Prior | None:
+def _sft_prior(view: View) -> Prior:
+    """By the recipe or by size; without a model by QLoRA's value, which holds up to 13B."""
     model = view.facts.model
     if model is not None:
         return Prior(lora_prior(model), ("LR3", "LR17") if recipe_of(model) else ("LR16", "LR22"))
-    if not view.facts.model_note:
-        return None
     return Prior(prior_by_size(view.params or 0), ("LR16", "LR22"))
 
 
@@ -78,11 +81,22 @@ def _factor(run: RunFacts | NextRun) -> float:
         return 1 / (gate("full_divisor_short") / gate("lr_short_factor") if short else threshold("lr_full_divisor"))
     if short:
         factor *= gate("lr_short_factor")
-    if run.use_rslora:
-        factor /= gate("lr_rslora_divisor")
     if run.init.lower() == "pissa":
         factor /= gate("lr_pissa_divisor")
-    return factor
+    return factor * _scale_factor(run)
+
+
+def _scale_factor(run: RunFacts | NextRun) -> float:
+    """The rate falls with the root of the scale above the usual alpha / r of one half to two, and rises below it (facts LR4, LR5, S6).
+
+    Rank-stabilised scaling at alpha = 2 × rank is 2 √r, so that its rate is a half to a quarter at ranks 16 to 256 (facts S4, LR11).
+    """
+    rank = run.rank
+    if rank is None or (run.alpha is None and not run.use_rslora):
+        return 1.0
+    scale = (run.alpha or ALPHA_PER_RANK * rank) / (rank**0.5 if run.use_rslora else rank)
+    usual = min(max(scale, gate("scale_low")), ALPHA_PER_RANK)
+    return float((usual / scale) ** gate("lr_rank_power"))
 
 
 def _factor_evidence(run: RunFacts | NextRun) -> tuple[str, ...]:
@@ -106,6 +120,14 @@ def three_points(centre: float) -> tuple[float, float, float]:
     return (rounded(centre / step), rounded(centre), rounded(centre * step))
 
 
+def around(centre: float, own: float | None) -> tuple[float, ...]:
+    """Three points around `centre` that hold the run's own rate where it lies within reach, so that it is compared on the same data."""
+    step = threshold("lr_sweep_factor")
+    if own is None or not 1 / SWEEP_REACH <= own / centre <= SWEEP_REACH:
+        return three_points(centre)
+    return three_points(own * step ** round(log(centre / own, step)))
+
+
 def without(rates: tuple[float, ...], known: tuple[float, ...]) -> tuple[float, ...]:
     """Rates that were not run yet."""
     return tuple(rate for rate in rates if not any(abs(rate / other - 1) <= SAME_RATE for other in known))
@@ -116,9 +138,28 @@ def rounded(rate: float) -> float:
     return float(f"{rate:.1e}")
 
 
-def rate_after_rank(rate: float, old_rank: int, new_rank: int) -> float:
-    """alpha = 2 × rank keeps the scale, and the best rate falls with the root of the rank: halved for four times (facts LR5, S2)."""
-    return float(rate / (new_rank / old_rank) ** gate("lr_rank_power"))
+def rate_for(rate: float, old: RunFacts | NextRun, new: RunFacts | NextRun) -> float:
+    """The best rate of one set-up carried to another: it falls with the root of rank × scale and rises with the batch.
+
+    At a fixed alpha rank × scale stays, and so does the rate (fact LR4); where alpha grows with the rank the rate is halved for four times
+    the rank (facts LR5, S2).
+    """
+    reach_old, reach_new = _reach(old), _reach(new)
+    if reach_old is not None and reach_new is not None:
+        rate *= (reach_old / reach_new) ** gate("lr_rank_power")
+    if old.batch is not None and new.batch is not None and old.batch != new.batch:
+        low, high = gate("lr_batch_low"), gate("lr_batch_high")
+        clipped = [min(max(batch, low), high) for batch in (old.batch, new.batch)]
+        rate *= (clipped[1] / clipped[0]) ** gate("lr_batch_power")
+    return float(rate)
+
+
+def _reach(run: RunFacts | NextRun) -> float | None:
+    """Rank × scale: alpha, or alpha √r where it is rank-stabilised; an alpha that is not known is taken to follow the rank."""
+    if run.rank is None:
+        return None
+    alpha = run.alpha or ALPHA_PER_RANK * run.rank
+    return float(alpha * (run.rank**0.5 if run.use_rslora else 1.0))
 
 
 def rate_on_more_data(rate: float, share: float) -> float:

@@ -30,6 +30,11 @@ class Difference:
         return self.delta > 0 and self._counts
 
     @property
+    def leads(self) -> bool:
+        """The second run is better by a standard error: among runs of one price that is enough to go on from it, and no proof."""
+        return self.delta > 0 and self.delta >= self.error
+
+    @property
     def loses(self) -> bool:
         return self.delta < 0 and self._counts
 
@@ -83,6 +88,18 @@ class Noise:
         a, b = self.of_items(run_a, score_a), self.of_items(run_b, score_b)
         error = sqrt((a or 0.0) ** 2 + (b or 0.0) ** 2 + reruns)
         return Difference(score_b - score_a, error, items_known=a is not None and b is not None)
+
+    def to_come(self, run: RunFacts, score: float, repeats: int, seeds: int, spread: float) -> float | None:
+        """Standard error of the difference between the run and one that is still to be made, as `difference` will have it; None where
+        the items are not known."""
+        variance = self._items_variance(run, score)
+        return None if variance is None else sqrt(variance + spread**2 * (1 / repeats + 1 / seeds) / 2)
+
+    def _items_variance(self, run: RunFacts, score: float) -> float | None:
+        if run.correct:
+            return gate("discordant") / len(run.correct)
+        own = self.of_items(run, score)
+        return None if own is None else 2 * own**2
 
 
 def _shared_items(first: RunFacts, second: RunFacts) -> tuple[tuple[bool, ...], tuple[bool, ...]] | None:

@@ -49,10 +49,6 @@ def curve(name: str, x: float) -> float:
     return float(points[-1][1])
 
 
-def curve_evidence(name: str) -> tuple[str, ...]:
-    return tuple(_rows("curve")[name]["evidence"])
-
-
 def cite(names: tuple[str, ...]) -> tuple[CitedFact, ...]:
     """The facts behind ids, each once, in the order given."""
     rows = [fact(name) for name in dict.fromkeys(names)]

@@ -7,10 +7,12 @@ from math import sqrt
 from typing import Literal
 
 from advisor.evidence.losses import is_broken
-from advisor.evidence.lr import without
+from advisor.evidence.lr import rate_for, without
 from advisor.evidence.published import gate
 from advisor.evidence.view import View, same_but, setup
 from advisor.ladder.knowledge import threshold
+from advisor.stacks.spelling import same_rate
+from advisor.values import Method
 from advisor.values.evidence import RunFacts
 
 Standing = Literal["none", "open", "low edge", "high edge", "interior"]
@@ -84,50 +86,85 @@ def rates_of(view: View, run: RunFacts) -> Rates:
     return max(sweeps_of(view, run), key=lambda sweep: (sweep.standing == "interior", len(sweep.points)), default=Rates(()))
 
 
+Row = tuple[float, float | None, float | None, float]
+"""Learning rate, score, evaluation loss, standard error of the score."""
+
+
 def sweeps_of(view: View, run: RunFacts) -> tuple[Rates, ...]:
-    """Learning rates of the run's set-up, apart for each share of the data."""
-    groups: dict[float, list[tuple[float, float | None, float | None, float]]] = {}
-    for other in (other for other in view.facts.runs if setup(other) == setup(run) and not other.oom):
+    """Learning rates of the run's set-up, apart for each share of the data and each number of epochs."""
+    key = ("sweeps", setup(run))
+    if key not in view.memo:
+        view.memo[key] = _sweeps(view, view.by_setup.get(setup(run), ()))
+    found = view.memo[key]
+    assert isinstance(found, tuple)
+    return found
+
+
+def _sweeps(view: View, runs: tuple[RunFacts, ...]) -> tuple[Rates, ...]:
+    groups: dict[tuple[float, float | None], list[Row]] = {}
+    for other in (other for other in runs if not other.oom):
         if other.learning_rate is not None:
-            row = (other.learning_rate, view.score(other), _eval_loss(other), view.error(other))
-            groups.setdefault(other.data_fraction, []).append(row)
+            score = None if broke(other) else view.score(other)
+            row = (other.learning_rate, score, _eval_loss(other), view.error(other))
+            groups.setdefault((other.data_fraction, other.epochs), []).append(row)
         for point in other.lr_sweep:
             score = None if point.diverged else view.level(point.score)
             loss = None if point.diverged else point.eval_loss
-            groups.setdefault(point.data_fraction or other.data_fraction, []).append((point.learning_rate, score, loss, view.error(other)))
-    return tuple(_merged(rows, fraction) for fraction, rows in groups.items())
+            fraction = point.data_fraction or other.data_fraction
+            groups.setdefault((fraction, other.epochs), []).append((point.learning_rate, score, loss, view.error(other)))
+    return tuple(_merged(rows, fraction) for (fraction, _), rows in groups.items())
 
 
 @dataclass(frozen=True, slots=True)
 class Better:
-    """A learning rate that beats the run's own beyond the noise, in which sweep, and by how much; None where the run's own broke."""
+    """A learning rate that leads the run's own by a standard error or more, and in which sweep."""
 
     rates: Rates
     best: Point
     by: float | None
+    """None where the run's own broke, or was not among the sweep's."""
+    wins: bool
+    """By as many standard errors as count."""
 
 
 def better_rate(view: View, run: RunFacts) -> Better | None:
-    """The best rate on as much of the data or less, if it beats the run's; a run that broke is beaten by any that ended."""
+    """The best rate on as much of the data or less, if it leads the run's; a run that broke is beaten by any that ended.
+
+    A lead of one standard error is taken: among rates that cost the same, the better score is the better guess.
+    """
     if run.learning_rate is None:
         return None
     found = []
     for sweep in sweeps_of(view, run):
         best, mine = sweep.best, _own_point(view, run, sweep)
-        if best is None or best.value is None or best.rate == run.learning_rate or sweep.data_fraction > run.data_fraction:
+        if best is None or best.value is None or same_rate(best.rate, run.learning_rate) or sweep.data_fraction > run.data_fraction:
             continue
         if mine is None or mine.value is None:
-            broke = run.diverged or is_broken(run) or mine is not None
-            found += [Better(sweep, best, None)] if broke else []
-        elif best.value - mine.value >= gate("compare_z") * sqrt(best.error**2 + mine.error**2):
-            found.append(Better(sweep, best, best.value - mine.value))
+            found += [Better(sweep, best, None, wins=True)] if broke(run) or mine is not None else []
+            found += [Better(sweep, best, None, wins=False)] if mine is None and not broke(run) and _far_inside(sweep, best, run) else []
+            continue
+        lead, error = best.value - mine.value, sqrt(best.error**2 + mine.error**2)
+        if lead > 0 and lead >= error:
+            found.append(Better(sweep, best, lead, wins=lead >= gate("compare_z") * error))
     return max(found, key=lambda better: better.rates.data_fraction, default=None)
 
 
+def broke(run: RunFacts) -> bool:
+    """It was said to have diverged, or a loss is not a number."""
+    return run.diverged or is_broken(run)
+
+
+def _far_inside(sweep: Rates, best: Point, run: RunFacts) -> bool:
+    """The sweep has its best inside, a step or more from the run's rate, which was not among its own: on another share of the data the two
+    scores cannot be compared, and the sweep is believed."""
+    off = best.rate / (run.learning_rate or best.rate)
+    return sweep.standing == "interior" and max(off, 1 / off) >= threshold("lr_sweep_factor") * (1 - ROUNDED)
+
+
 def _own_point(view: View, run: RunFacts, sweep: Rates) -> Point | None:
-    """The run's rate in the sweep; from the run itself where the sweep had less data, which can only favour the run."""
-    mine = next((point for point in sweep.points if point.rate == run.learning_rate), None)
-    if mine is not None or not sweep.by_score:
+    """The run's rate in the sweep; from the run itself where the sweep had as much data."""
+    mine = next((point for point in sweep.points if same_rate(point.rate, run.learning_rate)), None)
+    if mine is not None or not sweep.by_score or sweep.data_fraction < run.data_fraction or broke(run):
         return mine
     score = view.score(run)
     return None if score is None or run.learning_rate is None else Point(run.learning_rate, score, view.error(run))
@@ -138,26 +175,67 @@ def _eval_loss(run: RunFacts) -> float | None:
     return min(finite) if finite and not run.diverged else None
 
 
-def _merged(rows: list[tuple[float, float | None, float | None, float]], fraction: float) -> Rates:
+def _merged(rows: list[Row], fraction: float) -> Rates:
     """One point a rate. Scores where any were taken, else evaluation losses."""
     by_score = any(score is not None for _, score, _, _ in rows)
     points = []
-    for rate in sorted({row[0] for row in rows}):
-        same = [row for row in rows if row[0] == rate]
+    for same in _of_one_rate(rows):
         values = [value for _, score, loss, _ in same if (value := score if by_score else None if loss is None else -loss) is not None]
         mean = sum(values) / len(values) if values else None
         error = same[0][3] if by_score else abs(mean or 0.0) * LOSS_TIE
-        points.append(Point(rate, mean, error))
+        points.append(Point(same[0][0], mean, error))
     return Rates(tuple(points), fraction, by_score)
 
 
+def _of_one_rate(rows: list[Row]) -> list[list[Row]]:
+    """Rows of each learning rate, lowest first."""
+    groups: list[list[Row]] = []
+    for row in sorted(rows, key=lambda row: row[0]):
+        if groups and same_rate(groups[-1][0][0], row[0]):
+            groups[-1].append(row)
+        else:
+            groups.append([row])
+    return groups
+
+
 def is_certified(view: View, run: RunFacts) -> bool:
-    """The best learning rate of this set-up is known: swept, claimed, or carried over a rank step with rates of its own (fact LR5)."""
-    if run.lr_tuned or rates_of(view, run).standing == "interior":
-        return True
-    return len(rates_of(view, run).known) > 1 and any(_swept_at_lower_rank(view, other, run) for other in view.facts.runs)
+    """The best learning rate of this set-up is known: swept, claimed, or what the sweep of a kindred set-up comes to."""
+    return is_swept(view, run) or any(_carried(other, rate, run) for other, rate in _certificates(view))
 
 
-def _swept_at_lower_rank(view: View, other: RunFacts, run: RunFacts) -> bool:
-    lower = other.rank is not None and run.rank is not None and other.rank < run.rank
-    return lower and same_but(other, run, "rank", "alpha") and (other.lr_tuned or rates_of(view, other).standing == "interior")
+def _certificates(view: View) -> list[tuple[RunFacts, float]]:
+    """One run of each set-up that was swept, and its best rate."""
+    if "certificates" not in view.memo:
+        found = []
+        for runs in view.by_setup.values():
+            best = rates_of(view, runs[0]).best if rates_of(view, runs[0]).standing == "interior" else None
+            claimed = next((run.learning_rate for run in runs if run.lr_tuned), None)
+            rate = best.rate if best is not None else claimed
+            found += [(runs[0], rate)] if rate is not None else []
+        view.memo["certificates"] = found
+    known = view.memo["certificates"]
+    assert isinstance(known, list)
+    return known
+
+
+def is_swept(view: View, run: RunFacts) -> bool:
+    """The rate was swept for exactly this set-up."""
+    return any(each.lr_tuned for each in view.repeats(run)) or rates_of(view, run).standing == "interior"
+
+
+CARRIES = ("rank", "alpha", "targets", "batch", "quantization", "method", "use_rslora")
+"""What the best learning rate is carried over: rank, scale and batch by their laws (facts LR4, LR5, LR14), targets and a 4-bit base as
+they are (facts T1, LR16), and DoRA as LoRA (fact LR20)."""
+
+
+def _carried(other: RunFacts, rate: float, run: RunFacts) -> bool:
+    """The run's rate lies within half a step of the sweep of what a kindred set-up's best comes to here."""
+    adapters = other.method is not Method.FULL and run.method is not Method.FULL
+    if run.learning_rate is None or not adapters or not same_but(other, run, *CARRIES):
+        return False
+    off = run.learning_rate / rate_for(rate, other, run)
+    return bool(max(off, 1 / off) <= threshold("lr_sweep_factor") ** 0.5 * (1 + ROUNDED))
+
+
+ROUNDED = 0.05
+"""Rates are given in two digits."""

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from advisor.evidence.published import Move, gate
-from advisor.evidence.statistics import share_error
 from advisor.evidence.view import View
 from advisor.values.evidence import RunFacts
-from advisor.values.next_step import Acceptance, Binding, Confidence, Door, Gain, NextRun
+from advisor.values.next_step import Binding, Confidence, Door, Gain, NextRun
 
 LOW, MEDIUM, HIGH = Confidence.LOW, Confidence.MEDIUM, Confidence.HIGH
 
@@ -24,8 +22,15 @@ class Result:
     reason: str
     experiment: str
     run: NextRun | None = None
-    accept: Acceptance | None = None
+    go_on_from: RunFacts | None = None
+    """A run at hand that settles this gate: the experiment is the one that comes next from there."""
+    keep: str = ""
+    """What is kept if the experiment shows it: "Keep the new scale"."""
+    no_worse: bool = False
+    """It is kept unless it scores measurably less."""
     gain: Gain | None = None
+    odds: float = 1.0
+    """Chance that this is what keeps the score where it is, before the experiment."""
     cost: str = ""
     """What the move was measured to cost; beside the estimator's price."""
     evidence: tuple[str, ...] = ()
@@ -42,44 +47,6 @@ def next_run(run: RunFacts, **changes: object) -> NextRun:
     return NextRun.model_validate({**kept, "data_fraction": 1.0, "learning_rates": rates, **changes})
 
 
-def accept(view: View, what: str, seeds: int = 1) -> Acceptance:
-    """The difference to the present run that counts, as a number where the items are known."""
-    k = gate("compare_z")
-    paired = bool(view.focus is not None and view.focus.correct)
-    difference = None if view.focus is None else _difference(view, view.focus, seeds)
-    by = f"at least {k:g} standard errors" + (f" ({points(view, difference)})" if difference is not None else "")
-    how = ", compared item by item" if paired else ""
-    over = "" if seeds == 1 else f", over {seeds} seeds each"
-    return Acceptance(
-        standard_errors=k, difference=difference, paired=paired, seeds=seeds, sentence=f"{what} only if it wins by {by}{how}{over}"
-    )
-
-
-def _difference(view: View, run: RunFacts, seeds: int) -> float | None:
-    """`compare_z` standard errors of the difference to come, in the scores' unit."""
-    score = view.score(run)
-    n = view.noise.items(run)
-    if score is None or (view.noise.error is None and n is None):
-        return None
-    k, floor = gate("compare_z"), view.noise.floor
-    if view.noise.error is not None:
-        items = 2 * view.noise.error**2
-    elif run.correct:
-        items = gate("discordant") / len(run.correct)
-    else:
-        assert n is not None
-        items = 2 * share_error(abs(score), n) ** 2
-    difference = k * float((items + 2 * floor**2 / seeds) ** 0.5)
-    return difference * (100 if view.unit == "percent" else 1)
-
-
-def points(view: View, amount: float) -> str:
-    """A difference in the scores' unit as it reads best: points of a percentage, or the metric's own unit."""
-    if view.unit == "raw":
-        return f"{amount:.3g}"
-    return f"{amount if view.unit == 'percent' else 100 * amount:.1f} points"
-
-
 def show_score(view: View, level: float) -> str:
     """A score as it was given, from the level that the gates compare."""
     value = level if view.facts.evaluation.higher_is_better else -level
@@ -87,8 +54,5 @@ def show_score(view: View, level: float) -> str:
 
 
 def show_gap(view: View, gap: float) -> str:
+    """A difference as it reads best: points of a percentage, or the metric's own unit."""
     return f"{gap:.3g}" if view.unit == "raw" else f"{100 * gap:.1f} points"
-
-
-def gain_of(found: Move) -> Gain:
-    return found.gain

@@ -1,16 +1,13 @@
 """How far a score can be trusted: standard errors, differences of two runs, and the items that a difference needs.
 
-Quantiles and straight lines are the standard library's; the exact test of paired items is scipy's, imported where it is used, so that
-`advise` itself never waits for it.
+All of it is the standard library's: the exact test of paired items is a sum of binomial terms.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import ceil, sqrt
+from math import ceil, exp, fsum, lgamma, log, sqrt
 from statistics import NormalDist, correlation, linear_regression
-
-from advisor.errors import MissingExtraError
 
 POWER = 0.80
 SIGNIFICANCE = 0.05
@@ -56,19 +53,23 @@ def paired_error(pair: Paired) -> float:
 
 
 def mcnemar(pair: Paired) -> float:
-    """Two-sided p-value of McNemar's exact test: whether the discordant items fall evenly to both runs."""
-    if pair.discordant == 0:
-        return 1.0
-    try:
-        from scipy.stats import binomtest
-    except ImportError:
-        raise MissingExtraError("comparing runs item by item needs scipy: pip install 'finetune-advisor[stats]'") from None
-    return float(binomtest(pair.only_first, pair.discordant, 0.5).pvalue)
+    """Return the two-sided p-value of McNemar's exact test: whether the discordant items fall evenly to both runs.
+
+    Twice the tail of the binomial distribution at one half (scipy.stats.binomtest gives the same number).
+    """
+    n, fewer = pair.discordant, min(pair.only_first, pair.only_second)
+    tail = fsum(exp(lgamma(n + 1) - lgamma(k + 1) - lgamma(n - k + 1) - n * log(2)) for k in range(fewer + 1))
+    return min(1.0, 2 * tail)
 
 
 def quantile(probability: float) -> float:
     """Of the standard normal distribution."""
     return NormalDist().inv_cdf(probability)
+
+
+def normal_share(z: float) -> float:
+    """Share of the standard normal distribution below `z`."""
+    return NormalDist().cdf(z)
 
 
 def items_needed(difference: float, share: float) -> int:
@@ -91,22 +92,6 @@ def items_needed_paired(difference: float, discordant: float) -> int:
 def _paired_items(difference: float, discordant: float) -> float:
     z = quantile(1 - SIGNIFICANCE / 2) * sqrt(discordant) + quantile(POWER) * sqrt(discordant - difference**2)
     return z**2 / difference**2
-
-
-def smallest_difference(n: int, share: float) -> float:
-    """Smallest difference of two independent runs that `n` items each can tell: the inverse of `items_needed`."""
-    return sqrt(2 * share * (1 - share) / n) * (quantile(1 - SIGNIFICANCE / 2) + quantile(POWER))
-
-
-def smallest_difference_paired(n: int, discordant: float) -> float:
-    """Smallest difference that `n` shared items can tell: the inverse of `items_needed_paired`; all that is discordant where none can."""
-    try:
-        from scipy.optimize import brentq
-    except ImportError:
-        raise MissingExtraError("the smallest paired difference needs scipy: pip install 'finetune-advisor[stats]'") from None
-    if _paired_items(discordant, discordant) > n:
-        return discordant
-    return float(brentq(lambda difference: _paired_items(difference, discordant) - n, 1e-6, discordant, xtol=1e-9))
 
 
 def gap_items(gap: float, share: float, z: float, z_power: float) -> int:

@@ -6,9 +6,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
+from advisor.evidence.identity import same_length
 from advisor.evidence.noise import Difference, Noise
 from advisor.evidence.published import gate
+from advisor.ladder.first_run import pilot_share
+from advisor.ladder.knowledge import threshold
 from advisor.memory.params import known_adapter_params
+from advisor.stacks.first_plan import FIRST_EFFECTIVE_BATCH, FIRST_SEQ_LEN_TOKENS
+from advisor.stacks.spelling import same_rate
 from advisor.values import ALL_LINEAR, Method, Plan, Task
 from advisor.values.contradictions import PERCENT, unit_of
 from advisor.values.evidence import Facts, RunFacts
@@ -16,8 +21,20 @@ from advisor.values.evidence import Facts, RunFacts
 COST = {Method.LORA: 0, Method.QLORA: 1, Method.DORA: 2, Method.QDORA: 3, Method.FULL: 4}
 """The ladder's order, cheapest first."""
 ARITHMETIC = (Task.MATH, Task.CODE)
-SETUP = ("method", "rank", "alpha", "use_rslora", "init", "targets", "batch", "quantization")
+SETUP = ("method", "rank", "alpha", "use_rslora", "init", "targets", "batch", "quantization", "precision")
 """What two runs must share for their learning rates to be one sweep."""
+Setup = tuple[object, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Repeats:
+    """One run as often as it was done."""
+
+    runs: tuple[RunFacts, ...]
+    mean: float | None
+    """Of the scores; None where there is none."""
+    spread: float | None
+    """Standard deviation of the scores; None with fewer than three."""
 
 
 @dataclass(frozen=True)
@@ -48,11 +65,49 @@ class View:
             return None
         return self.scaled(value) if self.facts.evaluation.higher_is_better else -self.scaled(value)
 
+    @cached_property
+    def by_setup(self) -> dict[Setup, tuple[RunFacts, ...]]:
+        """The runs of each set-up, in their order: what keeps an answer linear in the number of runs."""
+        groups: dict[Setup, list[RunFacts]] = {}
+        for run in self.facts.runs:
+            groups.setdefault(setup(run), []).append(run)
+        return {key: tuple(runs) for key, runs in groups.items()}
+
+    @cached_property
+    def _groups(self) -> dict[Setup, Repeats]:
+        """Runs that were done again, each group with the mean and the spread of its scores."""
+        groups: dict[Setup, list[RunFacts]] = {}
+        for run in self.facts.runs:
+            if not run.oom:
+                groups.setdefault(_repeated(run), []).append(run)
+        return {key: self._together(tuple(runs)) for key, runs in groups.items()}
+
+    @cached_property
+    def _group_of(self) -> dict[int, Repeats]:
+        """The group of each run of these facts, by identity."""
+        return {id(run): group for group in self._groups.values() for run in group.runs}
+
+    def _group(self, run: RunFacts) -> Repeats:
+        """The run with its repeats; one that is not among the facts, or ran out of memory, alone."""
+        found = self._group_of.get(id(run)) or (None if run.oom else self._groups.get(_repeated(run)))
+        return found if found is not None else self._together((run,))
+
+    def _together(self, runs: tuple[RunFacts, ...]) -> Repeats:
+        scores = [score for run in runs if (score := self._one_score(run)) is not None]
+        mean = sum(scores) / len(scores) if scores else None
+        spread = None
+        if mean is not None and len(scores) >= gate("repeats"):
+            spread = float((sum((score - mean) ** 2 for score in scores) / (len(scores) - 1)) ** 0.5)
+        return Repeats(runs, mean, spread)
+
+    @cached_property
+    def memo(self) -> dict[object, object]:
+        """What other modules have worked out of these facts already."""
+        return {}
+
     def score(self, run: RunFacts) -> float | None:
         """Mean of the run and its repeats."""
-        scores = [self._one_score(repeat) for repeat in self.repeats(run)]
-        known = [score for score in scores if score is not None]
-        return sum(known) / len(known) if known else None
+        return self._group(run).mean
 
     def _one_score(self, run: RunFacts) -> float | None:
         if run.score is None and run.correct:
@@ -61,15 +116,14 @@ class View:
 
     def repeats(self, run: RunFacts) -> tuple[RunFacts, ...]:
         """Runs of the same set-up, learning rate and data, the run itself among them."""
-        same = tuple(other for other in self.facts.runs if other is not run and _is_repeat(other, run) and not other.oom)
-        return (run, *same)
+        return self._group(run).runs
 
     def compare(self, first: RunFacts, second: RunFacts) -> Difference | None:
         """Second minus first; None where one has no score."""
         a, b = self.score(first), self.score(second)
         if a is None or b is None:
             return None
-        spread = self._spread(first, second)
+        spread = self.spread(first, second)
         return self.noise.difference((first, a, len(self.repeats(first))), (second, b, len(self.repeats(second))), spread)
 
     def beats(self, first: RunFacts, second: RunFacts) -> bool:
@@ -85,16 +139,17 @@ class View:
         """Standard error of the run's score, with the spread of re-runs."""
         score = self.score(run)
         repeats = self.repeats(run)
-        return self.noise.total(run, 0.5 if score is None else score, len(repeats), self._spread(run))
+        return self.noise.total(run, 0.5 if score is None else score, len(repeats), self.spread(run))
 
-    def _spread(self, *runs: RunFacts) -> float:
+    def spread(self, *runs: RunFacts) -> float:
         """Spread of re-runs: measured where a run was repeated often enough, else the published floor."""
-        for run in runs:
-            scores = [score for repeat in self.repeats(run) if (score := self._one_score(repeat)) is not None]
-            if len(scores) >= gate("repeats"):
-                mean = sum(scores) / len(scores)
-                return float((sum((score - mean) ** 2 for score in scores) / (len(scores) - 1)) ** 0.5)
-        return self.noise.floor
+        known = (self._group(run).spread for run in runs)
+        return next((spread for spread in known if spread is not None), self.noise.floor)
+
+    @property
+    def items_known(self) -> bool:
+        """Whether it is known how far the present score wavers: without that no difference is sure."""
+        return not self.noise.shares or self.noise.of_items(self.run, self.current_score or 0.5) is not None
 
     @cached_property
     def target(self) -> float | None:
@@ -148,6 +203,40 @@ class View:
             return round(facts.examples * facts.mean_tokens)
         return None
 
+    @cached_property
+    def sweep_share(self) -> float:
+        """Share of the data that a pilot needs: a quarter, or less where that is more steps than a sweep takes to decide."""
+        batch, length = self._step_size
+        epochs = 1.0 if self.focus is None or self.focus.epochs is None else self.focus.epochs
+        return max(pilot_share(self.tokens, batch, length, epochs), self._share_of_enough_steps())
+
+    @cached_property
+    def _step_size(self) -> tuple[int, float]:
+        """Sequences of an optimizer step, and tokens of a sequence."""
+        run = self.focus
+        batch = FIRST_EFFECTIVE_BATCH if run is None or run.batch is None else run.batch
+        length = float(FIRST_SEQ_LEN_TOKENS if run is None or run.seq_len is None else run.seq_len)
+        return batch, length if self.facts.mean_tokens is None else min(length, self.facts.mean_tokens)
+
+    def _share_of_enough_steps(self) -> float:
+        """Share of small data on which a pilot is no short run, whose best rate is another (fact LR2)."""
+        run, examples = self.focus, self.facts.examples
+        if run is None or examples is None or run.epochs is None:
+            return 0.0
+        steps = examples * run.epochs / (run.batch or FIRST_EFFECTIVE_BATCH)
+        return min(1.0, float(f"{gate('lr_short_steps') / steps:.1g}"))
+
+    def sweep_words(self, share: float, epochs: float | None = None) -> str:
+        """Return "at least 25% of the data", or a smaller share with the steps that it comes to."""
+        quarter = threshold("sweep_data_share")
+        if share >= quarter or self.tokens is None:
+            return f"{'at least ' if share <= quarter else ''}{share:.0%} of the data"
+        batch, length = self._step_size
+        run_epochs = self.focus.epochs if self.focus is not None else None
+        steps = share * self.tokens * (epochs or run_epochs or 1.0) / (batch * length)
+        enough = ", enough to tell rates apart" if steps >= threshold("sweep_steps") / 2 else ""
+        return f"{100 * share:.2g}% of the data (about {float(f'{steps:.2g}'):,.0f} steps each{enough})"
+
     def per_rank(self, targets: tuple[str, ...] | None, run: RunFacts | None = None) -> int | None:
         """LoRA parameters per unit of rank over `targets` (fact T7)."""
         if self.facts.model is not None:
@@ -176,22 +265,33 @@ class View:
         return n is None or n < gate("few_items")
 
 
-def setup(run: RunFacts) -> tuple[object, ...]:
-    """Everything but the learning rate, the data and the seed."""
-    values = run.model_copy(update={"targets": None if run.targets is None else tuple(sorted(run.targets))})
-    return tuple(getattr(values, name) for name in SETUP)
+def setup(run: RunFacts) -> Setup:
+    """Everything but the learning rate, the data, the length and the seed."""
+    return tuple(getattr(run, name) for name in SETUP)
 
 
 def same_but(first: RunFacts, second: RunFacts, *names: str) -> bool:
     """The set-ups differ in nothing but `names`."""
-    pairs = zip(SETUP, setup(first), setup(second), strict=True)
-    return all(a == b for name, a, b in pairs if name not in names)
+    return all(getattr(first, name) == getattr(second, name) for name in SETUP if name not in names)
 
 
-def same_rate(first: RunFacts, second: RunFacts) -> bool:
-    return first.learning_rate == second.learning_rate
+def differ_only(first: RunFacts, second: RunFacts, *names: str) -> bool:
+    """The runs differ in nothing but `names`, learning rate, share of the data and epochs included."""
+    free = {
+        "learning_rate": same_rate(first.learning_rate, second.learning_rate),
+        "data_fraction": first.data_fraction == second.data_fraction,
+        "epochs": same_length(first, second),
+    }
+    return same_but(first, second, *names) and all(same for name, same in free.items() if name not in names)
 
 
-def _is_repeat(first: RunFacts, second: RunFacts) -> bool:
-    shared = setup(first) == setup(second) and same_rate(first, second)
-    return shared and first.data_fraction == second.data_fraction and first.epochs == second.epochs and first.steps == second.steps
+def scale_of(run: RunFacts) -> float | None:
+    """The factor before the adapter's product: alpha / r, or alpha / √r where it is rank-stabilised (peft 0.21 tuners/lora/layer.py)."""
+    if run.alpha is None or run.rank is None:
+        return None
+    return float(run.alpha / (run.rank**0.5 if run.use_rslora else run.rank))
+
+
+def _repeated(run: RunFacts) -> Setup:
+    """What runs share that were done again."""
+    return (*setup(run), run.learning_rate, run.data_fraction, run.epochs, run.steps)

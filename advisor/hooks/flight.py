@@ -22,6 +22,7 @@ from advisor.stacks.fields import Fields
 from advisor.stacks.keys import unread_remarks
 from advisor.stacks.reading import Around, Launch, Reading, Remark, Way
 from advisor.stacks.stored import kernel_remarks
+from advisor.stacks.towers import tower_remarks
 from advisor.stacks.versions import Profile, profile_of
 from advisor.values import Fit, GpuSpec, Level, MemoryBreakdown, ModelSpec, Plan, Stack, Value
 from advisor.values.check import CheckReport
@@ -120,7 +121,7 @@ def _reading(flight: Flight, gpu: GpuSpec | None, profile: Profile) -> Reading:
     remarks = (*reading.remarks, *(remark for remark in unread_remarks(profile.defaults.stack, fields) if remark.id == "not-priced"))
     head = {"head": flight.live.head, "labels": flight.live.labels or reading.plan.labels} if flight.live.head else {}
     plan = reading.plan.model_copy(update=head)
-    remarks = (*remarks, *_live_remarks(flight.live), *kernel_remarks(plan))
+    remarks = (*remarks, *_live_remarks(flight.live), *kernel_remarks(plan), *tower_remarks(flight.spec, plan))
     return reading._replace(plan=plan, remarks=remarks, taken=(*reading.taken, *taken))
 
 

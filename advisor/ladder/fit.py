@@ -41,6 +41,8 @@ class Priced(NamedTuple):
     memory: MemoryBreakdown
     fit: Fit
     changes: tuple[Change, ...] = ()
+    untried: tuple[str, ...] = ()
+    """Changes that might have helped and have no price here."""
 
 
 class _Step(NamedTuple):
@@ -60,6 +62,16 @@ def classify(memory: MemoryBreakdown, usable_bytes: int) -> Fit:
 def price(case: Case, plan: Plan, changes: tuple[Change, ...] = ()) -> Priced:
     memory = estimate_memory(case.model, plan, case.gpu)
     return Priced(plan, memory, classify(memory, case.gpu.usable_bytes), changes)
+
+
+def price_or_none(case: Case, plan: Plan, changes: tuple[Change, ...] = ()) -> Priced | None:
+    """As `price`; None for what has no price here, because the libraries cannot run it or no recording of it is at hand."""
+    try:
+        return price(case, plan, changes)
+    except NotRecorded:
+        raise
+    except UnsupportedError:
+        return None
 
 
 def fits(case: Case, plan: Plan) -> bool:
@@ -90,9 +102,12 @@ def make_fit(case: Case, first: Plan, fixed: frozenset[str]) -> Priced:
             break
         if step.option not in fixed:
             current = _best_move(case, current, step)
+    untried = current.untried
     if current.fit is Fit.FITS:
-        return _without_needless(case, first, current)
-    return current if "seq_len" in fixed else _shorten(case, current)
+        current = _without_needless(case, first, current)
+    elif "seq_len" not in fixed:
+        current = _shorten(case, current)
+    return current._replace(untried=untried)
 
 
 def longest_seq(case: Case, plan: Plan) -> int | None:
@@ -101,15 +116,33 @@ def longest_seq(case: Case, plan: Plan) -> int | None:
     if fits(case, plan.model_copy(update={"seq_len_tokens": limit})):
         return limit
 
-    def fits_at(steps: int) -> bool:
-        return fits(case, plan.model_copy(update={"seq_len_tokens": steps * SEQ_GRID_TOKENS}))
+    def plan_of(steps: int) -> Plan:
+        return plan.model_copy(update={"seq_len_tokens": steps * SEQ_GRID_TOKENS})
 
-    return largest(limit // SEQ_GRID_TOKENS, fits_at) * SEQ_GRID_TOKENS or None
+    return _largest_that_fits(case, plan, limit // SEQ_GRID_TOKENS, plan_of) * SEQ_GRID_TOKENS or None
 
 
 def largest_micro_batch(case: Case, plan: Plan) -> int | None:
     """Largest micro-batch that surely fits at this sequence length; None when 1 does not."""
-    return largest(LARGEST_MICRO_BATCH, lambda size: fits(case, plan.model_copy(update={"micro_batch_size": size}))) or None
+    return _largest_that_fits(case, plan, LARGEST_MICRO_BATCH, lambda size: plan.model_copy(update={"micro_batch_size": size})) or None
+
+
+def _largest_that_fits(case: Case, plan: Plan, limit: int, plan_of: Callable[[int], Plan]) -> int:
+    """Largest number in 1..limit whose plan surely fits, given that all below it do; 0 when none does.
+
+    Where a price is a replay, a glance says where to look: what a plan takes beyond what is alive at once is about the same share of it
+    as in `plan`, whose price is known.
+    """
+    if case.model.tables is not None:
+        return largest(limit, lambda number: fits(case, plan_of(number)))
+
+    def least(of: Plan) -> int:
+        return least_bytes(case.model, of, case.gpu)
+
+    taken_bytes, usable_bytes = price(case, plan).memory.high_bytes, case.gpu.usable_bytes
+    most = largest(limit, lambda number: may_fit(case, plan_of(number)))
+    first = largest(most, lambda number: least(plan_of(number)) * taken_bytes <= usable_bytes * least(plan))
+    return largest_near(first, most, lambda number: fits(case, plan_of(number))) if most else 0
 
 
 def largest(limit: int, holds: Callable[[int], bool]) -> int:
@@ -127,18 +160,42 @@ def largest(limit: int, holds: Callable[[int], bool]) -> int:
     return low
 
 
+def largest_near(first: int, limit: int, holds: Callable[[int], bool]) -> int:
+    """As `largest`, looking from `first` on: for where it is known about where it ends."""
+    low, high, step = 0, limit + 1, 1
+    number = min(max(first, 1), limit)
+    if holds(number):
+        low = number
+        while low + step < high:
+            if not holds(low + step):
+                high = low + step
+                break
+            low, step = low + step, step * 2
+    else:
+        high = number
+        while high - step > low:
+            if holds(high - step):
+                low = high - step
+                break
+            high, step = high - step, step * 2
+    return low + largest(high - low - 1, lambda more: holds(low + more)) if high - low > 1 else low
+
+
 def _best_move(case: Case, current: Priced, step: _Step) -> Priced:
     """The mildest move that fits, else the one that saves most, else no move."""
-    best = current
+    best, untried = current, current.untried
     for plan, change in step.moves(current.plan):
         if plan.sharding.shards_weights and unshardable(case.model, plan.quantization):
             continue
-        moved = price(case, plan, (*current.changes, change))
+        moved = price_or_none(case, plan, (*current.changes, change))
+        if moved is None:
+            untried = (*untried, change.what)
+            continue
         if moved.memory.expected_bytes < best.memory.expected_bytes:
             best = moved
         if best.fit is Fit.FITS:
             break
-    return best
+    return best._replace(untried=untried)
 
 
 def _without_needless(case: Case, first: Plan, fitted: Priced) -> Priced:
@@ -148,8 +205,8 @@ def _without_needless(case: Case, first: Plan, fitted: Priced) -> Priced:
     changed = {name for name in Plan.model_fields if getattr(first, name) != getattr(fitted.plan, name)}
     for step, change in zip(_taken(first, fitted.plan), fitted.changes, strict=True):
         undo = {name: getattr(first, name) for name in _FIELDS[step] if name in changed}
-        slimmer = price(case, fitted.plan.model_copy(update=undo), tuple(other for other in fitted.changes if other is not change))
-        if slimmer.fit is Fit.FITS:
+        slimmer = price_or_none(case, fitted.plan.model_copy(update=undo), tuple(other for other in fitted.changes if other is not change))
+        if slimmer is not None and slimmer.fit is Fit.FITS:
             fitted = slimmer
     return fitted
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from advisor.ladder.fit import price
+from advisor.ladder.fit import price, price_or_none
 from advisor.ladder.knowledge import threshold
 from advisor.ladder.situation import Situation
 from advisor.memory.runtime import has_flash
@@ -79,8 +79,8 @@ def kbit_upcast(s: Situation) -> Iterator[Finding]:
     plan = s.focus.plan
     if not plan.kbit_prepare:
         return
-    without = price(s.case, plan.model_copy(update={"kbit_prepare": False})).memory.expected_bytes
-    extra = s.focus.memory.expected_bytes - without
+    without = price_or_none(s.case, plan.model_copy(update={"kbit_prepare": False}))
+    extra = s.focus.memory.expected_bytes - without.memory.expected_bytes if without is not None else 0
     if extra <= 0:
         return
     heavy = extra >= threshold("headroom_tight") * s.case.gpu.usable_bytes

@@ -9,7 +9,7 @@ from advisor.errors import UnsupportedError
 from advisor.ladder.fit import Case, Priced, largest_micro_batch, longest_seq, make_fit
 from advisor.ladder.knowledge import evidence, say
 from advisor.memory.params import known_trainable_params
-from advisor.memory.replayed import NotRecorded
+from advisor.memory.replayed import RECORDS, NotRecorded
 from advisor.speed import relative_step_time, step_time
 from advisor.stacks import default_plan
 from advisor.values import DType, Fit, Method, Plan, Quantization, Request, Rung
@@ -31,7 +31,7 @@ class Climb(NamedTuple):
 
     rungs: tuple[Rung, ...]
     missing: tuple[str, ...]
-    """One line for each rung of DoRA that the libraries cannot run."""
+    """One line for each rung of DoRA that the libraries cannot run, and for each rung whose changes were not all tried."""
 
 
 def climb(case: Case, request: Request) -> Climb:
@@ -46,24 +46,29 @@ def climb(case: Case, request: Request) -> Climb:
     rungs, missing = [], []
     for method in LADDER:
         try:
-            rungs.append(_climb(case, request, method))
+            rung, untried = _climb(case, request, method)
         except NotRecorded:
             raise
         except UnsupportedError as error:
             if not method.is_dora or method is request.method:
                 raise
             missing.append(f"without {method.label}: {error}")
+            continue
+        rungs.append(rung)
+        if untried:
+            missing.append(f"{method.label} without trying {', '.join(untried)}: no recording of it is at hand ({RECORDS})")
     return Climb(tuple(rungs), tuple(missing))
 
 
-def _climb(case: Case, request: Request, method: Method) -> Rung:
-    """One rung; where the checkpoint is not stored for it, as it would be from the original weights."""
+def _climb(case: Case, request: Request, method: Method) -> tuple[Rung, tuple[str, ...]]:
+    """One rung, and changes that were not tried; where the checkpoint is not stored for it, as from the original weights."""
     if not refusal(case.model, method):
-        return rung_of(case, request, make_fit(case, default_plan(method, case.model, case.gpu, request), fixed_options(request)))
+        priced = make_fit(case, default_plan(method, case.model, case.gpu, request), fixed_options(request))
+        return rung_of(case, request, priced), priced.untried
     original = case._replace(model=in_16_bit(case.model))
     plain = request.model_copy(update={"quantization": None})
-    rung = rung_of(original, plain, make_fit(original, default_plan(method, original.model, case.gpu, plain), fixed_options(request)))
-    return rung.model_copy(update={"fit": Fit.WOULD_NOT_START})
+    priced = make_fit(original, default_plan(method, original.model, case.gpu, plain), fixed_options(request))
+    return rung_of(original, plain, priced).model_copy(update={"fit": Fit.WOULD_NOT_START}), priced.untried
 
 
 def rung_of(case: Case, request: Request, priced: Priced) -> Rung:

@@ -24,7 +24,7 @@ class Kind(NamedTuple):
     head: str
     loss: str
     extras: str
-    """Dropout, reentrant checkpointing, evaluation."""
+    """Dropout, reentrant checkpointing, evaluation, images."""
     base: str
     """Storage of the base that no card has run; 16 and 4 bit have been."""
     weights: str
@@ -105,6 +105,7 @@ def _extras(plan: Plan) -> str:
         "dropout" if plan.lora_dropout and plan.method.has_adapter else "",
         "reentrant checkpointing" if plan.reentrant else "",
         "evaluation" if plan.eval_micro_batch_size else "",
+        "images" if plan.images_per_row else "",
     )
     return ", ".join(word for word in said if word)
 

@@ -20,12 +20,15 @@ if TYPE_CHECKING:  # a model with tables is priced without a tape: the room is l
     from advisor.tape.tape import Tape
 
 
+RECORDS = "pip install 'finetune-advisor[torch]' to make one"
+
+
 class NotRecorded(UnsupportedError):
     """No tape speaks for this plan of this model on such a card: its step is to be recorded, which needs torch."""
 
     def __init__(self, model: ModelSpec, plan: Plan, gpu: GpuSpec | None) -> None:
         super().__init__(
-            f"{model.id}: no recording of this training step is at hand; advise estimate makes it, with the libraries that train: "
+            f"{model.id}: no recording of this training step is at hand; the libraries that train make it: "
             "pip install 'finetune-advisor[torch]'"
         )
         self.model, self.plan, self.gpu = model, plan, gpu
@@ -54,12 +57,12 @@ def tape_for(model: ModelSpec, plan: Plan, gpu: GpuSpec | None = None) -> Tape:
     Raises NotRecorded where there is none, UnsupportedError for settings that a dry run does not run and for steps that the libraries
     could not run.
     """
-    from advisor.tape import store
+    from advisor.tape import shipped, store
 
     refuse_unread(Tier.TRACE, plan)
     check_plan(model, plan.method, plan.quantization)
     kind = kind_on(model, plan, gpu)
-    tape = store.find(kind)
+    tape = store.find(kind) or shipped.find(model, plan, has_flash(gpu))
     if tape is not None:
         return tape
     if (kind.digest, kind.shape) in _unrunnable:

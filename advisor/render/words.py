@@ -70,6 +70,9 @@ def plan(plan: Plan) -> str:
     if plan.quantization is not None:
         base = f"{plan.quantization.value}{' double-quantised' if plan.double_quant else ''} base, rest {base}"
     tokens = f"{plan.seq_len_tokens:,} tokens{' with padding' if plan.padding else ''}"
+    if plan.image_size_pixels:
+        width, height = plan.image_size_pixels
+        tokens += f" with {plan.images_per_row} image{'s' if plan.images_per_row > 1 else ''} of {width}x{height}"
     batch = f"{plan.micro_batch_size} × {tokens}, {plan.grad_accum_steps} accumulated"
     checkpointing = f"checkpointing {'on' if plan.gradient_checkpointing else 'off'}"
     loss = f"{plan.loss.value} loss{f', shifted {plan.shift.value}' if plan.shift is not Shift.LABELS else ''}; "

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from advisor.errors import InvalidInputError
 from advisor.refusals import one_line
+from advisor.stacks.spelling import canonical_targets, same_rate
 from advisor.values.plan import Plan
 from advisor.values.run import Evaluation, RunRecord, options_of
 
@@ -63,9 +64,18 @@ def completed(record: RunRecord, more: RunRecord, where: str) -> RunRecord:
     update = _new_fields(record, more)
     for name, value in _known(more).items():
         had = getattr(record, name)
-        if name not in update and name not in _ALWAYS_ADDED and repr(had) != repr(value):  # NaN equals itself in print only
+        if name not in update and name not in _ALWAYS_ADDED and not _is_same(name, had, value):
             raise InvalidInputError(f"{where}: {name} is {_shown(had)} there and {_shown(value)} here; a run keeps what it is")
     return _checked(record, update, where)
+
+
+def _is_same(name: str, had: Any, value: Any) -> bool:
+    """Whether two values of a field are one: a rate as it was set and as it was logged, target modules in two spellings."""
+    if name == "learning_rate":
+        return same_rate(had, value)
+    if name == "target_modules":
+        return canonical_targets(had, None) == canonical_targets(value, None)
+    return repr(had) == repr(value)  # NaN equals itself in print only
 
 
 def preferring(record: RunRecord, more: RunRecord, where: str) -> RunRecord:

@@ -9,6 +9,7 @@ from advisor.stacks.facts import StackDefaults
 from advisor.stacks.first_plan import ALPHA_PER_RANK, FIRST_LABELS, FIRST_RANK, batch, first_attention, first_seq_len
 from advisor.stacks.known import defaults_of
 from advisor.stacks.targets import first_targets
+from advisor.stacks.towers import beside_text
 from advisor.values.card import GpuSpec
 from advisor.values.model import ModelSpec
 from advisor.values.plan import ALL_LINEAR
@@ -100,6 +101,8 @@ def _batch(model: ModelSpec, request: Request) -> Iterator[str]:
         yield f"accumulation {accumulation} ({micro_batch * accumulation * n_gpus} sequences per step)"
     if request.seq_len is None:
         yield f"sequences of {first_seq_len(model):,} tokens{'' if request.padding else ' without padding'}"
+    if request.images is None and (unpriced := beside_text(model)):
+        yield f"text alone, without {unpriced}"
 
 
 def _checkpointing(request: Request, stack: StackDefaults) -> Iterator[str]:

@@ -45,6 +45,7 @@ def default_plan(method: Method, model: ModelSpec, gpu: GpuSpec | None, request:
     Raises InvalidInputError, one line that names the option, where the model or the method cannot take what was asked.
     """
     stack = defaults_of(request.stack or Stack.HF)
+    _check_images(model, request)
     quantization = _quantization(method, model, request)
     check_plan(model, method, quantization)
     targets = _targets(model, request, quantization)
@@ -79,6 +80,8 @@ def default_plan(method: Method, model: ModelSpec, gpu: GpuSpec | None, request:
             micro_batch_size=micro_batch,
             seq_len_tokens=request.seq_len or first_seq_len(model),
             grad_accum_steps=accumulation,
+            images_per_row=request.images or 0,
+            image_size_pixels=request.image_size,
             gradient_checkpointing=checkpointing,
             use_reentrant=reentrant,
             attention=request.attention or first_attention(model),
@@ -96,6 +99,13 @@ def default_plan(method: Method, model: ModelSpec, gpu: GpuSpec | None, request:
         )
     except ValidationError as error:
         raise InvalidInputError(str(error.errors()[0]["msg"]).removeprefix("Value error, ")) from None
+
+
+def _check_images(model: ModelSpec, request: Request) -> None:
+    if request.images is not None or request.image_size is not None:
+        from advisor.images import check_images  # text alone is priced without it
+
+        check_images(model, request)
 
 
 def sharding_of(request: Request) -> Sharding:

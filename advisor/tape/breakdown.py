@@ -26,23 +26,36 @@ _BY_KIND = {
 def term_of(born: Birth, layer_path: str) -> Term:
     """What a storage is for: as labelled, else told from where it was born and how it ended.
 
-    Outside the layers' parent module a causal model computes only its head and loss. Inside, what is born in a forward pass (or in its
-    recomputation) and dies in an autograd node was saved for backward: an activation. All else is temporary.
+    Outside the model's body it computes only its head and loss. Inside, what is born in a forward pass (or in its recomputation) and dies
+    in an autograd node was saved for backward: an activation. All else is temporary.
     """
     if born.kind:
         return _BY_KIND[born.kind]
     in_backward = born.place.startswith(BACKWARD_MARK)
     module = born.place.removeprefix(BACKWARD_MARK)
-    body = layer_path.rpartition(".")[0]
     if born.phase is Phase.OPTIMIZER_STEP or born.phase is Phase.LOAD:
         return Term.TEMPORARIES
-    if not (module == body or module.startswith(body + ".")):
+    if not _in_body(module, layer_path.rpartition(".")[0]):
         return Term.LOGITS
     if born.phase is Phase.EVALUATION:  # nothing is kept for a backward
         return Term.TEMPORARIES
     if not in_backward and (born.died_phase is None or born.died_in.startswith(BACKWARD_MARK) or born.died_phase is not Phase.FORWARD):
         return Term.ACTIVATIONS
     return Term.TEMPORARIES
+
+
+def _in_body(module: str, layers_in: str) -> bool:
+    """Whether a module is in the one that holds the layers, or beside it under the same part of the model: a tower for images beside the
+    language model, an encoder beside the decoder."""
+    if module == layers_in or module.startswith(layers_in + "."):
+        return True
+    above = not module or layers_in.startswith(module + ".")
+    return not above and _part(module) == _part(layers_in)
+
+
+def _part(path: str) -> str:
+    """The first name below the model that peft wraps."""
+    return path.removeprefix("base_model.model.").partition(".")[0]
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,17 +54,17 @@ def compiled(recordings: Sequence[Recording], versions: Mapping[str, str]) -> Ta
     formulas, formula_of = _formulas(recordings)
     births = [replace(born, size_bytes=0) for born in first.stream.births]
     return Tape(
-        stream=replace(first.stream, births=births, notes=tuple(_of_any_length(note, first.shape) for note in first.stream.notes)),
+        stream=replace(first.stream, births=births, notes=tuple(of_any_length(note, first.shape) for note in first.stream.notes)),
         formula_of=formula_of,
         formulas=formulas,
         repetition=repetition(first),
         layer_path=first.layer_path,
-        regime=_regime([recording.shape for recording in recordings]),
+        regime=regime_of([recording.shape for recording in recordings]),
         versions=dict(versions),
     )
 
 
-def _of_any_length(note: str, shape: Shape) -> str:
+def of_any_length(note: str, shape: Shape) -> str:
     """A note that names the length of its recording, written so that a replay names its own."""
     return note.replace(f"{shape.tokens:,} tokens", f"{LENGTH} tokens")
 
@@ -89,7 +89,7 @@ def _formulas(recordings: Sequence[Recording]) -> tuple[tuple[Size, ...], tuple[
     return tuple(formulas), formula_of
 
 
-def _regime(shapes: Sequence[Shape]) -> Regime:
+def regime_of(shapes: Sequence[Shape]) -> Regime:
     sides = [(shape.rows, shape.tokens, shape.total_tokens) for shape in shapes]
     rests = {shape.tokens % GRID_TOKENS for shape in shapes}
     if len(rests) > 1:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
+from hashlib import sha256
 from typing import Any
 
 from advisor.values import Plan
+
+DIGITS = 24
+"""Of a digest in hexadecimal."""
 
 FORMULA = ("micro_batch_size", "seq_len_tokens")
 """Sizes of a tape are formulas in these."""
@@ -54,6 +59,8 @@ mask is as large for every share."""
 
 DECIDES = (
     "method",
+    "images_per_row",
+    "image_size_pixels",
     "base_dtype",
     "autocast",
     "quantization",
@@ -72,6 +79,9 @@ DECIDES = (
 )
 """Fields of which every value is recorded for itself."""
 
+ADDED = ("images_per_row", "image_size_pixels")
+"""Fields that plans got after tapes had names: at their defaults they are left out of a name, so that a tape keeps its own."""
+
 
 def kind_of(plan: Plan) -> Plan:
     """The plan that stands for all that are recorded alike: what is a formula or decides nothing takes its default."""
@@ -79,3 +89,10 @@ def kind_of(plan: Plan) -> Plan:
     same = {name: Plan.model_fields[name].default for name in left_out}
     folded = {name: fold(getattr(plan, name)) for name, fold in FOLDED.items() if name not in left_out}
     return plan.model_copy(update={**same, **folded})
+
+
+def digest_of(kind: Plan, has_flash: bool) -> str:
+    """Name of a kind of plan on cards with, or without, torch's flash kernel: what decides in words, as a digest."""
+    unsaid = {name for name in ADDED if getattr(kind, name) == Plan.model_fields[name].default}
+    said = kind.model_dump(mode="json", exclude=set(FORMULA) | set(NEUTRAL) | unsaid)
+    return sha256(json.dumps({**said, "has_flash": has_flash}, sort_keys=True).encode()).hexdigest()[:DIGITS]

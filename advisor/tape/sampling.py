@@ -23,9 +23,9 @@ class Bounds(NamedTuple):
     total_tokens: tuple[int, int]
 
 
-def wide(shape: Shape, longest_tokens: int) -> Bounds:
-    """All that may be asked of a model of `longest_tokens`."""
-    shortest, longest = min(SHORTEST_TOKENS, shape.tokens), max(longest_tokens, shape.tokens)
+def wide(shape: Shape, longest_tokens: int, shortest_tokens: int = SHORTEST_TOKENS) -> Bounds:
+    """All that may be asked of a model of `longest_tokens`, whose sequences cannot be shorter than `shortest_tokens`."""
+    shortest, longest = min(max(SHORTEST_TOKENS, shortest_tokens), shape.tokens), max(longest_tokens, shape.tokens)
     return Bounds((shortest, longest), (shortest, longest * MOST_ROWS))
 
 
@@ -81,7 +81,8 @@ def _several(shape: Shape, bounds: Bounds) -> Iterator[Shape]:
     widest = min(high, _down(most // 2, rest))
     yield Shape(min(MOST_ROWS, max(2, -(-least // low))), low)
     yield Shape(min(MOST_ROWS, max(2, most // widest)), widest)
-    yield Shape(2, max(_up(-(-least // 2), rest), low + 2 * GRID_TOKENS))
+    rows = most // low
+    yield Shape(rows, low) if 2 < rows < MOST_ROWS else Shape(2, max(_up(-(-least // 2), rest), low + 2 * GRID_TOKENS))
     yield Shape(shape.rows + 1, shape.tokens + 3 * GRID_TOKENS)
     for rows in (MOST_ROWS, 64, 8, 3, 5, 2):
         yield Shape(rows, min(high, _down(most // rows, rest)))

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from functools import cache, lru_cache
@@ -20,21 +19,17 @@ from advisor.bounded import read_bounded
 from advisor.errors import InvalidInputError
 from advisor.formulas import digest
 from advisor.tape.columns import as_columns, from_columns
-from advisor.tape.kinds import kind_of
+from advisor.tape.kinds import DIGITS, digest_of, kind_of
+from advisor.tape.packing import DAMAGED, FORMAT, LARGEST_BYTES, packed, unpacked
 from advisor.tape.sizes import Shape
 from advisor.tape.tape import Tape
 from advisor.user_files import CACHE, folder_of, write_whole
 from advisor.values import ModelSpec, Plan
 
-FORMAT = 1
-"""Version of the file: it rises when a list is renamed, removed or changes its meaning."""
-ROOMS = ("architectures", "tape", "trace")
+ROOMS = ("architectures", "images", "tape", "trace")
 """Rooms whose code decides what is recorded."""
 LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "trl")
 """What a dry run runs."""
-LARGEST_BYTES = 64 << 20
-"""A file that unpacks to more is damaged. Judgement: a tape of 100 layers that all differ takes a twentieth."""
-_DIGITS = 24
 
 
 def folder() -> Path:
@@ -69,12 +64,12 @@ class Kind:
 
 @lru_cache(maxsize=1024)
 def _kind_digest(config_json: str, kind: Plan, has_flash: bool) -> str:
-    config, plan = json.loads(config_json), kind.model_dump(mode="json")
-    return _digest({"config": config, "kind": plan, "has_flash": has_flash, "code": digest(*ROOMS), "format": FORMAT})
+    config = json.loads(config_json)
+    return _digest({"config": config, "kind": digest_of(kind, has_flash), "code": digest(*ROOMS), "format": FORMAT})
 
 
 def _digest(content: Mapping[str, Any]) -> str:
-    return sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:_DIGITS]
+    return sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:DIGITS]
 
 
 _read: dict[Path, tuple[Tape, ...]] = {}
@@ -99,8 +94,8 @@ def tapes_in(path: Path) -> tuple[Tape, ...]:
     """The tapes of a file, newest first; none where it is absent or damaged."""
     if path not in _read:
         try:
-            _read[path] = unpacked(read_bounded(path, LARGEST_BYTES))
-        except (InvalidInputError, ValueError, TypeError, KeyError, IndexError, zlib.error, RecursionError):
+            _read[path] = unpacked_tapes(read_bounded(path, LARGEST_BYTES))
+        except (InvalidInputError, *DAMAGED):
             return ()
     return _read[path]
 
@@ -110,22 +105,14 @@ def keep(kind: Kind, tape: Tape) -> None:
     path = kind.path
     _read[path] = (tape, *tapes_in(path))
     with suppress(OSError):
-        write_whole(path, packed(_read[path]))
+        write_whole(path, packed_tapes(_read[path]))
 
 
-def packed(tapes: tuple[Tape, ...]) -> bytes:
+def packed_tapes(tapes: tuple[Tape, ...]) -> bytes:
     """A file's content."""
-    content = {"format": FORMAT, "tapes": [as_columns(tape) for tape in tapes]}
-    return zlib.compress(json.dumps(content, separators=(",", ":")).encode(), 9)
+    return packed({"tapes": [as_columns(each) for each in tapes]})
 
 
-def unpacked(content: bytes) -> tuple[Tape, ...]:
-    """The tapes of a file's content. Raises ValueError, TypeError, KeyError, IndexError or zlib.error where it is damaged."""
-    unpacker = zlib.decompressobj()
-    text = unpacker.decompress(content, LARGEST_BYTES)
-    if not unpacker.eof:
-        raise ValueError("a file of tapes that is cut off, or too large")
-    data = json.loads(text)
-    if data["format"] != FORMAT:
-        raise ValueError(f"format {data['format']}")
-    return tuple(map(from_columns, data["tapes"]))
+def unpacked_tapes(content: bytes) -> tuple[Tape, ...]:
+    """The tapes of a file's content. Raises one of `DAMAGED`."""
+    return tuple(map(from_columns, unpacked(content)["tapes"]))

@@ -12,6 +12,12 @@ EMPTY_CACHE = "empty_cache"
 """Mark of a `torch.cuda.empty_cache()` call."""
 STEP = "step"
 """Mark of a step's beginning."""
+LOADED = "loaded"
+"""Operator of a weight that stays as it reaches the card, while a quantised model loads."""
+QUANTISED = "loaded, then quantised"
+"""Operator of a weight that is quantised on the card."""
+WARM_UP = "caching_allocator_warmup"
+"""Operator of the block that transformers takes for the whole model before it loads one."""
 
 
 @dataclass(slots=True)

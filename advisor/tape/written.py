@@ -97,3 +97,19 @@ def write_out(stream: Stream, repetition: Repetition) -> Written:
                 events.append(number)
     marks = [(next((new for start, new in starts.items() if start >= at), len(events)), text) for at, text in stream.marks]
     return Written(events, births, sources, marks)
+
+
+def deeper(repetition: Repetition, units: int, other_units: int) -> Repetition:
+    """The same repetition for a model of `other_units` instead of `units`: copies of the middle unit are more or fewer, and the last unit,
+    wherever it is named, is the other model's last (see `repeat.repetition_of`)."""
+    last, other_last = units - 1, other_units - 1
+    up, down = tuple(range(2, last)), tuple(range(last - 1, 2, -1))
+    for_units = {
+        up: tuple(range(2, other_last)),
+        (*down, *up): (*range(other_last - 1, 2, -1), *range(2, other_last)),
+        (*down, 2): tuple(range(other_last - 1, 1, -1)),
+        (last,): (other_last,),
+    }
+    copies = tuple(each._replace(units=for_units.get(each.units, each.units)) for each in repetition.copies)
+    names = tuple(name._replace(unit=other_last) if not name.relative and name.unit == last else name for name in repetition.names)
+    return Repetition(copies, names)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.metadata
 import inspect
+import re
+from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
@@ -46,16 +48,50 @@ _REASONS = {
     "'tuple' object has no attribute 'dtype'": "peft adapts a linear layer that returns several tensors (a router) and fails in its first "
     "step, on a card too: name --target-modules without it",
     "no attribute 'prepare_inputs_for_generation'": "peft wraps it as a language model that generates token by token, which it is not",
-    "Cannot copy out of meta tensor": "it asks how many tokens each expert got, or for other values, which a dry run does not have",
-    "nonzero": "it chooses rows by their values, which a dry run does not have; so do the experts of transformers before 5.0",
+    "to match target batch_size": "it scores every position that its config names: say --seq-len with its max_position_embeddings",
+    "does not require grad and does not have a grad_fn": "no gradient reaches what is trained, on a card neither: a tower without images "
+    "in its batches (--images), or reversible layers over a frozen embedding, which take full fine-tuning alone",
 }
 """What a library's error says → why the step cannot be run, in words that say what to do (errors of transformers 5.23, peft 0.21 and
 torch 2.13)."""
+_VALUES = {
+    "Cannot copy out of meta tensor": "it asks for values that its weights decide, which a dry run does not have: try a step on a card",
+    "nonzero": "it chooses rows by values that its weights decide, which a dry run does not have: try a step on a card",
+}
+"""What torch 2.13 says where values are asked for that advisor/trace/known.py does not know."""
+_OF_TYPES = {
+    "blt": "it cuts the text where a small model of its own is surprised, so that the number of pieces depends on text and "
+    "weights: try a step on a card",
+    "glm5_next": "its attention keeps pools of tokens by a mark that it packs among learned numbers, which a dry run cannot follow: "
+    "try a step on a card",
+    "voxtral_realtime": "it hears a piece of its sound with every token, which no batch of a dry run holds: try a step on a card",
+    "qwen3_omni_moe": "it is several models without a forward pass of their own: train the part that thinks (Qwen3OmniMoeThinker)",
+    **dict.fromkeys(
+        ("gemma4_assistant", "gemma4_unified_assistant"),
+        "it drafts for Gemma 4 out of that model's keys and values, and has no loss of its own: train Gemma 4",
+    ),
+}
+"""Model type → why transformers 5.23 or a dry run does not run its step, where the library's error says something else."""
 
 
-def known_reason(error: Exception) -> str:
+def known_reason(error: Exception, model_type: str = "") -> str:
     """Say why a step cannot be run where the library's own words do not; empty for other errors."""
-    return next((reason for words, reason in _REASONS.items() if words in str(error)), "")
+    return _said(_REASONS, error) or _OF_TYPES.get(model_type, "") or _said(_VALUES, error)
+
+
+def _said(reasons: Mapping[str, str], error: Exception) -> str:
+    return next((reason for words, reason in reasons.items() if words in str(error)), "")
+
+
+def missing_libraries(error: ImportError) -> str:
+    """Name the libraries that a model's code asks for, and what installs them (transformers 5.23 utils/import_utils.py, the messages of
+    `requires_backends`); the error's first line where it names none."""
+    names = dict.fromkeys(re.findall(r"requires the (\S+) library", str(error)))
+    if not names:
+        return f"it cannot be imported ({str(error).strip().splitlines()[0][:200]})"
+    install = dict.fromkeys(re.findall(r"pip install ([\w\-]+)", str(error)))
+    how = f": pip install {' '.join(install)}" if len(install) >= len(names) else " installed; their own pages say how"
+    return f"it needs {' and '.join(names)}{how}"
 
 
 def takes_loss_kwargs(model: Any) -> bool:

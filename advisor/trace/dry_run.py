@@ -26,13 +26,14 @@ from advisor.tape.stream import EMPTY_CACHE, STEP, Stream
 from advisor.tape.written import NotRepeatable
 from advisor.trace import compat, meta_model, optimizers, step
 from advisor.trace.adapters import names_layers
+from advisor.trace.answers import told_in_python
 from advisor.trace.attention import pinned
 from advisor.trace.autocast import MetaAutocast, answering
 from advisor.trace.isolation import libraries_untouched
 from advisor.trace.load import DTYPES
 from advisor.trace.mixers import mixing
 from advisor.trace.recorder import Recorder, collect_garbage
-from advisor.trace.remarks import remarks
+from advisor.trace.remarks import SPREAD_EVENLY, remarks
 from advisor.trace.shorten import ConfigCut
 from advisor.values import GpuSpec, MemoryBreakdown, ModelSpec, Plan
 
@@ -103,17 +104,32 @@ def record(spec: ModelSpec, plan: Plan, settings: Settings) -> tuple[Stream, str
 def record_shape(spec: ModelSpec, plan: Plan, settings: Settings, shape: meta_model.Shape) -> tuple[Stream, str]:
     recorder = Recorder("meta", padding=plan.padding)
     recorder.workspace_bytes = workspace_bytes(settings.gpu) // HANDLES
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _silent():
         warnings.simplefilter("ignore")
         built = meta_model.build(spec, plan, recorder, shape, settings.peft_config)
         with (
             pinned(plan.attention, settings.torch_has_flash and has_flash(settings.gpu)) as attention,
             _autocast(plan, recorder, attention) as casting,
             mixing(built.base, plan.mixers, spec.id) as mixed,
+            told_in_python(recorder.known),
         ):
             stream = _run_steps(built, plan, settings, recorder, casting)
-    stream.notes = (*remarks(built.base, plan), *mixed)
+    spread = (SPREAD_EVENLY,) if recorder.known.spread else ()
+    stream.notes = (*remarks(built.base, plan), *mixed, *spread)
     return stream, built.layer_path
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """transformers warns of what a model's first step changes in its config, which is not about the user's training."""
+    from transformers.utils import logging
+
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
 
 
 def record_on_cpu(spec: ModelSpec, plan: Plan, settings: Settings) -> tuple[Stream, str]:
@@ -179,7 +195,7 @@ def library_errors(spec: ModelSpec) -> Iterator[None]:
     try:
         yield
     except LIBRARY_ERRORS as error:
-        reason = compat.known_reason(error) or f"{type(error).__name__}: {meta_model.first_line(error)}"
+        reason = compat.known_reason(error, spec.model_type) or f"{type(error).__name__}: {meta_model.first_line(error)}"
         raise UnsupportedError(f"{spec.id}: the installed libraries cannot run this step ({reason})") from error
 
 

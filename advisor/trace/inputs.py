@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 
 from advisor.errors import UnsupportedError
+from advisor.images import RowOfImages
+from advisor.trace.images import TEXT_TOKEN, images_of, shapes_of, values_of, whole_numbers
+from advisor.trace.recorder import Recorder
+from advisor.values import Plan
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -20,19 +25,79 @@ FRAMES_PER_SECOND = 100
 SAMPLES_PER_SECOND = 16_000
 
 
-def batch(base: Any, labels_per_row: bool, rows: int, seq_len_tokens: int, device: str = "meta") -> dict[str, Any]:
-    """Make the inputs of one forward pass of the transformers model `base`.
+def batch(base: Any, plan: Plan, shape: tuple[int, int], labels_per_row: bool, recorder: Recorder) -> dict[str, torch.Tensor]:
+    """Make the inputs of one forward pass of the transformers model `base`, of rows and tokens as in `shape`; the recorder is told what
+    they hold.
 
-    Raises UnsupportedError for a model that reads neither tokens nor sound nor an image of a size that its config names.
+    Raises UnsupportedError for a model that reads neither tokens nor sound nor an image of a size that its config names, and for images
+    that take more tokens than a row has.
     """
-    make = torch.empty if device == "meta" else torch.ones
-    read = _read_by(base, rows, seq_len_tokens)
-    inputs = {name: make(shape, dtype=torch.int64 if name in _INTEGERS else _dtype(base), device=device) for name, shape in read.items()}
-    labels = (rows,) if labels_per_row else (rows, seq_len_tokens)
-    return {**inputs, "labels": make(labels, dtype=torch.int64, device=device)}
+    rows, seq_len_tokens = shape
+    images = images_of(base, plan, seq_len_tokens)
+    shapes = {**_read_by(base, rows, seq_len_tokens), "labels": (rows,) if labels_per_row else (rows, seq_len_tokens)}
+    if base.config.model_type in _CODES:
+        shapes |= _CODES[base.config.model_type](base.config, rows, seq_len_tokens)
+    whole = set(_INTEGERS)
+    if images is not None:
+        shapes |= shapes_of(images, base, rows, seq_len_tokens)
+        whole |= whole_numbers(images)
+    inputs = {}
+    for name, size in shapes.items():
+        dtype = torch.int64 if name in whole else _dtype(base)
+        values = partial(_values, base.config, images, name, size, dtype)
+        if recorder.device_type == "meta":
+            inputs[name] = torch.empty(size, dtype=dtype, device="meta")
+            recorder.known.say(inputs[name], values)
+        else:
+            inputs[name] = values()
+    return inputs
 
 
-_INTEGERS = ("input_ids", "attention_mask", "qformer_input_ids", "mm_token_type_ids", "image_embeds_position_mask")
+def _codes_as_rows(config: Any, rows: int, tokens: int) -> Shapes:
+    """A row for each codebook (transformers 5.23 models/musicgen/modeling_musicgen.py, `MusicgenDecoder.forward`)."""
+    return {"input_ids": (rows * config.num_codebooks, tokens), "labels": (rows, tokens, config.num_codebooks)}
+
+
+def _codes_beside_text(config: Any, rows: int, tokens: int) -> Shapes:
+    """A number for each codebook beside each token (models/kyutai_speech_to_text/modeling_kyutai_speech_to_text.py,
+    `KyutaiSpeechToTextEmbeddings`)."""
+    return {"input_ids": (rows, tokens, config.num_codebooks + 1)}
+
+
+def _codes_said(config: Any, rows: int, tokens: int) -> Shapes:
+    """Text is read, and codes are said (models/dia/processing_dia.py, `DiaProcessor.__call__` with output_labels)."""
+    channels = config.decoder_config.num_channels
+    return {"decoder_input_ids": (rows, tokens, channels), "labels": (rows * channels, tokens)}
+
+
+_CODES: dict[str, Callable[[Any, int, int], Shapes]] = {
+    "musicgen_decoder": _codes_as_rows,
+    "musicgen_melody_decoder": _codes_as_rows,
+    "kyutai_speech_to_text": _codes_beside_text,
+    "dia": _codes_said,
+}
+"""Types whose batches hold the codes of sound."""
+
+
+def _values(config: Any, images: RowOfImages | None, name: str, size: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+    """What a processor makes of images and of a text that fills the row: its last token ends it."""
+    found = None if images is None else values_of(images, name, size, dtype)
+    values = torch.full(size, TEXT_TOKEN, dtype=dtype) if found is None else found
+    end = getattr(config.get_text_config() if hasattr(config, "get_text_config") else config, "eos_token_id", None)
+    if name == "input_ids" and end is not None:
+        values[..., -1] = end[0] if isinstance(end, list) else end
+    return values
+
+
+_INTEGERS = (
+    "input_ids",
+    "attention_mask",
+    "qformer_input_ids",
+    "mm_token_type_ids",
+    "image_embeds_position_mask",
+    "labels",
+    "decoder_input_ids",
+)
 
 
 def _dtype(base: Any) -> torch.dtype:
@@ -40,10 +105,17 @@ def _dtype(base: Any) -> torch.dtype:
     return next(parameter.dtype for parameter in base.parameters() if parameter.is_floating_point())
 
 
+def refuse_untrainable(base: Any, name: str) -> None:
+    """Raises UnsupportedError for a class of transformers that no Trainer trains: without a forward pass, or without a loss."""
+    if type(base).forward is torch.nn.Module.forward:
+        raise UnsupportedError(f"{name}: it is several models without a forward pass of their own: train the part that thinks")
+    takes = inspect.signature(type(base).forward).parameters
+    if "labels" not in takes:
+        raise UnsupportedError(f"{name}: {type(base).__name__} takes no labels and has no loss: no Trainer trains it by itself")
+
+
 def _read_by(base: Any, rows: int, seq_len_tokens: int) -> Shapes:
     """Names and shapes of what the encoder, or the only tower, reads."""
-    if type(base).forward is torch.nn.Module.forward:
-        raise UnsupportedError(f"{type(base).__name__} is several models without a forward pass of their own: train the part that thinks")
     takes = inspect.signature(type(base).forward).parameters
     asks = {name for name, parameter in takes.items() if parameter.default is inspect.Parameter.empty}
     tokens = (rows, seq_len_tokens)

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from advisor.tape.stream import EMPTY_CACHE
+from advisor.tape.stream import EMPTY_CACHE, LOADED, QUANTISED, WARM_UP
 from advisor.trace import compat
 from advisor.trace.recorder import Recorder
 from advisor.values import DType, Plan, Quantization
@@ -29,7 +29,7 @@ def load(model: Any, plan: Plan, recorder: Recorder, whole_model_bytes: int | No
     settings = quantization_config(plan)
     if compat.warms_up_allocator():
         block_bytes = whole_model_bytes or warm_up_bytes(model, plan)
-        recorder.release(recorder.temporary(block_bytes, "caching_allocator_warmup"))
+        recorder.release(recorder.temporary(block_bytes, WARM_UP))
         if device is not None:
             torch.empty(block_bytes, dtype=torch.uint8, device=device)
     weights = {name: parameter.data for name, parameter in model.named_parameters()}
@@ -38,8 +38,9 @@ def load(model: Any, plan: Plan, recorder: Recorder, whole_model_bytes: int | No
     for name in sorted(weights, key=_natural_key):
         module, leaf = modules[name.rpartition(".")[0]], name.rpartition(".")[2]
         weight = weights.pop(name) if device is None else _random_like(weights.pop(name), device)
-        recorder.label(weight, "weights", name)
-        if leaf == "weight" and _is_quantized_linear(module):
+        quantised = leaf == "weight" and _is_quantized_linear(module)
+        recorder.label(weight, "weights", name, QUANTISED if quantised else LOADED)
+        if quantised:
             with recorder:
                 _fill(module, weight, plan, settings)
         elif _is_quantized_linear(module):

@@ -14,7 +14,7 @@ from advisor.errors import UnsupportedError
 from advisor.stacks.targets import refuse_unwrappable
 from advisor.tape.cut import Cut
 from advisor.trace import auto_classes, compat, flash, fused_head, load, shorten
-from advisor.trace.inputs import reads_text
+from advisor.trace.inputs import reads_text, refuse_untrainable
 from advisor.trace.load import DTYPES
 from advisor.trace.recorder import Recorder
 from advisor.values import ALL_LINEAR, Attention, DType, Head, ModelSpec, Plan
@@ -92,6 +92,7 @@ def build(spec: ModelSpec, plan: Plan, recorder: Recorder, shape: Shape = WHOLE,
     arrives = plan.quantization is not None and shape.device not in ("meta", "cpu")
     with compat.uninitialised() if arrives else nullcontext():
         base = base_model(spec, config, plan, "cpu" if arrives else shape.device)
+    refuse_untrainable(base, spec.id)
     if spec.head is Head.LM:
         fused_head.install(base, plan.loss)
     load.load(base, plan, recorder, shape.whole_model_bytes, shape.device if arrives else None)
@@ -139,14 +140,15 @@ def base_model(spec: ModelSpec, config: Any, plan: Plan, device: str = "meta") -
             except ValueError as error:  # no such class for this config, or no SDPA in this architecture
                 problems.append(error)
             except ImportError as error:
-                raise UnsupportedError(f"{spec.id}: its code needs more libraries: {first_line(error)}") from error
+                raise UnsupportedError(f"{spec.id}: {compat.missing_libraries(error)}") from error
             else:
+                model.to(device)  # of what old constructors (`torch.FloatTensor`, XLNet) make wherever they are asked to
                 model.tie_weights()
                 if plan.attention is Attention.FLASH:
                     flash.install(model)
                 return model
     problem = next((each for each in problems if "Unrecognized configuration class" not in str(each)), problems[0])
-    raise UnsupportedError(f"{spec.id}: {first_line(problem)}") from problem
+    raise UnsupportedError(f"{spec.id}: {compat.known_reason(problem, spec.model_type) or first_line(problem)}") from problem
 
 
 _TASKS = {Head.CLASSIFICATION: "SEQ_CLS", Head.TOKENS: "TOKEN_CLS"}

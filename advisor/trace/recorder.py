@@ -16,8 +16,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from advisor.memory.runtime import CUBLAS_WORKSPACE_BYTES
 from advisor.tape.stream import Birth, Stream
-from advisor.trace import answers, kernels
-from advisor.trace.kept_tokens import KeptTokens
+from advisor.trace import answers, kernels, meta_outputs
+from advisor.trace.known import NOTHING, KnownValues
 from advisor.trace.places import Places
 from advisor.values import Phase
 
@@ -34,9 +34,9 @@ class Recorder(TorchDispatchMode):
         self.workspace_bytes = CUBLAS_WORKSPACE_BYTES
         """Of one cuBLAS handle."""
         self.places = Places()
+        self.known = KnownValues()
         self._live: dict[int, tuple[int, Any]] = {}
         self._workspaces: set[str] = set()
-        self._kept_tokens = KeptTokens()
         self._closed = False
 
     @property
@@ -96,21 +96,17 @@ class Recorder(TorchDispatchMode):
             self._workspaces.add(thread)
             self._emit(self.workspace_bytes, f"cublas workspace ({thread})", "workspace")
 
-    def label(self, tensor: torch.Tensor, kind: str, owner: str = "") -> None:
+    def label(self, tensor: torch.Tensor, kind: str, owner: str = "", op: str = "given") -> None:
         """Say what a storage is for; it is counted first if it is new."""
         if self._closed:
             return
         storage = tensor.untyped_storage()
-        self.birth(storage, "given", kind, owner)
+        self.birth(storage, op, kind, owner)
         born = self.stream.births[self._live[storage._cdata][0] - 1]
         born.kind, born.owner = kind, owner or born.owner
 
     def knows(self, tensor: torch.Tensor) -> bool:
         return tensor.untyped_storage()._cdata in self._live
-
-    def keeps_all(self, mask: torch.Tensor) -> None:
-        """Say that what is chosen by `mask` is everything, or counted as everything."""
-        self._kept_tokens.add(mask)
 
     def mark(self, text: str) -> None:
         self.stream.marks.append((len(self.stream.events), text))
@@ -134,13 +130,12 @@ class Recorder(TorchDispatchMode):
         if func in kernels.MATMULS:
             self._workspace()
         inside = [self.temporary(size, f"{func} (inside)") for size in kernels.inside_before(func, args, kwargs)]
-        out = answers.NOTHING
-        if self.device_type == "meta":
-            out = self._kept_tokens.answer(func, args, kwargs)
-            out = answers.answer(func, args, kwargs, self.padding) if out is answers.NOTHING else out
-        if out is answers.NOTHING:
-            out = func(*args, **kwargs)
-            self._kept_tokens.follow(func, args, out)
+        on_meta = self.device_type == "meta"
+        out = answers.answer(func, args, kwargs, self.known, self.padding) if on_meta else NOTHING
+        if out is NOTHING:
+            out = meta_outputs.run(func, args, kwargs) if on_meta else func(*args, **kwargs)
+        if on_meta:
+            self.known.follow(func, args, kwargs, out)
         self._count(func, out, args)
         inside += [self.temporary(size, f"{func} (inside)") for size in kernels.inside_after(func, args, kwargs)]
         for number in reversed(inside):

@@ -64,10 +64,7 @@ class Loop:
             self.optimizer.zero_grad()
 
     def _batch(self, rows: int, seq_len_tokens: int) -> dict[str, Any]:
-        inputs = batch(self.built.base, self.built.is_classifier, rows, seq_len_tokens, self.recorder.device_type)
-        if "attention_mask" in inputs:
-            self.recorder.keeps_all(inputs["attention_mask"])
-        return inputs
+        return batch(self.built.base, self.plan, (rows, seq_len_tokens), self.built.is_classifier, self.recorder)
 
     @torch.no_grad()
     def evaluate(self, rows: int, seq_len_tokens: int) -> None:

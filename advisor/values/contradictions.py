@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -63,7 +64,7 @@ def _check_target(facts: Facts) -> None:
 def check_facts(facts: Facts) -> None:
     """Raises ValueError where the runs contradict each other or the evaluation."""
     ids = [run.id for run in facts.runs if run.id]
-    twice = next((name for name in ids if ids.count(name) > 1), None)
+    twice = next((name for name, count in Counter(ids).items() if count > 1), None)
     if twice is not None:
         raise ValueError(f"runs: two runs are called {twice}; ids must be unique")
     if facts.current and facts.current not in ids:

@@ -14,7 +14,7 @@ from pydantic import Field, field_validator, model_validator
 from advisor.values.card import GpuSpec
 from advisor.values.contradictions import check_facts, check_run
 from advisor.values.model import ModelSpec
-from advisor.values.request import Amount, Task
+from advisor.values.request import Amount, Precision, Task
 from advisor.values.vocabulary import Bytes, Method, Positive, Quantization, Value
 
 Number = Annotated[float, Field(allow_inf_nan=False)]
@@ -114,6 +114,8 @@ class RunFacts(Value):
     """Leaf names, or ("all-linear",)."""
     dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
     quantization: Quantization | None = None
+    precision: Precision | None = None
+    """Type of the weights and of the computation."""
     adapter_params: Positive | None = None
     learning_rate: PositiveNumber | None = None
     lr_tuned: bool = False
@@ -162,7 +164,7 @@ class RunFacts(Value):
     @classmethod
     def _curve(cls, value: Any) -> Any:
         """Accepts [[step, loss], …] and [loss, …], equally spaced."""
-        if not isinstance(value, (list, tuple)):
+        if not isinstance(value, (list, tuple)) or all(type(point) is LossPoint for point in value):
             return value
         return [
             _pair(point, "step", "loss") if isinstance(point, (list, tuple)) else _bare(index, point) for index, point in enumerate(value)
@@ -223,14 +225,19 @@ class Facts(Value):
     retention_base: Number | None = None
     """The untuned model on the general benchmark."""
     retention_n: Positive | None = None
-    ledger_note: str = ""
-    """What of the ledger could not be read, and is not among these."""
     rank_cap: Positive | None = None
     """Largest rank that serving allows."""
+    no_more_data: bool = False
+    """Nothing can be collected beyond what there is."""
     serving: Literal["merged", "unmerged"] | None = None
     """`unmerged`: many adapters on one base, or latency counts."""
+    budget_usd: PositiveNumber | None = None
+    """What the first pilots may cost together."""
     spare_runs: Annotated[int, Field(ge=0)] = 0
     """Runs that may be spent on long shots."""
+
+    notes: tuple[str, ...] = ()
+    """What was left out or taken for granted as these facts were gathered, one line each."""
 
     @field_validator("task", mode="before")
     @classmethod

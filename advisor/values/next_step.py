@@ -10,6 +10,7 @@ from pydantic import Field, computed_field
 from advisor.values.advice import Finding, Fit, Range
 from advisor.values.memory import Computed, MemoryBreakdown
 from advisor.values.plan import Plan
+from advisor.values.request import Precision
 from advisor.values.vocabulary import SCHEMA_VERSION, Method, Positive, Quantization, Value
 
 EXIT_RECOMMENDED = 0
@@ -80,6 +81,7 @@ class NextRun(Value):
     targets: tuple[str, ...] | None = None
     dropout: float | None = None
     quantization: Quantization | None = None
+    precision: Precision | None = None
     learning_rates: tuple[float, ...] = ()
     """One run each."""
     batch: Positive | None = None
@@ -114,6 +116,12 @@ class Acceptance(Value):
     paired: bool = False
     """The difference can be tested item by item."""
     seeds: Positive = 1
+    chance: float | None = None
+    """Share of such experiments in which the middle of the published gain shows; None where gain or noise are not known."""
+    items_needed: int | None = None
+    """Items, compared one by one, with which it shows in four of five; None where it does already, or the noise is not known."""
+    seeds_needed: int | None = None
+    """Of each set-up, with those items."""
     sentence: str
 
 

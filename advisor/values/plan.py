@@ -55,6 +55,10 @@ class Plan(Value):
     micro_batch_size: Positive = 1
     seq_len_tokens: Positive = 2048
     grad_accum_steps: Positive = 1
+    images_per_row: Annotated[int, Field(ge=0)] = 0
+    """Pictures in each sequence of a micro-batch; their tokens are among `seq_len_tokens`. 0: text alone."""
+    image_size_pixels: tuple[Positive, Positive] | None = None
+    """Width and height of each, before the model's image processor."""
     gradient_checkpointing: bool = True
     use_reentrant: bool = False
     """Checkpointing by `use_reentrant=True` (torch/utils/checkpoint.py)."""
@@ -87,6 +91,8 @@ class Plan(Value):
             raise ValueError(f"quantization: {self.method.value} on a quantised base is called q{self.method.value}")
         if self.quantized_experts and self.quantization is None:
             raise ValueError("quantized_experts: needs a quantised base")
+        if (self.images_per_row > 0) != (self.image_size_pixels is not None):
+            raise ValueError("images_per_row: images have a size (image_size_pixels), and nothing else has")
         if self.n_gpus == 1 and self.sharding is not Sharding.NONE:
             raise ValueError("sharding: needs more than one GPU")
         if self.masters is Masters.LIFTED and not self.sharding.is_fsdp:
@@ -122,6 +128,7 @@ class Plan(Value):
             self.attention.value,
             "" if self.mixers is Mixers.INSTALLED else f"{self.mixers.value} mixers",
             "padding" if self.padding else "",
+            "images" if self.images_per_row else "",
             f"{self.head.value} head" if self.head else "",
             "dropout" if self.lora_dropout and self.method.has_adapter else "",
             f"{self.loss.value} loss",

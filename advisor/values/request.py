@@ -56,6 +56,23 @@ Length = Annotated[int, BeforeValidator(partial(_read, _BINARY)), Field(gt=0, le
 Amount = Annotated[int, BeforeValidator(partial(_read, _DECIMAL)), Field(gt=0, le=MAX_TOKENS)]
 """Tokens or examples of a data set: a count, or "30M" for 30,000,000 and "2B" for 2,000,000,000."""
 
+MAX_SIDE_PIXELS = 10**5
+"""Judgement: no picture is longer."""
+_SIZE = re.compile(r"(\d{1,6})\s*[x×]\s*(\d{1,6})", re.IGNORECASE | re.ASCII)
+
+
+def _read_size(value: Any) -> Any:
+    """(1024, 768) for "1024x768"; what is no such text is handed on, to be refused as it stands."""
+    found = _SIZE.fullmatch(value.strip()) if isinstance(value, str) else None
+    if isinstance(value, str) and found is None:
+        raise ValueError("write width x height in pixels, such as 1024x768")
+    return (int(found[1]), int(found[2])) if found else value
+
+
+_Side = Annotated[int, Field(gt=0, le=MAX_SIDE_PIXELS)]
+ImageSize = Annotated[tuple[_Side, _Side], BeforeValidator(_read_size)]
+"""Width and height of a picture, in pixels."""
+
 
 class Precision(Word):
     """Type of the weights and of the computation. `-amp` keeps fp32 weights and computes in 16 bit under torch.autocast."""
@@ -97,6 +114,10 @@ class Request(Value):
     seq_len: Length | None = None
     """Tokens."""
     grad_accum: Count | None = None
+    images: Count | None = None
+    """Pictures in each sequence."""
+    image_size: ImageSize | None = None
+    """Width and height of each, in pixels: "1024x768" as text."""
     optimizer: Optimizer | None = None
     precision: Precision | None = None
     quantization: Quantization | None = None

@@ -1,0 +1,174 @@
+"""What the shape of a loss curve gives away: each signature is a plain function of curves, and names the check that tells.
+
+Where a source is published it stands at the function; the shapes themselves are what the causes must do to a cross-entropy loss, whose
+value for a uniform guess over V tokens is ln V.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from math import isclose, isfinite, log
+from typing import Literal
+
+from advisor.evidence.losses import FEWEST_POINTS, has_spiked, tail_mean
+from advisor.evidence.published import gate
+from advisor.evidence.view import SETUP
+from advisor.stacks.spelling import same_rate
+from advisor.values.evidence import LossPoint, RunFacts
+
+Cure = Literal["lower", "raise", "precision", "setup"]
+"""What is changed first: the learning rate, the type of the numbers, or the set-up, where no rate helps."""
+EXACT = 1e-6
+"""Relative difference below which two logged losses are one number: trainers round to four digits or more (transformers 5.23
+Trainer.log)."""
+WORDS = {"use_rslora": "rank-stabilised scaling", "init": "the initialisation", "batch": "the batch", "quantization": "the 4-bit base"}
+WORDS |= {name: f"the {name.replace('_', ' ')}" for name in ("method", "rank", "targets", "precision", "learning_rate")}
+"""Settings of a run as a sentence names them."""
+LABELS = "the labels and the loss mask of one batch: decode the tokens whose label is not -100"
+MOVED = "that the trained parameters move: requires_grad, the optimizer's parameter groups, and B of every adapter module (not zero)"
+STEPS = "that the gradient is clipped and the rate warmed up, the type of the numbers (bf16, not fp16), and the batch at which it turned"
+NUMBERS = "the type that the weights are loaded in: fp16 overflows at 65,504, bf16 does not, so load in bf16 or keep the weights in fp32"
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """A curve that cannot be right, in words, the check that tells the cause, and what is changed first."""
+
+    name: str
+    what: str
+    check: str
+    cure: Cure
+
+
+def not_finite(points: Sequence[LossPoint]) -> Signature | None:
+    """NaN or infinity: the numbers overflowed, by a rate that is too high or a type that is too narrow."""
+    first = next((point for point in points if not point.is_finite), None)
+    if first is None:
+        return None
+    return Signature("not-finite", f"the loss is NaN or infinite from step {first.step:g} on", NUMBERS, "lower")
+
+
+def zero(points: Sequence[LossPoint]) -> Signature | None:
+    """A loss of exactly nothing: no token has a label, or NaN that the trainer logs as zero (transformers 5.23
+    TrainingArguments.logging_nan_inf_filter, on by default)."""
+    first = next((number for number, point in enumerate(points) if point.loss == 0), None)
+    if first is None:
+        return None
+    if first > 0:
+        what = f"the loss is exactly zero from step {points[first].step:g} on: NaN, which the trainer logs as zero"
+        return Signature("hidden-nan", what, f"with logging_nan_inf_filter=False; then {NUMBERS}", "lower")
+    what = "the loss is exactly zero: no token has a label, or NaN is logged as zero"
+    return Signature("zero", what, f"{LABELS}; with logging_nan_inf_filter=False whether it is NaN; then {NUMBERS}", "setup")
+
+
+def constant(points: Sequence[LossPoint]) -> Signature | None:
+    """The same number at every step: nothing that the loss depends on is trained."""
+    losses = _finite(points)
+    if len(losses) < FEWEST_POINTS or not all(_is(loss, losses[0]) for loss in losses):
+        return None
+    return Signature("constant", f"the loss is {losses[0]:g} at every step: nothing that it depends on is trained", MOVED, "setup")
+
+
+def repeating(points: Sequence[LossPoint]) -> Signature | None:
+    """The same numbers in the same order, epoch after epoch: the data pass by, and the weights stay."""
+    losses = _finite(points)
+    for period in range(2, len(losses) // 2 + 1):
+        if all(_is(losses[index], losses[index % period]) for index in range(period, len(losses))):
+            what = f"the losses repeat every {period} points to the last digit: the data pass by and the weights stay"
+            return Signature("repeating", what, MOVED, "setup")
+    return None
+
+
+def at_uniform(points: Sequence[LossPoint], vocabulary: int | None) -> Signature | None:
+    """The first loss is ln V or more: no better than a guess, so that labels, template or loaded weights are not the model's own."""
+    losses = _finite(points)
+    if vocabulary is None or not losses or losses[0] < gate("loss_uniform") * log(vocabulary):
+        return None
+    worse = "worse than" if losses[0] > log(vocabulary) else "no better than"
+    what = f"the first loss, {losses[0]:.3g}, is {worse} guessing among the {vocabulary:,} tokens (ln V = {log(vocabulary):.3g})"
+    check = f"that tokenizer, chat template and checkpoint belong together, and how the weights were loaded; then {LABELS}"
+    return Signature("at-uniform", what, check, "setup")
+
+
+def climbing(points: Sequence[LossPoint]) -> Signature | None:
+    """The loss went down and came back up far beyond its scatter, or ended above its start: the steps are too long (facts LR6, LR7)."""
+    losses = _finite(points)
+    if len(losses) < FEWEST_POINTS:
+        return None
+    end, lowest, start = tail_mean(losses), min(losses), losses[0]
+    if end < gate("climb_start") * start and not (end >= gate("climb_lowest") * lowest and 2 * end >= start):
+        return None
+    return Signature("climbing", f"the loss fell to {lowest:.3g} and ended at {end:.3g}, from {start:.3g} at its start", STEPS, "lower")
+
+
+def spiking(run: RunFacts) -> Signature | None:
+    """A jump without return, as the curve shows it or as it was told."""
+    if not run.diverged and not has_spiked(run):
+        return None
+    return Signature("spiking", "the loss spiked and did not come back", STEPS, "lower")
+
+
+def unmoved(points: Sequence[LossPoint]) -> Signature | None:
+    """The loss ended where it began, within its scatter."""
+    losses = _finite(points)
+    if len(losses) < FEWEST_POINTS or losses[0] <= 0 or tail_mean(losses) < gate("loss_unmoved") * losses[0]:
+        return None
+    return Signature("unmoved", "the training loss ended where it began", f"{MOVED}; then {LABELS}", "raise")
+
+
+def dead_flag(run: RunFacts, others: Iterable[RunFacts]) -> Signature | None:
+    """Two runs of different set-ups have one and the same curve: the setting in which they differ never reached the training."""
+    losses = _finite(run.train_losses)
+    if len(losses) < FEWEST_POINTS or constant(run.train_losses) is not None:
+        return None
+    for other in others:
+        theirs = _finite(other.train_losses)
+        if other is run or len(theirs) != len(losses) or not all(map(_is, losses, theirs)):
+            continue
+        different = [name for name in SETUP if getattr(run, name) != getattr(other, name)]
+        if not same_rate(run.learning_rate, other.learning_rate):
+            different.append("learning_rate")
+        if different:
+            named = " and ".join(WORDS.get(name, name.replace("_", " ")) for name in different)
+            what = f"its losses are those of run {other.label} to the last digit, although {named} is not the same"
+            check = f"that {named} reaches the training: print adapter_config.json and the trainer's arguments as they were run"
+            return Signature("dead-flag", what, check, "setup")
+    return None
+
+
+def learned_but_scores_nothing(run: RunFacts) -> Signature | None:
+    """Both losses fell far and stayed low, so that the model fits the data and the score is of something else (method evidence, R7)."""
+    train, held_out = _finite(run.train_losses), _finite(run.eval_losses)
+    if min(len(train), len(held_out)) < FEWEST_POINTS:
+        return None
+    if tail_mean(train) > gate("loss_learned") * train[0] or tail_mean(held_out) > gate("loss_learned") * held_out[0]:
+        return None
+    check = "that the evaluation prompts as training did: chat template, an end token that is trained, and how answers are extracted"
+    return Signature(
+        "wrong-question", "both losses fell far, so the model fits the data, and the score shows nothing of it", check, "setup"
+    )
+
+
+def of_curves(run: RunFacts, others: Iterable[RunFacts], vocabulary: int | None) -> Signature | None:
+    """The first signature that the run's losses show, the most telling first."""
+    points = (*run.train_losses, *run.eval_losses)
+    return (
+        not_finite(points)
+        or zero(run.train_losses)
+        or constant(run.train_losses)
+        or repeating(run.train_losses)
+        or at_uniform(run.train_losses, vocabulary)
+        or climbing(run.train_losses)
+        or spiking(run)
+        or dead_flag(run, others)
+        or unmoved(run.train_losses)
+    )
+
+
+def _finite(points: Sequence[LossPoint]) -> list[float]:
+    return [point.loss for point in points if isfinite(point.loss)]
+
+
+def _is(first: float, second: float) -> bool:
+    return isclose(first, second, rel_tol=EXACT)

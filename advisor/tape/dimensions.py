@@ -1,0 +1,268 @@
+"""Which numbers of a config are dimensions, and by how much those of two models of one family differ.
+
+A family of models is one config whose dimensions are scaled in groups: a tape recorded for one of them speaks for all, because sizes are
+products of dimensions. All else of the config (flags, patterns, heads' widths, towers) must be the same.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from fractions import Fraction
+from math import prod
+from typing import Any, NamedTuple
+
+from advisor.tape.cut import UNITS, Cut
+
+Path = tuple[str, ...]
+"""Fields that lead to a value of a nested config."""
+Groups = tuple[tuple[Path, ...], ...]
+"""Dimensions that are scaled together."""
+
+WIDTHS = ("hidden_size", "d_model", "n_embd", "block_dim", "conv_dim", "out_hidden_size", "text_hidden_size")
+KEY_HEADS = ("num_key_value_heads", "kv_n_heads")
+HEADS = (
+    *("num_attention_heads", "num_heads", "n_heads", "n_head", "encoder_attention_heads", "decoder_attention_heads"),
+    *KEY_HEADS,
+    *("mamba_n_heads", "mamba_num_heads", "mamba_d_ssm"),
+)
+INNER = (
+    *("intermediate_size", "d_ff", "ffn_dim", "encoder_ffn_dim", "decoder_ffn_dim", "block_ff_dim", "ffn_hidden_size"),
+    *("moe_intermediate_size", "shared_expert_intermediate_size", "moe_shared_expert_intermediate_size"),
+    *("shared_intermediate_size", "intermediate_size_mlp", "vocab_size"),
+)
+"""Names of dimensions in transformers' configs (5.23, models/*/configuration_*.py): widths of the residual stream, numbers of heads, and
+widths inside of layers and of the head."""
+OF_THE_TEXT = ("out_hidden_size", "text_hidden_size")
+"""Dimensions that a tower's config names of the language model."""
+_TOWER = re.compile(r"vision|audio|speech|image|visual|encoder_config")
+"""Parts of a config whose own width stays: a tower is the same in all of a family but for its inner width."""
+_NEVER_A_SIZE = re.compile(
+    r"_token_id$|_token_index$|^token_|_name_or_path$|^transformers_version$|dtype$|^auto_map$|^id2label$|^label2id$|initializer|_eps$|theta"
+    r"|^max_window_layers$|^use_cache$|^max_length$|^task_specific_params$|^torchscript$|^max_position_embeddings$|^quantization_config$|^unsloth|^_"
+)
+"""Fields that change no tensor of a training step on meta, but for a length that positions are learned to, which is a limit beside it."""
+
+
+class Depth(NamedTuple):
+    """Which layers of a family's first model were recorded, and which fields count them."""
+
+    cut: Cut
+    holder: Path
+    """Fields that lead to the config that counts the layers."""
+    counts: tuple[str, ...]
+    """Its fields that count them."""
+
+    @property
+    def period(self) -> int:
+        return self.cut.units.count(1)
+
+    @property
+    def total(self) -> int:
+        """Layers of the whole model."""
+        kept = len(self.cut.layers) - UNITS * self.period
+        return kept + self.cut.total_units * self.period
+
+    def cut_of(self, layers: int) -> Cut | None:
+        """The same layers of a model of `layers`; None where it has no equal units of them."""
+        outside = len(self.cut.layers) - UNITS * self.period
+        units, rest = divmod(layers - outside, self.period)
+        if rest or units <= UNITS:
+            return None
+        after = self.cut.units.count(UNITS - 1) - self.period
+        first = len(self.cut.layers) - after
+        kept = (*range(first), *range(layers - after, layers))
+        return Cut(kept, self.cut.units, units)
+
+
+def at(config: Mapping[str, Any], path: Path) -> Any:
+    """The value at a path; None where there is none."""
+    value: Any = config
+    for name in path:
+        value = value.get(name) if isinstance(value, Mapping) else None
+    return value
+
+
+FREEDOMS = (4, 3, 2, 1, 0)
+"""How freely the dimensions of a family differ, see `groups_of`."""
+
+
+def groups_of(config: Mapping[str, Any], freedom: int) -> Groups:
+    """The dimensions of `config` in groups.
+
+    Of freedom 4 each alone, but equal widths together. Of 3 widths and heads together, for heads that are as wide as the stream divided by
+    their number, and heads of keys alone. Of 2 all of these together. Of 1 without them. Of 0 none.
+    """
+    found = [(path, value) for path, value in _numbers(config) if _is_dimension(path)]
+    widths: dict[int, list[Path]] = {}
+    for path, value in found:
+        if path[-1] in WIDTHS:
+            widths.setdefault(value, []).append(path)
+    stream = tuple(path for paths in widths.values() for path in paths)
+    heads = tuple(path for path, _ in found if path[-1] in HEADS)
+    keys = tuple(path for path in heads if path[-1] in KEY_HEADS)
+    queries = tuple(path for path in heads if path not in keys)
+    inner = [(path,) for path, _ in found if path[-1] in INNER]
+    match freedom:
+        case 4:
+            groups = (*map(tuple, widths.values()), *((path,) for path in heads))
+        case 3 if keys:
+            groups = ((*stream, *queries), *((path,) for path in keys))
+        case 2:
+            groups = ((*stream, *heads),)
+        case 1:
+            groups = ()
+        case _:
+            return ()
+    return (*(paths for paths in groups if paths), *inner)
+
+
+_PRIMES = (2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47)
+
+
+def factors_of(groups: Groups, turn: int) -> tuple[int, ...]:
+    """Factors for the groups by which any product of dimensions can be told from any other: of a prime of its own each. Heads stay a
+    multiple of the heads of keys and values beside them, and widths a multiple of all heads, as models want them."""
+    primes = [_PRIMES[(index + turn) % len(groups)] for index in range(len(groups))]
+    names = [{path[-1] for path in paths} for paths in groups]
+    keys = prod(prime for prime, found in zip(primes, names, strict=True) if found <= {*KEY_HEADS})
+    heads = prod(prime for prime, found in zip(primes, names, strict=True) if found <= {*HEADS})
+    factors = []
+    for prime, found in zip(primes, names, strict=True):
+        if found <= {*KEY_HEADS} or not found & {*WIDTHS, *HEADS}:
+            factors.append(prime)
+        else:
+            factors.append(prime * (keys if found <= {*HEADS} else heads))
+    return tuple(factors)
+
+
+def _numbers(config: Mapping[str, Any], before: Path = ()) -> Iterator[tuple[Path, int]]:
+    for name, value in sorted(config.items()):
+        if isinstance(value, Mapping):
+            yield from _numbers(value, (*before, name))
+        elif type(value) is int and value > 1:
+            yield (*before, name), value
+
+
+def _is_dimension(path: Path) -> bool:
+    """A tower's own width and heads stay."""
+    if any(_TOWER.search(name) for name in path[:-1]):
+        return path[-1] in (*OF_THE_TEXT, *INNER)
+    return path[-1] in (*WIDTHS, *HEADS, *INNER)
+
+
+def scaled(config: dict[str, Any], groups: Groups, factors: tuple[int, ...]) -> dict[str, Any]:
+    """A copy of `config` whose dimensions are those times a factor for each group."""
+    factor_of = {path: factor for paths, factor in zip(groups, factors, strict=True) for path in paths}
+
+    def copied(part: dict[str, Any], before: Path) -> dict[str, Any]:
+        found = {}
+        for name, value in part.items():
+            path = (*before, name)
+            found[name] = copied(value, path) if isinstance(value, dict) else value * factor_of[path] if path in factor_of else value
+        return found
+
+    return copied(config, ())
+
+
+class Likeness(NamedTuple):
+    """What makes one model of a family of another."""
+
+    scales: tuple[Fraction, ...]
+    """By which each group of dimensions is larger."""
+    units: int | None
+    """How many units of layers the other model has; None where the whole model was recorded."""
+
+
+def likeness(
+    first: Mapping[str, Any], other: Mapping[str, Any], defaults: Mapping[str, Any], groups: Groups, depth: Depth | None
+) -> Likeness | None:
+    """How `other` is made of `first`, a config whose tapes are at hand; None where it is of another family.
+
+    What a config leaves out has the type's default.
+    """
+    if _are_grouped(first) != _are_grouped(other):
+        return None
+    scales: list[Fraction] = []
+    for paths in groups:
+        found = {_ratio(at(other, path), at(first, path)) for path in paths}
+        ratio = found.pop()
+        if found or ratio is None:
+            return None
+        scales.append(ratio)
+    cut = None
+    if depth is not None:
+        count = (*depth.holder, depth.counts[0])
+        layers = at(other, count) or at(defaults, count)
+        cut = depth.cut_of(layers) if type(layers) is int else None
+        if cut is None:
+            return None
+        short = _short(other, depth, cut)
+        if short is None:
+            return None
+        first, other = _short(first, depth, depth.cut) or first, short
+    free = {path for paths in groups for path in paths}
+    same = _flat(first, defaults, free) == _flat(other, defaults, free)
+    return Likeness(tuple(scales), cut.total_units if cut is not None else None) if same else None
+
+
+def _are_grouped(config: Mapping[str, Any]) -> list[bool]:
+    """Whether there are fewer heads of keys than of queries, wherever both are told: attention goes another way then."""
+    told = [path for path, _ in _numbers(config) if path[-1] in KEY_HEADS and _is_dimension(path)]
+    return [at(config, path) == at(config, (*path[:-1], "num_attention_heads")) for path in told]
+
+
+def _ratio(larger: Any, smaller: Any) -> Fraction | None:
+    if type(larger) is not int or type(smaller) is not int or smaller <= 0 or larger <= 0:
+        return None
+    return Fraction(larger, smaller)
+
+
+def _short(config: Mapping[str, Any], depth: Depth, cut: Cut) -> dict[str, Any] | None:
+    """The config of the kept layers alone; None where its lists do not repeat as the cut says."""
+    holder = at(config, depth.holder) if depth.holder else config
+    if not isinstance(holder, Mapping):
+        return None
+    layers = len(cut.layers) + (cut.total_units - UNITS) * depth.period
+    short = dict(holder)
+    start = cut.units.count(0) - depth.period
+    for name, value in holder.items():
+        if isinstance(value, (list, tuple)) or (isinstance(value, str) and "pattern" in name):
+            if len(value) != layers:
+                continue
+            if any(value[number] != value[number + depth.period] for number in range(start, start + (cut.total_units - 1) * depth.period)):
+                return None
+            short[name] = [value[number] for number in cut.layers]
+    short.update(dict.fromkeys(depth.counts, 0))
+    return _with(config, depth.holder, short)
+
+
+def _with(config: Mapping[str, Any], path: Path, value: dict[str, Any]) -> dict[str, Any]:
+    if not path:
+        return value
+    return {**config, path[0]: _with(config[path[0]], path[1:], value)}
+
+
+def _flat(config: Mapping[str, Any], defaults: Mapping[str, Any], free: set[Path]) -> dict[Path, Any]:
+    """Every value that may change a step, by path: none of the free ones, and none that is the default."""
+
+    def values(part: Mapping[str, Any], before: Path) -> Iterator[tuple[Path, Any]]:
+        for name, value in part.items():
+            path = (*before, name)
+            if path in free or _NEVER_A_SIZE.search(name):
+                continue
+            if isinstance(value, Mapping):
+                yield from values(value, path)
+            elif _told(value) != _told(at(defaults, path)):
+                yield path, _told(value)
+
+    return dict(values(config, ()))
+
+
+def _told(value: Any) -> Any:
+    """A value as far as it may decide: of a fraction only whether it is nothing."""
+    if isinstance(value, float):
+        return value != 0 if not value.is_integer() or value == 0 else int(value)
+    if isinstance(value, (list, tuple)):
+        return tuple(map(_told, value))
+    return value if value else None

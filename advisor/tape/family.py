@@ -1,0 +1,177 @@
+"""A tape that speaks for a family of models: events recorded once, sizes as formulas in the models' dimensions, any number of layers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from math import floor
+from typing import Any, NamedTuple
+
+from advisor.tape.columns import as_columns, from_columns
+from advisor.tape.compile import NotOneFormula, Recording, of_any_length, regime_of, repetition
+from advisor.tape.growth import Fitting, Growth, Part, Point, in_blocks
+from advisor.tape.sizes import Size
+from advisor.tape.stream import LOADED, QUANTISED, WARM_UP, Birth
+from advisor.tape.tape import WORKSPACE, Tape
+from advisor.tape.written import Repetition, deeper, write_out
+
+Scales = tuple[Fraction, ...]
+
+
+class WarmUp(NamedTuple):
+    """The block that transformers takes for the whole model before it loads one quantised: what its weights will take."""
+
+    formula: int
+    """Its place among the formulas."""
+    share: Fraction
+    """What a quantised weight counts of its bytes in 16 or 32 bit."""
+
+
+@dataclass(frozen=True)
+class FamilyTape:
+    """The tape of a family's first model, and how its sizes grow with the models' dimensions."""
+
+    tape: Tape
+    growths: tuple[Growth, ...]
+    """Of each formula of the tape."""
+    warm_up: WarmUp | None = None
+    units: int | None = None
+    """Units of layers of the first model; None where all of its layers were recorded."""
+
+    def of(self, scales: Scales, units: int | None = None) -> Tape:
+        """The tape of a model whose dimensions are larger by `scales`, of so many units of layers. Raises ValueError where a size would be
+        no whole number of bytes."""
+        tape = self.tape
+        formulas = [growth.of(scales) for growth in self.growths]
+        deep = tape.repetition
+        if units is not None and self.units is not None and units != self.units:
+            deep = deeper(deep, self.units, units)
+        if self.warm_up is not None:
+            size_bytes = _warm_up_bytes(tape.stream.births, tape.formula_of, formulas, _births(tape, deep), self.warm_up.share)
+            formulas[self.warm_up.formula] = Size((size_bytes, 0, 0, 0, 0, 0))
+        return replace(tape, formulas=tuple(formulas), repetition=deep)
+
+
+def _births(tape: Tape, deep: Repetition) -> list[int]:
+    return write_out(tape.stream, deep).births
+
+
+def _warm_up_bytes(
+    births: Sequence[Birth], formula_of: Sequence[int], formulas: Sequence[Size], written: Sequence[int], share: Fraction
+) -> int:
+    total = Fraction(0)
+    for index in written:
+        op = births[index].op
+        if op in (LOADED, QUANTISED):
+            total += formulas[formula_of[index]].factors[0] * (share if op == QUANTISED else 1)
+    return floor(total)
+
+
+def grown(recordings: Sequence[Recording], scales: Sequence[Scales], share: Fraction, versions: Mapping[str, str]) -> FamilyTape:
+    """The tape of a family, from recordings of models whose dimensions are larger than the first's by `scales`. `share` is what a quantised
+    weight counts in the loader's warm-up.
+
+    Raises NotOneFormula where the recordings differ in more than their sizes, or where a size follows no formula; NotRepeatable where the
+    short model's do not stand for the whole.
+    """
+    first = recordings[0]
+    structure = first.structure
+    if any(recording.structure != structure for recording in recordings[1:]):
+        raise NotOneFormula("the recordings differ in their events")
+    points = [Point(recording.shape, scale) for recording, scale in zip(recordings, scales, strict=True)]
+    deep = repetition(first)
+    growths, formula_of, warm_up = _growths(recordings, points, share)
+    ones = tuple(Fraction(1) for _ in scales[0])
+    births = [replace(born, size_bytes=0) for born in first.stream.births]
+    notes = tuple(of_any_length(note, first.shape) for note in first.stream.notes)
+    tape = Tape(
+        stream=replace(first.stream, births=births, notes=notes),
+        formula_of=formula_of,
+        formulas=tuple(growth.of(ones) for growth in growths),
+        repetition=deep,
+        layer_path=first.layer_path,
+        regime=regime_of([recording.shape for recording in recordings]),
+        versions=dict(versions),
+    )
+    family = FamilyTape(tape, growths, warm_up, first.cut.total_units if first.cut is not None else None)
+    _check_warm_up(family, recordings, scales)
+    return replace(family, tape=family.of(ones))
+
+
+def _growths(
+    recordings: Sequence[Recording], points: Sequence[Point], share: Fraction
+) -> tuple[tuple[Growth, ...], tuple[int, ...], WarmUp | None]:
+    """The different formulas, which each birth has, and which of them is the warm-up's."""
+    fitting = Fitting(points)
+    births = recordings[0].stream.births
+    sizes = list(zip(*([born.size_bytes for born in recording.stream.births] for recording in recordings), strict=True))
+    numbers: dict[tuple[int, ...], int] = {}
+    growths: list[Growth] = []
+    found: list[tuple[Growth, tuple[int, ...]]] = []
+    unknown: dict[tuple[int, ...], Birth] = {}
+    warm_up_sizes: tuple[int, ...] | None = None
+    for born, at_points in zip(births, sizes, strict=True):
+        if born.op == WARM_UP:
+            warm_up_sizes = at_points
+        elif born.kind != WORKSPACE and at_points not in numbers and at_points not in unknown:
+            growth = fitting.fitted(at_points)
+            if growth is None:
+                unknown[at_points] = born
+                continue
+            numbers[at_points] = len(growths)
+            growths.append(growth)
+            found.append((growth, at_points))
+    for at_points, born in unknown.items():
+        growth = in_blocks(at_points, found)
+        if growth is None:
+            raise NotOneFormula(f"{born.op} in {born.place or born.owner}: its sizes {at_points} follow no formula")
+        numbers[at_points] = len(growths)
+        growths.append(growth)
+    warm_up = None
+    if warm_up_sizes is not None:
+        warm_up = WarmUp(len(growths), share)
+        growths.append(Growth(()))
+    last = len(growths)
+
+    def formula(born: Birth, at_points: tuple[int, ...]) -> int:
+        if born.kind == WORKSPACE:
+            return last
+        return warm_up.formula if warm_up is not None and born.op == WARM_UP else numbers[at_points]
+
+    return tuple(growths), tuple(formula(born, at_points) for born, at_points in zip(births, sizes, strict=True)), warm_up
+
+
+def _check_warm_up(family: FamilyTape, recordings: Sequence[Recording], scales: Sequence[Scales]) -> None:
+    """Raises NotOneFormula where the loader's block is not what the weights say."""
+    if family.warm_up is None:
+        return
+    for recording, scale in zip(recordings, scales, strict=True):
+        made = family.of(scale).formulas[family.warm_up.formula].factors[0]
+        recorded = next(born.size_bytes for born in recording.stream.births if born.op == WARM_UP)
+        if made != recorded:
+            raise NotOneFormula(f"the loader's warm-up takes {recorded} bytes, not {made}")
+
+
+def as_lists(family: FamilyTape) -> dict[str, Any]:
+    """The tape as JSON can hold it."""
+    growths = [
+        [
+            growth.unit_bytes,
+            growth.per,
+            *([part.factor.numerator, part.factor.denominator, part.monomial, *part.powers] for part in growth.parts),
+        ]
+        for growth in family.growths
+    ]
+    warm_up = family.warm_up and [family.warm_up.formula, family.warm_up.share.numerator, family.warm_up.share.denominator]
+    return {"tape": as_columns(family.tape), "growths": growths, "warm_up": warm_up, "units": family.units}
+
+
+def from_lists(data: dict[str, Any]) -> FamilyTape:
+    """The tape that `as_lists` wrote. Raises ValueError, TypeError, KeyError or IndexError for anything else."""
+    growths = tuple(
+        Growth(tuple(Part(Fraction(part[0], part[1]), part[2], tuple(part[3:])) for part in parts), unit_bytes, per)
+        for unit_bytes, per, *parts in data["growths"]
+    )
+    warm_up = data["warm_up"] and WarmUp(data["warm_up"][0], Fraction(*data["warm_up"][1:]))
+    return FamilyTape(from_columns(data["tape"], trusted=True), growths, warm_up, data["units"])

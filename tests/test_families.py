@@ -1,0 +1,224 @@
+"""Tapes that speak for a family of models: formulas in dimensions, which models are alike, and family tapes against fresh dry runs."""
+
+from __future__ import annotations
+
+import json
+from fractions import Fraction
+from math import ceil
+from typing import Any
+
+import pytest
+from hypothesis import given, settings, strategies as st
+
+from advisor.hub import load_model
+from advisor.memory.replayed import breakdown_of
+from advisor.memory.runtime import HANDLES, workspace_bytes
+from advisor.tape import shipped
+from advisor.tape.columns import as_columns, from_columns
+from advisor.tape.cut import Cut
+from advisor.tape.dimensions import Depth, factors_of, groups_of, likeness, scaled
+from advisor.tape.family import as_lists, from_lists
+from advisor.tape.growth import Fitting, Part, Point, in_blocks
+from advisor.tape.repeat import repetition_of
+from advisor.tape.sizes import Shape
+from advisor.tape.written import deeper
+from advisor.trace import families
+from advisor.trace.dry_run import trace
+from advisor.trace.tapes import Recordings, Variant
+from advisor.values import Method, ModelSpec, Plan, Quantization
+
+# -- formulas ----------------------------------------------------------------------------------------------------------------------
+
+SHAPES = (Shape(2, 2048), Shape(3, 2432), Shape(2, 128), Shape(1024, 8192))
+ONES = (Fraction(1),) * 3
+POINTS = tuple(
+    Point(shape, tuple(map(Fraction, scales))) for shape, scales in zip(SHAPES, ((1, 1, 1), (2, 3, 5), (3, 5, 2), (5, 2, 3)), strict=True)
+)
+PARTS = st.builds(
+    Part, st.integers(1, 1 << 20).map(Fraction), st.integers(0, 5), st.sampled_from([(0, 0, 0), (1, 0, 0), (0, 1, 1), (2, 0, 0)])
+)
+
+
+@given(st.lists(PARTS, min_size=1, max_size=2), st.tuples(*(st.integers(1, 40),) * 3))
+@settings(max_examples=60, deadline=None)
+def test_a_sum_of_two_products_is_found_and_holds_for_other_models(parts: list[Part], scales: tuple[int, int, int]) -> None:
+    sizes = [sum(int(part.at(point)) for part in parts) for point in POINTS]
+    growth = Fitting(POINTS).fitted(sizes)
+    assert growth is not None
+    asked = Point(Shape(7, 640), tuple(map(Fraction, scales)))
+    assert growth.of(asked.scales).at(asked.shape.monomials) == sum(int(part.at(asked)) for part in parts)
+
+
+@pytest.mark.parametrize(
+    "size",
+    [
+        lambda b, s, h, i, v: min(b * s, 4096) * h,  # another kernel from some batch on
+        lambda b, s, h, i, v: 8 * h + 3 * i + 7 * v + b,
+        lambda b, s, h, i, v: (h + 3) ** 4,
+    ],
+)
+def test_what_follows_no_formula_is_none(size: Any) -> None:
+    assert Fitting(POINTS).fitted([int(size(*point.shape, *(7 * scale for scale in point.scales))) for point in POINTS]) is None
+
+
+def test_scales_of_scales_are_counted_in_blocks_begun() -> None:
+    weights = [2 * 1000 * 3000 * int(h * i) for _, (h, i, _) in POINTS]
+    growth = Fitting(POINTS).fitted(weights)
+    assert growth is not None
+    found = in_blocks([4 * ceil(size / 2 / 64 / 256) for size in weights], [(growth, weights)])
+    assert found is not None
+    assert found.of((Fraction(1, 3), Fraction(2), Fraction(1))).at(Shape(1, 1).monomials) == 4 * ceil(1000 * 2000 / 64 / 256)
+
+
+# -- which models are alike --------------------------------------------------------------------------------------------------------
+
+LLAMA: dict[str, Any] = {
+    "model_type": "llama",
+    "hidden_size": 512,
+    "intermediate_size": 1536,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 2,
+    "num_hidden_layers": 12,
+    "vocab_size": 1024,
+    "rms_norm_eps": 1e-5,
+    "tie_word_embeddings": False,
+}
+DEPTH = Depth(Cut((0, 1, 2, 3), (0, 1, 2, 3), 12), (), ("num_hidden_layers",))
+PATTERN = ["local", "local", "global"]
+PATTERNED = {**LLAMA, "num_hidden_layers": 18, "layer_types": PATTERN * 6}
+PATTERNED_DEPTH = Depth(Cut((*range(12),), (0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3), 6), (), ("num_hidden_layers",))
+
+
+def alike(changes: dict[str, Any], freedom: int = 3) -> object:
+    groups = groups_of(LLAMA, freedom)
+    found = likeness(LLAMA, {**LLAMA, **changes}, {"attention_bias": False, "mlp_bias": None}, groups, DEPTH)
+    return None if found is None else (*map(str, found.scales), found.units)
+
+
+@pytest.mark.parametrize(
+    ("changes", "found"),
+    [
+        ({}, ("1", "1", "1", "1", 12)),
+        ({"num_hidden_layers": 40, "rms_norm_eps": 1e-6, "bos_token_id": 1, "torch_dtype": "float16"}, ("1", "1", "1", "1", 40)),
+        ({"intermediate_size": 1024, "vocab_size": 3000}, ("1", "1", "2/3", "375/128", 12)),
+        ({"hidden_size": 1024, "num_attention_heads": 16, "num_key_value_heads": 8}, ("2", "4", "1", "1", 12)),
+        ({"hidden_size": 1024}, None),  # heads twice as wide
+        ({"num_key_value_heads": 8}, None),  # as many as of queries: another path through attention
+        ({"num_hidden_layers": 4}, None),  # no equal units
+        ({"tie_word_embeddings": True}, None),
+        ({"attention_bias": False}, ("1", "1", "1", "1", 12)),  # the type's default, told
+        ({"attention_bias": True}, None),
+        ({"mlp_bias": True}, None),
+        ({"something_new": 3}, None),
+    ],
+)
+def test_models_are_alike_where_only_dimensions_differ(changes: dict[str, Any], found: object) -> None:
+    assert alike(changes) == found
+
+
+@pytest.mark.parametrize(
+    ("layers", "units"),
+    [(PATTERN * 6, 6), (PATTERN * 9, 9), ([*PATTERN * 5, "local"], None), (["global", *PATTERN * 5], None), (PATTERN * 4, None)],
+)
+def test_layers_repeat_as_they_were_recorded(layers: list[str], units: int | None) -> None:
+    other = {**PATTERNED, "layer_types": layers, "num_hidden_layers": len(layers)}
+    found = likeness(PATTERNED, other, {}, groups_of(PATTERNED, 3), PATTERNED_DEPTH)
+    assert (found and found.units) == units
+
+
+@pytest.mark.parametrize("freedom", [4, 3, 2, 1])
+@pytest.mark.parametrize("turn", [1, 2, 3])
+def test_larger_models_keep_what_models_want(freedom: int, turn: int) -> None:
+    groups = groups_of(LLAMA, freedom)
+    factors = factors_of((*groups, (("rank",),)), turn)
+    larger = scaled(LLAMA, groups, factors[:-1])
+    assert larger["num_attention_heads"] % larger["num_key_value_heads"] == 0
+    assert larger["hidden_size"] % larger["num_attention_heads"] == 0
+    assert freedom == 4 or larger["hidden_size"] // larger["num_attention_heads"] == 64 or freedom == 1
+    assert {name for name in LLAMA if larger[name] != LLAMA[name]} == {path[-1] for paths in groups for path in paths}
+
+
+def test_a_tower_keeps_its_width() -> None:
+    config = {"text_config": {"hidden_size": 8, "vocab_size": 9}, "vision_config": {"hidden_size": 8, "num_heads": 2, "out_hidden_size": 8}}
+    assert groups_of(config, 4) == (
+        (("text_config", "hidden_size"), ("vision_config", "out_hidden_size")),
+        (("text_config", "vocab_size"),),
+    )
+
+
+# -- against fresh dry runs --------------------------------------------------------------------------------------------------------
+
+
+def llama(**changes: Any) -> ModelSpec:
+    small = load_model("smollm2-135m")
+    return small.model_copy(update={"id": "made/up", "config_json": json.dumps({**json.loads(small.config_json), **LLAMA, **changes})})
+
+
+OTHER = {"hidden_size": 1280, "num_attention_heads": 20, "num_key_value_heads": 5, "intermediate_size": 3328, "vocab_size": 5003}
+
+
+@pytest.mark.parametrize(
+    ("method", "quantization", "checkpointing"),
+    [
+        (Method.LORA, None, False),
+        (Method.QLORA, Quantization.NF4, True),
+        pytest.param(Method.DORA, None, True, marks=pytest.mark.long),
+        pytest.param(Method.FULL, None, False, marks=pytest.mark.long),
+    ],
+)
+def test_a_family_tape_is_the_dry_run_of_another_model(method: Method, quantization: Quantization | None, checkpointing: bool) -> None:
+    plan = Plan(
+        method=method,
+        quantization=quantization,
+        double_quant=quantization is not None,
+        kbit_prepare=quantization is not None,
+        gradient_checkpointing=checkpointing,
+    )
+    made = families.of_kind(llama(), plan, None, lambda _: None)
+    assert made.freedom >= 3
+    other = llama(**OTHER, num_hidden_layers=9)
+    first = families.declared_config(llama())
+    found = likeness(first, families.declared_config(other), {}, made.groups, made.depth)
+    assert found is not None
+    for rank, shape in ((24, Shape(3, 640)), (5, Shape(1, 1664))):
+        asked = plan.model_copy(update={"rank": rank, "micro_batch_size": shape.rows, "seq_len_tokens": shape.tokens})
+        scales = (*found.scales, *((Fraction(rank, plan.rank),) if method.has_adapter else ()))
+        family = next(tape for tape in made.tapes if tape.tape.regime.covers(shape))
+        tape = from_lists(json.loads(json.dumps(as_lists(family)))).of(scales, found.units)
+        replayed = breakdown_of(tape.replay(shape, workspace_bytes(None) // HANDLES), other, asked, None)
+        fresh = trace(other, asked).breakdown
+        assert replayed.phases == fresh.phases
+        assert replayed.reserved_slack_bytes == fresh.reserved_slack_bytes
+
+
+@pytest.mark.parametrize(("layers", "others"), [(6, 11), (9, 5)])
+def test_a_repetition_for_another_depth_is_what_would_be_found_there(layers: int, others: int) -> None:
+    model = llama(num_hidden_layers=layers)
+    plan = Plan(method=Method.LORA, micro_batch_size=1, seq_len_tokens=128, gradient_checkpointing=True)
+    recording = Recordings([Variant(model, plan)], None, lambda _: None).at(Shape(1, 128))
+    assert recording.cut is not None
+
+    def found(units: int) -> object:
+        cut = Cut(recording.cut.layers, recording.cut.units, units)
+        return repetition_of(recording.stream, cut, recording.layer_path)
+
+    assert deeper(found(layers), layers, others) == found(others)
+
+
+# -- what the wheel carries --------------------------------------------------------------------------------------------------------
+
+FILES = list(shipped.shipped_files())
+
+
+@pytest.mark.parametrize("path", FILES, ids=[f"{path.parent.name}-{path.stem}" for path in FILES])
+def test_every_shipped_file_is_whole_and_speaks_for_its_family(path: Any) -> None:
+    kept = shipped.read(path)
+    assert kept is not None
+    family = shipped.families(path.parent.name)[int(path.stem.partition(".")[0])]
+    digest = shipped.digest_of_config(json.loads(load_model(family.id).config_json))
+    assert set(kept.members[digest].scales) <= {Fraction(1)}
+    assert kept.tapes
+    for written in kept.tapes:
+        tape = from_lists(written).tape
+        assert from_columns(as_columns(tape)) == tape  # with every check
+        assert {"torch", "transformers", "peft"} <= tape.versions.keys()

@@ -1,0 +1,127 @@
+"""Loss curves that cannot be right, one row a cause; and honest curves, which show nothing."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given, strategies as st
+
+from advisor import api
+from advisor.evidence.signatures import of_curves
+from advisor.values import Method
+from advisor.values.evidence import LossPoint, RunFacts
+from advisor.values.next_step import Binding
+
+VOCABULARY = 32_000
+"""Llama-2's: ln 32000 = 10.37."""
+LEARNS = (2.1, 1.6, 1.4, 1.3, 1.25, 1.22, 1.2, 1.19, 1.18, 1.17)
+
+
+def run(losses: tuple[float, ...], **more: Any) -> RunFacts:
+    points = tuple(LossPoint(step=10.0 * number, loss=loss) for number, loss in enumerate(losses))
+    return RunFacts(method=more.pop("method", Method.LORA), train_losses=points, **more)
+
+
+def named(losses: tuple[float, ...], others: tuple[RunFacts, ...] = (), **more: Any) -> str:
+    found = of_curves(run(losses, **more), others, VOCABULARY)
+    return "" if found is None else f"{found.name} {found.cure}"
+
+
+@pytest.mark.parametrize(
+    ("losses", "expected"),
+    [
+        (LEARNS, ""),
+        ((2.0, 1.5, 3.0, 1.4, 1.3, 1.3, 1.2, 1.2, 1.2, 1.1, 1.1), ""),  # a spike that came back
+        ((0.9, 0.2, 0.05, 0.03, 0.04, 0.05), ""),  # the scatter of small losses is no climb
+        ((2.0, 1.5), ""),  # too short to say
+        ((2.0, 1.5, math.nan), "not-finite lower"),
+        ((2.0, 1.5, math.inf, 1.4), "not-finite lower"),
+        ((0.0, 0.0, 0.0), "zero setup"),  # every label masked, or NaN from the first step
+        ((2.0, 1.5, 0.0, 0.0), "hidden-nan lower"),  # transformers logs NaN as zero
+        ((6.9007,) * 5, "constant setup"),  # artidoro/qlora issue 157
+        ((2.1, 1.9, 2.3, 2.1, 1.9, 2.3, 2.1, 1.9, 2.3), "repeating setup"),
+        ((11.2, 9.0, 8.0, 7.5), "at-uniform setup"),  # 10.37 is a guess among 32,000
+        ((10.4, 10.3, 10.35, 10.31), "at-uniform setup"),
+        ((4.31, 1.44, 7.08, 15.06, 16.02, 13.83), "climbing lower"),  # paiml/aprender pull request 2258
+        ((1.6, 1.5, 1.4, 1.3, 1.2, 1.4, 1.9, 2.6, 3.4, 4.2, 4.8, 5.3), "climbing lower"),  # smooth, so that no single step is a spike
+        ((2.0, 1.2, 1.0, 0.9, 1.3, 1.9, 1.95), "climbing lower"),  # back to its start
+        ((2.0, 1.8, 1.7, 1.6, 1.5, 1.5, 1.4, 1.38, 1.9, 1.9, 1.9), "spiking lower"),
+        ((2.0, 2.02, 1.98, 2.01, 1.99), "unmoved raise"),
+    ],
+)
+def test_what_a_curve_gives_away(losses: tuple[float, ...], expected: str) -> None:
+    assert named(losses) == expected
+
+
+def test_equal_losses_of_different_set_ups_are_a_dead_flag() -> None:
+    """Two runs that differ in a setting and agree in every digit: the setting was never read."""
+    plain = run(LEARNS, id="plain", rank=8)
+    assert named(LEARNS, (plain,), rank=8, use_rslora=True) == "dead-flag setup"
+    assert named(LEARNS, (plain,), rank=8) == ""  # the same run again
+    assert named(tuple(loss + 1e-3 for loss in LEARNS), (plain,), rank=8, use_rslora=True) == ""
+
+
+@given(st.floats(0.5, 4), st.floats(0.05, 0.5), st.integers(8, 60))
+def test_a_curve_that_falls_steadily_shows_nothing(start: float, floor: float, length: int) -> None:
+    losses = tuple(floor * start + (1 - floor) * start * 0.9**step for step in range(length))
+    assert named(losses) == ""
+
+
+NAN = [2.0, 1.9, math.nan]
+
+
+@pytest.mark.parametrize(
+    ("facts", "says"),
+    [
+        # fp16 overflows: the type is changed, and no rate (semantic-router pull request 590)
+        ({"learning_rate": 2e-4, "precision": "fp16"}, "Train in bf16 instead of fp16, at 2.0e-4"),
+        # ten times below the prior, nothing told of the type
+        ({"learning_rate": 2e-5}, "Train in bf16, whatever it ran in, at 2.0e-5"),
+        # in bf16 and far below the prior neither a rate nor the type is left
+        ({"learning_rate": 2e-5, "precision": "bf16"}, "Change no rate yet"),
+        ({"learning_rate": 2e-4, "precision": "fp16", "train_losses": [2.0, 1.9, 0.0]}, "logging_nan_inf_filter"),
+        ({"learning_rate": 2e-3, "precision": "bf16"}, "Lower the learning rate to 2.2e-4 and 6.7e-4"),
+        # an untold rate goes below the prior of 2.9e-4, not above it
+        ({}, "Lower the learning rate to 3.2e-5 and 9.5e-5"),
+    ],
+)
+def test_what_is_done_about_nan(facts: dict[str, Any], says: str) -> None:
+    answer = api.next_step(
+        {"model": "llama-2-7b", "runs": [{"method": "lora", "rank": 16, "train_losses": NAN, **facts}]},
+    )
+    assert says in answer.next_experiment
+
+
+def test_a_rate_that_broke_is_lowered_further_and_never_raised() -> None:
+    broken = [{"method": "lora", "rank": 16, "learning_rate": rate, "diverged": True} for rate in (2e-3, 6.7e-4, 2.2e-4)]
+    answer = api.next_step({"model": "llama-2-7b", "runs": broken})
+    assert answer.run is not None
+    assert max(answer.run.learning_rates) < 2.2e-4
+
+
+def test_a_loss_that_never_moves_far_above_the_prior_is_not_raised() -> None:
+    flat = {"method": "lora", "rank": 16, "learning_rate": 5e-3, "train_losses": [2.0, 2.02, 1.98, 2.01]}
+    answer = api.next_step({"model": "llama-2-7b", "runs": [flat]})
+    assert answer.run is not None
+    assert max(answer.run.learning_rates) < 5e-3
+
+
+def test_both_losses_low_and_no_score_asks_about_the_template() -> None:
+    low = {"train_losses": [2.0, 0.9, 0.5, 0.3], "eval_losses": [2.0, 1.0, 0.6, 0.5]}
+    facts = {"model": "llama-2-7b", "evaluation": {"base": 0.2, "n": 1000, "target": 0.5}}
+    answer = api.next_step({**facts, "runs": [{"method": "lora", "rank": 16, "learning_rate": 2e-4, "score": 0.21, **low}]})
+    assert answer.binding is Binding.OPTIMISATION_BUG
+    assert "chat template" in answer.next_experiment
+    assert answer.run is None
+
+
+def test_a_four_bit_run_that_stands_still_beside_a_sixteen_bit_one_is_a_fault() -> None:
+    runs = [
+        {"id": "16", "method": "lora", "rank": 16, "learning_rate": 1e-4, "train_losses": [0.81, 0.07, 0.04]},
+        {"id": "4", "method": "qlora", "rank": 16, "learning_rate": 1e-4, "train_losses": [6.9, 6.9, 6.9]},
+    ]
+    answer = api.next_step({"model": "llama-2-7b", "runs": runs, "current": "4"})
+    assert "not the price of 4 bit" in answer.reason
+    assert answer.run is None
