@@ -5,8 +5,8 @@ from __future__ import annotations
 from advisor import formulas
 
 ROOMS = ("allocator", "architectures", "checkpoints", "images", "memory", "speed", "stacks", "tape", "trace", "values")
-"""Rooms whose code makes the predicted bytes of a record, or the work that its rates are times of: the model's shape and what its
-checkpoint holds, tokens of images, the closed form, the dry run and its replay, the engines' ways, step times, and what a plan's fields mean."""
+"""Rooms whose code makes the predicted bytes of a record, or the work that its rates are times of: the model's shape, what its
+checkpoint holds, tokens of images, the closed form, the dry run, its replay, the engines' ways, step times, what a plan's fields mean."""
 
 
 def digest() -> str:
