@@ -12,8 +12,11 @@ EIGHT_BIT_BLOCK = 256
 """Elements per fp32 absmax of an 8-bit state (bitsandbytes optim/optimizer.py, blockwise states)."""
 PAGED_MIN_NUMEL = 100_000
 """Smaller states are ordinary tensors also in paged optimizers (bitsandbytes optim/optimizer.py, `get_state_buffer`)."""
-ADAFACTOR_TEMPORARIES = 3
-"""fp32 copies of the largest tensor at once: gradient, parameter, update (transformers optimization.py `Adafactor.step`)."""
+ADAFACTOR_TEMPORARIES = 2
+"""fp32 matrices of the largest tensor's size at once: two terms of the update, as in `(grad**2) + eps` and `p.add_(-update)`
+(transformers 5.23 optimization.py, `Adafactor.step`)."""
+ADAFACTOR_COPIES = 2
+"""More where the parameter is of 16 bits: fp32 copies of its gradient and of itself (ibid.)."""
 
 MOMENTS = {
     Optimizer.ADAMW: 2,
@@ -74,5 +77,6 @@ def step_temporary_bytes(model: ModelSpec, plan: Plan) -> int:
         return trainable_params(model, plan) * trained_bytes_per_param(plan)
     if plan.optimizer is Optimizer.ADAFACTOR:
         largest = max((group.numel for group in trainable_tensors(model, plan)), default=0)
-        return ADAFACTOR_TEMPORARIES * largest * FP32_BYTES
+        copies = ADAFACTOR_COPIES if trained_bytes_per_param(plan) < FP32_BYTES else 0
+        return (ADAFACTOR_TEMPORARIES + copies) * largest * FP32_BYTES
     return 0
