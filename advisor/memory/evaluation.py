@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from functools import lru_cache
 
+from advisor.architectures.heads import headed
 from advisor.memory.attention import Kernel
 from advisor.memory.blocks import block_tape
 from advisor.memory.head import Ending, head_tape
 from advisor.memory.layers import Setting
+from advisor.memory.optimizer import FP32_BYTES, trained_bytes_per_param
+from advisor.memory.params import trainable_params
 from advisor.memory.program import Station
 from advisor.memory.tape import ZERO, forward
-from advisor.values import Loss, ModelSpec, Stack
+from advisor.values import Loss, Method, ModelSpec, Plan, Sharding, Stack
 
 WHOLE_IN_EVALUATION = (Stack.AXOLOTL, Stack.LLAMAFACTORY)
 """Stacks whose fused loss makes logits in evaluation: Liger's forward fuses where `self.training`, unless it is told `skip_logits`
@@ -24,6 +27,21 @@ def evaluated(ending: Ending, stack: Stack) -> Ending:
     if ending.loss is Loss.FUSED and stack in WHOLE_IN_EVALUATION:
         return ending._replace(loss=Loss.FULL)
     return ending
+
+
+def autocast_copies_bytes(model: ModelSpec, plan: Plan) -> int:
+    """Copies in 16 bits that autocast makes of trained fp32 matrices and keeps until the forward is over, without gradients too
+    (torch 2.13 aten/src/ATen/autocast_mode.cpp, `cached_cast`: fp32 leaves that require a gradient). Those of an engine that shares
+    the parameters are not counted: what it gathers is no leaf.
+    """
+    if not plan.autocast or plan.sharding not in (Sharding.NONE, Sharding.DDP) or trained_bytes_per_param(plan) < FP32_BYTES:
+        return 0
+    if plan.method is not Method.FULL:
+        return trainable_params(model, plan) * plan.autocast_dtype.size_bytes
+    shape = headed(model, plan).shape
+    head = shape.head_params or model.vocab_size * model.hidden_size  # tied: the embeddings' matrix is multiplied by
+    params = head + sum(layer.weight_params * block.count for block in shape.blocks for layer in block.linears)
+    return params * plan.autocast_dtype.size_bytes
 
 
 @lru_cache(maxsize=256)

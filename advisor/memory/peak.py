@@ -13,7 +13,7 @@ from advisor.memory.attention import Kernel
 from advisor.memory.calibrated import narrowed
 from advisor.memory.chance import with_chance
 from advisor.memory.dtypes import computing
-from advisor.memory.evaluation import compile_evaluation, evaluated
+from advisor.memory.evaluation import autocast_copies_bytes, compile_evaluation, evaluated
 from advisor.memory.fsdp import backward_stations, forward_stations
 from advisor.memory.head import Ending
 from advisor.memory.held import Held
@@ -162,7 +162,7 @@ def _evaluation(model: ModelSpec, plan: Plan, has_flash: bool, workspace: int, b
             *_resting(standing, workspace, gathered),
             (Term.GRADIENTS, standing.forward_bytes),
             (Term.LOGITS, logits + before),
-            (Term.TEMPORARIES, top.live.at(batch.tokens, batch.pairs) - logits),
+            (Term.TEMPORARIES, top.live.at(batch.tokens, batch.pairs) - logits + autocast_copies_bytes(model, plan)),
         ),
     )
 
