@@ -1,0 +1,224 @@
+"""Numbers and escapes held against another source than the code that makes them: a library, its documentation, arithmetic by hand.
+
+Each row once could be changed without any test to notice it.
+"""
+
+from __future__ import annotations
+
+import re
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from advisor import api, record
+from advisor.allocator.caching import Allocator, AllocatorConfig
+from advisor.calibrate import run as calibrate_run
+from advisor.memory import head, optimizer, sharding, weights
+from advisor.render import check as render_check
+from advisor.runs import facts_from_ledger
+from advisor.units import MIB
+from advisor.values import Level, Phase, Plan, Term
+from advisor.values.advice import Finding
+from advisor.values.check import CheckReport
+
+KIB = 1024
+
+
+class Reserved:
+    """A process that asks the allocator for blocks by name."""
+
+    def __init__(self, config: AllocatorConfig) -> None:
+        self.allocator, self.blocks = Allocator(config), {}
+
+    def after(self, steps: str) -> int:
+        for step in steps.split():
+            name, _, size = step[1:].partition(":")
+            if step[0] == "+":
+                self.blocks[name] = self.allocator.malloc(round(float(size) * KIB))
+            else:
+                self.allocator.free(self.blocks.pop(name))
+        return self.allocator.reserved_bytes
+
+
+# ------------------------------------------------------------------------------------------------------------- the allocator
+
+
+def test_a_rest_of_512_bytes_in_the_small_pool_is_a_block_of_its_own() -> None:
+    """torch 2.13 c10/cuda/CUDACachingAllocator.cpp, should_split: `remaining >= kMinBlockSize` in the small pool, which is 512 bytes.
+
+    By hand: a segment of 2,048 KiB is filled with 1, 1,023 and 1,024 KiB. The first is freed and half of it is asked for twice. Split, both
+    halves lie in it; unsplit, the second opens another segment of 2 MiB.
+    """
+    assert Reserved(AllocatorConfig()).after("+a:1 +b:1023 +c:1024 -a +d:0.5 +e:0.5") == 2 * MIB
+
+
+def test_best_fit_among_expandable_blocks_goes_by_what_they_can_grow_to() -> None:
+    """Ibid., get_free_block: while the next larger block's `expandable_size` is smaller, it is taken instead.
+
+    By hand, in handles of 20 MiB: a (20) and b (30) map 60 MiB, of which the last 10 are free and can grow. a is freed. 8 MiB then come out
+    of a's 20, which cannot grow; 12 MiB fill what is left of them, and 10 MiB the end: 60 MiB in all. By size alone the 8 MiB would break
+    the end, 12 come out of a, and for the last 10 another handle is mapped: 80 MiB.
+    """
+    mebibytes = "+a:20480 +b:30720 -a +c:8192 +d:12288 +e:10240"
+    assert Reserved(AllocatorConfig(expandable_segments=True)).after(mebibytes) == 60 * MIB
+
+
+# -------------------------------------------------------------------------------------------------------------------- memory
+
+
+@contextmanager
+def storages() -> Iterator[Any]:
+    """Bytes of the storages that torch makes meanwhile and that are alive: now, and at most."""
+    torch = pytest.importorskip("torch")
+    from torch.utils._python_dispatch import TorchDispatchMode
+    from torch.utils._pytree import tree_leaves
+
+    class Live(TorchDispatchMode):  # type: ignore[misc]
+        now_bytes = peak_bytes = 0
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.held: set[int] = set()
+
+        def __torch_dispatch__(self, function: Any, types: Any, given: Any = (), named: Any = None) -> Any:
+            known = {one.untyped_storage()._cdata for one in tree_leaves((given, named or {})) if isinstance(one, torch.Tensor)}
+            made = function(*given, **(named or {}))
+            for tensor in (one for one in tree_leaves(made) if isinstance(one, torch.Tensor)):
+                storage = tensor.untyped_storage()
+                if storage._cdata not in known | self.held:
+                    self.held.add(storage._cdata)
+                    self.now_bytes += storage.nbytes()
+                    self.peak_bytes = max(self.peak_bytes, self.now_bytes)
+                    weakref.finalize(storage, self.gone, storage._cdata, storage.nbytes())
+            return made
+
+        def gone(self, key: int, size_bytes: int) -> None:
+            self.held.discard(key)
+            self.now_bytes -= size_bytes
+
+    with Live() as live:
+        yield live
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp32"])
+def test_adafactor_holds_what_its_own_step_makes(precision: str) -> None:
+    """transformers' Adafactor, run for real on one matrix, against what a plan's optimizer step is priced at for its largest one."""
+    torch = pytest.importorskip("torch")
+    optimization = pytest.importorskip("transformers.optimization")
+    dtype = {"bf16": torch.bfloat16, "fp32": torch.float32}[precision]
+    matrix = torch.nn.Parameter(torch.ones(512, 256, dtype=dtype))
+    matrix.grad = torch.ones_like(matrix)
+    made = optimization.Adafactor([matrix], lr=1e-4, scale_parameter=False, relative_step=False)
+    made.step()
+    with storages() as live:
+        made.step()
+    model, plan = api.as_model("llama-3.2-1b"), Plan(method="full", optimizer="adafactor", base_dtype=precision)
+    largest = 128_256 * 2048  # the embeddings: huggingface.co/meta-llama/Llama-3.2-1B, config.json
+    assert optimizer.step_temporary_bytes(model, plan) == pytest.approx(live.peak_bytes / matrix.numel() * largest, rel=0.01)
+
+
+def test_lifting_tied_embeddings_to_fp32_holds_them_twice() -> None:
+    """peft 0.21 utils/other.py, prepare_model_for_kbit_training: `param.data = param.data.to(torch.float32)`, one after another.
+
+    By hand: Llama 3.2 1B has one matrix of 128,256 words by 2,048 for both ends, 2 bytes each before it is lifted.
+    """
+    plan = Plan(method="qlora", quantization="nf4", base_dtype="bf16", kbit_prepare=True)
+    assert weights.load_extra_bytes(api.as_model("llama-3.2-1b"), plan) == 128_256 * 2048 * 2
+
+
+def test_ddp_sends_the_weights_in_buckets_of_its_own_size(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path / 'store'}", rank=0, world_size=1)
+    try:
+        wrapped = torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(2, 2))
+        assert wrapped.broadcast_bucket_size == sharding.BROADCAST_BUCKET_BYTES
+    finally:
+        torch.distributed.destroy_process_group()
+    loads = {}
+    for cards in (1, 2):
+        plan = Plan(method="lora", base_dtype="bf16", n_gpus=cards, sharding="ddp" if cards > 1 else "none")
+        (load,) = (phase for phase in api.estimate("llama-3.2-1b", plan).phases if phase.phase is Phase.LOAD)
+        loads[cards] = load.allocated_bytes
+    assert loads[2] - loads[1] == 250 * MIB
+
+
+def test_tiles_of_the_fused_loss_are_trl_s_own() -> None:
+    chunked = pytest.importorskip("trl.kernels.chunked_logprob")
+    utils = pytest.importorskip("trl.trainer.utils")
+    assert (head.TILE_TOKENS, head.TILE_VOCABULARY) == (chunked.TOKEN_CHUNK_SIZE, utils._CHUNKED_LOGPROB_CHUNK_SIZE)
+
+
+# (autocast, words, hidden, bytes a logit by hand): bf16 logits, their fp32 copy, the log-softmax
+EVALUATIONS = [(False, 32_000, 64, 10), (True, 32_000, 64, 10), (True, 1000, 256, 10)]
+
+
+@pytest.mark.parametrize(("autocast", "words", "hidden", "logit_bytes"), EVALUATIONS)
+def test_an_evaluation_holds_what_the_library_s_own_forward_holds(
+    autocast: bool, words: int, hidden: int, logit_bytes: int, tmp_path: Path
+) -> None:
+    """transformers' forward with labels under no_grad, under accelerate's autocast where it is asked for, measured on the processor."""
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    operations = pytest.importorskip("accelerate.utils.operations")
+    rows, tokens, layers = 4, 64, 4
+    shape = {"hidden_size": hidden, "intermediate_size": 4 * hidden, "num_hidden_layers": layers, "num_attention_heads": 4}
+    config = transformers.LlamaConfig(**shape, vocab_size=words, use_cache=False, architectures=["LlamaForCausalLM"])
+    config.save_pretrained(tmp_path)
+    made = transformers.LlamaForCausalLM(config).to(torch.float32 if autocast else torch.bfloat16)
+    forward = operations.convert_outputs_to_fp32(torch.autocast("cpu", torch.bfloat16)(made.forward)) if autocast else made
+    ids = torch.zeros(rows, tokens, dtype=torch.long)
+    with torch.no_grad(), storages() as live:
+        forward(input_ids=ids, labels=ids)
+    options = {"base_dtype": "fp32", "autocast": True} if autocast else {"base_dtype": "bf16"}
+    plan = Plan(method="full", eval_micro_batch_size=rows, seq_len_tokens=tokens, **options)
+    (evaluation,) = (phase for phase in api.estimate(str(tmp_path), plan).phases if phase.phase is Phase.EVALUATION)
+    priced = sum(term.bytes for term in evaluation.terms if term.term in (Term.LOGITS, Term.TEMPORARIES))
+    assert priced == pytest.approx(live.peak_bytes, rel=0.02)
+    weights_bytes = 2 * (words * hidden + layers * 16 * hidden**2) if autocast else 0  # four of attention, three of 4 x hidden
+    assert priced == pytest.approx(logit_bytes * rows * tokens * words + weights_bytes, rel=0.03)
+
+
+def test_a_calibration_takes_no_more_than_the_machine_has() -> None:
+    """The kernel's own word on what can be had (proc(5), MemAvailable)."""
+    meminfo = Path("/proc/meminfo")
+    if not meminfo.is_file():
+        pytest.skip("Linux says so")
+    said = re.search(r"MemAvailable:\s+(\d+) kB", meminfo.read_text(encoding="ascii"))
+    assert said is not None
+    for processes in (1, 2):
+        limit = calibrate_run._default_limit(processes)
+        assert limit is not None
+        assert 0 < limit * processes <= int(said[1]) * 1024 * 0.95
+
+
+# --------------------------------------------------------------------------------------------------------- what is told, and said
+
+
+def test_a_run_that_is_said_to_have_diverged_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the option says it: its loss broke, whatever the losses that were written down."""
+    monkeypatch.chdir(tmp_path)
+    told = record(method="lora", rank=16, learning_rate=2e-3, train_losses=[(1, 2.0), (2, 1.9)], diverged=True)
+    quiet = record(method="lora", rank=16, learning_rate=2e-4, train_losses=[(1, 2.0), (2, 1.8)])
+    assert (told.has_diverged, quiet.has_diverged) == (True, False)
+    assert [run.diverged for run in facts_from_ledger().runs] == [True, False]
+    assert "spiked and did not come back" in api.next_step({"runs": [{"method": "lora", "rank": 16, "diverged": True}]}).reason
+
+
+# GitHub's own escapes of a workflow command: actions/toolkit, packages/core/src/command.ts, escapeData and escapeProperty.
+ESCAPES = [
+    ("one\ntwo", "one%0Atwo", "one%0Atwo"),
+    ("one\r\ntwo", "one%0D%0Atwo", "one%0D%0Atwo"),
+    ("50 %", "50 %25", "50 %25"),
+    ("a: b, c", "a: b, c", "a%3A b%2C c"),
+    ("x\n::error::forged", "x%0A::error::forged", "x%0A%3A%3Aerror%3A%3Aforged"),
+]
+
+
+@pytest.mark.parametrize(("text", "data", "title"), ESCAPES)
+def test_an_annotation_is_one_line_by_github_s_own_rules(text: str, data: str, title: str) -> None:
+    report = CheckReport.model_construct(config=text, findings=(Finding(id="x", level=Level.ERROR, message=text),))
+    assert render_check.github(report) == f"::error file={title},title=x::{data}\n"
