@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -221,6 +222,8 @@ def accuracy(rows: str | Path | None = None, *, trace: bool = False, progress: P
     from advisor import accuracy as room
 
     measured = None if rows is None else room.read_measurements(rows)
+    if trace:
+        import_module("advisor.trace").need("torch", "transformers", "peft", "bitsandbytes")  # before the rows: they take minutes
     reports = [room.accuracy(room.closed_form, room.CLOSED_FORM, rows=measured)]
     recorded = room.recorded_in(rows)
     if trace or recorded:

@@ -12,10 +12,10 @@ DIGITS = 16
 
 @cache
 def digest(*rooms: str) -> str:
-    """First digits of the SHA-256 of those rooms' code: it changes with every change of a formula, and with every release."""
+    """First digits of the SHA-256 of those rooms' code, packages or modules: it changes with every change of a formula in them."""
     total = sha256()
     for room in rooms:
-        for path in sorted((_PACKAGE / room).glob("*.py")):
+        for path in sorted((_PACKAGE / room).glob("*.py")) or [_PACKAGE / f"{room}.py"]:
             total.update(f"{room}/{path.name}\0".encode())
             total.update(path.read_bytes())
     return total.hexdigest()[:DIGITS]

@@ -20,6 +20,7 @@ from advisor.hub.rows import all_rows
 from advisor.profiles import SCHEMA
 from advisor.profiles.files import adapter_of
 from advisor.profiles.kinds import KINDS, row_type
+from advisor.user_files import write_whole
 
 _MADE_BY_CODE = ("measurements/traced", "measurements/replays")
 """Folders whose rows a program writes (`benchmarks/trace_measured.py`, `benchmarks/replays.py`)."""
@@ -82,7 +83,7 @@ def main() -> None:
         sys.stderr.write(f"error: {error}\n")
         raise SystemExit(error.exit_code) from None
     for place, text in schemas():
-        place.write_text(text, encoding="utf-8")
+        write_whole(place, text.encode())
     sys.stdout.write("".join(f"{kind}: {count} rows\n" for kind, count in counts.items()))
 
 

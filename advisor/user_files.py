@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -44,18 +47,55 @@ def _usual(kind: Folder, platform: str = sys.platform) -> Path:
     return Path(getattr(platformdirs, kind.elsewhere)(APPLICATION, appauthor=False))
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all: to a temporary file beside it, which then takes its name. Raises OSError."""
-    import tempfile
+@contextmanager
+def unfinished(folder: Path) -> Iterator[Path]:
+    """A path in `folder` that nobody else has, for a file or a folder that is not ready; what is still there at the end is removed.
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".tmp")
+    It is named before anything is made, so that no signal comes between the making and the knowing of it. SIGKILL alone leaves it.
+    """
+    path = folder / f".advise-{os.getpid()}-{os.urandom(4).hex()}"
     try:
-        with os.fdopen(handle, "wb") as file:
+        yield path
+    finally:
+        try:
+            _remove(path)
+        except KeyboardInterrupt:
+            _remove(path)
+            raise
+
+
+def _remove(path: Path) -> None:
+    with suppress(FileNotFoundError):
+        if not path.is_dir():
+            return path.unlink()
+        import shutil
+
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def write_whole(path: Path, content: bytes, over: bool = True) -> None:
+    """Write a file whole or not at all, in place of one that is there or, without `over`, never so.
+
+    Raises OSError; FileExistsError where there is one already.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with unfinished(path.parent) as made:
+        with made.open("xb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        if over:
+            os.replace(made, path)
+        else:
+            _name_new(made, path)
+
+
+def _name_new(made: Path, path: Path) -> None:
+    try:
+        os.link(made, path)
+    except FileExistsError:
         raise
+    except OSError:  # a file system without links
+        if path.exists():
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from None
+        made.rename(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from advisor import api
+from advisor import api, formulas
 from advisor.accuracy.rows import Measurement
 from advisor.calibrate import export, store
 from advisor.calibrate.fit import non_negative
@@ -92,9 +93,48 @@ def test_a_record_against_other_formulas_is_said_and_not_used(formulas: str) -> 
     assert "is ignored: it was held against the formulas of another version (finetune-advisor 0.1.0)" in found.resolved_from
 
 
-def test_the_digest_of_the_formulas_is_of_their_code_alone() -> None:
+NO_FORMULAS = {
+    "bounded",
+    "errors",
+    "formulas",
+    "json_files",
+    "names",
+    "profiles",
+    "refusals",
+    "shown",
+    "tiers",
+    "units",
+    "user_files",
+    "yaml_files",
+}
+"""Rooms that predictions use and that make no byte of them: they read, refuse and name."""
+
+
+def test_the_digest_of_the_formulas_is_of_all_code_that_predicts() -> None:
+    from test_layers import PACKAGE, all_imports, room_of
+
     assert re.fullmatch("[0-9a-f]{16}", digest())
-    assert all((Path(api.__file__).parent / room / "__init__.py").is_file() for room in ROOMS)
+    seen: set[str] = set()
+    waiting = {"memory", "trace", "speed"}
+    while waiting:
+        room = waiting.pop()
+        seen.add(room)
+        paths = [path for path in PACKAGE.rglob("*.py") if room_of(path) == room]
+        assert paths, room
+        parts = [name.split(".") for path in paths for name in all_imports(path) if name.startswith("advisor.")]
+        waiting |= {part[1] for part in parts} - seen - {"__version__"}
+    assert seen - NO_FORMULAS == set(ROOMS)
+
+
+def test_a_digest_changes_with_a_letter_of_the_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "room").mkdir()
+    found = []
+    for text in ("BYTES = 4", "BYTES = 2"):
+        (tmp_path / "room" / "one.py").write_text(text, encoding="utf-8")
+        (tmp_path / "other.py").write_text("", encoding="utf-8")
+        monkeypatch.setattr(formulas, "_PACKAGE", tmp_path)
+        found.append(formulas.digest.__wrapped__("room", "other"))
+    assert found[0] != found[1]
 
 
 def test_an_estimate_on_that_card_uses_it_and_says_so() -> None:
@@ -269,6 +309,25 @@ def test_the_folder_is_the_one_of_platformdirs(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.delenv(DATA.variable)
     monkeypatch.setenv("XDG_DATA_HOME", base)
     assert store.folder().parent == Path(platformdirs.user_data_dir(APPLICATION, appauthor=False))
+
+
+@pytest.mark.parametrize(
+    ("meets", "given", "taken"), [("127.0.0.1", None, True), ("127.0.0.1", "eth1", False), ("10.0.0.7", None, False), (None, None, False)]
+)
+def test_processes_that_meet_on_loopback_stay_there(
+    meets: str | None, given: str | None, taken: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from advisor.calibrate.worker import stay_on_this_machine
+
+    variables = {"MASTER_ADDR": meets, "GLOO_SOCKET_IFNAME": given, "NCCL_SOCKET_IFNAME": given}
+    for name, value in variables.items():
+        monkeypatch.delenv(name, raising=False)
+        if value is not None:
+            monkeypatch.setenv(name, value)
+    monkeypatch.setattr("socket.if_nameindex", lambda: [(2, "eth0"), (1, "lo")])
+    stay_on_this_machine()
+    found = {os.environ.get(name) for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")}
+    assert found == ({"lo"} if taken else {given})
 
 
 def test_the_parent_loads_no_torch() -> None:

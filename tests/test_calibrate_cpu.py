@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -102,9 +105,38 @@ def _deeper_error(tiny: str, method: str) -> float:
     return max(abs(entry.allocated_bytes / measured[entry.phase] - 1) for entry in memory.phases)
 
 
+LOOPBACK = {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
+
+
+@contextmanager
+def seen_listening() -> Iterator[set[str]]:
+    """Addresses on which this process's children listen while it waits, as the system tells it."""
+    import psutil
+
+    found: set[str] = set()
+    done = threading.Event()
+
+    def look() -> None:
+        while not done.wait(0.1):
+            for process in psutil.Process().children(recursive=True):
+                with suppress(psutil.Error):
+                    found.update(one.laddr.ip for one in process.net_connections("inet") if one.status == psutil.CONN_LISTEN)
+
+    watch = threading.Thread(target=look)
+    watch.start()
+    try:
+        yield found
+    finally:
+        done.set()
+        watch.join()
+
+
 @pytest.mark.long
-def test_two_processes_over_gloo(tiny: str) -> None:
-    found = calibrated(tiny, method="lora", processes=2)
+def test_two_processes_over_gloo_that_nobody_else_can_reach(tiny: str) -> None:
+    with seen_listening() as addresses:
+        found = calibrated(tiny, method="lora", processes=2)
+    assert addresses
+    assert addresses <= LOOPBACK
     assert found.ending is Ending.DONE, found.message
     assert found.calibration is not None
     assert (found.calibration.hardware.processes, found.calibration.hardware.distributed) == (2, "multi_cpu")
@@ -188,25 +220,60 @@ def test_the_verdict_is_checked(tiny: str, records: Path, capsys: pytest.Capture
     assert "achieved on this card" in rung["step_time"]["seconds_per_step"]["source"]
 
 
-@pytest.mark.parametrize("command", [["calibrate", "--device", "cpu"], pytest.param(["--gpu", "cpu", "--calibrate"], marks=LONG)])
-def test_ctrl_c_leaves_nothing_behind(tiny: str, records: Path, command: list[str]) -> None:
+CALIBRATE, CHECK = ["calibrate", "--device", "cpu"], ["--gpu", "cpu", "--calibrate"]
+
+
+@pytest.mark.parametrize(
+    ("command", "number", "code"),
+    [
+        (CALIBRATE, signal.SIGINT, 130),
+        (CALIBRATE, signal.SIGTERM, 143),
+        pytest.param(CALIBRATE, signal.SIGHUP, 129, marks=LONG),
+        pytest.param(CHECK, signal.SIGINT, 130, marks=LONG),
+    ],
+)
+def test_being_told_to_end_leaves_nothing_behind(
+    tiny: str, records: Path, tmp_path: Path, command: list[str], number: int, code: int
+) -> None:
     listened = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from advisor.cli import main; main()"
     arguments = [sys.executable, "-c", listened, *command, "-m", tiny, "--seq-len", "32"]
-    parent = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    own = tmp_path / "temporary"
+    own.mkdir()
+    parent = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "TMPDIR": str(own)})
     assert parent.stderr is not None
     for line in parent.stderr:
         if "load" in line:
             break
     children = _children(parent.pid)
-    parent.send_signal(signal.SIGINT)
+    assert [*own.iterdir()]
+    parent.send_signal(number)
     shown, complaint = parent.communicate(timeout=60)
-    assert parent.returncode == 130
+    assert parent.returncode == code
     assert "Interrupted in " in shown
     assert ("Verdict\n" in shown) == ("--calibrate" in command)
     assert "Traceback" not in shown + complaint
     assert not records.exists()
+    assert [*own.glob(".advise-*")] == []
     assert children
     assert _until(lambda: not any(Path(f"/proc/{child}").exists() for child in children))
+
+
+@pytest.mark.slow
+def test_it_is_told_to_end_at_random_moments(tiny: str, records: Path, tmp_path: Path) -> None:
+    """Whenever it comes: no process, no temporary file, and a record only where the answer says so."""
+    chance, own = random.Random(13), tmp_path / "temporary"
+    own.mkdir()
+    arguments = [sys.executable, "-m", "advisor", *CALIBRATE, "-m", tiny, "--seq-len", "32", "--json"]
+    for _ in range(20):
+        parent = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, "TMPDIR": str(own)})
+        time.sleep(chance.uniform(0.05, 12))
+        children = _children(parent.pid)
+        parent.send_signal(signal.SIGTERM)
+        parent.communicate(timeout=60)
+        assert parent.returncode in (0, -signal.SIGTERM, 143)
+        assert parent.returncode != 0 or records.exists()
+        assert [*own.glob(".advise-*")] == []
+        assert _until(lambda gone=tuple(children): not any(Path(f"/proc/{child}").exists() for child in gone))  # type: ignore[misc]
 
 
 def _children(parent: int) -> list[int]:

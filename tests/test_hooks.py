@@ -244,7 +244,7 @@ def test_a_ledger_that_cannot_be_written_loses_no_training(tmp_path: Path) -> No
         run = trainer(tmp_path, [AdvisorCallback(gpu=LARGE, ledger=ledger)])
         run.train()
     assert run.state.global_step == 2
-    assert any(text.startswith("advisor: the run was not recorded: ") for text in warned())
+    assert any(text.startswith("advisor: no record of this run: ") for text in warned())
 
 
 def test_what_was_measured_is_laid_beside_what_was_predicted(tmp_path: Path) -> None:

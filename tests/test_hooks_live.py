@@ -11,10 +11,10 @@ import pytest
 
 from advisor import preflight
 from advisor.errors import DoesNotFitError, UnsupportedError
+from advisor.guard import guarded
 from advisor.hooks import jobs, live
 from advisor.hooks.configured import report_of
 from advisor.hooks.flight import PreflightOptions
-from advisor.hooks.guard import guarded
 from advisor.values import Optimizer
 
 torch = pytest.importorskip("torch")

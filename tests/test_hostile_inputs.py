@@ -136,6 +136,8 @@ REFUSED: list[tuple[str, dict[str, str], str]] = [
 def test_a_hostile_input_is_one_line(
     arguments: str, files: dict[str, str], says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    if "--peft-config" in arguments:
+        pytest.importorskip("torch")  # which the command asks for first
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text, encoding="utf-8")

@@ -510,17 +510,23 @@ def test_a_misspelt_repository_is_offered_its_right_name() -> None:
 
 
 def answer(status: int) -> Any:
-    """A response of whatever HTTP library this huggingface_hub uses."""
+    """A response of whatever HTTP library this huggingface_hub uses: requests before 1.0, then httpx."""
     module = sys.modules[errors.HfHubHTTPError.__mro__[1].__module__.split(".")[0]]
+    if module.__name__ == "requests":
+        made = module.Response()
+        made.status_code = status
+        return made
     request = module.Request("GET", "https://hub.example/x")
     return module.Response(status, request=request)
 
 
+# huggingface_hub before 1.0 raises the base class of a file that the Hub lacks.
+no_such_entry = getattr(errors, "RemoteEntryNotFoundError", errors.EntryNotFoundError)
 # (what the library raises, class of ours, words of the line)
 HUB_ERRORS = [
     (lambda: errors.GatedRepoError("gated", response=answer(403)), InvalidInputError, r"is gated: accept its terms .*hf auth login"),
     (lambda: errors.RepositoryNotFoundError("404", response=answer(404)), UnknownNameError, "not on the Hub, or it is private"),
-    (lambda: errors.RemoteEntryNotFoundError("no", response=answer(404)), InvalidInputError, "holds no config.json"),
+    (lambda: no_such_entry("no", response=answer(404)), InvalidInputError, "holds no config.json"),
     (lambda: errors.LocalEntryNotFoundError("offline"), UnknownNameError, "the Hub cannot be reached"),
     (lambda: errors.HfHubHTTPError("oops", response=answer(503)), InvalidInputError, "the Hub answered 503"),
     (lambda: OSError("disk full"), InvalidInputError, "cannot be fetched from the Hub"),

@@ -19,6 +19,7 @@ LEVELS = {
     "bounded": 1,
     "shown": 1,
     "units": 1,
+    "guard": 2,
     "user_files": 2,
     "values": 2,
     "names": 3,

@@ -18,6 +18,7 @@ from advisor.accuracy.tiers import CLOSED_FORM, DRY_RUN, closed_form, recorded_d
 from advisor.memory.intervals import REPLAY
 from advisor.profiles import ROOT
 from advisor.profiles.runtime import Residuals
+from advisor.user_files import write_whole
 
 
 def measured_errors(tier: str, estimator: Estimator) -> Residuals:
@@ -36,7 +37,7 @@ def files() -> tuple[Residuals, ...]:
 def main() -> None:
     for content in files():
         target = ROOT / "measurements" / "residuals" / f"{content.tier}.json"
-        target.write_text(json.dumps([content.model_dump(mode="json")], indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        write_whole(target, (json.dumps([content.model_dump(mode="json")], indent=1, ensure_ascii=False) + "\n").encode())
         sys.stdout.write(f"{target}: {content.n} errors in {content.n_groups} groups\n")
 
 

@@ -19,6 +19,7 @@ from advisor.accuracy.rows import Measurement
 from advisor.errors import InvalidInputError
 from advisor.refusals import one_line
 from advisor.tape.stream import STEP, Stream
+from advisor.user_files import write_whole
 from advisor.values import Phase, Value
 from advisor.values.vocabulary import Bytes
 
@@ -191,9 +192,7 @@ def from_stream(stream: Stream) -> Events:
 
 def write(history: History, path: Path) -> None:
     """Write the file, compressed; it is whole or not there."""
-    unfinished = path.with_name(path.name + ".unfinished")
-    unfinished.write_bytes(gzip.compress(history.model_dump_json(exclude_defaults=True).encode(), mtime=0))
-    unfinished.replace(path)
+    write_whole(path, gzip.compress(history.model_dump_json(exclude_defaults=True).encode(), mtime=0))
 
 
 def read(path: Path) -> History:

@@ -10,8 +10,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -26,11 +24,11 @@ from advisor.adapters.tensors import NewTensor, numpy, read_bytes, write_header
 from advisor.bounded import children, exists, is_folder, place, resolved, size_bytes
 from advisor.errors import InvalidInputError, UnsupportedError
 from advisor.json_files import read_object
+from advisor.user_files import unfinished
 from advisor.values.adapter import ModuleState, TruncatedAdapter
 
 DTYPE = "F32"
 """Of the new factors: rounding a new factor to 16 bits again would add an error of its own to the test. Peft trains adapters in fp32."""
-_DIRECTORY_MODE = 0o755
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,19 +119,16 @@ def _new_config(config: AdapterConfig, cuts: Sequence[_Cut]) -> dict[str, Any]:
 def _write_folder(adapter: Adapter, cuts: Sequence[_Cut], config: dict[str, Any], target: Path) -> None:
     """Everything into a folder beside the target, which is then renamed."""
     try:
-        partial = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
-        try:
-            (partial / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-            with (partial / WEIGHTS).open("wb") as stream:
+        with unfinished(target.parent) as made:
+            made.mkdir()
+            (made / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+            with (made / WEIGHTS).open("wb") as stream:
                 _write_weights(stream, adapter, cuts)
                 stream.flush()
                 os.fsync(stream.fileno())
-            partial.chmod(_DIRECTORY_MODE)
             if exists(target):
                 target.rmdir()  # empty, as checked before
-            partial.rename(target)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
+            made.rename(target)
     except OSError as error:
         raise InvalidInputError(f"{target} cannot be written: {error.strerror or type(error).__name__}") from error
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from advisor import formulas
 
-ROOMS = ("allocator", "architectures", "memory", "tape", "trace")
-"""Rooms whose code makes the predicted bytes of a record: the model's shape, the closed form, the dry run and its replay."""
+ROOMS = ("allocator", "architectures", "checkpoints", "images", "memory", "speed", "stacks", "tape", "trace", "values")
+"""Rooms whose code makes the predicted bytes of a record, or the work that its rates are times of: the model's shape, what its
+checkpoint holds, tokens of images, the closed form, the dry run, its replay, the engines' ways, step times, what a plan's fields mean."""
 
 
 def digest() -> str:

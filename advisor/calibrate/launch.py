@@ -21,6 +21,7 @@ from advisor.bounded import is_file
 from advisor.calibrate.job import JOB_FILE, START, Event, Job, read_events
 from advisor.calibrate.settings import Settings
 from advisor.errors import InvalidInputError
+from advisor.user_files import unfinished
 from advisor.values.calibration import Ending, Hardware, Point
 
 POLL_S = 0.1
@@ -48,8 +49,8 @@ class Outcome(NamedTuple):
 
 def run(job: Job, settings: Settings, progress: Progress) -> Outcome:
     """Run the worker to its end, whichever that is."""
-    with tempfile.TemporaryDirectory(prefix="advise-calibrate-") as name:
-        folder = Path(name)
+    with unfinished(Path(tempfile.gettempdir())) as folder:
+        folder.mkdir(mode=0o700)
         (folder / JOB_FILE).write_text(job.model_dump_json(), encoding="utf-8")
         with (folder / "output.txt").open("wb") as output:
             process = subprocess.Popen(
@@ -68,7 +69,7 @@ def run(job: Job, settings: Settings, progress: Progress) -> Outcome:
 
 def command(settings: Settings, folder: Path) -> list[str]:
     """`accelerate launch`, with the user's configuration where there is one."""
-    launcher = [sys.executable, "-m", "accelerate.commands.launch"]
+    launcher = [sys.executable, "-m", "advisor.calibrate.launcher"]
     if settings.accelerate_config is not None:
         if not is_file(settings.accelerate_config):
             raise InvalidInputError(
@@ -134,7 +135,7 @@ def _follow(process: subprocess.Popen[bytes], folder: Path, time_limit_s: float,
                 )
             time.sleep(POLL_S)
     except KeyboardInterrupt:
-        return _End(Ending.INTERRUPTED, "you interrupted it")
+        return _End(Ending.INTERRUPTED, "this command was told to end")
     finally:
         end_group(process)
     return None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -82,6 +83,7 @@ def _run(job: Job, log: Log) -> None:
     from advisor.tape.store import installed
 
     _quiet()
+    stay_on_this_machine()
     accelerator = Accelerator(mixed_precision=training.mixed_precision(job.plan), cpu=job.on_cpu or None)
     backend = backends.of(accelerator.device)
     if backend.name == "cpu" and job.memory_limit_bytes is not None:
@@ -136,6 +138,19 @@ def _quiet() -> None:
 
     warnings.simplefilter("ignore")
     transformers.logging.set_verbosity_error()
+
+
+def stay_on_this_machine() -> None:
+    """Let gloo and NCCL listen on the loopback interface where the processes meet there; else they take that of the host's name.
+
+    GLOO_SOCKET_IFNAME, torch 2.13 torch/csrc/distributed/c10d/init.cpp; NCCL_SOCKET_IFNAME, NCCL 2.28, user guide, environment variables.
+    """
+    if os.name != "posix" or os.environ.get("MASTER_ADDR") not in ("127.0.0.1", "localhost", "::1"):
+        return
+    loopback = next((name for _, name in socket.if_nameindex() if name in ("lo", "lo0")), None)
+    if loopback is not None:
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", loopback)
+        os.environ.setdefault("NCCL_SOCKET_IFNAME", loopback)
 
 
 def _one(accelerator: Any) -> Any:

@@ -26,6 +26,8 @@ class Answer(NamedTuple):
     exit_code: int = 0
     done: str = ""
     """What the command has stored or written, said where printing fails: a retry would do it twice."""
+    problem: str = ""
+    """What is wrong with the input although there is an answer: an error beside it, with the exit code of one."""
 
 
 def look_of_stdout() -> Look:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from advisor.bounded import exists, is_folder, place
+from advisor.bounded import is_folder, place
 from advisor.cli.answer import Answer, as_json, look_of_stdout
 from advisor.cli.options import GpuName, Json, ModelName, takes_plan_options
 from advisor.errors import InvalidInputError
+from advisor.user_files import write_whole
 
 FORMATS = ("text", "github")
 
@@ -108,15 +108,12 @@ def _write_new(path: Path, text: str, said: str) -> None:
     """The whole file or none, and never over another."""
     if is_folder(path) or not path.name:
         raise InvalidInputError(f"--out {said!r} is a folder; name the file to write")
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    if not is_folder(path.parent):
+        raise InvalidInputError(f"--out {said} cannot be written: there is no folder {path.parent}")
     try:
-        if exists(path):
-            raise InvalidInputError(f"--out {said} is there already; it is not overwritten")
-        try:
-            partial.write_text(text, encoding="utf-8")
-            partial.rename(path)
-        finally:
-            partial.unlink(missing_ok=True)
+        write_whole(path, text.encode(), over=False)
+    except FileExistsError:
+        raise InvalidInputError(f"--out {said} is there already; it is not overwritten") from None
     except (OSError, ValueError) as error:  # ValueError: a NUL byte in the name
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise InvalidInputError(f"--out {said} cannot be written: {reason}") from None

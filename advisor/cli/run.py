@@ -53,7 +53,7 @@ def run(arguments: Sequence[str]) -> int:
     if problem is not None:
         done = f"; {answer.done}" if answer.done else ""
         return _fail(f"the answer could not be printed ({problem}){done}", EXIT_PRINTING)
-    return answer.exit_code
+    return _fail(answer.problem, AdvisorError.exit_code) if answer.problem else answer.exit_code
 
 
 def _stand_in_for_closed_streams() -> None:

@@ -151,13 +151,15 @@ def runs(
     json: Json = False,
 ) -> Answer:
     """List the runs of the project's ledger."""
-    from advisor import runs as api
     from advisor.render import runs as render
+    from advisor.runs import held
 
-    found = api(ledger)
+    found, damaged, problem = held(ledger)
     if number is None:
-        return Answer(as_json(found) if json else render.runs(found, look_of_stdout()))
+        return Answer(as_json(found) if json else render.runs(found, look_of_stdout()), problem=problem)
     chosen = next((entry for entry in found if entry.id == number), None)
+    if chosen is None and any(entry.number == number for entry in damaged):
+        raise InvalidInputError(problem)
     if chosen is None:
         raise InvalidInputError(
             f"there is no run {number}: {f'they are numbered up to {found[-1].id}' if found else 'none is recorded yet'}"

@@ -36,15 +36,15 @@ def gathered(facts: Facts | Mapping[str, Any] | str | Path | None, ledger: str |
 
 def _of_ledger(ledger: str | Path | None, more: Mapping[str, Any]) -> Facts:
     named = {"model": more.get("model", "") if isinstance(more.get("model", ""), str) else "", "metric": _metric(more)}
-    place, records = recorded(ledger)
-    facts = facts_from_records(place, records, current=more.get("current", ""), **named)
+    place, held = recorded(ledger)
+    facts = facts_from_records(place, held.runs, problem=held.problem, current=more.get("current", ""), **named)
     if named["model"] and not facts.runs:
         raise InvalidInputError(f"{place} holds no run of {named['model']}: name the model as it was recorded")
     focus = None if facts.current else view_of(facts).focus
     if focus is None or len(facts.runs) == 1:
         return facts
     # What belongs to one run alone is that of the run to go on from, which only the evidence can choose.
-    own = facts_from_records(place, [record for record in records if str(record.id) == focus.id], current=focus.id, **named)
+    own = facts_from_records(place, [record for record in held.runs if str(record.id) == focus.id], current=focus.id, **named)
     return facts.model_copy(update={"adapter": own.adapter, "other_scores": own.other_scores})
 
 

@@ -18,9 +18,9 @@ from typing import Any
 from axolotl.integrations.base import BasePlugin
 from pydantic import BaseModel
 
+from advisor.guard import guarded
 from advisor.hooks.configured import report_of
 from advisor.hooks.flight import PreflightOptions, act
-from advisor.hooks.guard import guarded
 from advisor.ladder.request import options_as
 from advisor.values.check import CheckReport
 

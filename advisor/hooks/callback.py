@@ -6,19 +6,18 @@ first step. At the end it lays what was measured beside what was predicted.
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 from typing import Any
 
 from transformers import TrainerCallback
 
 from advisor.check.files import card_of
-from advisor.errors import AdvisorError
+from advisor.guard import guarded, say, speaks
 from advisor.hooks import live
 from advisor.hooks.flight import Flight, PreflightOptions, act, report_of
-from advisor.hooks.guard import guarded, speaks
 from advisor.hooks.measured import compare, note_of, record_run
 from advisor.ladder.request import options_as
+from advisor.runs.ledger import fixed_path
 from advisor.stacks import hf_arguments
 from advisor.values.check import CheckReport, Comparison
 
@@ -36,7 +35,7 @@ class AdvisorCallback(TrainerCallback):  # type: ignore[misc]  # transformers is
         self._options = options_as(PreflightOptions, options, flags=False)
         if self._options.gpu is not None:  # a name that means no card is refused here, not in the middle of a start
             self._options = self._options.model_copy(update={"gpu": card_of(self._options.gpu)})
-        self._ledger = ledger
+        self._ledger = fixed_path(None if ledger is True else ledger) if ledger else None
         self._looked = False
         self._trainer: Any = None
         """The trainer itself, where the framework hands it over."""
@@ -56,15 +55,20 @@ class AdvisorCallback(TrainerCallback):  # type: ignore[misc]  # transformers is
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if self.report is None:
             return
-        self.comparison = compare(self.report)
-        note = note_of(self.report, self.comparison)
+        self._compare(args, self.report)
+        if self._ledger is not None:
+            self._record(args, state, self.report, self._ledger)
+
+    @guarded("comparison with what was measured")
+    def _compare(self, args: Any, report: CheckReport) -> None:
+        self.comparison = compare(report)
         if self.comparison is not None and not self.comparison.inside and speaks(args):
-            warnings.warn(f"advisor: {note}", UserWarning, stacklevel=2)
-        if self._ledger and getattr(state, "is_world_process_zero", True):
-            try:
-                record_run(self.report, self.comparison, args, state, None if self._ledger is True else self._ledger)
-            except AdvisorError as error:  # hours of training are not lost to a ledger that cannot be written
-                warnings.warn(f"advisor: the run was not recorded: {error}", UserWarning, stacklevel=2)
+            say(f"advisor: {note_of(report, self.comparison)}")
+
+    @guarded("record of this run")
+    def _record(self, args: Any, state: Any, report: CheckReport, ledger: Path) -> None:
+        if getattr(state, "is_world_process_zero", True):
+            record_run(report, self.comparison, args, state, ledger)
 
     def _check(self, args: Any, model: Any, dataset: Any, optimizer: Any = None) -> None:
         """Look once. A model that cannot be read or priced is no reason to stop a training: then one line says so."""

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from advisor.check import check
+from advisor.guard import guarded
 from advisor.hooks.flight import PreflightOptions, act
-from advisor.hooks.guard import guarded
 from advisor.ladder.request import options_as
 from advisor.stacks.files import read_settings
 from advisor.values import Stack

@@ -10,11 +10,11 @@ before it starts: advise check train.sh.
 from __future__ import annotations
 
 import os
-import warnings
 from importlib.util import find_spec
 from typing import Any
 
 from advisor.errors import AdvisorError, MissingExtraError
+from advisor.guard import say
 from advisor.hooks.callback import AdvisorCallback
 
 NAME = "advisor"
@@ -36,7 +36,7 @@ class SwiftCallback(AdvisorCallback):
         try:
             super().__init__(**options_from_environment())
         except AdvisorError as error:  # a mistyped variable is no reason to end a training
-            warnings.warn(f"advisor: no pre-flight: {error}", UserWarning, stacklevel=2)
+            say(f"advisor: no pre-flight: {error}")
             super().__init__(on_misfit="ignore")
             self._looked = True
         self._trainer = trainer

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from advisor.errors import AdvisorError, InvalidInputError
 from advisor.names import tokens
 from advisor.refusals import one_line
-from advisor.runs.ledger import ledger_path, load
+from advisor.runs.ledger import Held, ledger_path, load
 from advisor.values.card import GpuSpec
 from advisor.values.evidence import AdapterFacts, EvaluationFacts, Facts, OtherScore, RunFacts
 from advisor.values.model import ModelSpec
@@ -20,30 +20,34 @@ from advisor.values.run import Evaluation, RunRecord
 
 def facts_from_ledger(path: str | Path | None = None, *, model: str = "", metric: str = "", current: str = "") -> Facts:
     """Return what the ledger at `path` knows of one project, as `facts_from_records`. Raises InvalidInputError where it holds no run."""
-    place, records = recorded(path)
-    return facts_from_records(place, records, model=model, metric=metric, current=current)
+    place, held = recorded(path)
+    return facts_from_records(place, held.runs, problem=held.problem, model=model, metric=metric, current=current)
 
 
-def recorded(path: str | Path | None) -> tuple[Path, tuple[RunRecord, ...]]:
-    """Return where the ledger is, and its runs. Raises InvalidInputError where it holds none."""
+def recorded(path: str | Path | None) -> tuple[Path, Held]:
+    """Return where the ledger is, and what it holds. Raises InvalidInputError where it holds none."""
     place = ledger_path(path)
-    records = load(place)
-    if not records:
+    held = load(place)
+    if not held.runs:
         raise InvalidInputError(f"{place} holds no runs yet: record one with advise record")
-    return place, records
+    return place, held
 
 
-def facts_from_records(place: Path, records: Sequence[RunRecord], *, model: str = "", metric: str = "", current: str = "") -> Facts:
+def facts_from_records(
+    place: Path, records: Sequence[RunRecord], *, model: str = "", metric: str = "", current: str = "", problem: str = ""
+) -> Facts:
     """Return the records of one project as facts.
 
     `model` and `metric` choose among several; left out, they are those of the newest run that names one. `current` is the number of the
     run to go on from. What was read from one adapter, or scored on other benchmarks, is given for the current run, or for the only one.
+    `problem` is what of the ledger could not be read.
     """
     model = model or _newest(records, "model") or ""
     same = {name: is_same_model(name, model) for record in records if (name := record.model) is not None and model}
     kept = [record for record in records if same.get(record.model or "", True)]
     left_out = ", ".join(sorted(name for name, is_same in same.items() if not is_same))
-    notes = (f"{len(records) - len(kept)} runs of {left_out} are left out",) if left_out else ()
+    others = f"{len(records) - len(kept)} runs of {left_out} are left out" if left_out else ""
+    notes = tuple(filter(None, (problem, others)))
     metric = metric or _newest_metric(kept)
     return _facts(place, kept, model, metric, current).model_copy(update={"notes": notes})
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,7 @@ def record_all(
     told = tuple(preferring(given, entry, str(source)) for entry in found) or (given,)
     path = files.ledger_path(ledger)
     if run is None and source is not None and len(told) == 1:
-        run = _already(told[0], files.load(path))
+        run = _already(told[0], files.load(path).runs)
         if run is not None:
             told = (told[0].model_copy(update={"source": "", "notes": (*told[0].notes, _AGAIN)}),)
     if run is None:
@@ -73,7 +74,18 @@ def _with_item_file(fields: dict[str, Any]) -> dict[str, Any]:
 
 
 def runs(ledger: str | Path | None = None) -> tuple[RunRecord, ...]:
-    """Every run of the ledger, oldest first; none where there is no ledger yet."""
+    """Every run of the ledger, oldest first; none where there is no ledger yet. A warning names those that are damaged.
+
+    Raises InvalidInputError for a file that is no ledger, and for one of which nothing can be read.
+    """
+    found = held(ledger)
+    if found.problem:
+        warnings.warn(found.problem, UserWarning, stacklevel=2)
+    return found.runs
+
+
+def held(ledger: str | Path | None = None) -> files.Held:
+    """The same, with what is damaged as a value."""
     path = files.ledger_path(ledger)
     if ledger is not None and not exists(path):
         raise InvalidInputError(f"{path}: there is no ledger here; advise record makes one")

@@ -31,10 +31,14 @@ OLDEST = {"torch": "2.4", "transformers": "4.48", "peft": "0.13", "bitsandbytes"
 
 
 def _need_libraries(plan: Plan) -> None:
+    needed = ["torch", "transformers"] + (["peft"] if plan.method.has_adapter else [])
+    need(*needed, *(["bitsandbytes"] if plan.method.is_quantized else []))
+
+
+def need(*needed: str) -> None:
+    """Raise MissingExtraError where one of the libraries is not installed, and UnsupportedError where it is too old to be dry-run."""
     from importlib.util import find_spec
 
-    needed = ["torch", "transformers"] + (["peft"] if plan.method.has_adapter else [])
-    needed += ["bitsandbytes"] if plan.method.is_quantized else []
     missing = [name for name in needed if find_spec(name) is None]
     if missing:
         raise MissingExtraError(f"the dry run needs {', '.join(missing)}: {INSTALL_LINE}")

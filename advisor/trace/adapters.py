@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from advisor.bounded import is_folder, named, place
-from advisor.errors import InvalidInputError
+from advisor.errors import InvalidInputError, UnsupportedError
 from advisor.json_files import read_json
 
 FILE_NAME = "adapter_config.json"
@@ -31,9 +31,11 @@ def peft_config_of(content: Mapping[str, Any], where: str) -> Any:
     """The peft config that an `adapter_config.json` with that content stands for; `where` names it in the error."""
     import peft
 
+    if content.get("megatron_config"):
+        raise UnsupportedError(f"peft config: {where} is of a model in Megatron's parallel layers, which are not dry-run")
     try:
         return peft.PeftConfig.from_peft_type(**{**content, "inference_mode": False})
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, ImportError) as error:
         raise InvalidInputError(f"peft config: peft {peft.__version__} does not take {where} ({error})") from error
 
 
