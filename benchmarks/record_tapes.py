@@ -17,12 +17,13 @@ from advisor.errors import UnsupportedError
 from advisor.hub import load_model, search_models
 from advisor.stacks import default_plan
 from advisor.tape import shipped
-from advisor.tape.dimensions import FREEDOMS, likeness
-from advisor.tape.family import as_lists
+from advisor.tape.dimensions import FREEDOMS, Likeness, likeness
+from advisor.tape.family import as_lists, from_lists
+from advisor.tape.sizes import Shape
 from advisor.tape.written import NotRepeatable
 from advisor.trace.dry_run import LIBRARY_ERRORS
 from advisor.trace.families import NotOneFamily, declared_config, defaults_of, of_kind
-from advisor.values import Method, ModelSpec, Optimizer, Plan, Request
+from advisor.values import Method, ModelSpec, Optimizer, Phase, Plan, Request
 
 # What an answer asks for first, and what it tries where that does not fit (advisor/ladder/fit.py, `_STEPS`).
 REQUESTS = (
@@ -87,16 +88,45 @@ def record(model: ModelSpec, anew: bool) -> None:
     enter_members(model_type)
 
 
+SAME = 1e-4
+"""Share of a model's weights by which buffers differ. Judgement: a dimension that a config class rounds moves a hundred times as much."""
+
+
 def enter_members(model_type: str) -> None:
-    """Say in each file of a type which models of profiles it speaks for."""
-    others = [(load_model(row.id), row.id) for row in search_models() if row.model_type == model_type]
-    contents = [(shipped.digest_of_config(json.loads(other.config_json)), declared_config(other)) for other, _ in others]
+    """Say in each file of a type which models of profiles it speaks for: those whose weights the family's formulas count right."""
+    others = [load_model(row.id) for row in search_models() if row.model_type == model_type]
+    contents = {shipped.digest_of_config(json.loads(other.config_json)): (other, declared_config(other)) for other in others}
     for number, family in enumerate(shipped.families(model_type)):
+        full = next(plan for plan in kinds_of(load_model(family.id)) if plan.method is Method.FULL)
+        counted = shipped.read(shipped.path_of(model_type, number, full, True))
+        if counted is None:
+            continue
+        right = {
+            digest
+            for digest, (other, content) in contents.items()
+            if (alike := likeness(family.config, content, {}, counted.groups, counted.depth)) and _weighs(counted, alike, other, full)
+        }
         for path in shipped.FOLDER.glob(f"{model_type}/{number}.*.tape"):
             kept = shipped.read(path)
             if kept is not None:
-                alike = {digest: likeness(family.config, content, {}, kept.groups, kept.depth) for digest, content in contents}
-                shipped.write(path, kept._replace(members={digest: each for digest, each in alike.items() if each is not None}))
+                found = {digest: likeness(family.config, contents[digest][1], {}, kept.groups, kept.depth) for digest in right}
+                shipped.write(path, kept._replace(members={digest: alike for digest, alike in found.items() if alike is not None}))
+
+
+def _weighs(kept: shipped.Kept, alike: Likeness, model: ModelSpec, plan: Plan) -> bool:
+    """Whether the tape of a full fine-tuning holds as many weights as the model has: config classes may round what they are told."""
+    tape = from_lists(kept.tapes[0]).of(alike.scales, alike.units)
+    try:
+        births = tape.at(Shape(*tape.regime.least[:2]), 0).births
+    except ValueError as error:  # no whole number of bytes
+        print(f"  {model.id}: {error}", file=sys.stderr)
+        return False
+    weights_bytes = sum(born.size_bytes for born in births if born.kind == "weights" and born.phase is Phase.LOAD)
+    expected_bytes = model.params * plan.base_dtype.size_bytes
+    if abs(weights_bytes - expected_bytes) > SAME * expected_bytes:
+        print(f"  {model.id}: {weights_bytes:,} bytes of weights by the family's formulas, {expected_bytes:,} by its own", file=sys.stderr)
+        return False
+    return True
 
 
 def main() -> None:

@@ -26,6 +26,7 @@ from advisor.trace import families
 from advisor.trace.dry_run import trace
 from advisor.trace.tapes import Recordings, Variant
 from advisor.values import Method, ModelSpec, Plan, Quantization
+from benchmarks import record_tapes
 
 # -- formulas ----------------------------------------------------------------------------------------------------------------------
 
@@ -222,3 +223,18 @@ def test_every_shipped_file_is_whole_and_speaks_for_its_family(path: Any) -> Non
         tape = from_lists(written).tape
         assert from_columns(as_columns(tape)) == tape  # with every check
         assert {"torch", "transformers", "peft"} <= tape.versions.keys()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("path", FILES[:: max(1, len(FILES) // 5)], ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_a_sample_of_what_ships_is_what_a_fresh_dry_run_says(path: Any) -> None:
+    family = shipped.families(path.parent.name)[int(path.stem.partition(".")[0])]
+    model, shape = load_model(family.id), Shape(3, 1664)
+    plan = next(plan for plan in record_tapes.kinds_of(model) if shipped.path_of(path.parent.name, 0, plan, True) == path)
+    asked = plan.model_copy(update={"rank": 24, "micro_batch_size": shape.rows, "seq_len_tokens": shape.tokens})
+    tape = shipped.find(model, asked, True)
+    assert tape is not None
+    replayed = breakdown_of(tape.replay(shape, workspace_bytes(None) // HANDLES), model, asked, None)
+    fresh = trace(model, asked).breakdown
+    assert replayed.phases == fresh.phases
+    assert replayed.reserved_slack_bytes == fresh.reserved_slack_bytes

@@ -23,8 +23,9 @@ from advisor.tape.compile import NotOneFormula, Recording, compiled
 from advisor.tape.layout import lay_out
 from advisor.tape.sampling import Bounds, between, samples, wide
 from advisor.tape.sizes import Shape, Size, fitted
-from advisor.tape.stream import Birth, Stream
+from advisor.tape.stream import EMPTY_CACHE, STEP, Birth, Stream
 from advisor.tape.tape import Regime, Tape
+from advisor.tape.written import unrepeated, write_out
 from advisor.user_files import CACHE
 from advisor.values import GpuSpec, Method, ModelSpec, Phase, Plan
 
@@ -104,6 +105,15 @@ def test_a_tape_is_the_stream_at_every_shape_of_its_regime(drawn: list, rows: in
     assert tape.lay_out(asked, WORKSPACE_BYTES) == lay_out(stream)
     assert tape.peak_bytes(asked, WORKSPACE_BYTES) == most_alive(stream)
     assert tape.peak_bytes(asked, WORKSPACE_BYTES) <= lay_out(stream).top.allocated_bytes
+
+
+def test_marks_stay_where_they_were() -> None:
+    """An emptied cache of a model that was recorded whole: the bytes it gave back are not reserved any more."""
+    stream = recorded([(5, [(4 << 20, 0, 0, 0, 0, 0)]), (-1, [(0,) * 6]), (7, [(2 << 20, 0, 0, 0, 0, 0)])], SEVERAL[0]).stream
+    stream.marks = [(0, STEP), (2, EMPTY_CACHE), (3, STEP)]
+    assert write_out(stream, unrepeated(stream)).marks == stream.marks
+    tape = compiled([Recording(SEVERAL[0], stream, "model.layers", None)], {})
+    assert tape.lay_out(SEVERAL[0], WORKSPACE_BYTES) == lay_out(stream)
 
 
 def most_alive(stream: Stream) -> int:

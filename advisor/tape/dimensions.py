@@ -185,9 +185,11 @@ def likeness(
         return None
     scales: list[Fraction] = []
     for paths in groups:
-        found = {_ratio(at(other, path), at(first, path)) for path in paths}
+        found = {_ratio(at(other, path), at(first, path)) for path in paths if (at(other, path), at(first, path)) != (None, None)}
+        if len(found) != 1:
+            return None
         ratio = found.pop()
-        if found or ratio is None:
+        if ratio is None:
             return None
         scales.append(ratio)
     cut = None

@@ -60,9 +60,7 @@ def find(model: ModelSpec, plan: Plan, has_flash: bool) -> Tape | None:
         kept = read(path_of(model_type, number, plan, has_flash))
         if kept is None:
             continue
-        alike = kept.members.get(digest_of_config(content)) or likeness(
-            family.config, content, defaults(model_type), kept.groups, kept.depth
-        )
+        alike = _likeness(model_type, family, kept, content)
         if alike is None:
             continue
         rank = (Fraction(plan.rank, reference(plan).rank),) if plan.method.has_adapter else ()
@@ -75,13 +73,26 @@ def find(model: ModelSpec, plan: Plan, has_flash: bool) -> Tape | None:
 def has_tapes(model: ModelSpec) -> bool:
     """Whether some plan of the model has a shipped tape."""
     content = json.loads(model.config_json)
-    model_type, digest = str(content.get("model_type", "")), digest_of_config(content)
+    model_type = str(content.get("model_type", ""))
     for number, family in enumerate(families(model_type)):
         for path in sorted((FOLDER / model_type).glob(f"{number}.*.tape")):
             kept = read(path)
-            if kept and (digest in kept.members or likeness(family.config, content, defaults(model_type), kept.groups, kept.depth)):
+            if kept and _likeness(model_type, family, kept, content):
                 return True
     return False
+
+
+def _likeness(model_type: str, family: Family, kept: Kept, content: Mapping[str, Any]) -> Likeness | None:
+    """How a model is made of a family's first; None where it is of another.
+
+    Of other dimensions only where its weights were counted when it was entered: a config class may round what it is told. What was not
+    entered (a fine-tuned copy with a config of its own, say) must have the first model's dimensions.
+    """
+    entered = kept.members.get(digest_of_config(content))
+    if entered is not None:
+        return entered
+    found = likeness(family.config, content, defaults(model_type), kept.groups, kept.depth)
+    return found if found is not None and set(found.scales) <= {Fraction(1)} else None
 
 
 @lru_cache(maxsize=256)

@@ -95,8 +95,14 @@ def write_out(stream: Stream, repetition: Repetition) -> Written:
                         raise NotRepeatable(f"a {stream.births[-signed - 1].op} dies that no copy has made")
                     number = -alive.pop(name)
                 events.append(number)
-    marks = [(next((new for start, new in starts.items() if start >= at), len(events)), text) for at, text in stream.marks]
+    marks = [(_moved(at, repetition.copies, starts, len(events)), text) for at, text in stream.marks]
     return Written(events, births, sources, marks)
+
+
+def _moved(at: int, copies: tuple[Copies, ...], starts: dict[int, int], end: int) -> int:
+    """Where the long stream has the first copy of event `at`; its end where there is none."""
+    found = next((each for each in copies if each.start <= at < each.stop), None)
+    return end if found is None else starts[found.start] + at - found.start
 
 
 def deeper(repetition: Repetition, units: int, other_units: int) -> Repetition:

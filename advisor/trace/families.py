@@ -44,9 +44,9 @@ def of_kind(model: ModelSpec, plan: Plan, gpu: GpuSpec | None, progress: Callabl
 
     Raises what the libraries raise for a model that they cannot run.
     """
-    content = full_config(model)
+    content, declared = full_config(model), declared_config(model)
     for freedom in (freedom for freedom in FREEDOMS if freedom <= freest):
-        groups = groups_of(content, freedom)
+        groups = groups_of(declared, freedom)
         if freedom and not groups:
             continue
         with quick(), suppress(NotOneFamily):
