@@ -55,13 +55,13 @@ def unfinished(folder: Path) -> Iterator[Path]:
     """
     path = folder / f".advise-{os.getpid()}-{os.urandom(4).hex()}"
     try:
-        yield path
-    finally:
         try:
+            yield path
+        finally:
             _remove(path)
-        except KeyboardInterrupt:
-            _remove(path)
-            raise
+    except KeyboardInterrupt:  # which may have come in the middle of the removal
+        _remove(path)
+        raise
 
 
 def _remove(path: Path) -> None:

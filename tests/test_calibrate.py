@@ -86,11 +86,13 @@ def test_a_record_is_read_back_as_it_was() -> None:
 
 
 @pytest.mark.parametrize("formulas", ["", "0123456789abcdef"])
-def test_a_record_against_other_formulas_is_said_and_not_used(formulas: str) -> None:
+def test_a_record_against_other_formulas_is_said_and_not_used(formulas: str, capsys: pytest.CaptureFixture[str]) -> None:
     store.save(a_record(formulas=formulas))
     found = card()
     assert found.calibrations == ()
     assert "is ignored: it was held against the formulas of another version (finetune-advisor 0.1.0)" in found.resolved_from
+    assert run(["calibrate", "--list"]) == 0
+    assert "was held against the formulas of another version" in " ".join(capsys.readouterr().out.split())
 
 
 NO_FORMULAS = {

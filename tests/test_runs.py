@@ -10,7 +10,8 @@ import sqlite3
 import subprocess
 import sys
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -415,16 +416,37 @@ def test_a_run_that_is_whole_and_still_cannot_be_read_is_named(body: str) -> Non
         assert [entry.id for entry in runs()] == [2]
 
 
-def test_a_ledger_that_may_not_be_written() -> None:
+def test_a_ledger_that_may_not_be_written(project: Path) -> None:
     with pytest.raises(InvalidInputError, match="there is no folder"):
         record(**LORA, ledger="nowhere/ledger.sqlite")
     record(**LORA)
-    Path(LEDGER).chmod(0o444)
-    if os.access(LEDGER, os.W_OK):  # root may write everywhere
-        pytest.skip("this user may write what is read-only")
-    assert len(runs()) == 1
-    with pytest.raises(InvalidInputError, match="cannot be used"):
-        record(**LORA)
+    before = Path(LEDGER).read_bytes()
+    with as_a_user_who_may_not_write(project):
+        assert len(runs()) == 1
+        with pytest.raises(InvalidInputError, match="cannot be used"):
+            record(**LORA)
+    assert Path(LEDGER).read_bytes() == before
+
+
+@contextmanager
+def as_a_user_who_may_not_write(folder: Path) -> Iterator[None]:
+    """Permissions alone do not keep root from writing: root then acts as nobody."""
+    if not hasattr(os, "geteuid"):
+        pytest.skip("POSIX permissions")
+    user = os.geteuid()
+    modes = {folder: 0o555, folder / LEDGER: 0o444}
+    modes |= {path: 0o755 for path in folder.parents if path.name.startswith(("pytest-", "popen-"))}  # pytest's own, closed to others
+    before = {path: path.stat().st_mode for path in modes}
+    for path, mode in modes.items():
+        path.chmod(mode)
+    try:
+        if user == 0:
+            os.seteuid(65534)
+        yield
+    finally:
+        os.seteuid(user)
+        for path, mode in before.items():
+            path.chmod(mode)
 
 
 # Sources: JSON files

@@ -110,7 +110,7 @@ def with_calibrations(gpu: GpuSpec) -> GpuSpec:
         return gpu
     used, words = [], []
     for reading in map(read, found):
-        problem = reading.problem or _stale(reading.calibration)
+        problem = reading.problem or stale(reading.calibration)
         if reading.calibration is not None and not problem:
             used.append(reading.calibration.of_card)
         else:
@@ -120,7 +120,7 @@ def with_calibrations(gpu: GpuSpec) -> GpuSpec:
     return gpu.model_copy(update={"calibrations": tuple(used), "resolved_from": "; ".join(filter(None, (gpu.resolved_from, *words)))})
 
 
-def _stale(calibration: Calibration | None) -> str:
+def stale(calibration: Calibration | None) -> str:
     """Why a record says nothing of today's predictions: other formulas predicted, or other libraries ran."""
     from advisor.calibrate.formulas import digest
 

@@ -84,7 +84,8 @@ def _of_records(name: str, value: Any, json: bool) -> Answer:
     from advisor.render import calibrate as render
 
     if name == "--list":
-        readings = [store.read(path) for path in store.paths()]
+        found = [store.read(path) for path in store.paths()]
+        readings = [reading._replace(problem=reading.problem or store.stale(reading.calibration)) for reading in found]
         known = [reading.calibration for reading in readings if reading.calibration is not None]
         return Answer(as_json(known) if json else render.listing(readings, str(store.folder()), look_of_stdout()))
     path = store.find(str(value))

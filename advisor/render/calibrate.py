@@ -47,7 +47,7 @@ def record(calibration: Calibration, look: Look) -> str:
 
 
 def listing(readings: Sequence[Reading], folder: str, look: Look) -> str:
-    """A line for each record, and a word on each file that is none."""
+    """A line for each record, and a word on each file that is none, or is not used."""
     known = [reading.calibration for reading in readings if reading.calibration is not None]
     lines: list[Line] = []
     if known:
@@ -55,7 +55,7 @@ def listing(readings: Sequence[Reading], folder: str, look: Look) -> str:
         lines += page.table(columns, map(_row, known), look)
     else:
         lines += page.paragraph(f"no calibrations in {folder}", look)
-    ignored = [f"{reading.path.name} {reading.problem}" for reading in readings if reading.calibration is None]
+    ignored = [f"{reading.path.name} {reading.problem}" for reading in readings if reading.problem]
     return page.draw([*lines, *page.bullets(ignored, look)], look)
 
 
