@@ -22,8 +22,8 @@ from advisor.profiles.files import adapter_of
 from advisor.profiles.kinds import KINDS, row_type
 from advisor.user_files import write_whole
 
-_MADE_BY_CODE = ("measurements/traced", "measurements/replays")
-"""Folders whose rows a program writes (`benchmarks/trace_measured.py`, `benchmarks/replays.py`)."""
+_MADE_BY_CODE = ("measurements/traced", "measurements/replays", "tapes")
+"""Folders whose files a program writes (`benchmarks/trace_measured.py`, `benchmarks/replays.py`, `benchmarks/record_tapes.py`)."""
 
 
 def row_models() -> dict[str, Any]:
@@ -60,7 +60,7 @@ def _refuse_strays() -> None:
     for path in sorted(profiles.ROOT.rglob("*.json")):
         place = path.relative_to(profiles.ROOT).with_suffix("").as_posix()
         folder = place.rpartition("/")[0]
-        if not path.name.endswith(SCHEMA) and place not in kinds and folder not in kinds and folder not in _MADE_BY_CODE:
+        if not path.name.endswith(SCHEMA) and place not in kinds and folder not in kinds and not folder.startswith(_MADE_BY_CODE):
             raise InvalidInputError(f"profiles/{place}.json: no rows are kept there; profiles/ has {', '.join(sorted(kinds))}")
 
 
