@@ -105,7 +105,7 @@ print(json.dumps(said))
 @pytest.fixture(scope="module")
 def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[int, str, str]]:
     """Every command in one process that finds none of the extras' libraries."""
-    from test_kills import adapter
+    from killing import adapter
 
     folder = tmp_path_factory.mktemp("core")
     adapter(folder / "adapter")
