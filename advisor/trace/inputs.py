@@ -85,7 +85,7 @@ def _values(config: Any, images: RowOfImages | None, name: str, size: tuple[int,
     values = torch.full(size, TEXT_TOKEN, dtype=dtype) if found is None else found
     end = getattr(config.get_text_config() if hasattr(config, "get_text_config") else config, "eos_token_id", None)
     if name == "input_ids" and end is not None:
-        values[..., -1] = end[0] if isinstance(end, list) else end
+        values[..., -1].fill_(end[0] if isinstance(end, list) else end)
     return values
 
 
