@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from advisor.hub import load_model
-from advisor.memory.replayed import breakdown_of
+from advisor.memory.replayed import breakdown_of, estimate_from_tape
 from advisor.memory.runtime import HANDLES, workspace_bytes
-from advisor.tape import shipped
+from advisor.tape import shipped, store
 from advisor.tape.columns import as_columns, from_columns
 from advisor.tape.cut import Cut
 from advisor.tape.dimensions import Depth, factors_of, groups_of, likeness, scaled
@@ -60,6 +60,12 @@ def test_a_sum_of_two_products_is_found_and_holds_for_other_models(parts: list[P
 )
 def test_what_follows_no_formula_is_none(size: Any) -> None:
     assert Fitting(POINTS).fitted([int(size(*point.shape, *(7 * scale for scale in point.scales))) for point in POINTS]) is None
+
+
+def test_points_that_do_not_tell_products_apart_find_none() -> None:
+    alike = [Point(shape, (Fraction(number + 1), Fraction(number + 1))) for number, shape in enumerate(SHAPES)]
+    assert Fitting(alike).fitted([int(64 * point.scales[0]) for point in alike]) is None
+    assert Fitting(alike).fitted([64] * len(alike)) is not None
 
 
 def test_scales_of_scales_are_counted_in_blocks_begun() -> None:
@@ -111,6 +117,8 @@ def alike(changes: dict[str, Any], freedom: int = 3) -> object:
         ({"attention_bias": True}, None),
         ({"mlp_bias": True}, None),
         ({"something_new": 3}, None),
+        ({"partial_rotary_factor": 0.25}, None),
+        ({"max_position_embeddings": 4096}, None),  # which some learn an embedding for
     ],
 )
 def test_models_are_alike_where_only_dimensions_differ(changes: dict[str, Any], found: object) -> None:
@@ -223,6 +231,15 @@ def test_every_shipped_file_is_whole_and_speaks_for_its_family(path: Any) -> Non
         tape = from_lists(written).tape
         assert from_columns(as_columns(tape)) == tape  # with every check
         assert {"torch", "transformers", "peft"} <= tape.versions.keys()
+
+
+@pytest.mark.parametrize(("transformers", "said"), [("5.24.0", True), (None, False)])
+def test_other_releases_than_were_recorded_are_named(transformers: str | None, said: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = load_model("lfm2-1.2b")
+    plan = next(record_tapes.kinds_of(model)).model_copy(update={"micro_batch_size": 1, "seq_len_tokens": 256})
+    monkeypatch.setattr(store, "installed", lambda: {"transformers": transformers} if transformers else {})
+    notes = " ".join(estimate_from_tape(model, plan).notes)
+    assert (f"here are transformers {transformers}" in notes) == said
 
 
 @pytest.mark.long

@@ -56,7 +56,9 @@ def climb(case: Case, request: Request) -> Climb:
             continue
         rungs.append(rung)
         if untried:
-            missing.append(f"{method.label} without trying {', '.join(untried)}: no recording of it is at hand ({RECORDS})")
+            missing.append(
+                f"{method.label} without trying {', '.join(untried)}, which has no price here: no recording ({RECORDS}), or none runs"
+            )
     return Climb(tuple(rungs), tuple(missing))
 
 

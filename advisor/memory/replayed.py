@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from advisor.checkpoints import check_plan
@@ -21,6 +22,7 @@ if TYPE_CHECKING:  # a model with tables is priced without a tape: the room is l
 
 
 RECORDS = "pip install 'finetune-advisor[torch]' to make one"
+"""What to do where a recording is missing."""
 
 
 class NotRecorded(UnsupportedError):
@@ -74,7 +76,20 @@ def estimate_from_tape(model: ModelSpec, plan: Plan, gpu: GpuSpec | None = None)
     """Memory of `plan` on one card: the dry run's, replayed. Raises as `tape_for`."""
     tape = tape_for(model, plan, gpu)
     memory = breakdown_of(tape.replay(_shape_of(plan), workspace_bytes(gpu) // HANDLES), model, plan, gpu)
+    memory = memory.model_copy(update={"notes": (*memory.notes, *_of_other_releases(tape.versions))})
     return with_chance(narrowed(memory, model, plan, gpu), model, plan, gpu)
+
+
+def _of_other_releases(recorded: Mapping[str, str]) -> tuple[str, ...]:
+    """A line where other releases are installed than those that were recorded."""
+    from advisor.tape.store import installed
+
+    others = {name: version for name, version in installed().items() if recorded.get(name, version) != version}
+    if not others:
+        return ()
+    were = ", ".join(f"{name} {recorded[name]}" for name in others)
+    here = ", ".join(f"{name} {version}" for name, version in others.items())
+    return (f"recorded under {were}; here are {here}: advise trace runs the step of those",)
 
 
 def least_bytes(model: ModelSpec, plan: Plan, gpu: GpuSpec) -> int:

@@ -38,10 +38,10 @@ OF_THE_TEXT = ("out_hidden_size", "text_hidden_size")
 _TOWER = re.compile(r"vision|audio|speech|image|visual|encoder_config")
 """Parts of a config whose own width stays: a tower is the same in all of a family but for its inner width."""
 _NEVER_A_SIZE = re.compile(
-    r"_token_id$|_token_index$|^token_|_name_or_path$|^transformers_version$|dtype$|^auto_map$|^id2label$|^label2id$|initializer|_eps$|theta"
-    r"|^max_window_layers$|^use_cache$|^max_length$|^task_specific_params$|^torchscript$|^max_position_embeddings$|^quantization_config$|^unsloth|^_"
+    r"_token_id$|_token_index$|_name_or_path$|^transformers_version$|^(torch_)?dtype$|^auto_map$|^id2label$|^label2id$|^initializer_|_eps$"
+    r"|^rope_theta$|^max_window_layers$|^use_cache$|^max_length$|^task_specific_params$|^torchscript$|^quantization_config$|^unsloth|^_"
 )
-"""Fields that change no tensor of a training step on meta, but for a length that positions are learned to, which is a limit beside it."""
+"""Fields that change no tensor of a training step: ids, names, constants, and what the plan says instead (types, storage)."""
 
 
 class Depth(NamedTuple):
@@ -262,9 +262,7 @@ def _flat(config: Mapping[str, Any], defaults: Mapping[str, Any], free: set[Path
 
 
 def _told(value: Any) -> Any:
-    """A value as far as it may decide: of a fraction only whether it is nothing."""
-    if isinstance(value, float):
-        return value != 0 if not value.is_integer() or value == 0 else int(value)
+    """A value as it is compared: nothing, zero and no are one."""
     if isinstance(value, (list, tuple)):
         return tuple(map(_told, value))
     return value if value else None

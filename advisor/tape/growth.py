@@ -79,9 +79,11 @@ class Fitting:
         if len({point.shape for point in points}) == 1:
             usable = ONE_SHAPE
         self._products = [Part(Fraction(1), monomial, powers) for powers in _powers(len(points[0].scales)) for monomial in usable]
-        self._by_growth: dict[tuple[Fraction, ...], Part] = {}
+        self._by_growth: dict[tuple[Fraction, ...], Part | None] = {}
+        """The product that grows so; None where the points do not tell two apart."""
         for part in self._products:
-            self._by_growth.setdefault(_growth([part.at(point) for point in points]), part)
+            growth = _growth([part.at(point) for point in points])
+            self._by_growth[growth] = None if growth in self._by_growth else part
 
     def fitted(self, sizes: Sequence[int]) -> Growth | None:
         """The formula of the fewest products that gives every size exactly; None where none of two does.
@@ -92,7 +94,10 @@ class Fitting:
             return Growth(())
         if not all(sizes):
             return None
-        alone = self._by_growth.get(_growth([Fraction(size) for size in sizes]))
+        growth = _growth([Fraction(size) for size in sizes])
+        alone = self._by_growth.get(growth)
+        if growth in self._by_growth and alone is None:
+            return None
         if alone is not None:
             return self._small((alone._replace(factor=sizes[0] / alone.at(self._points[0])),))
         return next(self._sums(sizes), None) if len(self._points) > 2 else None

@@ -23,7 +23,7 @@ from advisor.tape.family import from_lists
 from advisor.tape.kinds import DIGITS, digest_of, kind_of
 from advisor.tape.packing import DAMAGED, LARGEST_BYTES, packed, unpacked
 from advisor.tape.sizes import Shape
-from advisor.tape.tape import Tape
+from advisor.tape.tape import Regime, Tape
 from advisor.user_files import write_whole
 from advisor.values import ModelSpec, Plan
 
@@ -51,22 +51,31 @@ class Kept(NamedTuple):
     """By digest of their configs, the models of profiles that are of the family."""
 
 
+class Head(NamedTuple):
+    """What a file is for: all of it that is kept in memory."""
+
+    groups: Groups
+    depth: Depth | None
+    members: Mapping[str, Likeness]
+    regimes: tuple[Regime, ...]
+    """Of its tapes, in order."""
+
+
 def find(model: ModelSpec, plan: Plan, has_flash: bool) -> Tape | None:
     """The shipped tape that speaks for a plan of a model; None where there is none."""
     content = json.loads(model.config_json)
     model_type = str(content.get("model_type", ""))
     shape = Shape(plan.micro_batch_size, plan.seq_len_tokens)
     for number, family in enumerate(families(model_type)):
-        kept = read(path_of(model_type, number, plan, has_flash))
-        if kept is None:
-            continue
-        alike = _likeness(model_type, family, kept, content)
-        if alike is None:
+        path = path_of(model_type, number, plan, has_flash)
+        head = head_of(path)
+        alike = head and _likeness(model_type, family, head, content)
+        if head is None or alike is None:
             continue
         rank = (Fraction(plan.rank, reference(plan).rank),) if plan.method.has_adapter else ()
-        for place, written in enumerate(kept.tapes):
-            if regime_in(written["tape"]).covers(shape):
-                return _grown(path_of(model_type, number, plan, has_flash), place, (*alike.scales, *rank), alike.units)
+        for place, regime in enumerate(head.regimes):
+            if regime.covers(shape):
+                return _grown(path, place, (*alike.scales, *rank), alike.units)
     return None
 
 
@@ -76,22 +85,22 @@ def has_tapes(model: ModelSpec) -> bool:
     model_type = str(content.get("model_type", ""))
     for number, family in enumerate(families(model_type)):
         for path in sorted((FOLDER / model_type).glob(f"{number}.*.tape")):
-            kept = read(path)
-            if kept and _likeness(model_type, family, kept, content):
+            head = head_of(path)
+            if head and _likeness(model_type, family, head, content):
                 return True
     return False
 
 
-def _likeness(model_type: str, family: Family, kept: Kept, content: Mapping[str, Any]) -> Likeness | None:
+def _likeness(model_type: str, family: Family, head: Head, content: Mapping[str, Any]) -> Likeness | None:
     """How a model is made of a family's first; None where it is of another.
 
     Of other dimensions only where its weights were counted when it was entered: a config class may round what it is told. What was not
     entered (a fine-tuned copy with a config of its own, say) must have the first model's dimensions.
     """
-    entered = kept.members.get(digest_of_config(content))
+    entered = head.members.get(digest_of_config(content))
     if entered is not None:
         return entered
-    found = likeness(family.config, content, defaults(model_type), kept.groups, kept.depth)
+    found = likeness(family.config, content, defaults(model_type), head.groups, head.depth)
     return found if found is not None and set(found.scales) <= {Fraction(1)} else None
 
 
@@ -145,7 +154,14 @@ def write_families(model_type: str, found: tuple[Family, ...], filled_in: Mappin
     _index.cache_clear()
 
 
-@lru_cache(maxsize=64)
+@cache
+def head_of(path: Path) -> Head | None:
+    """What a file is for; None where it is absent or damaged."""
+    kept = read(path)
+    return kept and Head(kept.groups, kept.depth, kept.members, tuple(regime_in(written["tape"]) for written in kept.tapes))
+
+
+@lru_cache(maxsize=1)  # an unpacked file takes some 20 MB
 def read(path: Path) -> Kept | None:
     """What a file holds; None where it is absent or damaged."""
     try:
@@ -163,10 +179,11 @@ def write(path: Path, kept: Kept) -> None:
         kept.depth.holder,
         kept.depth.counts,
     ]
-    members = {digest: [[str(scale) for scale in alike.scales], alike.units] for digest, alike in kept.members.items()}
+    members = {digest: [[str(scale) for scale in alike.scales], alike.units] for digest, alike in sorted(kept.members.items())}
     content = {"groups": kept.groups, "depth": depth, "tapes": kept.tapes, "members": members}
     write_whole(path, packed(content))
     read.cache_clear()
+    head_of.cache_clear()
 
 
 def _kept(data: Mapping[str, Any]) -> Kept:
