@@ -40,6 +40,7 @@ LEVELS = {
     "memory": 7,
     "speed": 7,
     "ladder": 8,
+    "explain": 9,
     "trace": 9,
     "adapters": 9,
     "accuracy": 10,

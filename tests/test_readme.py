@@ -16,15 +16,13 @@ import pytest
 from advisor import api
 from advisor.cli.run import run
 from advisor.render.accuracy import markdown
-from advisor.render.advice import advice
-from advisor.render.page import Look
+from advisor.render.summary import summary
+from advisor.render.terminal import Look, draw
 from advisor.values.request import Request
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
-SHOWN_UNTIL = "\nWhy not the others\n"
-"""The README shows the screen up to here."""
 
 
 def block(marker: str) -> tuple[str, int, int]:
@@ -46,9 +44,7 @@ def check(marker: str, expected: str) -> None:
 
 
 def test_the_screen_is_the_real_one() -> None:
-    screen = advice(api.advise("llama-70b", "80GB"), Look(width=80))
-    assert SHOWN_UNTIL in screen
-    check("screen:", f"```text\n{screen[: screen.index(SHOWN_UNTIL)]}```\n")
+    check("screen:", f"```text\n{draw(summary(api.advise('llama-70b', '80GB')), Look(width=100))}```\n")
 
 
 def test_the_accuracy_table_is_the_generators() -> None:

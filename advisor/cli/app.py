@@ -4,20 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from importlib import import_module
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
-from advisor.cli.answer import Answer, as_json, look_of_stdout
+from advisor.cli.answer import Answer, as_json, screen
 from advisor.cli.once import OnceEach
 from advisor.cli.options import GpuName, Json, NoCalibration, ignoring, takes_plan_options
 from advisor.errors import InvalidInputError
 
+if TYPE_CHECKING:
+    from advisor.values import Advice
+
 SUBCOMMANDS = {
     "estimate": "advisor.cli.commands",
     "trace": "advisor.cli.commands",
+    "explain": "advisor.cli.explain_commands",
     "models": "advisor.cli.commands",
     "gpus": "advisor.cli.commands",
     "accuracy": "advisor.cli.commands",
@@ -82,6 +86,9 @@ def advise(
     ] = False,
     no_calibration: NoCalibration = False,
     json: Json = False,
+    full: Annotated[bool, typer.Option("--full", help="Everything: quality ceilings, every finding, the code.")] = False,
+    code: Annotated[bool, typer.Option("--code", help="The plan as Python that trains it, and nothing else.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="The verdict alone, in one line.")] = False,
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
 ) -> Answer | None:
     """Which fine-tuning method for this model on this GPU, does it fit, and what to try next.
@@ -93,7 +100,15 @@ def advise(
     if version:
         return _version()
     if context.invoked_subcommand is not None:
-        switches = {"json": json or None, "calibrate": calibrate or None, "trace": trace or None, "no_calibration": no_calibration or None}
+        switches = {
+            "json": json or None,
+            "full": full or None,
+            "code": code or None,
+            "quiet": quiet or None,
+            "calibrate": calibrate or None,
+            "trace": trace or None,
+            "no_calibration": no_calibration or None,
+        }
         given = {"model": model, "gpu": gpu, **switches, **options}
         _refuse_before(context.invoked_subcommand, given)
         return None
@@ -101,20 +116,50 @@ def advise(
         raise InvalidInputError("--model is missing; for example: advise --model llama-70b --gpu 80GB")
     from advisor import api
     from advisor.cli.progress import progress
-    from advisor.render.advice import advice
 
-    if calibrate and trace:
-        raise InvalidInputError("--calibrate and --trace: give one of them")
-    if trace:
-        from advisor.cli.commands import traced_advice
+    _one_of(calibrate=calibrate, trace=trace)
+    view = _one_of(json=json, full=full, code=code, quiet=quiet)
+    if calibrate or trace:
+        return _held_against(model, gpu, {**ignoring(no_calibration), **options}, view, calibrate=calibrate)
+    answer = api.advise(model, gpu, progress=progress(), **ignoring(no_calibration), **options)
+    return Answer(_shown(answer, view), answer.exit_code, long=full)
 
-        return traced_advice(model, gpu, {**ignoring(no_calibration), **options}, json=json)
+
+def _one_of(**switches: bool) -> str:
+    """The name of the switch that is on, or nothing. Raises InvalidInputError where several are."""
+    given = [name for name, on in switches.items() if on]
+    if len(given) > 1:
+        raise InvalidInputError(f"{' and '.join(f'--{name}' for name in given)}: give one of them")
+    return "".join(given)
+
+
+def _shown(answer: Advice, view: str) -> str:
+    if view == "json":
+        return as_json(answer)
+    if view == "quiet":
+        return f"{answer.verdict.sentence}\n"
+    if view == "code":
+        return f"# {answer.verdict.sentence}\n{answer.snippet}"
+    if view == "full":
+        from advisor.render.advice import advice
+
+        return screen(advice(answer))
+    from advisor.render.summary import summary
+
+    return screen(summary(answer))
+
+
+def _held_against(model: str, gpu: str | None, options: dict[str, Any], view: str, *, calibrate: bool) -> Answer:
+    """The answer, checked by the hardware at hand or by a dry run."""
+    if view in ("code", "quiet"):
+        raise InvalidInputError(f"--{view} and {'--calibrate' if calibrate else '--trace'}: give one of them")
     if calibrate:
         from advisor.cli.calibrate_commands import checked_advice
 
-        return checked_advice(model, gpu, {**ignoring(no_calibration), **options}, json=json)
-    answer = api.advise(model, gpu, progress=progress(), **ignoring(no_calibration), **options)
-    return Answer(as_json(answer) if json else advice(answer, look_of_stdout()), answer.exit_code)
+        return checked_advice(model, gpu, options, view=view)
+    from advisor.cli.commands import traced_advice
+
+    return traced_advice(model, gpu, options, view=view)
 
 
 def _version() -> Answer:

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from advisor.cli.answer import Answer, as_json, exit_code_of, look_of_stdout
+from advisor.cli.answer import Answer, as_json, exit_code_of, screen
 from advisor.cli.options import GpuName, Json, ModelName, NoCalibration, ignoring, parse_lengths, takes_plan_options
 from advisor.cli.progress import progress
 from advisor.errors import InvalidInputError
@@ -30,10 +30,10 @@ def estimate(
     options = {**ignoring(no_calibration), **options}
     priced = api.price(model, gpu, progress=progress(), **options)
     if not versus_trace:
-        return Answer(as_json(priced.memory) if json else render.estimate(priced, look_of_stdout()), exit_code_of(priced.fit))
+        return Answer(as_json(priced.memory) if json else screen(render.estimate(priced)), exit_code_of(priced.fit))
     traced, _ = api.dry_run(model, gpu, progress=progress(), **options)
     both = [priced.memory, traced.memory]
-    return Answer(as_json(both) if json else render.versus(priced, traced.memory, look_of_stdout()), exit_code_of(priced.fit))
+    return Answer(as_json(both) if json else screen(render.versus(priced, traced.memory)), exit_code_of(priced.fit))
 
 
 @takes_plan_options
@@ -63,19 +63,20 @@ def trace(
     options = {**ignoring(no_calibration), **options}
     how = api.HowToTrace(parse_lengths(lengths), peft_config, alloc_conf)
     priced, holders = api.dry_run(model, gpu, how, progress=progress(), **options)
-    look = look_of_stdout()
-    text = as_json(priced.memory) if json else render.explained(priced, holders, look) if explain else render.estimate(priced, look)
+    text = as_json(priced.memory) if json else screen(render.explained(priced, holders) if explain else render.estimate(priced))
     return Answer(text, exit_code_of(priced.fit))
 
 
-def traced_advice(model: str, gpu: str | None, options: dict[str, Any], *, json: bool) -> Answer:
+def traced_advice(model: str, gpu: str | None, options: dict[str, Any], *, view: str) -> Answer:
     """`advise … --trace`: the answer, and what the dry run says of its verdict."""
     from advisor import api
-    from advisor.render.traced import traced_advice as screen
+    from advisor.render import traced as render
 
     found = api.advise_and_trace(model, gpu, progress(), **options)
     exit_code = found.advice.exit_code if found.memory is None else exit_code_of(found.fit)
-    return Answer(as_json(found) if json else screen(found, look_of_stdout()), exit_code)
+    return Answer(
+        as_json(found) if view == "json" else screen(render.traced_advice(found, full=view == "full")), exit_code, long=view == "full"
+    )
 
 
 def models(words: Words = None, json: Json = False) -> Answer:
@@ -84,7 +85,7 @@ def models(words: Words = None, json: Json = False) -> Answer:
     from advisor.render.listings import models
 
     found = search_models(" ".join(words or ()))
-    return Answer(as_json(found) if json else models(found, look_of_stdout()))
+    return Answer(as_json(found) if json else screen(models(found)))
 
 
 def gpus(words: Words = None, json: Json = False) -> Answer:
@@ -93,7 +94,7 @@ def gpus(words: Words = None, json: Json = False) -> Answer:
     from advisor.render.listings import gpus
 
     found = search_gpus(" ".join(words or ()))
-    return Answer(as_json(found) if json else gpus(found, look_of_stdout()))
+    return Answer(as_json(found) if json else screen(gpus(found)))
 
 
 def accuracy(
@@ -122,14 +123,14 @@ def accuracy(
     reports = api.accuracy(rows, trace=trace, progress=progress())
     if json:
         return Answer(as_json(reports))
-    return Answer(render.markdown(reports) if markdown else render.accuracy(reports, look_of_stdout()))
+    return Answer(render.markdown(reports) if markdown else screen(render.accuracy(reports)))
 
 
 def _snapshots(folder: str, *, alone: bool, json: bool) -> Answer:
     from advisor import api
-    from advisor.render.snapshots import snapshots as screen
+    from advisor.render import snapshots as render
 
     if not alone:
         raise InvalidInputError("--snapshots stands alone, or with --json: leave --rows, --trace and --markdown out")
     reports = api.snapshots(folder, progress=progress())
-    return Answer(as_json(reports) if json else screen(reports, look_of_stdout()))
+    return Answer(as_json(reports) if json else screen(render.snapshots(reports)))

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from shutil import get_terminal_size
 from typing import TextIO
 
 import typer
@@ -49,7 +50,7 @@ def run(arguments: Sequence[str]) -> int:
         return _fail("interrupted", EXIT_INTERRUPTED)
     if not isinstance(answer, Answer):  # --help has printed itself
         return int(answer or 0)
-    problem = _write(answer.text, sys.stdout)
+    problem = _paged(answer.text) if answer.long else _write(answer.text, sys.stdout)
     if problem is not None:
         done = f"; {answer.done}" if answer.done else ""
         return _fail(f"the answer could not be printed ({problem}){done}", EXIT_PRINTING)
@@ -85,6 +86,17 @@ def _bug() -> int:
 
     _write(shown(traceback.format_exc(), also="\n"), sys.stderr)
     return _fail("this is a bug of finetune-advisor, not of your input; please report the lines above", EXIT_BUG)
+
+
+def _paged(text: str) -> str | None:
+    """As `_write`; through the user's pager where stdin and stdout are a terminal that cannot show all of it."""
+    if not (sys.stdin and sys.stdin.isatty() and sys.stdout.isatty()) or text.count("\n") < get_terminal_size().lines:
+        return _write(text, sys.stdout)
+    from rich.pager import SystemPager
+
+    os.environ.setdefault("LESS", "FRX")  # colours pass, and the text stays on the screen: git's own setting
+    SystemPager().show(text)
+    return None
 
 
 def _write(text: str, stream: TextIO) -> str | None:

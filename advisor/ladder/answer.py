@@ -32,7 +32,7 @@ def advise(model: ModelSpec, gpu: GpuSpec, request: Request) -> Advice:
         model=summary_of(model),
         gpu=gpu,
         n_gpus=request.gpus or 1,
-        assumptions=(*model.taken_as, *filter(None, (gpu.resolved_from,)), *echo_defaults(model, gpu, request), *missing),
+        assumptions=(*model.taken_as, *filter(None, (gpu.resolved_from,)), *missing, *echo_defaults(model, gpu, request)),
         verdict=verdict,
         rungs=tuple(rung.model_copy(update={"why_not": why_not(case, request, rung, verdict)}) for rung in shown),
         findings=findings(situation),
