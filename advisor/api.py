@@ -36,8 +36,8 @@ def advise(
 
     Raises an AdvisorError, one clear line, for what it cannot use.
     """
-    card = as_gpu(gpu, use_calibrations)
-    return _advice(as_model(model, progress), card, as_request(options, card), progress, (model, gpu, use_calibrations))
+    spec, card = as_model(model, progress), as_gpu(gpu, use_calibrations)
+    return _advice(spec, card, as_request(options, card), progress, (model, gpu, use_calibrations))
 
 
 def _advice(spec: ModelSpec, card: GpuSpec, request: Request, progress: Progress, asked: tuple[Any, Any, bool]) -> Advice:

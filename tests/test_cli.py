@@ -131,7 +131,6 @@ def test_a_bug_of_ours_shows_the_traceback_and_says_so(monkeypatch: pytest.Monke
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "error: --model is missing; for example: advise --model llama-70b --gpu 80GB"),
         (["--gpu", "80GB"], "error: --model is missing; for example: advise --model llama-70b --gpu 80GB"),
         (["--rnak", "3"], "error: No such option: --rnak"),
         (["estimat"], "error: No such command 'estimat'."),

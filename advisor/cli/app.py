@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,8 +11,9 @@ from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
 from advisor.cli.answer import Answer, as_json, screen
+from advisor.cli.help import Helpful
 from advisor.cli.once import OnceEach
-from advisor.cli.options import GpuName, Json, NoCalibration, ignoring, takes_plan_options
+from advisor.cli.options import SHOWN_PANEL, GpuName, Json, ModelNameOrNone, NoCalibration, ignoring, no_color, takes_plan_options
 from advisor.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -36,14 +37,14 @@ SUBCOMMANDS = {
 """Name of a subcommand and of its function, and the module of that function: loaded when it is asked for."""
 
 _SETTINGS: dict[str, Any] = {
-    "add_completion": False,
+    "add_completion": False,  # the group alone has it
     "rich_markup_mode": None,
     "pretty_exceptions_enable": False,
     "context_settings": {"help_option_names": ["-h", "--help"]},
 }
 
 
-class _Command(OnceEach, TyperCommand):
+class _Command(OnceEach, Helpful, TyperCommand):
     pass
 
 
@@ -53,7 +54,9 @@ class _OnDemand(Mapping[str, Any]):
     def __getitem__(self, name: str) -> Any:
         single = typer.Typer(**_SETTINGS)
         single.command(name, cls=_Command)(getattr(import_module(SUBCOMMANDS[name]), name))
-        return get_command(single)
+        command = get_command(single)
+        command.params.append(no_color())
+        return command
 
     def __iter__(self) -> Iterator[str]:
         return iter(SUBCOMMANDS)
@@ -62,13 +65,38 @@ class _OnDemand(Mapping[str, Any]):
         return len(SUBCOMMANDS)
 
 
-class _Group(OnceEach, TyperGroup):
+class _Group(OnceEach, Helpful, TyperGroup):
     def __init__(self, *arguments: Any, **settings: Any) -> None:
         super().__init__(*arguments, **settings)
         self.commands = _OnDemand()  # type: ignore[assignment]  # typer only reads it
+        self.params.append(no_color())
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if not args and not ctx.resilient_parsing:
+            args = ["--help"]
+        return super().parse_args(ctx, args if ctx.resilient_parsing else self._flagged(ctx, args))
+
+    def _flagged(self, ctx: Any, args: list[str]) -> list[str]:
+        """`advise llama-70b 80GB --rank 8` with the flags that are left out before model and card; `advise help` as --help."""
+        options, rest, _ = self.make_parser(ctx).parse_args(args=list(args))
+        if not rest or rest[0] in self.commands:
+            return args
+        if rest[0] == "help":
+            return [*rest[1:2], "--help"]
+        if not options.get("model") and _near(rest[0], self.commands):  # a slip of the finger: the group says so
+            return args
+        before = args[: len(args) - len(rest)]
+        flag = "--gpu" if options.get("model") else "--model"
+        return self._flagged(ctx, [*(before[:-1] if before[-1:] == ["--"] else before), flag, *rest])
 
 
-app = typer.Typer(cls=_Group, **_SETTINGS)
+def _near(word: str, commands: Iterable[str]) -> bool:
+    import difflib
+
+    return bool(difflib.get_close_matches(word, [*commands], n=1, cutoff=0.8))
+
+
+app = typer.Typer(cls=_Group, **{**_SETTINGS, "add_completion": True})
 
 
 @app.callback(invoke_without_command=True)
@@ -76,9 +104,7 @@ app = typer.Typer(cls=_Group, **_SETTINGS)
 def advise(
     context: typer.Context,
     options: dict[str, Any],
-    model: Annotated[
-        str | None, typer.Option("--model", "-m", metavar="NAME", help="A name, a Hub id, or the path of a config.json.")
-    ] = None,
+    model: ModelNameOrNone = None,
     gpu: GpuName = None,
     calibrate: Annotated[bool, typer.Option("--calibrate", help="Then check the recommended rung on the hardware at hand.")] = False,
     trace: Annotated[
@@ -86,14 +112,20 @@ def advise(
     ] = False,
     no_calibration: NoCalibration = False,
     json: Json = False,
-    full: Annotated[bool, typer.Option("--full", help="Everything: quality ceilings, every finding, the code.")] = False,
-    code: Annotated[bool, typer.Option("--code", help="The plan as Python that trains it, and nothing else.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="The verdict alone, in one line.")] = False,
+    full: Annotated[
+        bool, typer.Option("--full", help="Everything: quality ceilings, every finding, the code.", rich_help_panel=SHOWN_PANEL)
+    ] = False,
+    code: Annotated[
+        bool, typer.Option("--code", help="The plan as Python that trains it, and nothing else.", rich_help_panel=SHOWN_PANEL)
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="The verdict alone, in one line.", rich_help_panel=SHOWN_PANEL)] = False,
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
 ) -> Answer | None:
     """Which fine-tuning method for this model on this GPU, does it fit, and what to try next.
 
-    advise --model llama-70b --gpu 80GB
+    advise llama-70b 80GB
+
+    advise --model llama-70b --gpu "rtx 4090" --seq-len 4k --method qlora
 
     Exit code: 0 something fits, 1 nothing fits, 2 bad input, 3 cannot tell.
     """

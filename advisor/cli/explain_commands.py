@@ -6,12 +6,16 @@ from typing import Annotated
 
 import typer
 
+from advisor.cli import completion
 from advisor.cli.answer import Answer, as_json, screen
 from advisor.cli.options import Json
 
 
 def explain(
-    words: Annotated[list[str] | None, typer.Argument(metavar="[NAME]", help="What a screen shows.", show_default=False)] = None,
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="NAME", help="What a screen shows.", show_default=False, autocompletion=completion.explained),
+    ] = None,
     json: Json = False,
 ) -> Answer:
     """Say what a finding, a fact, a memory term, an exit code or a word means, where it stands, and what to do.

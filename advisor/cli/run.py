@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from shutil import get_terminal_size
-from typing import TextIO
+from typing import Any, TextIO
 
 import typer
 from typer.main import get_command
@@ -20,6 +20,7 @@ from advisor.cli.app import app
 from advisor.cli.progress import progress
 from advisor.errors import AdvisorError
 from advisor.on_demand import answered
+from advisor.refusals import did_you_mean
 from advisor.shown import capped, shown
 
 EXIT_BUG = 70
@@ -66,7 +67,7 @@ def _stand_in_for_closed_streams() -> None:
 def _failed(error: Exception) -> int:
     """What stopped a command beside its own refusals."""
     if isinstance(error, _UsageProblem):
-        return _fail(str(getattr(error, "format_message", error.__str__)()), AdvisorError.exit_code)
+        return _fail(_misused(error), AdvisorError.exit_code)
     if isinstance(error, MemoryError):
         return _fail("this machine's memory does not hold what that takes; give a smaller input", AdvisorError.exit_code)
     if isinstance(error, OSError) and error.filename is not None:  # no rights, no room, a name that is too long: of that file
@@ -74,6 +75,14 @@ def _failed(error: Exception) -> int:
     if isinstance(error, OSError) and error.errno in _PRINTING:  # --help prints itself
         return _fail(f"the answer could not be printed ({error.strerror})", EXIT_PRINTING)
     return _bug()
+
+
+def _misused(error: Any) -> str:
+    """A usage error in its own words, and the option that was nearly written."""
+    near: Sequence[str] = getattr(error, "possibilities", None) or ()
+    if not near:
+        return str(getattr(error, "format_message", error.__str__)())
+    return f"{error.message}{did_you_mean(error.option_name, near)}"
 
 
 def _fail(message: str, exit_code: int) -> int:

@@ -11,7 +11,7 @@ from advisor.render.blocks import BLANK, Block, Column, Span, Stacked, Text, ent
 from advisor.units import gib
 from advisor.values import Advice, Level, Rung
 
-LINE_COLUMNS = 86
+LINE_COLUMNS = 89
 """Of a text beside its label, on a screen of a hundred columns."""
 GUESSED_LINES, CHANGED_LINES, WOULD_CHANGE_LINES, NEXT_LINES = 5, 2, 3, 2
 """How much of each a screenful holds: the whole has 35 lines of a hundred columns, and `--full` leaves nothing out."""

@@ -23,6 +23,7 @@ from advisor.render.blocks import (
     Table,
 )
 from advisor.shown import shown
+from advisor.units import gib
 
 if TYPE_CHECKING:
     from rich.box import Box
@@ -179,7 +180,7 @@ def _bars(block: Bars, console: Console, look: Look) -> None:
 
 
 def _stacked(block: Stacked, console: Console, look: Look) -> None:
-    """The parts in a row, under it the interval and the card's end, and what each sign stands for."""
+    """The parts in a row, under it the interval and the card's end, and what each sign stands for, in GiB."""
     room = min(look.width, WIDEST_BAR_COLUMNS) - 4
     scale = max(block.whole_bytes, block.high_bytes)
     card, low, high = (round(room * size / scale) for size in (block.whole_bytes, block.low_bytes, block.high_bytes))
@@ -193,7 +194,7 @@ def _stacked(block: Stacked, console: Console, look: Look) -> None:
     free = _text(Span("·" * max(0, card - start), "dim"), look)
     _line(console, *bar, free, _text(Span("│" if card == room else ""), look))
     _line(console, _text(Span(_interval(low, high, card, room)), look))
-    for line in _packed([f"{sign} {part.label} {words.size(part.bytes)}" for (sign, _), part in parts], look.width - 2):
+    for line in _packed([f"{sign} {part.label} {gib(part.bytes)}" for (sign, _), part in parts], look.width - 2):
         _line(console, _text(Span(f"  {line}"), look))
 
 
