@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from advisor import api
+from advisor.cli.app import SUBCOMMANDS
 from advisor.cli.run import run
 from advisor.render.accuracy import markdown
 from advisor.render.summary import summary
@@ -22,6 +23,7 @@ from advisor.values.request import Request
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
+MOST_SCREEN_LINES = 22
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 
 
@@ -44,7 +46,18 @@ def check(marker: str, expected: str) -> None:
 
 
 def test_the_screen_is_the_real_one() -> None:
-    check("screen:", f"```text\n{draw(summary(api.advise('llama-70b', '80GB')), Look(width=100))}```\n")
+    screen = draw(summary(api.advise("llama-70b", "80GB")), Look(width=100))
+    check("screen:", f"```text\n{screen[screen.index('rung') :]}```\n")
+
+
+def test_the_screen_is_a_glance() -> None:
+    assert block("screen:")[0].count("\n") <= MOST_SCREEN_LINES + 2
+
+
+def test_no_link_needs_the_repository_around_it() -> None:
+    """The same text is shown by package indexes, where a relative link leads nowhere."""
+    links = re.findall(r"\]\(([^)]+)\)", README.read_text(encoding="utf-8"))
+    assert [link for link in links if not link.startswith(("https://", "#"))] == []
 
 
 def test_the_accuracy_table_is_the_generators() -> None:
@@ -71,8 +84,8 @@ def test_every_command_and_option_is_named() -> None:
     text = README.read_text(encoding="utf-8")
     with contextlib.redirect_stdout(io.StringIO()) as help_text:
         assert run(["--help"]) == 0
-    commands = re.findall(r"^  (\w+)  ", help_text.getvalue().partition("Commands:")[2], re.MULTILINE)
-    assert commands
+    commands = re.findall(r"^  (\w+)  ", help_text.getvalue(), re.MULTILINE)
+    assert set(commands) == set(SUBCOMMANDS)
     assert [name for name in commands if f"`advise {name}" not in text] == []
     options = ["--" + name.replace("_", "-") for name in Request.model_fields if name not in ("double_quant", "kbit_prepare")]
     assert [option for option in options if option not in text] == []
