@@ -8,16 +8,15 @@ quality (8-bit optimizer states). The rank is never lowered: an adapter is too s
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import cache
 from typing import NamedTuple
 
 from advisor.checkpoints import unshardable
 from advisor.ladder.fit import Case
 from advisor.ladder.knowledge import say
 from advisor.memory.runtime import has_triton
-from advisor.profiles import read
 from advisor.stacks import defaults_of
 from advisor.stacks.engines import shared
+from advisor.stacks.liger import has_liger
 from advisor.values import Change, Head, Loss, Method, Optimizer, Plan, Sharding, Stack
 
 
@@ -42,12 +41,6 @@ def without_accumulation(plan: Plan) -> Plan:
     """The same effective batch in one pass, so that no gradient waits whole for the next one."""
     whole = plan.micro_batch_size * plan.grad_accum_steps
     return plan.model_copy(update={"micro_batch_size": whole, "grad_accum_steps": 1})
-
-
-@cache
-def has_liger(model_type: str) -> bool:
-    """Whether Liger has kernels for models of that type; `use_liger_kernel` passes over the others without a word."""
-    return any(model_type in row["model_types"].split() for row in read("stacks") if row["kind"] == "liger")
 
 
 def _drop_kbit(case: Case, plan: Plan) -> Iterator[Move]:
