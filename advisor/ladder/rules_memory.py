@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from advisor.checkpoints import EXPERTS_IN_16_BIT
 from advisor.ladder.fit import price, price_or_none
 from advisor.ladder.knowledge import threshold
 from advisor.ladder.situation import Situation
@@ -225,6 +226,8 @@ def interval_wide(s: Situation) -> Iterator[Finding]:
 def estimate_notes(s: Situation) -> Iterator[Finding]:
     """What the estimate has to say about itself."""
     for note in s.focus.memory.notes:
+        if note == EXPERTS_IN_16_BIT and s.case.model.tables is not None:
+            continue  # `experts_in_16_bit` counts them
         yield Finding(id="estimate-note", level=Level.INFO, message=note)
 
 
