@@ -25,6 +25,7 @@ KINDS = (
     "stacks/engines",
     "stacks/jobs",
     "stacks/keys",
+    "stacks/liger",
     "stacks/versions",
 )
 """Folders and single files of `profiles/`, each with one row model. Measured runs have theirs in `advisor.accuracy.rows`."""
@@ -51,6 +52,7 @@ def row_type(kind: str) -> Any:
         return {
             "deepspeed": stacks.DeepSpeedFile,
             "engines": stacks.EngineDefault,
+            "liger": stacks.LigerTypes,
             "jobs": stacks.JobRow,
             "keys": stacks.KeysOrBuilders,
             "versions": stacks.Release,
