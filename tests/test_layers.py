@@ -52,9 +52,10 @@ LEVELS = {
     "hooks": 11,
     "api": 12,
     "schemas": 12,
-    "render": 13,
-    "cli": 14,
-    "__main__": 15,
+    "comparing": 13,
+    "render": 14,
+    "cli": 15,
+    "__main__": 16,
 }
 HEAVY = {"torch", "transformers", "peft", "accelerate", "bitsandbytes", "safetensors", "numpy", "scipy"}
 HEAVY_ROOMS = {"calibrate", "trace", "adapters", "evidence", "hooks", "runs"}

@@ -13,7 +13,7 @@ from typer.main import get_command
 from advisor.cli.answer import Answer, as_json, screen
 from advisor.cli.help import Helpful
 from advisor.cli.once import OnceEach
-from advisor.cli.options import SHOWN_PANEL, GpuName, Json, ModelNameOrNone, NoCalibration, ignoring, no_color, takes_plan_options
+from advisor.cli.options import SHOWN_PANEL, GpuNames, Json, ModelNameOrNone, NoCalibration, ignoring, no_color, takes_plan_options
 from advisor.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ SUBCOMMANDS = {
     "explain": "advisor.cli.explain_commands",
     "models": "advisor.cli.commands",
     "gpus": "advisor.cli.commands",
+    "compare": "advisor.cli.commands",
     "accuracy": "advisor.cli.commands",
     "next": "advisor.cli.evidence_commands",
     "record": "advisor.cli.run_commands",
@@ -105,7 +106,7 @@ def advise(
     context: typer.Context,
     options: dict[str, Any],
     model: ModelNameOrNone = None,
-    gpu: GpuName = None,
+    gpu: GpuNames = None,
     calibrate: Annotated[bool, typer.Option("--calibrate", help="Then check the recommended rung on the hardware at hand.")] = False,
     trace: Annotated[
         bool, typer.Option("--trace", help="Then check the recommended rung by a dry run of the installed libraries.")
@@ -149,11 +150,14 @@ def advise(
     from advisor import api
     from advisor.cli.progress import progress
 
-    _one_of(calibrate=calibrate, trace=trace)
     view = _one_of(json=json, full=full, code=code, quiet=quiet)
-    if calibrate or trace:
-        return _held_against(model, gpu, {**ignoring(no_calibration), **options}, view, calibrate=calibrate)
-    answer = api.advise(model, gpu, progress=progress(), **ignoring(no_calibration), **options)
+    checked = _one_of(calibrate=calibrate, trace=trace)
+    if gpu is not None and len(gpu) > 1:
+        return _side_by_side(model, gpu, {**ignoring(no_calibration), **options}, view or checked)
+    card = gpu[0] if gpu else None
+    if checked:
+        return _held_against(model, card, {**ignoring(no_calibration), **options}, view, calibrate=calibrate)
+    answer = api.advise(model, card, progress=progress(), **ignoring(no_calibration), **options)
     return Answer(_shown(answer, view), answer.exit_code, long=full)
 
 
@@ -179,6 +183,15 @@ def _shown(answer: Advice, view: str) -> str:
     from advisor.render.summary import summary
 
     return screen(summary(answer))
+
+
+def _side_by_side(model: str, gpus: list[str], options: dict[str, Any], view: str) -> Answer:
+    """Several cards, compared. Raises InvalidInputError for what is told of one card alone."""
+    from advisor.cli.commands import compared
+
+    if view not in ("", "json"):
+        raise InvalidInputError(f"--{view} is of one card: give --gpu once; several equal cards are --gpus N")
+    return compared([model], gpus, "", options, json=view == "json")
 
 
 def _held_against(model: str, gpu: str | None, options: dict[str, Any], view: str, *, calibrate: bool) -> Answer:

@@ -88,13 +88,63 @@ def models(words: Words = None, json: Json = False) -> Answer:
     return Answer(as_json(found) if json else screen(models(found)))
 
 
-def gpus(words: Words = None, json: Json = False) -> Answer:
-    """List the GPUs that have a profile."""
+@takes_plan_options
+def gpus(
+    options: dict[str, Any],
+    words: Words = None,
+    model: Annotated[str | None, typer.Option("--for", metavar="MODEL", help="Which of them train this model, and at what price.")] = None,
+    json: Json = False,
+) -> Answer:
+    """List the GPUs that have a profile; with --for MODEL what fits them, how long a sequence, hours and price.
+
+    advise gpus rtx
+
+    advise gpus --for llama-3.1-8b --dataset-tokens 30M
+
+    Of a model, the cards that can be rented; with words, those that they name.
+    """
     from advisor.devices import search_gpus
     from advisor.render.listings import gpus
 
-    found = search_gpus(" ".join(words or ()))
+    text = " ".join(words or ())
+    if model is not None:
+        return compared([model], None, text, options, json=json)
+    if options:
+        raise InvalidInputError(f"--{next(iter(options)).replace('_', '-')}: say for which model, with --for MODEL")
+    found = search_gpus(text)
     return Answer(as_json(found) if json else screen(gpus(found)))
+
+
+@takes_plan_options
+def compare(
+    options: dict[str, Any],
+    models: Annotated[list[str], typer.Argument(metavar="MODEL…", help="Names, Hub ids, or paths of a config.json.")],
+    gpu: Annotated[
+        list[str] | None, typer.Option("--gpu", "-g", metavar="NAME", help="A card or a size; repeat it.", show_default=False)
+    ] = None,
+    json: Json = False,
+) -> Answer:
+    """Lay models and cards side by side: what fits, how long a sequence, hours and price.
+
+    advise compare llama-3.1-8b qwen3-8b --gpu l4 --gpu "rtx 4090"
+
+    advise compare llama-70b --gpu h100 --gpu h200 --gpu a100
+
+    Without --gpu, the cards that can be rented. Exit code: 0 something fits, 1 nothing fits, 2 bad input, 3 cannot tell.
+    """
+    return compared(models, gpu, "", options, json=json)
+
+
+def compared(models: list[str], gpus: list[str] | None, words: str, options: dict[str, Any], *, json: bool) -> Answer:
+    """The comparison of models on cards by name, or on those that can be rented."""
+    from advisor.comparing import compare, rentable
+    from advisor.render.comparison import comparison
+
+    cards = gpus or rentable(words)
+    if not cards:
+        raise InvalidInputError(f"no card's name holds {words!r}; `advise gpus` lists every card")
+    found = compare(models, cards, progress=progress(), **options)
+    return Answer(as_json(found) if json else screen(comparison(found)), found.exit_code)
 
 
 def accuracy(

@@ -48,6 +48,19 @@ GpuName = Annotated[
         rich_help_panel=ASKED_PANEL,
     ),
 ]
+GpuNames = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--gpu",
+        "-g",
+        metavar="NAME",
+        help='A card ("rtx 4090"), a cloud\'s machine ("g5.12xlarge"), a size ("80GB", "79.2GiB"), or the local card; '
+        "given several times, they are compared.",
+        show_default=False,
+        autocompletion=completion.cards,
+        rich_help_panel=ASKED_PANEL,
+    ),
+]
 NoCalibration = Annotated[bool, typer.Option("--no-calibration", help="Ignore what `advise calibrate` measured on this card.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the value itself.", rich_help_panel=SHOWN_PANEL)]
 # Name in Request: (what the help shows for the value, the help). The flag is the name with dashes.

@@ -150,7 +150,9 @@ def _table(block: Table, console: Console, look: Look) -> None:
         needed += min(max(widths), max(NARROWEST_TEXT_COLUMNS, widths[0])) if last else max(widths) + 2
     for row in rows:
         drawn.add_row(*row)
-    console.print(drawn, width=max(look.width, needed), crop=False)
+    console.width = max(look.width, needed)  # a table that is too wide is folded by the terminal: nothing of it is lost
+    console.print(drawn, crop=False)
+    console.width = look.width
 
 
 def readable_lines(text: str, look: Look) -> str:
