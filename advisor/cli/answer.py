@@ -7,12 +7,14 @@ import os
 import shutil
 import sys
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from advisor.render.blocks import Block
-from advisor.render.terminal import Look, draw
 from advisor.shown import json_shown
 from advisor.values import Fit, Value
+
+if TYPE_CHECKING:
+    from advisor.render.blocks import Block
+    from advisor.render.terminal import Look
 
 NARROWEST_COLUMNS = 80
 """The narrow tables need as many; a smaller terminal folds the lines itself."""
@@ -35,21 +37,28 @@ class Answer(NamedTuple):
 
 def look_of_stdout() -> Look:
     """Width from COLUMNS or the terminal, 80 for a pipe; colour only on a terminal and without NO_COLOR; ASCII unless stdout is UTF-8."""
+    from advisor.render.terminal import Look
+
     colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-    unicode = (sys.stdout.encoding or "ascii").lower().replace("-", "").startswith("utf")
     width = shutil.get_terminal_size(fallback=(80, 24)).columns
-    return Look(width=max(NARROWEST_COLUMNS, min(width, WIDEST_COLUMNS)), colour=colour, unicode=unicode)
+    return Look(width=max(NARROWEST_COLUMNS, min(width, WIDEST_COLUMNS)), colour=colour, unicode=_takes_unicode())
+
+
+def _takes_unicode() -> bool:
+    return (sys.stdout.encoding or "ascii").lower().replace("-", "").startswith("utf")
 
 
 def screen(blocks: Iterable[Block]) -> str:
     """The blocks drawn for this terminal."""
+    from advisor.render.terminal import draw
+
     return draw(blocks, look_of_stdout())
 
 
 def as_json(value: Value | Sequence[Any]) -> str:
     """The value itself, with its computed fields; the schema is versioned by its `schema_version`."""
     data = _plain(value) if isinstance(value, Value) else [_plain(entry) for entry in value]
-    return json_shown(json.dumps(data, indent=2, ensure_ascii=not look_of_stdout().unicode)) + "\n"
+    return json_shown(json.dumps(data, indent=2, ensure_ascii=not _takes_unicode())) + "\n"
 
 
 def _plain(value: Any) -> dict[str, Any]:
