@@ -75,10 +75,11 @@ def _climb(case: Case, request: Request, method: Method) -> tuple[Rung, tuple[st
     return rung_of(original, plain, priced).model_copy(update={"fit": Fit.WOULD_NOT_START}), priced.untried
 
 
-def rung_of(case: Case, request: Request, priced: Priced) -> Rung:
+def rung_of(case: Case, request: Request, priced: Priced, stretch: bool = True) -> Rung:
+    """The rung of a priced plan; how far it could be stretched is left out where nobody asks, as it takes many prices."""
     plan, model = priced.plan, case.model
     trained = known_trainable_params(model, plan, case.gpu)
-    stretches = priced.fit is not Fit.DOES_NOT_FIT
+    stretches = stretch and priced.fit is not Fit.DOES_NOT_FIT
     longest = furthest(case, plan, fixed_options(request)) if stretches else Longest(None)
     return Rung(
         plan=plan,
