@@ -181,6 +181,13 @@ def largest_near(first: int, limit: int, holds: Callable[[int], bool]) -> int:
     return low + largest(high - low - 1, lambda more: holds(low + more)) if high - low > 1 else low
 
 
+def moves(plan: Plan, fixed: frozenset[str]) -> Iterator[tuple[Plan, Change]]:
+    """Every change that `make_fit` may take from `plan` as its first."""
+    for step in _STEPS:
+        if step.option not in fixed:
+            yield from step.moves(plan)
+
+
 def _best_move(case: Case, current: Priced, step: _Step) -> Priced:
     """The mildest move that fits, else the one that saves most, else no move."""
     best, untried = current, current.untried
