@@ -108,7 +108,8 @@ def whatever_the_batch(model: ModelSpec, plan: Plan, has_flash: bool) -> tuple[H
 def _dynamic(phase: Phase, stations: tuple[Station, ...], standing: Held, workspace: int, batch: Batch, before: int) -> PhaseBytes:
     """`before` is what the step before left alive."""
     top = max(stations, key=lambda station: size_of(station, standing).at(batch.tokens, batch.pairs))
-    kept, logits = top.kept.at(batch.tokens, batch.pairs), top.logits.at(batch.tokens, batch.pairs)
+    # the first layer of a frozen base keeps less than the others: when its backward ends, less than nothing would be left
+    kept, logits = max(top.kept.at(batch.tokens, batch.pairs), 0), top.logits.at(batch.tokens, batch.pairs)
     temporaries = top.live.at(batch.tokens, batch.pairs) - kept - logits - top.gradient_bytes - top.gathered_bytes
     held_bytes = standing.forward_bytes if phase is Phase.FORWARD else standing.backward_bytes
     return PhaseBytes(
