@@ -47,13 +47,16 @@ LEVELS = {
     "check": 10,
     "runs": 10,
     "on_demand": 10,
+    "inputs": 11,
     "evidence": 11,
     "hooks": 11,
-    "api": 12,
+    "backwards": 12,
+    "sweeps": 12,
     "schemas": 12,
-    "render": 13,
-    "cli": 14,
-    "__main__": 15,
+    "api": 13,
+    "render": 14,
+    "cli": 15,
+    "__main__": 16,
 }
 HEAVY = {"torch", "transformers", "peft", "accelerate", "bitsandbytes", "safetensors", "numpy", "scipy"}
 HEAVY_ROOMS = {"calibrate", "trace", "adapters", "evidence", "hooks", "runs"}

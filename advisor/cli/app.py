@@ -18,6 +18,7 @@ from advisor.errors import InvalidInputError
 SUBCOMMANDS = {
     "estimate": "advisor.cli.commands",
     "trace": "advisor.cli.commands",
+    "fit": "advisor.cli.question_commands",
     "models": "advisor.cli.commands",
     "gpus": "advisor.cli.commands",
     "accuracy": "advisor.cli.commands",

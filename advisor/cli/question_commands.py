@@ -1,0 +1,45 @@
+"""`advise fit`: a question asked backwards. One call of the API, one screen."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from advisor.cli.answer import Answer, as_json, look_of_stdout
+from advisor.cli.options import GpuName, Json, NoCalibration, ignoring, takes_plan_options
+from advisor.cli.progress import progress
+
+
+@takes_plan_options
+def fit(
+    options: dict[str, Any],
+    model: Annotated[
+        str | None,
+        typer.Option("--model", "-m", metavar="NAME", help="A name, a Hub id, the path of a config.json, or: largest.", show_default=False),
+    ] = None,
+    gpu: GpuName = None,
+    no_calibration: NoCalibration = False,
+    json: Json = False,
+) -> Answer:
+    """Ask backwards: the longest sequence, the largest batch or model, the fewest or the cheapest cards that fit.
+
+    advise fit --model llama-3.1-8b --method qlora --gpu 24GB --seq-len max
+
+    advise fit --model llama-3.1-8b --method qlora --gpu 24GB --seq-len 4k --batch-size max
+
+    advise fit --model llama-70b --method qlora --gpu cheapest --dataset-tokens 30M
+
+    advise fit --model llama-70b --method lora --gpu h100 --gpus min --shard fsdp
+
+    advise fit --model largest --method qlora --gpu 24GB
+
+    One word takes the place of the value that is asked for; the other options are those of advise estimate.
+
+    Exit code: 0 something fits, 1 nothing fits, 2 bad input, 3 cannot tell.
+    """
+    from advisor import api
+    from advisor.render.fit import fit as screen
+
+    found = api.fit(model, gpu, progress=progress(), **ignoring(no_calibration), **options)
+    return Answer(as_json(found) if json else screen(found, look_of_stdout()), found.exit_code)
