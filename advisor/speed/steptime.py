@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from functools import cache
+from typing import NamedTuple
 
-from advisor.speed.card import fastest, peaks_of, slowest
-from advisor.speed.constants import bounds
+from advisor.speed.card import CardShares, KernelFactors, Spread, factors_of, kernels_of, peaks_of, rates_of, said_of, shares_of, spread_of
+from advisor.speed.exchange import Link, exchange_of, fast_link, slow_link, step_s, usual_link
 from advisor.speed.measured import MARGIN_SHARE, step_seconds
-from advisor.speed.roofline import device_s, dora_factors, exchange_factors, launch_s, work_of
+from advisor.speed.roofline import compute_s, dora_factors, launch_times_s, work_of
 from advisor.tiers import Tier, refuse_unread
 from advisor.values import GpuSpec, ModelSpec, Plan, Range, StepTime
 
 SECONDS_PER_HOUR = 3600
+
+
+class Times(NamedTuple):
+    """Seconds of one optimizer step."""
+
+    low_s: float
+    expected_s: float
+    high_s: float
 
 
 def step_time(model: ModelSpec, plan: Plan, gpu: GpuSpec, dataset_tokens: int | None = None) -> StepTime | None:
@@ -27,15 +35,35 @@ def step_time(model: ModelSpec, plan: Plan, gpu: GpuSpec, dataset_tokens: int | 
     measured = _measured(model, plan, gpu)
     if measured is not None:
         return _step_time(measured, plan, gpu, dataset_tokens)
+    shares = shares_of(gpu.name)
+    times = rated_times(model, plan, gpu, shares, factors_of(kernels_of(plan)), spread_of(shares))
+    if times is None:
+        return None
+    source = said_of(shares) + ("" if plan.n_gpus == 1 else f", {plan.n_gpus} cards")
+    return _step_time(Range(low=times.low_s, high=times.high_s, source=source), plan, gpu, dataset_tokens)
+
+
+def rated_times(model: ModelSpec, plan: Plan, gpu: GpuSpec, shares: CardShares, factors: KernelFactors, spread: Spread) -> Times | None:
+    """Time at those rates; None where the card's speeds are not known.
+
+    An end is the further of two: measured times spread around what rates give, and hosts launch and links carry faster or slower. That
+    both come together is rare, and the spread holds some of the second already.
+    """
     peaks = peaks_of(plan, gpu)
     if peaks is None:
         return None
-    work = work_of(model, plan)
-    dora, exchange = dora_factors(plan, work.shape), exchange_factors(plan)
-    low_s = max(device_s(work, fastest(peaks)), launch_s(work, plan, slow=False)) * dora.low * exchange.low
-    high_s = max(device_s(work, slowest(peaks)), launch_s(work, plan, slow=True)) * dora.high * exchange.high
-    source = _rates_source() + ("" if plan.n_gpus == 1 else f", {plan.n_gpus} cards")
-    return _step_time(Range(low=low_s, high=high_s, source=source), plan, gpu, dataset_tokens)
+    work, exchange, rates = work_of(model, plan), exchange_of(model, plan), rates_of(peaks, shares, factors)
+    dora, usual = dora_factors(plan, work.shape), usual_link(gpu, plan)
+    fast_s, usual_s, slow_s = launch_times_s()
+
+    def total_s(launch_s: float, method: float, link: Link | None, scale: float = 1.0) -> float:
+        return step_s(compute_s(work, rates, launch_s, scale) * method, exchange, link)
+
+    return Times(
+        low_s=min(total_s(usual_s, dora.low, usual, spread.low), total_s(fast_s, dora.low, fast_link(gpu, plan))),
+        expected_s=total_s(usual_s, (dora.low * dora.high) ** 0.5, usual),
+        high_s=max(total_s(usual_s, dora.high, usual, spread.high), total_s(slow_s, dora.high, slow_link(gpu, plan))),
+    )
 
 
 def _measured(model: ModelSpec, plan: Plan, gpu: GpuSpec) -> Range | None:
@@ -59,15 +87,6 @@ def _step_time(seconds: Range, plan: Plan, gpu: GpuSpec, dataset_tokens: int | N
         return StepTime(seconds_per_step=seconds, tokens_per_s=tokens_per_s)
     hours = _hours(tokens_per_s, dataset_tokens)
     return StepTime(seconds_per_step=seconds, tokens_per_s=tokens_per_s, hours=hours, usd=_usd(hours, plan.n_gpus, gpu))
-
-
-@cache
-def _rates_source() -> str:
-    matmul, bandwidth = bounds("matmul_utilisation"), bounds("bandwidth_utilisation")
-    return (
-        f"FLOPs at {matmul.low:.0%} to {matmul.high:.0%} of the card's peak, "
-        f"other traffic at {bandwidth.low:.0%} to {bandwidth.high:.0%} of its bandwidth"
-    )
 
 
 def _hours(tokens_per_s: Range, tokens: int) -> Range:
