@@ -13,7 +13,9 @@ from advisor.accuracy import TimeCoverage
 from advisor.accuracy.times import SOURCES, method_pairs, time_coverages, timed_runs
 from advisor.devices import load_gpu
 from advisor.devices.cards import all_cards
+from advisor.errors import InvalidInputError
 from advisor.hub import load_model
+from advisor.ladder.request import check_request, request_from
 from advisor.profiles.rates import CardRates, LeftOut
 from advisor.speed import step_time
 from advisor.speed.card import shares_of
@@ -222,3 +224,23 @@ def test_full_over_lora_is_as_measured_and_never_below_one() -> None:
     row = coverages()["Full over LoRA, the same run otherwise"]
     assert row.median_error <= 0.10
     assert row.on_the_wrong_side == 0
+
+
+# ---- hours and price ----
+
+
+def test_epochs_and_a_price_of_ones_own() -> None:
+    once, twice = (step_time(LLAMA, Plan(n_gpus=2, sharding=Sharding.DDP), A100, 10**7, epochs=epochs) for epochs in (1, 2.5))
+    assert once is not None
+    assert twice is not None
+    assert twice.hours.low == pytest.approx(2.5 * once.hours.low)
+    assert twice.hours.source == "2.5 passes over 10,000,000 tokens"
+    own = step_time(LLAMA, Plan(n_gpus=2, sharding=Sharding.DDP), A100, 10**7, usd_per_gpu_hour=1.5)
+    assert own is not None
+    assert (own.usd.low, own.usd.high) == pytest.approx((once.hours.low * 2 * 1.5, once.hours.high * 2 * 1.5))
+
+
+@pytest.mark.parametrize("options", [{"epochs": 3}, {"price": 2.0}], ids=["epochs", "price"])
+def test_a_run_without_its_tokens_has_no_hours(options: dict[str, object]) -> None:
+    with pytest.raises(InvalidInputError, match="--dataset-tokens"):
+        check_request(request_from(options))

@@ -123,6 +123,7 @@ def spread_of(shares: CardShares) -> Spread:
 def said_of(shares: CardShares) -> str:
     """Where the rates come from, for the reader."""
     if not shares.runs:
-        return "no run of this card is known: rates of other cards"
+        return "no run of this card is known: rates of other cards, so the ranges are wide"
     sources = sorted({group.split(" · ")[0].split("/")[-1] for group in shares.groups})
-    return f"rates of {shares.runs} published runs of {shares.family} cards ({', '.join(sources)})"
+    alone = "" if shares.sources == "several" else "; no other source confirms them, so the ranges are wide"
+    return f"rates of {shares.runs} published run{'s' * (shares.runs > 1)} of {shares.family} cards ({', '.join(sources)}){alone}"
