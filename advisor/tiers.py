@@ -133,7 +133,7 @@ FIELDS: Mapping[Tier, Fields] = {
         said={"stack": _loop_of_another},
     ),
     Tier.SPEED: Fields(
-        reads=frozenset((*SHAPE, *ADAPTER, *WEIGHTS, *LOOP, *CARDS))
+        reads=frozenset((*SHAPE, *ADAPTER, *WEIGHTS, *LOOP, *CARDS, "use_reentrant"))
         - {"stack", "kv_cache_in_outputs", "padding", "quantization", "double_quant", "lora_dropout"},
         neutral={
             **SCALE,
@@ -143,7 +143,6 @@ FIELDS: Mapping[Tier, Fields] = {
             "stack": "the loop's own time is inside the range",
             "kv_cache_in_outputs": "the cache is held, not computed anew",
             "padding": "tokens are those that the card computes, padding among them",
-            "use_reentrant": "the same operations are recomputed",
             "lora_dropout": "one elementwise operation a module, inside the range",
             "shift": "one copy of the logits, inside the range",
             "eval_micro_batch_size": "the time is that of a training step",

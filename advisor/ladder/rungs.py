@@ -91,7 +91,7 @@ def rung_of(case: Case, request: Request, priced: Priced, stretch: bool = True) 
         trainable_share=None if trained is None else trained / (model.params + (trained if plan.method.has_adapter else 0)),
         base_precision=base_precision(plan),
         relative_step_time=relative_step_time(model, plan, case.gpu),
-        step_time=step_time(model, plan, case.gpu, request.dataset_tokens),
+        step_time=step_time(model, plan, case.gpu, request.dataset_tokens, epochs=request.epochs or 1.0, usd_per_gpu_hour=request.price),
         quality=say(f"quality.{plan.method.value}"),
         quality_evidence=evidence(f"quality.{plan.method.value}"),
         adapter_bytes=trained * plan.adapter_dtype.size_bytes if trained is not None and plan.method.has_adapter else None,

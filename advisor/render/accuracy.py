@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from advisor.accuracy import ALL, CLOSED_FORM, WIDE, AccuracyReport, BoundaryCheck, Comparison, Coverage, Summary
+from advisor.accuracy import ALL, CLOSED_FORM, WIDE, AccuracyReport, BoundaryCheck, Comparison, Coverage, Summary, TimeCoverage
 from advisor.render import page, words
 from advisor.render.page import BLANK, Cell, Column, Line, Look, Span
 from advisor.units import gib
@@ -45,6 +45,14 @@ _REPLAYED = (
     Column("inside", ">"),
     Column("made\nwithout", ">"),
     Column("width", ">"),
+)
+_TIMES = (
+    Column("runs", ">"),
+    Column("sources,\ncards", ">"),
+    Column("inside", ">"),
+    Column("width", ">"),
+    Column("median\nerror", ">"),
+    Column("time of a step"),
 )
 _NARROW_NAME = 15
 _SMALL = 0.001
@@ -115,6 +123,12 @@ def _covered(row: Coverage) -> tuple[str, ...]:
     return row.kind, str(row.n), groups, inside, f"{left_out} !" if row.off else left_out, width
 
 
+def _time_cells(row: TimeCoverage) -> tuple[str, ...]:
+    side = "" if row.on_the_wrong_side is None else f"; {row.on_the_wrong_side} expected faster that were slower"
+    inside, error = words.percent(row.inside, 0), words.percent(row.median_error, 0)
+    return str(row.runs), str(row.groups), inside, f"{row.median_width:.1f} ×", error, row.what + side
+
+
 def _lines(reports: Sequence[AccuracyReport], look: Look) -> Iterator[Line]:
     yield from page.heading("Errors on measured runs (like with like)")
     yield from page.table(_SUMMARY, [_summary_cells(named) for report in reports for named in _named(report)], look)
@@ -134,6 +148,10 @@ def _lines(reports: Sequence[AccuracyReport], look: Look) -> Iterator[Line]:
     if replayed:
         yield from page.heading("The closed form against dry runs: inside bounds from dry runs, and from those of other models")
         yield from page.table(_REPLAYED, replayed, look)
+    times = [_time_cells(row) for report in reports for row in report.times]
+    if times:
+        yield from page.heading("Times of a step, by rates that were read off other runs")
+        yield from page.table(_TIMES, times, look)
     yield BLANK
     yield from page.bullets([sentence for report in reports for sentence in _sentences(report)], look)
     yield BLANK

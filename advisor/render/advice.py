@@ -74,6 +74,8 @@ def _tables(answer: Advice, look: Look) -> Iterator[Line]:
     if any(rung.step_time for rung in answer.rungs):
         yield BLANK
         yield from page.table(_NAME + _TIMES, _times(answer), look)
+        sources = dict.fromkeys(rung.step_time.seconds_per_step.source for rung in answer.rungs if rung.step_time)
+        yield from page.entries([("times from", "; ".join(sources))], look, "dim")
 
 
 def _name(answer: Advice, rung: Rung) -> Span:
