@@ -72,8 +72,7 @@ def backward_stations(step: Step, units: Units) -> Iterator[Station]:
     for layer, count in step.runs:
         behind = behind.plus(step.resting(layer), count)
     tail, done = units.tail, _carried(step, units)
-    # the root's backward begins at the loss and prefetches the last layer; that of a tail of its own begins at the logits
-    ahead = units.layers[-1].gathered_bytes if units.root else 0
+    ahead = units.layers[-1].gathered_bytes if units.prefetches_at_loss else 0
     for moment in step.head.backward.peaks:
         live, logits = behind.plus(step.held).plus(moment.live), moment.live.plus(step.held)
         yield _around(live, behind, logits, tail.gathered_bytes + ahead, done.gradient_bytes)

@@ -48,6 +48,8 @@ class Units(NamedTuple):
     """Final norm and head."""
     root: bool
     """The tail is what no other unit holds, embeddings included: whole from the start of forward to the end of backward."""
+    prefetches_at_loss: bool
+    """The loss is inside the tail's unit, whose backward then begins there, and gathers the last layer."""
     cards: int
     copies: bool
     """The all-gather's output is a buffer of its own, copied into the parameters (`_fully_shard/_fsdp_collectives.py`
@@ -99,6 +101,7 @@ def units_of(model: ModelSpec, plan: Plan) -> Units:
         embedding=Unit() if root else embedding,
         tail=tail.plus(embedding) if root else tail,
         root=root,
+        prefetches_at_loss=plan.sharding is Sharding.FSDP1 or plan.stack not in CARVES,
         cards=plan.n_gpus,
         copies=plan.sharding is Sharding.FSDP2,
         defers=plan.grad_accum_steps > 1 and defers,

@@ -1,0 +1,104 @@
+"""The highest moment of loading a model and of wrapping it by an engine that shares it, on one card.
+
+Sources are files of torch 2.13, accelerate 1.15 and transformers 5.23.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+
+from advisor.memory.held import loaded_beside
+from advisor.memory.optimizer import trained_bytes_per_param
+from advisor.memory.params import model_tensors
+from advisor.memory.units import CARVES
+from advisor.memory.weights import (
+    block_scales_bytes,
+    block_weights_bytes,
+    load_extra_bytes,
+    scales_bytes,
+    stored_linear_bytes,
+    unquantized_bytes_per_param,
+    weights_bytes,
+)
+from advisor.units import MIB
+from advisor.values import Method, ModelSpec, Plan, Sharding, Term
+
+BROADCAST_BUCKET_BYTES = 250 * MIB
+"""Of which DDP sends the weights to the other cards when it wraps the model (nn/parallel/distributed.py `broadcast_bucket_size`): a flat
+copy each. A tensor that fills a bucket up is its last (torch/csrc/distributed/c10d/reducer.cpp `compute_bucket_assignment_by_size`), and
+two are under way at once (comm.cpp `broadcast_coalesced`, `max_in_flight`)."""
+
+Terms = tuple[tuple[Term, int], ...]
+
+
+def replica_load(model: ModelSpec, plan: Plan, adapter: int, buckets: int) -> Terms:
+    """One card's whole model; under DDP the flat copies in which it is sent, and after them the `buckets` of the gradients."""
+    wrapping = max(_sent_at_once(model, plan), buckets) if plan.sharding is Sharding.DDP else 0
+    return ((Term.WEIGHTS, weights_bytes(model, plan)), *loaded_beside(load_extra_bytes(model, plan), adapter, wrapping))
+
+
+def _sent_at_once(model: ModelSpec, plan: Plan) -> int:
+    """Two neighbouring buckets of weights, each of one type; they are sent in the order of their first tensors."""
+    buckets: list[tuple[int, int]] = []
+    filled: dict[bool, tuple[int, int]] = {}
+    for number, (is_packed, size) in enumerate(_tensor_bytes(model, plan)):
+        first, held = filled.pop(is_packed, (number, 0))
+        if held + size >= BROADCAST_BUCKET_BYTES:
+            buckets.append((first, held + size))
+        else:
+            filled[is_packed] = first, held + size
+    sizes = [size for _, size in sorted([*buckets, *filled.values()])]
+    return max(before + after for before, after in pairwise([0, *sizes]))
+
+
+def _tensor_bytes(model: ModelSpec, plan: Plan) -> Iterator[tuple[bool, int]]:
+    """Weights in the order of the model's modules, and whether they are packed into bytes; the vectors of a layer count as one."""
+    per_param, shape = unquantized_bytes_per_param(plan), model.shape
+    yield False, shape.embedding_params * per_param
+    for block in shape.blocks:
+        tensors = []
+        for layer in block.linears:
+            is_packed = plan.quantization is not None and layer.can_be_quantized
+            whole = layer.in_features * layer.out_features * per_param
+            tensors += [(is_packed, stored_linear_bytes(layer, model, plan) if is_packed else whole)] * layer.copies
+        for _ in range(block.count):
+            yield from (*tensors, (False, block.other_params * per_param))
+    yield False, (shape.other_params + shape.head_params) * per_param
+
+
+def fsdp_load(model: ModelSpec, plan: Plan, weights: int, adapter: int) -> Terms:
+    """Unquantised weights stay on the host, and come unit by unit; all shards are there when the last unit, around the layers, is whole
+    (`_fully_shard/_fsdp_init.py` `_move_states_to_device`). accelerate 1.15 still names the embeddings and the head then, so that both are
+    whole (utils/fsdp_utils.py `fsdp2_prepare_model`, `input_weight`, `output_weight`). FSDP1 has the unit twice: its parameters, and the
+    flat one that is made of them (`_flat_param.py` `flatten_tensors_into_flat_param`).
+
+    Quantised weights are made on the card, so that it holds the whole model before that (transformers quantizers/quantizer_bnb_4bit.py
+    `update_device_map`): to the end, beside all shards, under accelerate's FSDP2 (utils/fsdp_utils.py "VRAM spike", `original_sd`), else
+    until its unit is shared, whose flat copy or shard is beside it.
+    """
+    flat = plan.sharding is Sharding.FSDP1
+    wrapped: Terms = (
+        (Term.WEIGHTS, weights),
+        (Term.ADAPTER, adapter),
+        (Term.TEMPORARIES, _around_layers(model, plan) * (2 if flat else 1)),
+    )
+    if plan.quantization is None:
+        return wrapped
+    whole = weights_bytes(model, plan)
+    largest = max(block_weights_bytes(model, block, plan) - block_scales_bytes(model, block, plan) for block in model.shape.blocks)
+    beside = largest + -(-largest // plan.n_gpus)
+    if not flat and plan.stack in CARVES:
+        beside = -(-(whole - scales_bytes(model, plan)) // plan.n_gpus)
+    quantised: Terms = ((Term.WEIGHTS, whole), *loaded_beside(load_extra_bytes(model, plan), adapter, beside))
+    return max(wrapped, quantised, key=lambda terms: sum(size for _, size in terms))
+
+
+def _around_layers(model: ModelSpec, plan: Plan) -> int:
+    """Embeddings, final norm and head as they are wrapped: lifted before by accelerate's FSDP2, after by its FSDP1 (accelerator.py
+    `prepare_model`). A layer that is larger is whole before the shards of all are there."""
+    shape = model.shape
+    lifted = plan.method is Method.FULL and plan.sharding is Sharding.FSDP2
+    per_param = trained_bytes_per_param(plan) if lifted else unquantized_bytes_per_param(plan)
+    largest = max(group.numel for group in model_tensors(model))
+    return max(shape.embedding_params + shape.head_params + shape.other_params, largest) * per_param
