@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import pairwise
+from typing import NamedTuple
 
 from advisor.memory.held import loaded_beside
 from advisor.memory.optimizer import trained_bytes_per_param
-from advisor.memory.params import model_tensors
+from advisor.memory.params import block_adapter_params, model_tensors
 from advisor.memory.units import CARVES
 from advisor.memory.weights import (
     block_scales_bytes,
@@ -26,7 +27,7 @@ from advisor.values import Method, ModelSpec, Plan, Sharding, Term
 
 BROADCAST_BUCKET_BYTES = 250 * MIB
 """Of which DDP sends the weights to the other cards when it wraps the model (nn/parallel/distributed.py `broadcast_bucket_size`): a flat
-copy each. A tensor that fills a bucket up is its last (torch/csrc/distributed/c10d/reducer.cpp `compute_bucket_assignment_by_size`), and
+copy each. The tensor that fills a bucket up is its last (torch/csrc/distributed/c10d/reducer.cpp `compute_bucket_assignment_by_size`), and
 two are under way at once (comm.cpp `broadcast_coalesced`, `max_in_flight`)."""
 
 Terms = tuple[tuple[Term, int], ...]
@@ -38,33 +39,53 @@ def replica_load(model: ModelSpec, plan: Plan, adapter: int, buckets: int) -> Te
     return ((Term.WEIGHTS, weights_bytes(model, plan)), *loaded_beside(load_extra_bytes(model, plan), adapter, wrapping))
 
 
+class _Bucket(NamedTuple):
+    """Tensors of one type that are sent together."""
+
+    first: int
+    """Number of its first tensor: buckets are sent in this order."""
+    size_bytes: int = 0
+    tensors: int = 0
+
+    @property
+    def copied_bytes(self) -> int:
+        """One tensor alone is sent as it lies (torch/csrc/utils/tensor_flatten.h `flatten_dense_tensors`)."""
+        return self.size_bytes if self.tensors > 1 else 0
+
+
 def _sent_at_once(model: ModelSpec, plan: Plan) -> int:
-    """Two neighbouring buckets of weights, each of one type; they are sent in the order of their first tensors."""
-    buckets: list[tuple[int, int]] = []
-    filled: dict[bool, tuple[int, int]] = {}
-    for number, (is_packed, size) in enumerate(_tensor_bytes(model, plan)):
-        first, held = filled.pop(is_packed, (number, 0))
-        if held + size >= BROADCAST_BUCKET_BYTES:
-            buckets.append((first, held + size))
+    """The flat copies of two neighbouring buckets of weights."""
+    buckets: list[_Bucket] = []
+    filling: dict[str, _Bucket] = {}
+    for number, (kept_as, size) in enumerate(_tensor_bytes(model, plan)):
+        held = filling.pop(kept_as, _Bucket(number))
+        bucket = _Bucket(held.first, held.size_bytes + size, held.tensors + 1)
+        if bucket.size_bytes >= BROADCAST_BUCKET_BYTES:
+            buckets.append(bucket)
         else:
-            filled[is_packed] = first, held + size
-    sizes = [size for _, size in sorted([*buckets, *filled.values()])]
+            filling[kept_as] = bucket
+    sizes = [bucket.copied_bytes for bucket in sorted([*buckets, *filling.values()])]
     return max(before + after for before, after in pairwise([0, *sizes]))
 
 
-def _tensor_bytes(model: ModelSpec, plan: Plan) -> Iterator[tuple[bool, int]]:
-    """Weights in the order of the model's modules, and whether they are packed into bytes; the vectors of a layer count as one."""
+def _tensor_bytes(model: ModelSpec, plan: Plan) -> Iterator[tuple[str, int]]:
+    """Weights in the order of the model's modules, each with its type in words; a layer's adapters, and its vectors, count as one."""
     per_param, shape = unquantized_bytes_per_param(plan), model.shape
-    yield False, shape.embedding_params * per_param
-    for block in shape.blocks:
+    whole, adapted = f"{per_param} bytes", f"{plan.adapter_dtype.size_bytes} bytes"
+    yield whole, shape.embedding_params * per_param
+    for block, adapter in zip(shape.blocks, block_adapter_params(model, plan), strict=True):
         tensors = []
         for layer in block.linears:
             is_packed = plan.quantization is not None and layer.can_be_quantized
-            whole = layer.in_features * layer.out_features * per_param
-            tensors += [(is_packed, stored_linear_bytes(layer, model, plan) if is_packed else whole)] * layer.copies
+            size = stored_linear_bytes(layer, model, plan) if is_packed else layer.in_features * layer.out_features * per_param
+            tensors += [("packed" if is_packed else whole, size)] * layer.copies
+        if adapter:
+            tensors.insert(1, (adapted, adapter * plan.adapter_dtype.size_bytes))
         for _ in range(block.count):
-            yield from (*tensors, (False, block.other_params * per_param))
-    yield False, (shape.other_params + shape.head_params) * per_param
+            yield from (*tensors, (whole, block.other_params * per_param))
+    yield whole, shape.other_params * per_param
+    if shape.head_params:
+        yield whole, shape.head_params * per_param
 
 
 def fsdp_load(model: ModelSpec, plan: Plan, weights: int, adapter: int) -> Terms:

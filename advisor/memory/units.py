@@ -58,6 +58,10 @@ class Units(NamedTuple):
     """Gradients stay whole until the last micro-batch of a step."""
     middles: bool
     """There are micro-batches before which gradients are whole, and which reduce none."""
+    carries: bool
+    """Of the micro-batch at hand: whole gradients of earlier ones are there."""
+    reduces: bool
+    """Of the micro-batch at hand: its gradients are reduced."""
     accumulates_shards: bool
     """Each micro-batch is reduced into the shards of those before it."""
     keeps_inputs: bool
@@ -106,6 +110,8 @@ def units_of(model: ModelSpec, plan: Plan) -> Units:
         copies=plan.sharding is Sharding.FSDP2,
         defers=plan.grad_accum_steps > 1 and defers,
         middles=plan.grad_accum_steps > 2 and defers,
+        carries=plan.grad_accum_steps > 1 and defers,
+        reduces=True,
         accumulates_shards=plan.grad_accum_steps > 1 and not defers,
         keeps_inputs=keeps_inputs_of(plan),
         wraps_adapters=plan.sharding is Sharding.FSDP1 and not full,
