@@ -88,6 +88,12 @@ def usable_of(card: Card) -> tuple[int, str]:
     return size_bytes, f"the marketed size, as GiB; usable memory is usually 1-9 % smaller: {sources['marketed_gb']}"
 
 
+def is_read(card: Card) -> bool:
+    """Whether somebody read such a card's memory; else `usable_of` takes it from the size that it is sold by."""
+    row = card.row
+    return (row.usable_mib, row.torch_total_mib, row.driver_total_mib) != (None, None, None)
+
+
 def spec_of(card: Card, resolved_from: str) -> GpuSpec:
     """The card as a training process sees it: memory and speeds of one device."""
     row = card.row
@@ -100,6 +106,7 @@ def spec_of(card: Card, resolved_from: str) -> GpuSpec:
         compute_capability=row.compute_capability,
         usable_bytes=usable_bytes,
         usable_source=usable_source,
+        usable_is_read=is_read(card),
         bandwidth_bytes_per_s=_rate(card, row.bandwidth_gb_per_s, 10**9),
         bf16_flop_per_s=_rate(card, row.bf16_tflops, 10**12) if row.bf16_supported else None,
         fp16_flop_per_s=_rate(card, row.fp16_tflops, 10**12),

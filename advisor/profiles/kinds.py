@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 KINDS = (
+    "explanations",
     "gpus",
     "instances",
     "measurements/residuals",
@@ -77,9 +78,10 @@ def row_type(kind: str) -> Any:
         from advisor.profiles import runtime
 
         return runtime.Residuals if file else runtime.ContextRow
-    from advisor.profiles import gpus, model_types, models
+    from advisor.profiles import explanations, gpus, model_types, models
 
     return {
+        "explanations": explanations.ExplanationRow,
         "gpus": gpus.GpuProfile,
         "instances": gpus.InstanceProfile,
         "model_types": model_types.ModelTypeRow,

@@ -139,10 +139,18 @@ class Advice(Computed):
     """Ids of the facts that its learning rates stand on, in profiles/methods/."""
     snippet: str
     """Python that builds exactly the plan that was priced; empty when nothing fits."""
+    command: str = ""
+    """Command line that prices the plan of `focus` again; empty where no options describe it."""
 
     @property
     def chosen(self) -> Rung | None:
         return next((rung for rung in self.rungs if rung.plan.method is self.verdict.method), None)
+
+    @property
+    def focus(self) -> Rung:
+        """The rung that the reader looks at: the chosen one, else the one that comes nearest to fitting."""
+        able = [rung for rung in self.rungs if rung.fit is not Fit.WOULD_NOT_START] or [*self.rungs]
+        return self.chosen or min(able, key=lambda rung: rung.memory.expected_bytes)
 
     @computed_field  # type: ignore[prop-decorator]
     @property

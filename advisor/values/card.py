@@ -77,6 +77,8 @@ class GpuSpec(Value):
     usable_bytes: Positive
     """What the driver lets one process allocate in total: the size that peaks are held against."""
     usable_source: str
+    usable_is_read: bool = True
+    """Somebody read it off such a card; else it follows from the size that the card is sold by."""
     bandwidth_bytes_per_s: int | None = None
     bf16_flop_per_s: int | None = None
     fp16_flop_per_s: int | None = None

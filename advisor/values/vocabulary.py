@@ -166,7 +166,7 @@ class Shift(str, Enum):
     """A copy of the fp32 logits, which replace those in 16 bit (transformers before 4.46, each model's own forward)."""
 
 
-class Head(str, Enum):
+class Head(Word):
     """What stands on the body of the model and is trained: the task's output and its loss."""
 
     LM = "lm"
