@@ -28,14 +28,15 @@ from advisor.speed.roofline import Work, compute_s, dora_factors, launch_times_s
 from advisor.speed.steptime import Times, rated_times
 
 TARGET = Path(profiles.ROOT) / "rates"
-POOLED = "other"
-"""The row of cards that no run is known of."""
+GEFORCE, OTHER = "other GeForce", "other"
+"""Rows of cards that no run is known of. GeForce cards stand apart: their data sheets' dense rate is the one with fp32 accumulation, of
+which they reach nearly all and accelerators under four fifths."""
 START = (0.7, 0.5, 0.6)
 """Shares to begin with: products, attention, bandwidth."""
 MOST, MOST_FACTOR = 1.05, 2.5
 """Bounds of shares and of factors: GeForce cards clock a little above their data sheet; fused kernels move down to under half."""
 NEAR = 0.01
-"""Judgement: how much a family's shares are held near those of all, per squared logarithm, against the mean absolute logarithm."""
+"""Judgement: what a squared logarithm between a family's shares and those of all costs, against the mean absolute logarithm of errors."""
 FIRST_STEP, LAST_STEP = 0.3, 0.015
 INSIDE = 0.9
 """Share of the runs that a range is to hold."""
@@ -65,23 +66,44 @@ class Fit:
     """Shares by family and factors by kernels, as lists that the search moves."""
 
     def __init__(self, cases: Sequence[Case]) -> None:
-        self.pooled = [*START]
-        self.families = {case.family: [*START] for case in cases}
+        runs = Counter(case.family for case in cases)
+        self.weights = {family: count**0.5 for family, count in runs.items()}
+        self.families = {family: [*START] for family in runs}
         self.kernels = {case.timed.of.kernels: [1.0, 1.0] for case in cases}
 
     def slots(self) -> Iterator[tuple[list[float], int, float]]:
         """What may move, and up to where. Eager kernels are the unit; newer ones share one attention kernel."""
-        for shares in (self.pooled, *self.families.values()):
+        for shares in self.families.values():
             yield from ((shares, index, MOST) for index in range(3))
         for kernels, factors in self.kernels.items():
             if kernels != "eager":
                 yield from ((factors, index, MOST_FACTOR) for index in (range(2) if kernels == "older" else (1,)))
 
+    def pooled(self, pool: str) -> list[float]:
+        """Geometric means over families, each by the root of its runs: of products over those of a pool, of the others over all."""
+        return [self._mean(0, pool), self._mean(1), self._mean(2)]
+
+    def _mean(self, index: int, pool: str = "") -> float:
+        mine = [family for family in self.families if not pool or pool_of(family) == pool]
+        total = sum(self.weights[family] for family in mine)
+        return exp(sum(self.weights[family] * log(self.families[family][index]) for family in mine) / total)
+
+    def apart(self) -> float:
+        """How far families lie from the cards most like them, in squared logarithms."""
+        pools = {pool: self.pooled(pool) for pool in {pool_of(family) for family in self.families}}
+        pairs = [(shares, pools[pool_of(family)]) for family, shares in self.families.items()]
+        return sum(log(one / other) ** 2 for pair in pairs for one, other in zip(*pair, strict=True))
+
     def shares_of(self, family: str, groups: tuple[str, ...] = ()) -> CardShares:
-        return CardShares(family, *self.families.get(family, self.pooled), len(groups), groups)
+        return CardShares(family, *(self.families.get(family) or self.pooled(pool_of(family))), len(groups), groups)
 
     def factors_of(self, kernels: str) -> KernelFactors:
         return KernelFactors(*self.kernels.get(kernels, (1.0, 1.0)))
+
+
+def pool_of(family: str) -> str:
+    """GeForce cards by their families' names in cards.json."""
+    return GEFORCE if (family.startswith("RTX ") and family[4:].isdigit()) or family == GEFORCE else OTHER
 
 
 def cases() -> Iterator[Case]:
@@ -116,8 +138,9 @@ def fitted(all_cases: Sequence[Case]) -> Fit:
         errors = sum(
             weight * abs(log(computed_s(case, fit, launch_s) / case.timed.seconds)) for case, weight in zip(used, weights, strict=True)
         )
-        apart = sum(log(one / other) ** 2 for shares in fit.families.values() for one, other in zip(shares, fit.pooled, strict=True))
-        return errors / sum(weights) + NEAR * (apart + sum(log(factor) ** 2 for factors in fit.kernels.values() for factor in factors))
+        return errors / sum(weights) + NEAR * (
+            fit.apart() + sum(log(factor) ** 2 for factors in fit.kernels.values() for factor in factors)
+        )
 
     best, step = loss(), FIRST_STEP
     while step > LAST_STEP:
@@ -194,14 +217,17 @@ def times_of(case: Case, fit: Fit, shares: CardShares, spread: Spread) -> Times:
 def judged(results: Sequence[Result]) -> Iterator[tuple[TimeSpread, list[LeftOut]]]:
     """The spread of all errors for the product's own answers, and the ranges of the runs, each by the errors of runs left out without it.
 
-    Few groups are a poor sample: the level is raised until as many of the runs left out lie inside as a range is to hold.
+    Few groups are a poor sample: the level is raised until as many of the runs left out lie inside as a range is to hold. A family that
+    several sources timed is left out whole for the spread of cards without rows alone; it is judged by what is said of it.
     """
+    known = {result.case.family for result in results if result.shares.sources == "several"}
     for sources in ("several", "one or none"):
         mine = [result for result in results if result.shares.sources == sources]
+        told = [result for result in mine if sources == "several" or result.case.family not in known]
         alike = dict.fromkeys(result.alike for result in mine)
         for level in LEVELS:
             crossed = {one: spread_from([result for result in mine if result.alike != one], level) for one in alike}
-            rows = [_left_out_row(result, crossed[result.alike]) for result in mine]
+            rows = [_left_out_row(result, crossed[result.alike]) for result in told]
             if sum(row.inside for row in rows) >= INSIDE * len(rows):
                 break
         spread = spread_from(mine, level)
@@ -225,12 +251,13 @@ def _left_out_row(result: Result, spread: Spread) -> LeftOut:
 
 def card_rows(all_cases: Sequence[Case], fit: Fit) -> Iterator[CardRates]:
     for row in profiles.rows("rates/cards", CardRates):
-        mine = [case for case in all_cases if not case.held_up and (case.family == row.family or not row.cards)]
+        mine = [case for case in all_cases if not case.held_up and case.family == row.family]
         shares = fit.shares_of(row.family)
         groups = tuple(dict.fromkeys(case.group for case in mine))
         yield CardRates(
             family=row.family,
             cards=row.cards,
+            begins=row.begins,
             products_share=shares.products,
             attention_share=shares.attention,
             bandwidth_share=shares.bandwidth,

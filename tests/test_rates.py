@@ -21,6 +21,7 @@ from advisor.speed import step_time
 from advisor.speed.card import shares_of
 from advisor.speed.exchange import Exchange, Link, exchange_of, fast_link, slow_link, step_s
 from advisor.values import GpuSpec, Method, Plan, Sharding
+from benchmarks.fit_rates import Case, Fit, cases, computed_s, fitted
 
 LLAMA = load_model("meta-llama/Llama-3.1-8B")
 QWEN = load_model("Qwen/Qwen2.5-0.5B")
@@ -158,7 +159,7 @@ def test_families_are_of_known_cards_each_in_one() -> None:
     families = Counter(name for row in profiles.rows("rates/cards", CardRates) for name in row.cards)
     assert set(families) <= {card.name for card in all_cards()}
     assert max(families.values()) == 1
-    assert sum(not row.cards for row in profiles.rows("rates/cards", CardRates)) == 1
+    assert [row.begins for row in profiles.rows("rates/cards", CardRates) if not row.cards] == ["GeForce ", ""]
 
 
 def test_rates_rest_on_runs_of_their_own_cards() -> None:
@@ -214,8 +215,7 @@ def test_left_out_runs_are_timed_runs() -> None:
 def test_nine_of_ten_runs_left_out_lie_inside(sources: str, width: float) -> None:
     row = coverages()[SOURCES[sources]]
     assert row.inside >= 0.9
-    if sources == "several":
-        assert row.median_width <= width
+    assert row.median_width <= width
 
 
 def test_full_over_lora_is_as_measured_and_never_below_one() -> None:
@@ -244,3 +244,24 @@ def test_epochs_and_a_price_of_ones_own() -> None:
 def test_a_run_without_its_tokens_has_no_hours(options: dict[str, object]) -> None:
     with pytest.raises(InvalidInputError, match="--dataset-tokens"):
         check_request(request_from(options))
+
+
+# ---- the fit ----
+
+
+def test_the_fit_finds_the_rates_that_made_the_times() -> None:
+    """Runs whose times are made up at known shares, one of them ten times too slow."""
+    runs = [case for case in cases() if case.timed.of.source.endswith("llm-foundry") and case.family == "A100" and not case.held_up][::4]
+    made = Fit(runs)
+    made.families["A100"], made.kernels["older"] = [0.5, 0.3, 0.9], [1.0, 1.0]
+    seconds_of = [computed_s(case, made, 0.006) for case in runs]
+    seconds_of[0] *= 10
+    found = fitted([_timed_at(case, seconds_) for case, seconds_ in zip(runs, seconds_of, strict=True)])
+    for case, seconds_ in [*zip(runs, seconds_of, strict=True)][1:]:
+        assert computed_s(case, found, 0.006) == pytest.approx(seconds_, rel=0.05)
+
+
+def _timed_at(case: Case, seconds_: float) -> Case:
+    plan = case.timed.plan
+    run = case.timed.run.model_copy(update={"tokens_per_s_per_gpu": plan.tokens_per_step / plan.n_gpus / seconds_})
+    return case._replace(timed=case.timed._replace(run=run), held_up=False)

@@ -51,7 +51,7 @@ class TimeCoverage(Value):
 
 SOURCES = {
     "several": "cards that several sources timed; the run's source left out",
-    "one or none": "cards as if no run of them were known",
+    "one or none": "other cards, as if no run of them were known",
 }
 
 

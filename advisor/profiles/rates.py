@@ -53,11 +53,13 @@ class TimedRuns(Row):
 
 
 class CardRates(Row):
-    """Which share of its peaks a family of cards reaches; the row without cards is for all others. `benchmarks/fit_rates.py` writes it."""
+    """Which share of its peaks a family of cards reaches. `benchmarks/fit_rates.py` writes all but the names."""
 
     family: Text
-    cards: tuple[Text, ...]
+    cards: tuple[Text, ...] = ()
     """Names in `profiles/gpus/`: cards of one chip."""
+    begins: str | None = None
+    """Of a row for cards that no run is known of: how their names begin; "" for all that are left."""
     products_share: Rate
     """Of the dense peak, in matrix products. Above 1 where cards clock higher than their data sheet says."""
     attention_share: Rate
@@ -101,7 +103,7 @@ class TimeSpread(Row):
     """Runs of how many sources on this family of cards the rates come from."""
     low: Rate
     high: Rate
-    """Measured over computed: 90 % of the runs left out lie between."""
+    """Measured over computed: 90 % of the runs left out are to lie between."""
     runs: Positive
     groups: Positive
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from advisor import profiles
 from advisor.speed.constants import bounds
@@ -74,17 +74,17 @@ def peaks_of(plan: Plan, gpu: GpuSpec) -> Peaks | None:
 
 
 def shares_of(gpu_name: str) -> CardShares:
-    """Of the card's family; of all cards where no run of it is known."""
+    """Of the card's family; where no run of it is known, of the cards that are most like it."""
     rows = profiles.read("rates/cards")
-    row = next((row for row in rows if gpu_name in row["cards"]), None) or next(row for row in rows if not row["cards"])
-    return CardShares(
-        row["family"],
-        float(row["products_share"]),
-        float(row["attention_share"]),
-        float(row["bandwidth_share"]),
-        row["runs"] if row["cards"] else 0,
-        tuple(row["groups"]) if row["cards"] else (),
-    )
+    row = next((row for row in rows if gpu_name in row["cards"]), None)
+    if row is not None:
+        return CardShares(row["family"], *_shares(row), row["runs"], tuple(row["groups"]))
+    like = next(row for row in rows if row["begins"] is not None and gpu_name.startswith(row["begins"]))
+    return CardShares(like["family"], *_shares(like), 0, ())
+
+
+def _shares(row: dict[str, Any]) -> tuple[float, float, float]:
+    return float(row["products_share"]), float(row["attention_share"]), float(row["bandwidth_share"])
 
 
 def every_card() -> tuple[CardShares, ...]:
