@@ -8,7 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from advisor.errors import AdvisorError, UnsupportedError
+from advisor.errors import AdvisorError
 from advisor.on_demand import Progress, answered, silent
 from advisor.values import Advice, Fit, GpuSpec, MemoryBreakdown, ModelSpec, Plan
 
@@ -189,14 +189,12 @@ def dry_run(
 def advise_and_trace(
     model: str | ModelSpec, gpu: str | GpuSpec | None = None, progress: Progress = silent, *, use_calibrations: bool = True, **options: Any
 ) -> TracedAdvice:
-    """`advise`, and then the dry run of the rung that it recommends. Raises UnsupportedError for several cards."""
+    """`advise`, and then the dry run of the rung that it recommends. Raises UnsupportedError for what is not dry-run: DeepSpeed."""
     from advisor.ladder import classify
     from advisor.trace import trace as run
     from advisor.values.advice import TracedAdvice
 
     spec, card = as_model(model, progress), as_gpu(gpu, use_calibrations)
-    if (as_request(options, card).gpus or 1) > 1:
-        raise UnsupportedError("--trace: a dry run plays one card; ask without it, or with --gpus 1")
     answer = advise(spec, card, progress=progress, **options)
     if answer.chosen is None:
         return TracedAdvice(advice=answer, memory=None, fit=None)
