@@ -58,8 +58,8 @@ LEVELS = {
     "cli": 15,
     "__main__": 16,
 }
-HEAVY = {"torch", "transformers", "peft", "accelerate", "bitsandbytes", "safetensors", "numpy", "scipy"}
-HEAVY_ROOMS = {"calibrate", "trace", "adapters", "evidence", "hooks", "runs"}
+HEAVY = {"torch", "transformers", "peft", "accelerate", "bitsandbytes", "safetensors", "numpy", "scipy", "pyarrow"}
+HEAVY_ROOMS = {"calibrate", "trace", "adapters", "evidence", "hooks", "runs", "sweeps"}
 # Imported inside the function that needs them, so that a cold command does not wait for them.
 LATE = {"yaml", "huggingface_hub", "pynvml", "platformdirs", "rich"}
 

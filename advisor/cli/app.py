@@ -19,6 +19,7 @@ SUBCOMMANDS = {
     "estimate": "advisor.cli.commands",
     "trace": "advisor.cli.commands",
     "fit": "advisor.cli.question_commands",
+    "sweep": "advisor.cli.question_commands",
     "models": "advisor.cli.commands",
     "gpus": "advisor.cli.commands",
     "accuracy": "advisor.cli.commands",
