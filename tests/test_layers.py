@@ -205,6 +205,7 @@ DOORS = {
     "checkpoints.py": "the config.json that config_files has read",
     "hooks/live.py": "a config that it has just written as JSON itself",
     "stacks/words.py": "the config.json that config_files has read",
+    "sweeps/table.py": "the file that it writes",
     "tape/packing.py": "tapes, bounded",
     "tape/shipped.py": "the package's own tapes, and configs that config_files has read",
     "tape/store.py": "the config.json that config_files has read",

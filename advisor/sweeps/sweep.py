@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from advisor import __version__, profiles
-from advisor.bounded import exists, is_folder, named, read_text
+from advisor.bounded import children, exists, is_folder, named, read_text
 from advisor.errors import InvalidInputError
 from advisor.formulas import digest
 from advisor.on_demand import Progress
@@ -76,7 +76,7 @@ def _begin(parts: Path, out: Path, signed: str) -> None:
         raise InvalidInputError(f"--out {named(out)} is there already; it is not overwritten")
     if exists(manifest) and not same:
         raise InvalidInputError(f"{named(parts)} holds pieces of another sweep, or of another release; delete it, or name another --out")
-    if exists(parts) and not exists(manifest) and any(not path.name.startswith(".advise-") for path in parts.iterdir()):
+    if exists(parts) and not exists(manifest) and any(not path.name.startswith(".advise-") for path in children(parts)):
         raise InvalidInputError(f"{named(parts)} is in the way: it is no folder of a sweep's pieces; name another --out")
     write_whole(manifest, signed.encode())
 
