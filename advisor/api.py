@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from advisor.values.evidence import Facts
     from advisor.values.next_step import NextStep
     from advisor.values.question import FitAnswer
+    from advisor.values.request import Request
     from advisor.values.sweep import SweepReport
 
 
@@ -39,11 +40,16 @@ def advise(
 
     Raises an AdvisorError, one clear line, for what it cannot use.
     """
+    spec, card = as_model(model, progress), as_gpu(gpu, use_calibrations)
+    return _advice(spec, card, as_request(options, card), progress, (model, gpu, use_calibrations))
+
+
+def _advice(spec: ModelSpec, card: GpuSpec, request: Request, progress: Progress, asked: tuple[Any, Any, bool]) -> Advice:
+    """The ladder's answer, with the command that prices its plan again: `asked` for model and card, with calibrations or without."""
     from advisor import ladder
 
-    card = as_gpu(gpu, use_calibrations)
-    spec, request = as_model(model, progress), as_request(options, card)
-    return answered(lambda: ladder.advise(spec, card, request), progress)
+    answer = answered(lambda: ladder.advise(spec, card, request), progress)
+    return answer.model_copy(update={"command": ladder.command_for(spec, card, answer.focus.plan, *asked)})
 
 
 def estimate(
@@ -99,15 +105,13 @@ def advise_and_check(
 ) -> CheckedAdvice:
     """`advise`, and then `calibrate` of the rung that it recommends, held against the same card. What keeps the check from running is
     told beside the answer."""
-    from advisor import ladder
     from advisor.calibrate.run import calibrate as run
     from advisor.calibrate.settings import split
     from advisor.values.calibration import CheckedAdvice
 
     settings, rest = split(options)
     spec, card = as_model(model, progress), as_gpu(gpu, use_calibrations)
-    request = as_request(rest, card)
-    answer = answered(lambda: ladder.advise(spec, card, request), progress)
+    answer = _advice(spec, card, as_request(rest, card), progress, (model, gpu, use_calibrations))
     if answer.chosen is None:
         return CheckedAdvice(advice=answer, check=None, problem="nothing fits, so that there is nothing to run")
     try:
@@ -232,9 +236,10 @@ def advise_and_trace(
     from advisor.values.advice import TracedAdvice
 
     spec, card = as_model(model, progress), as_gpu(gpu, use_calibrations)
-    if (as_request(options, card).gpus or 1) > 1:
+    request = as_request(options, card)
+    if (request.gpus or 1) > 1:
         raise UnsupportedError("--trace: a dry run plays one card; ask without it, or with --gpus 1")
-    answer = advise(spec, card, progress=progress, **options)
+    answer = _advice(spec, card, request, progress, (model, gpu, use_calibrations))
     if answer.chosen is None:
         return TracedAdvice(advice=answer, memory=None, fit=None)
     memory = run(spec, answer.chosen.plan, gpu=answer.gpu, progress=progress).breakdown

@@ -12,7 +12,7 @@ from typing import Any
 
 from advisor.errors import InvalidInputError, UnsupportedError
 from advisor.names import without_format
-from advisor.values import CheckpointFormat, Method, ModelSpec, Quantization
+from advisor.values import CheckpointFormat, Method, ModelSpec, Plan, Quantization
 
 EXPANDED = {
     "fp8": "FineGrainedFP8Config",
@@ -191,6 +191,19 @@ def stacks_experts(model: ModelSpec) -> bool:
         return _counts_experts(json.loads(model.config_json))
     linears = (linear for block in model.tables.blocks for linear in block.linears)
     return any(not linear.is_module and linear.part == "mlp" and linear.copies > 1 for linear in linears)
+
+
+EXPERTS_IN_16_BIT = (
+    "transformers 5 keeps a layer's experts in one parameter, which bitsandbytes leaves in 16 bit; "
+    "axolotl's quantize_moe_experts and Unsloth quantise them, and take less"
+)
+"""bitsandbytes issue 1849; axolotl 0.19 monkeypatch/moe_quant.py."""
+
+
+def expert_notes(model: ModelSpec, plan: Plan) -> tuple[str, ...]:
+    """What a price of a quantised Mixture-of-Experts rests on."""
+    left = plan.quantization is not None and not packed(plan.quantization) and not plan.quantized_experts and stacks_experts(model)
+    return (EXPERTS_IN_16_BIT,) if left else ()
 
 
 def _counts_experts(config: Mapping[str, object]) -> bool:

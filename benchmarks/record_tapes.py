@@ -25,7 +25,7 @@ from advisor.trace.dry_run import LIBRARY_ERRORS
 from advisor.trace.families import NotOneFamily, declared_config, defaults_of, of_kind
 from advisor.values import Method, ModelSpec, Optimizer, Phase, Plan, Request
 
-# What an answer asks for first, and what it tries where that does not fit (advisor/ladder/fit.py, `_STEPS`).
+# What an answer asks for first, and what it tries where that does not fit (advisor/ladder/moves.py, `STEPS`).
 REQUESTS = (
     Request(checkpointing=True),
     Request(checkpointing=False),

@@ -29,7 +29,7 @@ from advisor.adapters.spectrum import rank_for
 from advisor.cli.run import run
 from advisor.errors import AdvisorError, InvalidInputError, MissingExtraError, UnsupportedError
 from advisor.render.adapter import adapter as screen, truncated
-from advisor.render.page import Look
+from advisor.render.terminal import Look, draw
 from advisor.values.adapter import ModuleState
 
 PREFIX = "base_model.model."
@@ -694,10 +694,10 @@ def test_screens(tmp_path: Path, matches_screen: Callable[[str, str], None], mon
     monkeypatch.chdir(tmp_path)
     sample(Path("outputs/first"))
     report = inspect_adapter("outputs/first")
-    for name, shown in (("adapter-80.txt", screen(report, Look())), ("adapter-80-modules.txt", screen(report, Look(), True))):
+    for name, shown in (("adapter-80.txt", draw(screen(report), Look())), ("adapter-80-modules.txt", draw(screen(report, True), Look()))):
         assert max(map(len, shown.splitlines())) <= 80
         matches_screen(name, shown)
-    matches_screen("adapter-truncated-80.txt", truncated(truncate_adapter("outputs/first", 4, "outputs/cut"), Look()))
+    matches_screen("adapter-truncated-80.txt", draw(truncated(truncate_adapter("outputs/first", 4, "outputs/cut")), Look()))
 
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

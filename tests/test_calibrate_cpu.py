@@ -28,7 +28,7 @@ from advisor.cli.run import run
 from advisor.hub import load_model
 from advisor.memory import estimate_memory
 from advisor.render.calibrate import checked
-from advisor.render.page import Look
+from advisor.render.terminal import Look, draw
 from advisor.user_files import DATA
 from advisor.values import ModelSpec
 from advisor.values.calibration import CalibrationRun, Ending, Point
@@ -207,7 +207,7 @@ def test_the_verdict_is_checked(tiny: str, records: Path, capsys: pytest.Capture
     assert found.check.ending is Ending.DONE, found.check.message
     assert found.check.plan == found.advice.chosen.plan
     assert (found.check.verdict_stands, found.exit_code) == (True, 0)
-    screen = checked(found, Look(width=80, colour=False, unicode=True))
+    screen = draw(checked(found), Look(width=80, colour=False, unicode=True))
     words = ("Verdict\n", "Checked on this hardware", "The verdict stands: fits", "Kept as ", "calibrated on this card")
     assert [word for word in words if word not in screen] == []
     assert len(told) == len(set(told))

@@ -14,7 +14,7 @@ from advisor.check import check
 from advisor.cli.run import run
 from advisor.errors import AdvisorError, UnsupportedError
 from advisor.render import check as render
-from advisor.render.page import Look
+from advisor.render.terminal import Look, draw
 from advisor.values import Fit, Stack
 from advisor.yaml_files import LARGEST_BYTES
 
@@ -265,7 +265,7 @@ def test_what_would_not_start_is_no_fit(base: str, changes: dict[str, Any], said
     report = check(written(tmp_path, base, **changes), "80GB")
     assert report.exit_code == 1
     assert said in report.stops
-    assert f"Would not start: {report.stops[:20]}" in render.check(report, Look(width=400))
+    assert f"Would not start: {report.stops[:20]}" in draw(render.check(report), Look(width=400))
 
 
 @pytest.mark.parametrize(
@@ -413,7 +413,7 @@ def test_the_screen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, matches_scr
     monkeypatch.chdir(tmp_path)
     path = written(tmp_path, base_model="meta-llama/Llama-3.1-70B", sequence_len=4096, micro_batch_size=2, torch_compile=True)
     report = check(path.name, "48GB", stack_version="0.19")
-    matches_screen("check-axolotl-70b.txt", render.check(report, Look(width=80)))
+    matches_screen("check-axolotl-70b.txt", draw(render.check(report), Look(width=80)))
 
 
 def test_annotations_for_github(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -20,7 +20,7 @@ from advisor.hub import load_model, profile_spec, search_models
 from advisor.ladder import plan_from_request, request_from
 from advisor.ladder.fit import FAR_TOKENS
 from advisor.render.fit import fit as screen
-from advisor.render.page import Look
+from advisor.render.terminal import Look, draw
 from advisor.speed import step_time
 from advisor.values.question import FitAnswer, Unknown
 
@@ -264,7 +264,7 @@ def test_exit_code_and_json(arguments: str, code: int, capsys: pytest.CaptureFix
 @pytest.mark.parametrize("width", [80, 100, 140])
 def test_the_screen_keeps_to_the_terminal(width: int) -> None:
     for asked, _ in ASKED[:3]:
-        text = screen(fit(**asked, use_calibrations=False), Look(width=width))
+        text = draw(screen(fit(**asked, use_calibrations=False)), Look(width=width))
         assert max(map(len, text.splitlines())) <= width
 
 

@@ -10,14 +10,15 @@ from advisor.accuracy.plans import plan_of
 from advisor.accuracy.rows import Measurement, Metric, measurements
 from advisor.architectures import spec_from_config
 from advisor.devices import load_gpu
+from advisor.errors import InvalidInputError
 from advisor.ladder.snippet import snippet
 from advisor.memory import estimate_memory
 from advisor.stacks import default_plan, defaults_of
 from advisor.stacks.fields import Fields
-from advisor.stacks.reading import Around, Launch
+from advisor.stacks.reading import Around, Launch, Reading
 from advisor.stacks.rooms import room_of
 from advisor.stacks.versions import profile_of
-from advisor.values import DType, Loss, MemoryBreakdown, Method, Phase, Plan, Request, Shift, Stack
+from advisor.values import DType, Loss, MemoryBreakdown, Method, ModelSpec, Phase, Plan, Request, Shift, Stack
 
 MODEL = hub.load_model("llama-3.2-1b")
 SMALL = spec_from_config(
@@ -193,10 +194,13 @@ def test_there_are_measured_runs_of_it() -> None:
     assert len(FOAK) >= 20
 
 
-def read(stack: str, **values: object) -> Plan:
+def read(stack: str, /, **values: object) -> Plan:
+    return reading_of(MODEL, stack, **values).plan
+
+
+def reading_of(model: ModelSpec, stack: str, /, **values: object) -> Reading:
     profile = profile_of(Stack(stack), defaults_of(Stack(stack)).version or None)
-    plan: Plan = room_of(Stack(stack)).read(Fields(values, "a file"), Around(MODEL, CARD, profile.defaults, Launch())).plan
-    return plan
+    return room_of(Stack(stack)).read(Fields(values, "a file"), Around(model, CARD, profile.defaults, Launch()))
 
 
 AXOLOTL = {"base_model": "m", "adapter": "lora", "lora_r": 8, "lora_alpha": 16, "lora_target_linear": True}
@@ -237,6 +241,23 @@ HF = {"model_name_or_path": "m", "peft": {"target_modules": "all-linear"}}
 )
 def test_the_loss_is_read(stack: str, values: dict[str, object], loss: Loss) -> None:
     assert read(stack, **values).loss is loss
+
+
+@pytest.mark.parametrize(
+    ("stack", "values", "loss"),
+    [("hf", HF, Loss.FULL), ("ms-swift", SWIFT, Loss.FULL), ("trl", TRL, Loss.CHUNKED)],
+)
+def test_liger_passes_over_models_that_it_does_not_know(stack: str, values: dict[str, object], loss: Loss) -> None:
+    """As the library does: a line in the log, and the loss stays the framework's (liger_kernel 0.8.5 transformers/monkey_patch.py
+    `_apply_liger_kernel_to_instance`)."""
+    reading = reading_of(hub.load_model("falcon-7b"), stack, **values, use_liger_kernel=True)
+    assert reading.plan.loss is loss
+    assert any("has no kernels for falcon models" in line for line in reading.taken)
+
+
+def test_a_fused_loss_cannot_be_asked_for_where_liger_has_none() -> None:
+    with pytest.raises(InvalidInputError, match=r"--loss fused: liger-kernel 0\.8\.5 has no kernels for falcon models"):
+        default_plan(Method.LORA, hub.load_model("falcon-7b"), None, Request(loss=Loss.FUSED))
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from test_next_step import CASES, step
 from advisor import Facts, InvalidInputError, NextStep, api
 from advisor.cli.run import run
 from advisor.render.next_step import next_step
-from advisor.render.page import Look
+from advisor.render.terminal import Look, draw
 from advisor.values.next_step import Binding
 
 ORCA = {
@@ -190,21 +190,21 @@ def test_the_command_waits_for_no_heavy_library() -> None:
 
 def test_screen(matches_screen: Callable[[str, str], None]) -> None:
     answer = step(**ORCA, gpu="A100 80GB", dataset_tokens=30_000_000)
-    matches_screen("next-80.txt", next_step(answer, Look(width=80)))
+    matches_screen("next-80.txt", draw(next_step(answer), Look(width=80)))
 
 
 @pytest.mark.parametrize("facts", [case[1] for case in CASES], ids=[case[0] for case in CASES])
 @pytest.mark.parametrize("width", [80, 140])
 def test_every_answer_reads_within_the_terminal(facts: dict[str, Any], width: int) -> None:
     answer = step(**facts)
-    screen = next_step(answer, Look(width=width))
+    screen = draw(next_step(answer), Look(width=width))
     assert max(map(len, screen.splitlines())) <= width
     assert "\x1b" not in screen
     unwrapped = " ".join(screen.split())
     assert answer.next_experiment in unwrapped
     for change in answer.config_diff:
         assert change.setting in unwrapped
-    next_step(answer, Look(width=width, unicode=False)).encode("ascii")
+    draw(next_step(answer), Look(width=width, unicode=False)).encode("ascii")
 
 
 def test_the_help_names_every_source_of_facts(capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,9 +18,10 @@ from advisor.errors import InvalidInputError, UnsupportedError
 from advisor.ladder import advise, plan_from_request, request_from, snippet
 from advisor.memory import estimate_memory, trainable_params, weights_bytes
 from advisor.memory.weights import packed_linear_bytes
+from advisor.stacks import default_plan
 from advisor.stacks.reading import Way
 from advisor.stacks.write import yaml_config
-from advisor.values import Fit, GpuSpec, Linear, Method, ModelSpec, Quantization, Sharding
+from advisor.values import Fit, GpuSpec, Linear, Method, ModelSpec, Quantization, Request, Sharding, Stack
 
 CARD = GpuSpec(name="card", vendor="NVIDIA", usable_bytes=80 << 30, usable_source="test")
 LLAMA = {
@@ -760,3 +761,22 @@ def test_a_model_said_beside_the_file_is_stored_as_the_file_says(tmp_path: Path)
     assert report.plan.quantization is Quantization.AWQ
     assert 37 << 30 < report.memory.expected_bytes < 48 << 30
     assert report.fit is not Fit.FITS
+
+
+@pytest.mark.parametrize(
+    ("model", "method", "settings", "said"),
+    [
+        ("qwen3-30b-a3b", "qlora", {}, True),
+        ("qwen3-30b-a3b", "qdora", {}, True),
+        ("qwen3-30b-a3b", "qlora", {"quantized_experts": True}, False),
+        ("qwen3-30b-a3b", "lora", {}, False),
+        ("llama-3.2-1b", "qlora", {}, False),
+    ],
+)
+def test_a_price_of_quantised_experts_says_who_else_quantises_them(model: str, method: str, settings: dict[str, Any], said: bool) -> None:
+    from advisor.hub import load_model
+
+    spec = load_model(model)
+    plan = default_plan(Method(method), spec, None, Request(stack=Stack.AXOLOTL)).model_copy(update=settings)
+    notes = estimate_memory(spec, plan).notes
+    assert any("quantize_moe_experts" in note for note in notes) is said

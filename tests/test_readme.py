@@ -14,17 +14,17 @@ from pathlib import Path
 import pytest
 
 from advisor import api
+from advisor.cli.app import SUBCOMMANDS
 from advisor.cli.run import run
 from advisor.render.accuracy import markdown
-from advisor.render.advice import advice
-from advisor.render.page import Look
+from advisor.render.summary import summary
+from advisor.render.terminal import Look, draw
 from advisor.values.request import Request
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
+MOST_SCREEN_LINES = 22
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
-SHOWN_UNTIL = "\nWhy not the others\n"
-"""The README shows the screen up to here."""
 
 
 def block(marker: str) -> tuple[str, int, int]:
@@ -46,9 +46,18 @@ def check(marker: str, expected: str) -> None:
 
 
 def test_the_screen_is_the_real_one() -> None:
-    screen = advice(api.advise("llama-70b", "80GB"), Look(width=80))
-    assert SHOWN_UNTIL in screen
-    check("screen:", f"```text\n{screen[: screen.index(SHOWN_UNTIL)]}```\n")
+    screen = draw(summary(api.advise("llama-70b", "80GB")), Look(width=100))
+    check("screen:", f"```text\n{screen[screen.index('rung') :]}```\n")
+
+
+def test_the_screen_is_a_glance() -> None:
+    assert block("screen:")[0].count("\n") <= MOST_SCREEN_LINES + 2
+
+
+def test_no_link_needs_the_repository_around_it() -> None:
+    """The same text is shown by package indexes, where a relative link leads nowhere."""
+    links = re.findall(r"\]\(([^)]+)\)", README.read_text(encoding="utf-8"))
+    assert [link for link in links if not link.startswith(("https://", "#"))] == []
 
 
 def test_the_accuracy_table_is_the_generators() -> None:
@@ -75,8 +84,8 @@ def test_every_command_and_option_is_named() -> None:
     text = README.read_text(encoding="utf-8")
     with contextlib.redirect_stdout(io.StringIO()) as help_text:
         assert run(["--help"]) == 0
-    commands = re.findall(r"^  (\w+)  ", help_text.getvalue().partition("Commands:")[2], re.MULTILINE)
-    assert commands
+    commands = re.findall(r"^  (\w+)  ", help_text.getvalue(), re.MULTILINE)
+    assert set(commands) == set(SUBCOMMANDS)
     assert [name for name in commands if f"`advise {name}" not in text] == []
     options = ["--" + name.replace("_", "-") for name in Request.model_fields if name not in ("double_quant", "kbit_prepare")]
     assert [option for option in options if option not in text] == []

@@ -19,6 +19,7 @@ from advisor.values import (
     Interval,
     Level,
     MemoryBreakdown,
+    Method,
     ModelSpec,
     Phase,
     PhaseBytes,
@@ -39,6 +40,7 @@ IDS = {
     "quantized-not-smaller",
     "experts-not-modules",
     "full-states",
+    "full-pure-bf16",
     "interval-wide",
     "estimate-note",
     "batch-room",
@@ -119,6 +121,11 @@ ROWS: list[tuple[str, str, dict[str, Any], set[str], set[str]]] = [
     ("gemma-2-9b", "80GB", {"attention": "sdpa"}, {"attention-unsupported"}, set()),
     ("gemma-2-9b", "80GB", {}, set(), {"attention-unsupported"}),
     ("llama-3.2-1b", "80GB", {"task": "rl", "dataset_tokens": 10**9}, {"rl-rank-and-rate"}, {"capacity-cpt", "capacity-suspect"}),
+    ("llama-3.2-1b", "80GB", {}, {"full-pure-bf16"}, {"full-states"}),
+    ("llama-3.2-1b", "80GB", {"precision": "bf16-amp"}, set(), {"full-pure-bf16"}),
+    ("llama-3-8b", "80GB", {"method": "full"}, {"full-pure-bf16"}, set()),
+    ("llama-3-8b", "80GB", {}, {"full-pure-bf16"}, set()),
+    ("llama-70b", "80GB", {}, set(), {"full-pure-bf16"}),
     ("mixtral-8x7b", "80GB", {"stack": "trl", "method": "qlora"}, {"experts-not-modules"}, set()),
     ("llama-3-8b", "80GB", {"method": "qlora"}, set(), {"experts-not-modules"}),
 ]
@@ -146,7 +153,7 @@ def test_what_is_noticed(model: str, gpu: str, options: dict[str, Any], noticed:
     ],
 )
 def test_capacity_ratio(tokens: int, options: dict[str, Any], id: str, rank: int) -> None:
-    findings = found("llama-3-8b", "80GB", dataset_tokens=tokens, **options)
+    findings = found("llama-3-8b", "80GB", dataset_tokens=tokens, **{"rank": 16, **options})
     assert [name for name in findings if name.startswith("capacity")] == [id]
     numbers = findings[id].numbers
     assert numbers["params_per_rank"] == 2_621_440
@@ -168,6 +175,15 @@ def test_capacity_ratio(tokens: int, options: dict[str, Any], id: str, rank: int
 )
 def test_rank_sized_to_the_data(tokens: int, task: Task | None, rank: int) -> None:
     assert rank_sized(tokens, 2_621_440, task) == rank
+
+
+def test_what_keeping_fp32_weights_costs() -> None:
+    """Llama 3.2 1B has 1,235,814,400 parameters: two more bytes each for Kahan's compensation, twice the states with fp32 weights."""
+    numbers = found("llama-3.2-1b", "80GB")["full-pure-bf16"].numbers
+    rungs = advise(load_model("llama-3.2-1b"), load_gpu("80GB"), Request()).rungs
+    rung = next(rung for rung in rungs if rung.plan.method is Method.FULL)
+    assert numbers["kahan_bytes"] - rung.memory.expected_bytes == 2 * 1_235_814_400
+    assert numbers["fp32_weights_bytes"] - rung.memory.expected_bytes > 8 * 1_235_814_400
 
 
 def test_numbers_of_the_main_job() -> None:

@@ -21,8 +21,8 @@ from hypothesis import given, settings, strategies as st
 from advisor import Evaluation, Method, Plan, Quantization, RunRecord, record, runs
 from advisor.cli.run import run as command
 from advisor.errors import AdvisorError, InvalidInputError
-from advisor.render.page import Look
 from advisor.render.runs import recorded, run as one_run, runs as listing
+from advisor.render.terminal import Look, draw
 from advisor.runs import facts_from_ledger, ledger, record_all
 from advisor.values.evidence import LossPoint
 
@@ -900,14 +900,14 @@ def sample() -> tuple[RunRecord, ...]:
 def test_screens(matches_screen: Callable[[str, str], None], monkeypatch: pytest.MonkeyPatch) -> None:
     found = tuple(entry.model_copy(update={"recorded_at": "2026-11-24T10:00:00+00:00"}) for entry in sample())
     screens = {
-        "runs-80.txt": listing(found, Look()),
-        "run-80.txt": one_run(found[1], Look()),
-        "recorded-80.txt": recorded(found[2:3], LEDGER, Look()),
+        "runs-80.txt": draw(listing(found), Look()),
+        "run-80.txt": draw(one_run(found[1]), Look()),
+        "recorded-80.txt": draw(recorded(found[2:3], LEDGER), Look()),
     }
     for name, shown in screens.items():
         assert max(map(len, shown.splitlines())) <= 80
         matches_screen(name, shown)
-    assert "No runs are recorded" in listing((), Look())
+    assert "No runs are recorded" in draw(listing(()), Look())
 
 
 # The callback

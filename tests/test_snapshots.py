@@ -34,8 +34,8 @@ from advisor.allocator.caching import Allocator
 from advisor.architectures import spec_from_config
 from advisor.cli.run import run
 from advisor.errors import InvalidInputError
-from advisor.render.page import Look
 from advisor.render.snapshots import snapshots as screen
+from advisor.render.terminal import Look, draw
 from advisor.tape.layout import lay_out
 from advisor.tape.stream import STEP, Birth, Stream
 from advisor.units import KIB, MIB
@@ -354,7 +354,7 @@ def test_a_plan_that_no_dry_run_runs_is_listed_with_the_reason(tmp_path: Path) -
     history.write(Step(BASE).history(config=CONFIG), tmp_path / f"a{history.SUFFIX}")
     found = api.snapshots(tmp_path)
     assert (found.reports, len(found.not_compared)) == ((), 1)
-    shown = screen(found, Look(width=80))
+    shown = draw(screen(found), Look(width=80))
     assert "Not compared" in shown
     assert "not stated" in shown
 
@@ -404,7 +404,7 @@ def test_a_recorded_history_is_the_dry_run_but_for_the_optimizers_scalars(simula
         (CARD_ALONE, Phase.OPTIMIZER_STEP, "aten.lift_fresh.default")
     }
     assert all(abs(entry.relative_error) < 0.01 for entry in report.phases)
-    shown = screen(SnapshotReports(reports=(report,), not_compared=()), Look(width=80))
+    shown = draw(screen(SnapshotReports(reports=(report,), not_compared=())), Look(width=80))
     assert "both make" in shown
     assert max(map(len, shown.splitlines())) <= 80
 

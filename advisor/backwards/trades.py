@@ -12,11 +12,13 @@ from typing import NamedTuple
 
 from advisor.backwards.question import timed
 from advisor.errors import InvalidInputError, UnsupportedError
-from advisor.ladder.fit import SHORTEST_SEQ_TOKENS, Case, Priced, moves, price_or_none
+from advisor.ladder.fit import Case, Priced, price_or_none
 from advisor.ladder.knowledge import say
+from advisor.ladder.moves import moves_from
+from advisor.ladder.search import SHORTEST_SEQ_TOKENS
 from advisor.memory.replayed import NotRecorded
 from advisor.stacks import default_plan
-from advisor.values import Change, Loss, Method, Plan, Request, StepTime
+from advisor.values import Change, Method, Plan, Request, StepTime
 from advisor.values.question import Trade
 
 LEAST_SHARE = 0.005
@@ -86,7 +88,7 @@ def _faster(table: Table, asked: Plan, first: _Row) -> Iterator[tuple[_Row, Chan
         return
     plan = asked.model_copy(update={"gradient_checkpointing": False})
     row = table.row(plan)
-    back = next((change for moved, change in moves(plan, frozenset()) if moved.gradient_checkpointing), None)
+    back = next((move.change for move in moves_from(table.case, plan, frozenset()) if move.applied(plan).gradient_checkpointing), None)
     if row is not None and row.high_bytes > first.high_bytes:
         yield row, back
 
@@ -111,10 +113,9 @@ def _worth(current: _Row, row: _Row) -> tuple[float, int]:
 
 
 def _keeping(table: Table, plan: Plan) -> Iterator[tuple[Plan, Change]]:
-    """The same training with less: the moves of the ladder, and a loss that keeps no logits."""
-    yield from moves(plan, table.fixed)
-    if plan.loss is not Loss.FUSED and "loss" not in table.fixed:
-        yield plan.model_copy(update={"loss": Loss.FUSED}), Change(what=say("change.loss", old=plan.loss.value), cost=say("cost.loss"))
+    """The same training with less: the moves of the ladder."""
+    for move in moves_from(table.case, plan, table.fixed):
+        yield move.applied(plan), move.change
 
 
 def _quality(table: Table, plan: Plan) -> Iterator[tuple[Plan, Change]]:

@@ -11,9 +11,10 @@ from advisor.check import rules_run
 from advisor.check.situation import Checked
 from advisor.checkpoints import expanded_by, in_16_bit
 from advisor.ladder import rules_capacity, rules_memory, rules_setup
-from advisor.ladder.fit import make_fit, price
+from advisor.ladder.fit import price
 from advisor.ladder.knowledge import threshold
 from advisor.ladder.rungs import rung_of
+from advisor.ladder.search import make_fit
 from advisor.ladder.situation import Situation
 from advisor.memory.head import WHOLE_LOGITS
 from advisor.stacks import smallest_wrapped
@@ -226,7 +227,7 @@ def of_the_ladder(c: Checked) -> Iterator[Finding]:
     if c.case is None:
         return
     request = options_of(c.plan)
-    rung = rung_of(c.case, request, price(c.case, c.plan))
+    rung = rung_of(c.case, request, price(c.case, c.plan), stretch=False)
     verdict = Verdict(method=c.plan.method, binding="none", sentence="")
     situation = Situation(c.case, request, (rung,), verdict)
     for rule in _OF_THE_LADDER:

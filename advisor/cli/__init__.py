@@ -46,8 +46,22 @@ def _end(number: int, frame: FrameType | None) -> None:
     raise Ended
 
 
+def _version_is_told() -> bool:
+    """Prints the version without loading anything; False where that fails, which the command itself then tells."""
+    from advisor import __version__
+
+    try:
+        sys.stdout.write(f"finetune-advisor {__version__}\n")
+        sys.stdout.flush()
+    except (AttributeError, OSError, ValueError):
+        return False
+    return True
+
+
 def main() -> None:
     """Entry point of the console script."""
+    if sys.argv[1:] == ["--version"] and _version_is_told():
+        sys.exit(0)
     _start_quickly()
     try:
         _end_cleanly()

@@ -6,10 +6,11 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from advisor.render.page import Look
+from advisor.render.blocks import Block
+from advisor.render.terminal import Look, draw
 from advisor.shown import json_shown
 from advisor.values import Fit, Value
 
@@ -24,6 +25,8 @@ class Answer(NamedTuple):
 
     text: str
     exit_code: int = 0
+    long: bool = False
+    """Through a pager, where a terminal cannot show it at once."""
     done: str = ""
     """What the command has stored or written, said where printing fails: a retry would do it twice."""
     problem: str = ""
@@ -36,6 +39,11 @@ def look_of_stdout() -> Look:
     unicode = (sys.stdout.encoding or "ascii").lower().replace("-", "").startswith("utf")
     width = shutil.get_terminal_size(fallback=(80, 24)).columns
     return Look(width=max(NARROWEST_COLUMNS, min(width, WIDEST_COLUMNS)), colour=colour, unicode=unicode)
+
+
+def screen(blocks: Iterable[Block]) -> str:
+    """The blocks drawn for this terminal."""
+    return draw(blocks, look_of_stdout())
 
 
 def as_json(value: Value | Sequence[Any]) -> str:

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from advisor.cli.answer import Answer, as_json, look_of_stdout
+from advisor.cli.answer import Answer, as_json, screen
 from advisor.cli.options import GpuName, Json, takes_plan_options
 from advisor.cli.progress import progress
 from advisor.errors import InvalidInputError
@@ -67,16 +67,16 @@ def calibrate(
         "time_limit_s": time_limit,
     }
     found = api.calibrate(model, None, gpu, progress=progress(lines_elsewhere=True), **own, **options)
-    return Answer(as_json(found) if json else calibration_run(found, look_of_stdout()), found.exit_code)
+    return Answer(as_json(found) if json else screen(calibration_run(found)), found.exit_code)
 
 
-def checked_advice(model: str, gpu: str | None, options: dict[str, Any], *, json: bool) -> Answer:
+def checked_advice(model: str, gpu: str | None, options: dict[str, Any], *, view: str) -> Answer:
     """`advise … --calibrate`: the answer, and what the hardware at hand says of its verdict."""
     from advisor import api
     from advisor.render.calibrate import checked
 
     found = api.advise_and_check(model, gpu, progress(lines_elsewhere=True), **options)
-    return Answer(as_json(found) if json else checked(found, look_of_stdout()), found.exit_code)
+    return Answer(as_json(found) if view == "json" else screen(checked(found, full=view == "full")), found.exit_code, long=view == "full")
 
 
 def _of_records(name: str, value: Any, json: bool) -> Answer:
@@ -87,7 +87,7 @@ def _of_records(name: str, value: Any, json: bool) -> Answer:
         found = [store.read(path) for path in store.paths()]
         readings = [reading._replace(problem=reading.problem or store.stale(reading.calibration)) for reading in found]
         known = [reading.calibration for reading in readings if reading.calibration is not None]
-        return Answer(as_json(known) if json else render.listing(readings, str(store.folder()), look_of_stdout()))
+        return Answer(as_json(known) if json else screen(render.listing(readings, str(store.folder()))))
     path = store.find(str(value))
     if name == "--forget":
         store.forget(path)
@@ -97,4 +97,4 @@ def _of_records(name: str, value: Any, json: bool) -> Answer:
         raise InvalidInputError(f"{path} {reading.problem}; `advise calibrate --forget {store.id_of(path)}` deletes it")
     if name == "--export":
         return Answer(export.as_text(reading.calibration))
-    return Answer(as_json(reading.calibration) if json else render.record(reading.calibration, look_of_stdout()))
+    return Answer(as_json(reading.calibration) if json else screen(render.record(reading.calibration)))

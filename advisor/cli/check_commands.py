@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from advisor.bounded import is_folder, place
-from advisor.cli.answer import Answer, as_json, look_of_stdout
+from advisor.cli.answer import Answer, as_json, screen
 from advisor.cli.options import GpuName, Json, ModelName, takes_plan_options
 from advisor.errors import InvalidInputError
 from advisor.user_files import write_whole
@@ -72,8 +72,7 @@ def check(
     report = check(config, gpu, **{name: value for name, value in given.items() if value is not None})
     if json:
         return Answer(as_json(report), report.exit_code)
-    look = look_of_stdout()
-    return Answer(render.github(report) if format == "github" else render.check(report, look), report.exit_code)
+    return Answer(render.github(report) if format == "github" else screen(render.check(report)), report.exit_code)
 
 
 @takes_plan_options

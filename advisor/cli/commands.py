@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from advisor.cli.answer import Answer, as_json, exit_code_of, look_of_stdout
+from advisor.cli.answer import Answer, as_json, exit_code_of, screen
 from advisor.cli.options import GpuName, Json, ModelName, NoCalibration, ignoring, parse_lengths, takes_plan_options
 from advisor.cli.progress import progress
 from advisor.errors import InvalidInputError
@@ -30,10 +30,10 @@ def estimate(
     options = {**ignoring(no_calibration), **options}
     priced = api.price(model, gpu, progress=progress(), **options)
     if not versus_trace:
-        return Answer(as_json(priced.memory) if json else render.estimate(priced, look_of_stdout()), exit_code_of(priced.fit))
+        return Answer(as_json(priced.memory) if json else screen(render.estimate(priced)), exit_code_of(priced.fit))
     traced, _ = api.dry_run(model, gpu, progress=progress(), **options)
     both = [priced.memory, traced.memory]
-    return Answer(as_json(both) if json else render.versus(priced, traced.memory, look_of_stdout()), exit_code_of(priced.fit))
+    return Answer(as_json(both) if json else screen(render.versus(priced, traced.memory)), exit_code_of(priced.fit))
 
 
 @takes_plan_options
@@ -63,19 +63,20 @@ def trace(
     options = {**ignoring(no_calibration), **options}
     how = api.HowToTrace(parse_lengths(lengths), peft_config, alloc_conf)
     priced, holders = api.dry_run(model, gpu, how, progress=progress(), **options)
-    look = look_of_stdout()
-    text = as_json(priced.memory) if json else render.explained(priced, holders, look) if explain else render.estimate(priced, look)
+    text = as_json(priced.memory) if json else screen(render.explained(priced, holders) if explain else render.estimate(priced))
     return Answer(text, exit_code_of(priced.fit))
 
 
-def traced_advice(model: str, gpu: str | None, options: dict[str, Any], *, json: bool) -> Answer:
+def traced_advice(model: str, gpu: str | None, options: dict[str, Any], *, view: str) -> Answer:
     """`advise … --trace`: the answer, and what the dry run says of its verdict."""
     from advisor import api
-    from advisor.render.traced import traced_advice as screen
+    from advisor.render import traced as render
 
     found = api.advise_and_trace(model, gpu, progress(), **options)
     exit_code = found.advice.exit_code if found.memory is None else exit_code_of(found.fit)
-    return Answer(as_json(found) if json else screen(found, look_of_stdout()), exit_code)
+    return Answer(
+        as_json(found) if view == "json" else screen(render.traced_advice(found, full=view == "full")), exit_code, long=view == "full"
+    )
 
 
 def models(words: Words = None, json: Json = False) -> Answer:
@@ -84,16 +85,66 @@ def models(words: Words = None, json: Json = False) -> Answer:
     from advisor.render.listings import models
 
     found = search_models(" ".join(words or ()))
-    return Answer(as_json(found) if json else models(found, look_of_stdout()))
+    return Answer(as_json(found) if json else screen(models(found)))
 
 
-def gpus(words: Words = None, json: Json = False) -> Answer:
-    """List the GPUs that have a profile."""
+@takes_plan_options
+def gpus(
+    options: dict[str, Any],
+    words: Words = None,
+    model: Annotated[str | None, typer.Option("--for", metavar="MODEL", help="Which of them train this model, and at what price.")] = None,
+    json: Json = False,
+) -> Answer:
+    """List the GPUs that have a profile; with --for MODEL what fits them, how long a sequence, hours and price.
+
+    advise gpus rtx
+
+    advise gpus --for llama-3.1-8b --dataset-tokens 30M
+
+    Of a model, the cards that can be rented; with words, those that they name.
+    """
     from advisor.devices import search_gpus
     from advisor.render.listings import gpus
 
-    found = search_gpus(" ".join(words or ()))
-    return Answer(as_json(found) if json else gpus(found, look_of_stdout()))
+    text = " ".join(words or ())
+    if model is not None:
+        return compared([model], None, text, options, json=json)
+    if options:
+        raise InvalidInputError(f"--{next(iter(options)).replace('_', '-')}: say for which model, with --for MODEL")
+    found = search_gpus(text)
+    return Answer(as_json(found) if json else screen(gpus(found)))
+
+
+@takes_plan_options
+def compare(
+    options: dict[str, Any],
+    models: Annotated[list[str], typer.Argument(metavar="MODEL…", help="Names, Hub ids, or paths of a config.json.")],
+    gpu: Annotated[
+        list[str] | None, typer.Option("--gpu", "-g", metavar="NAME", help="A card or a size; repeat it.", show_default=False)
+    ] = None,
+    json: Json = False,
+) -> Answer:
+    """Lay models and cards side by side: what fits, how long a sequence, hours and price.
+
+    advise compare llama-3.1-8b qwen3-8b --gpu l4 --gpu "rtx 4090"
+
+    advise compare llama-70b --gpu h100 --gpu h200 --gpu a100
+
+    Without --gpu, the cards that can be rented. Exit code: 0 something fits, 1 nothing fits, 2 bad input, 3 cannot tell.
+    """
+    return compared(models, gpu, "", options, json=json)
+
+
+def compared(models: list[str], gpus: list[str] | None, words: str, options: dict[str, Any], *, json: bool) -> Answer:
+    """The comparison of models on cards by name, or on those that can be rented."""
+    from advisor.comparing import compare, rentable
+    from advisor.render.comparison import comparison
+
+    cards = gpus or rentable(words)
+    if not cards:
+        raise InvalidInputError(f"no card's name holds {words!r}; `advise gpus` lists every card")
+    found = compare(models, cards, progress=progress(), **options)
+    return Answer(as_json(found) if json else screen(comparison(found)), found.exit_code)
 
 
 def accuracy(
@@ -122,14 +173,14 @@ def accuracy(
     reports = api.accuracy(rows, trace=trace, progress=progress())
     if json:
         return Answer(as_json(reports))
-    return Answer(render.markdown(reports) if markdown else render.accuracy(reports, look_of_stdout()))
+    return Answer(render.markdown(reports) if markdown else screen(render.accuracy(reports)))
 
 
 def _snapshots(folder: str, *, alone: bool, json: bool) -> Answer:
     from advisor import api
-    from advisor.render.snapshots import snapshots as screen
+    from advisor.render import snapshots as render
 
     if not alone:
         raise InvalidInputError("--snapshots stands alone, or with --json: leave --rows, --trace and --markdown out")
     reports = api.snapshots(folder, progress=progress())
-    return Answer(as_json(reports) if json else screen(reports, look_of_stdout()))
+    return Answer(as_json(reports) if json else screen(render.snapshots(reports)))

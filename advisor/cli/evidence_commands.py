@@ -9,7 +9,7 @@ from typing import Annotated, Any, NamedTuple
 
 import typer
 
-from advisor.cli.answer import Answer, as_json, look_of_stdout
+from advisor.cli.answer import Answer, as_json, screen
 from advisor.cli.options import Json
 from advisor.values import Method
 from advisor.values.request import Precision, Task
@@ -114,7 +114,7 @@ def next(
     from advisor.render.next_step import next_step
 
     answer = api.next_step(facts, ledger=ledger, **_fields(given))
-    return Answer(as_json(answer) if json else next_step(answer, look_of_stdout()), answer.exit_code)
+    return Answer(as_json(answer) if json else screen(next_step(answer)), answer.exit_code)
 
 
 def _fields(given: dict[str, Any]) -> dict[str, Any]:

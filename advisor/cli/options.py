@@ -6,13 +6,16 @@ Each is read as text and validated by `Request`, so that the command line and th
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Callable
 from enum import Enum
 from functools import wraps
 from typing import Annotated, Any
 
 import typer
+from typer.main import get_command
 
+from advisor.cli import completion
 from advisor.errors import InvalidInputError
 from advisor.values import Attention, Head, Loss, Method, Mixers, Optimizer, Quantization, Sharding, Stack
 from advisor.values.request import Precision, Task, read_length
@@ -22,9 +25,17 @@ def _choices(words: type[Enum]) -> str:
     return "|".join(str(word.value) for word in words)
 
 
-ModelName = Annotated[
-    str, typer.Option("--model", "-m", metavar="NAME", help="A name, a Hub id, or the path of a config.json.", show_default=False)
-]
+ASKED_PANEL, SHOWN_PANEL = "Question", "Answer"
+"""Headings in the help, as PANELS."""
+_MODEL: dict[str, Any] = {
+    "metavar": "NAME",
+    "help": "A name, a Hub id, or the path of a config.json.",
+    "show_default": False,
+    "autocompletion": completion.models,
+    "rich_help_panel": ASKED_PANEL,
+}
+ModelName = Annotated[str, typer.Option("--model", "-m", **_MODEL)]
+ModelNameOrNone = Annotated[str | None, typer.Option("--model", "-m", **_MODEL)]
 GpuName = Annotated[
     str | None,
     typer.Option(
@@ -33,10 +44,25 @@ GpuName = Annotated[
         metavar="NAME",
         help='A card ("rtx 4090"), a cloud\'s machine ("g5.12xlarge"), a size ("80GB", "79.2GiB"), or the local card.',
         show_default=False,
+        autocompletion=completion.cards,
+        rich_help_panel=ASKED_PANEL,
+    ),
+]
+GpuNames = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--gpu",
+        "-g",
+        metavar="NAME",
+        help='A card ("rtx 4090"), a cloud\'s machine ("g5.12xlarge"), a size ("80GB", "79.2GiB"), or the local card; '
+        "given several times, they are compared.",
+        show_default=False,
+        autocompletion=completion.cards,
+        rich_help_panel=ASKED_PANEL,
     ),
 ]
 NoCalibration = Annotated[bool, typer.Option("--no-calibration", help="Ignore what `advise calibrate` measured on this card.")]
-Json = Annotated[bool, typer.Option("--json", help="Print the value itself.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the value itself.", rich_help_panel=SHOWN_PANEL)]
 # Name in Request: (what the help shows for the value, the help). The flag is the name with dashes.
 TEXT_OPTIONS: dict[str, tuple[str, str]] = {
     "method": (_choices(Method), "Consider this method only."),
@@ -64,8 +90,24 @@ TEXT_OPTIONS: dict[str, tuple[str, str]] = {
     "gpus": ("N", "How many equal GPUs; all of a cloud's machine if left out."),
     "shard": (_choices(Sharding), "What several GPUs share, and by which engine; replicas (ddp) first, if left out."),
     "dataset_tokens": ("TOKENS", "Size of the training set; 30M is 30,000,000."),
+    "epochs": ("X", "Passes over the training set, for hours and USD."),
+    "price": ("USD", "What a card rents for an hour; the prices on record if left out."),
     "task": (_choices(Task), "What the data teaches."),
 }
+WORDS: dict[str, type[Enum]] = {
+    "method": Method,
+    "optimizer": Optimizer,
+    "precision": Precision,
+    "quantization": Quantization,
+    "attention": Attention,
+    "mixers": Mixers,
+    "head": Head,
+    "loss": Loss,
+    "stack": Stack,
+    "shard": Sharding,
+    "task": Task,
+}
+"""What an option takes, where that is one of a few words."""
 SWITCHES: dict[str, str] = {
     "checkpointing": "Recompute activations in the backward pass.",
     "reentrant": "Checkpointing with use_reentrant=True.",
@@ -73,6 +115,14 @@ SWITCHES: dict[str, str] = {
     "double_quant": "Quantise the quantisation constants too.",
     "kbit_prepare": "Call peft's prepare_model_for_kbit_training.",
 }
+
+PANELS = {
+    "Method and adapter": ("method", "rank", "alpha", "lora_dropout", "target_modules"),
+    "Data and batch": ("batch_size", "seq_len", "grad_accum", "padding", "images", "image_size", "dataset_tokens", "task"),
+    "Several cards": ("gpus", "shard"),
+}
+"""Headings in the help; the options that stand in none are of the training loop."""
+LOOP_PANEL = "Training loop and memory"
 
 Command = Callable[..., Any]
 
@@ -96,16 +146,23 @@ def takes_plan_options(command: Command) -> Command:
 
 def _text_parameters() -> list[inspect.Parameter]:
     return [
-        _parameter(name, Annotated[str | None, typer.Option(_flag(name), metavar=metavar, help=help, show_default=False)])
+        _parameter(name, Annotated[str | None, typer.Option(_flag(name), metavar=metavar, help=help, **_shown(name))])
         for name, (metavar, help) in TEXT_OPTIONS.items()
     ]
+
+
+def _shown(name: str) -> dict[str, Any]:
+    """Where the help shows an option, and what a shell completes."""
+    panel = next((title for title, members in PANELS.items() if name in members), LOOP_PANEL)
+    kind = WORDS.get(name)
+    return {"show_default": False, "rich_help_panel": panel, "autocompletion": None if kind is None else completion.words(kind)}
 
 
 def _switch_parameters() -> list[inspect.Parameter]:
     return [
         _parameter(
             name,
-            Annotated[bool | None, typer.Option(f"{_flag(name)}/--no-{_flag(name)[2:]}", help=help, show_default=False)],
+            Annotated[bool | None, typer.Option(f"{_flag(name)}/--no-{_flag(name)[2:]}", help=help, **_shown(name))],
         )
         for name, help in SWITCHES.items()
     ]
@@ -117,6 +174,35 @@ def _parameter(name: str, annotation: Any) -> inspect.Parameter:
 
 def _flag(name: str) -> str:
     return "--" + name.replace("_", "-")
+
+
+def _leave_colour_out(value: bool) -> None:
+    if value:
+        os.environ["NO_COLOR"] = "1"
+
+
+NoColor = Annotated[
+    bool,
+    typer.Option(
+        "--no-color",
+        help="Without colour and links.",
+        callback=_leave_colour_out,
+        expose_value=False,
+        is_eager=True,
+        rich_help_panel=SHOWN_PANEL,
+    ),
+]
+
+
+def no_color() -> Any:
+    """The option of every command that leaves colour and links out, as NO_COLOR does, in the form that the installed typer gives it."""
+    single = typer.Typer(add_completion=False)
+
+    @single.command()
+    def without(no_color: NoColor = False) -> None:
+        """Only its option is used."""
+
+    return get_command(single).params[0]
 
 
 def ignoring(no_calibration: bool) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from advisor.cli.answer import Answer, as_json, look_of_stdout
+from advisor.cli.answer import Answer, as_json, screen
 from advisor.cli.options import GpuName, Json, NoCalibration, ignoring, takes_plan_options
 from advisor.cli.progress import progress
 
@@ -39,10 +39,10 @@ def fit(
     Exit code: 0 something fits, 1 nothing fits, 2 bad input, 3 cannot tell.
     """
     from advisor import api
-    from advisor.render.fit import fit as screen
+    from advisor.render.fit import fit as fit_screen
 
     found = api.fit(model, gpu, progress=progress(), **ignoring(no_calibration), **options)
-    return Answer(as_json(found) if json else screen(found, look_of_stdout()), found.exit_code)
+    return Answer(as_json(found) if json else screen(fit_screen(found)), found.exit_code)
 
 
 def sweep(
@@ -72,8 +72,8 @@ def sweep(
     Exit code: 0 something fits, 1 nothing fits, 2 bad input, 3 cannot tell.
     """
     from advisor import api
-    from advisor.render.sweep import sweep as screen
+    from advisor.render.sweep import sweep as sweep_screen
 
     report = api.sweep(grid, out, progress=progress())
     done = f"{report.out} is written"
-    return Answer(as_json(report) if json else screen(report, look_of_stdout()), report.exit_code, done=done)
+    return Answer(as_json(report) if json else screen(sweep_screen(report)), report.exit_code, done=done)

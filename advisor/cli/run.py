@@ -7,7 +7,8 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import TextIO
+from shutil import get_terminal_size
+from typing import Any, TextIO
 
 import typer
 from typer.main import get_command
@@ -19,6 +20,7 @@ from advisor.cli.app import app
 from advisor.cli.progress import progress
 from advisor.errors import AdvisorError
 from advisor.on_demand import answered
+from advisor.refusals import did_you_mean
 from advisor.shown import capped, shown
 
 EXIT_BUG = 70
@@ -49,7 +51,7 @@ def run(arguments: Sequence[str]) -> int:
         return _fail("interrupted", EXIT_INTERRUPTED)
     if not isinstance(answer, Answer):  # --help has printed itself
         return int(answer or 0)
-    problem = _write(answer.text, sys.stdout)
+    problem = _paged(answer.text) if answer.long else _write(answer.text, sys.stdout)
     if problem is not None:
         done = f"; {answer.done}" if answer.done else ""
         return _fail(f"the answer could not be printed ({problem}){done}", EXIT_PRINTING)
@@ -65,7 +67,7 @@ def _stand_in_for_closed_streams() -> None:
 def _failed(error: Exception) -> int:
     """What stopped a command beside its own refusals."""
     if isinstance(error, _UsageProblem):
-        return _fail(str(getattr(error, "format_message", error.__str__)()), AdvisorError.exit_code)
+        return _fail(_misused(error), AdvisorError.exit_code)
     if isinstance(error, MemoryError):
         return _fail("this machine's memory does not hold what that takes; give a smaller input", AdvisorError.exit_code)
     if isinstance(error, OSError) and error.filename is not None:  # no rights, no room, a name that is too long: of that file
@@ -73,6 +75,14 @@ def _failed(error: Exception) -> int:
     if isinstance(error, OSError) and error.errno in _PRINTING:  # --help prints itself
         return _fail(f"the answer could not be printed ({error.strerror})", EXIT_PRINTING)
     return _bug()
+
+
+def _misused(error: Any) -> str:
+    """A usage error in its own words, and the option that was nearly written."""
+    near: Sequence[str] = getattr(error, "possibilities", None) or ()
+    if not near:
+        return str(getattr(error, "format_message", error.__str__)())
+    return f"{error.message}{did_you_mean(error.option_name, near)}"
 
 
 def _fail(message: str, exit_code: int) -> int:
@@ -85,6 +95,17 @@ def _bug() -> int:
 
     _write(shown(traceback.format_exc(), also="\n"), sys.stderr)
     return _fail("this is a bug of finetune-advisor, not of your input; please report the lines above", EXIT_BUG)
+
+
+def _paged(text: str) -> str | None:
+    """As `_write`; through the user's pager where stdin and stdout are a terminal that cannot show all of it."""
+    if not (sys.stdin and sys.stdin.isatty() and sys.stdout.isatty()) or text.count("\n") < get_terminal_size().lines:
+        return _write(text, sys.stdout)
+    from rich.pager import SystemPager
+
+    os.environ.setdefault("LESS", "FRX")  # colours pass, and the text stays on the screen: git's own setting
+    SystemPager().show(text)
+    return None
 
 
 def _write(text: str, stream: TextIO) -> str | None:

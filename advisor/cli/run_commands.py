@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from advisor.bounded import exists, place
-from advisor.cli.answer import Answer, as_json, look_of_stdout
+from advisor.cli.answer import Answer, as_json, screen
 from advisor.cli.options import SWITCHES, TEXT_OPTIONS, Json
 from advisor.errors import InvalidInputError
 
@@ -126,7 +126,7 @@ def record(
     done = f"{place_of_all} holds run {', '.join(str(entry.id) for entry in stored)}: do not record it again"
     if json:
         return Answer(as_json(stored if len(stored) > 1 else stored[0]), done=done)
-    return Answer(recorded(stored, place_of_all, look_of_stdout()), done=done)
+    return Answer(screen(recorded(stored, place_of_all)), done=done)
 
 
 def _fields(given: dict[str, Any]) -> dict[str, Any]:
@@ -156,7 +156,7 @@ def runs(
 
     found, damaged, problem = held(ledger)
     if number is None:
-        return Answer(as_json(found) if json else render.runs(found, look_of_stdout()), problem=problem)
+        return Answer(as_json(found) if json else screen(render.runs(found)), problem=problem)
     chosen = next((entry for entry in found if entry.id == number), None)
     if chosen is None and any(entry.number == number for entry in damaged):
         raise InvalidInputError(problem)
@@ -164,7 +164,7 @@ def runs(
         raise InvalidInputError(
             f"there is no run {number}: {f'they are numbered up to {found[-1].id}' if found else 'none is recorded yet'}"
         )
-    return Answer(as_json(chosen) if json else render.run(chosen, look_of_stdout()))
+    return Answer(as_json(chosen) if json else screen(render.run(chosen)))
 
 
 def inspect(
@@ -198,6 +198,6 @@ def inspect(
         raise InvalidInputError("--out is where the truncated adapter goes; say its rank with --truncate R")
     if truncate is not None:
         written = truncate_adapter(adapter, truncate, out)
-        return Answer(as_json(written) if json else render.truncated(written, look_of_stdout()), done=f"{written.path} is written")
+        return Answer(as_json(written) if json else screen(render.truncated(written)), done=f"{written.path} is written")
     report = inspect_adapter(adapter, base)
-    return Answer(as_json(report) if json else render.adapter(report, look_of_stdout(), modules))
+    return Answer(as_json(report) if json else screen(render.adapter(report, modules)))

@@ -12,22 +12,25 @@ from advisor.devices.sizes import is_literal_size, is_marketed_size, of_literal_
 from advisor.errors import InvalidInputError
 from advisor.values import GpuSpec
 
+LOCAL = "local"
+"""Names the local card, as no name does."""
+
 
 def load_gpu(reference: str | None = None) -> GpuSpec:
     """The card that `reference` means.
 
     A name or alias in any case and punctuation ("rtx 4090", "A100-80GB"); a cloud's machine ("g5.12xlarge"), whose number of cards is
     then `gpus_of_machine`; a marketed size ("80GB": the smallest usable memory among cards sold so); a literal size ("79.2GiB", without
-    speeds); None: the local card's free memory now.
+    speeds); None or "local": the local card's free memory now.
 
     Raises UnknownNameError with the nearest names, UnsupportedError for a card that is known and cannot be priced by its name, and
     InvalidInputError for what is no card.
     """
-    if reference is None:
-        return local_card()
-    text = reference.strip()
+    text = LOCAL if reference is None else reference.strip()
     if not text:
         raise InvalidInputError(f"the GPU name is empty; {HELP}")
+    if text.lower() == LOCAL:
+        return local_card()
     if is_marketed_size(text):
         return of_marketed_size(text)
     named = exactly_named(text)

@@ -31,7 +31,7 @@ def local_card() -> GpuSpec:
     free_bytes, total_bytes = int(memory.free), int(memory.total)
     if free_bytes <= 0:
         raise InvalidInputError(f"the local GPU ({name}) has no free memory; stop what runs on it, or pass --gpu")
-    echo = f"no --gpu: the local {name} ({which}), {format_size(free_bytes)} free of {format_size(total_bytes)}"
+    echo = f"the local {name} ({which}), {format_size(free_bytes)} free of {format_size(total_bytes)}"
     update = {"usable_bytes": free_bytes, "usable_source": "free memory now, as the driver reports it", "resolved_from": echo}
     card = cards_by_key().get(key_of(str(name)))
     if card is not None:

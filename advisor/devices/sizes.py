@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from advisor.devices.cards import Card, all_cards, usable_of
+from advisor.devices.cards import Card, all_cards, is_read, usable_of
 from advisor.errors import InvalidInputError
 from advisor.units import GIB, format_size, parse_size
 from advisor.values import GpuSpec
@@ -50,6 +50,7 @@ def of_marketed_size(text: str) -> GpuSpec:
         vendor=smallest.row.vendor,
         usable_bytes=usable_bytes,
         usable_source=f"{smallest.name}: {usable_source}",
+        usable_is_read=is_read(smallest),
         bf16_supported=supported,
         sources=tuple(f"{card.name}: {usable_of(card)[1]}" for card in sold),
         notes=(note,) if lacking and supported else (),

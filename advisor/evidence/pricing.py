@@ -6,8 +6,9 @@ from advisor.checkpoints import in_16_bit, packed, refusal, trained_as
 from advisor.errors import InvalidInputError, UnsupportedError
 from advisor.evidence.published import gate
 from advisor.evidence.view import View
-from advisor.ladder.fit import Case, make_fit
+from advisor.ladder.fit import Case
 from advisor.ladder.request import plan_from_request
+from advisor.ladder.search import make_fit
 from advisor.memory import estimate_memory
 from advisor.refusals import boundary
 from advisor.speed import relative_step_time, step_time

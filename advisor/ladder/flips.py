@@ -6,9 +6,11 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from advisor.checkpoints import unshardable
-from advisor.ladder.fit import SHORTEST_SEQ_TOKENS, Case, fits, largest, longest_seq, make_fit, price, without_accumulation
-from advisor.ladder.knowledge import say
+from advisor.ladder.fit import Case, fits, largest, longest_seq, price
+from advisor.ladder.knowledge import say, threshold
+from advisor.ladder.moves import without_accumulation
 from advisor.ladder.rungs import fixed_options
+from advisor.ladder.search import SHORTEST_SEQ_TOKENS, make_fit
 from advisor.ladder.situation import Situation
 from advisor.stacks import default_plan
 from advisor.stacks.engines import shared
@@ -117,17 +119,18 @@ def _to_shard(s: Situation, rung: Rung) -> Plan:
 
 
 def _longer(s: Situation) -> Iterator[Flip]:
-    """Where longer sequences end, and what checkpointing would add."""
+    """Where longer sequences end, and what they need."""
     rung, limit = s.chosen, s.case.model.max_position_tokens
     if rung is None or rung.max_seq_len_tokens is None:
         return
     longest = rung.max_seq_len_tokens
     values = {"method": rung.plan.method.label, "seq": f"{longest:,}", "batch": rung.plan.micro_batch_size}
-    if limit is not None and longest >= limit:
+    if rung.max_seq_len_changes:
+        own = f"{longest_seq(s.case, rung.plan) or rung.plan.seq_len_tokens:,}"
+        changes = ", ".join(change.what for change in rung.max_seq_len_changes)
+        yield Flip(say("flip.longer_changed", own=own, changes=changes, **values), opens=False)
+    elif limit is not None and longest >= limit:
         yield Flip(say("flip.any_length", **values), opens=False)
-    elif not rung.plan.gradient_checkpointing and s.request.checkpointing is None:
-        further = longest_seq(s.case, rung.plan.model_copy(update={"gradient_checkpointing": True}))
-        yield Flip(say("flip.longer_checkpointed", further=f"{further or longest:,}", **values), opens=False)
     elif longest >= SHORTEST_SEQ_TOKENS:
         yield Flip(say("flip.longer", **values), opens=False)
 
@@ -156,4 +159,6 @@ def _evidence(s: Situation) -> Iterator[Flip]:
     """What a run would have to show for the rank to be the limit."""
     if s.chosen is not None and s.chosen.plan.method in (Method.LORA, Method.QLORA):
         rank = s.chosen.plan.rank
-        yield Flip(say("flip.rank", method=s.chosen.plan.method.label, rank=rank, higher=4 * rank), opens=False)
+        higher = min(4 * rank, int(threshold("rho_cpt_rank")))  # no published comparison gains beyond it (fact C12)
+        if higher > rank:
+            yield Flip(say("flip.rank", method=s.chosen.plan.method.label, rank=rank, higher=higher), opens=False)

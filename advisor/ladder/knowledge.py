@@ -16,6 +16,8 @@ class Fact(NamedTuple):
     source: str
     url: str
     confidence: str
+    conditions: str
+    caveat: str
 
 
 @cache
@@ -30,7 +32,12 @@ def threshold(name: str) -> float:
 
 def fact(name: str) -> Fact:
     row = _rows("facts")[name]
-    return Fact(row["id"], row["statement"], row["source"], row["url"], row["confidence"])
+    return Fact(row["id"], row["statement"], row["source"], row["url"], row["confidence"], row["conditions"], row["caveat"])
+
+
+def sources() -> dict[str, str]:
+    """Return the address of each fact's source, by the fact's id; empty where it has none."""
+    return {name: str(row["url"]) for name, row in _rows("facts").items()}
 
 
 def say(name: str, **values: object) -> str:

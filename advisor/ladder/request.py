@@ -24,7 +24,11 @@ def request_from(options: Mapping[str, object], gpu: GpuSpec | None = None) -> R
 
     All cards of a cloud's machine are used where nobody says how many.
     """
-    request = options_as(Request, options)
+    return of_machine(options_as(Request, options), gpu)
+
+
+def of_machine(request: Request, gpu: GpuSpec | None) -> Request:
+    """The request, on all cards of a cloud's machine where it does not say how many."""
     cards = 1 if gpu is None else gpu.gpus_of_machine
     return request if request.gpus is not None or cards == 1 else request.model_copy(update={"gpus": cards})
 
@@ -65,7 +69,10 @@ def _words(kind: type[Value], name: str) -> list[str]:
 
 
 def check_request(request: Request) -> None:
-    """Raises InvalidInputError where two options contradict each other."""
+    """Raises InvalidInputError where two options contradict each other, or one says nothing without another."""
+    for name in ("epochs", "price"):
+        if getattr(request, name) is not None and request.dataset_tokens is None:
+            raise InvalidInputError(f"--{name}: hours and USD are those of a data set; say its size with --dataset-tokens")
     method, quantization = request.method, request.quantization
     if method is None or quantization is None or method.is_quantized:
         return

@@ -19,6 +19,7 @@ RULES: tuple[Rule, ...] = (
     rules_memory.quantized_not_smaller,
     rules_memory.experts_in_16_bit,
     rules_memory.full_on_one_card,
+    rules_memory.full_in_pure_16_bit,
     rules_memory.interval_wide,
     rules_memory.estimate_notes,
     rules_memory.batch_room,

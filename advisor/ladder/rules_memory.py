@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from advisor.checkpoints import EXPERTS_IN_16_BIT
 from advisor.ladder.fit import price, price_or_none
 from advisor.ladder.knowledge import threshold
 from advisor.ladder.situation import Situation
 from advisor.memory.runtime import has_flash
 from advisor.stacks import stacked_targets
 from advisor.units import format_count, format_size
-from advisor.values import Attention, Finding, Fit, Level, Method
+from advisor.values import Attention, DType, Finding, Fit, Level, Masters, Method
 
 MASTER_BYTES_PER_PARAM = 16
 """fp32 weights, gradients and two moments (fact F1)."""
@@ -179,6 +180,36 @@ def full_on_one_card(s: Situation) -> Iterator[Finding]:
     )
 
 
+KAHAN_BYTES_PER_PARAM = 2
+"""A bf16 number beside each bf16 weight that keeps what rounding leaves off (fact F13, its algorithm of Kahan summation)."""
+
+
+def full_in_pure_16_bit(s: Situation) -> Iterator[Finding]:
+    """Full fine-tuning without fp32 weights: what of its updates is lost, and what keeping them costs."""
+    rung, gpu = s.rung(Method.FULL), s.case.gpu
+    plan = rung.plan
+    asked = s.request.method is Method.FULL
+    if plan.base_dtype is not DType.BF16 or plan.masters is not Masters.NONE or (rung.fit is not Fit.FITS and not asked):
+        return
+    recorded = s.case.model.tables is None  # each other plan would be another recording
+    whole = None if recorded else price_or_none(s.case, plan.model_copy(update={"base_dtype": DType.FP32, "autocast": True}))
+    said = f"--precision bf16-amp keeps them: {format_size(whole.memory.expected_bytes)}, {_FITS[whole.fit]}; " if whole else ""
+    kahan = rung.memory.expected_bytes + s.case.model.params * KAHAN_BYTES_PER_PARAM // (plan.n_gpus if plan.sharding.shards_weights else 1)
+    yield Finding(
+        id="full-pure-bf16",
+        level=Level.WARNING if s.focus is rung else Level.INFO,
+        message="full fine-tuning is priced with bf16 weights and no fp32 copy of them: small updates round away, "
+        "and it may seem no better than an adapter",
+        hint=f"{said}an optimizer with Kahan summation takes {format_size(kahan)}, one with stochastic rounding (torchao's "
+        f"bf16_stochastic_round) no more than this plan; the card has {format_size(gpu.usable_bytes)}",
+        numbers={"kahan_bytes": kahan, **({"fp32_weights_bytes": whole.memory.expected_bytes} if whole else {})},
+        evidence=("F13",),
+    )
+
+
+_FITS = {Fit.FITS: "which fits", Fit.UNCERTAIN: "which may fit", Fit.DOES_NOT_FIT: "which does not fit"}
+
+
 def interval_wide(s: Situation) -> Iterator[Finding]:
     """The estimate says of itself that it is unsure."""
     memory = s.focus.memory
@@ -195,6 +226,8 @@ def interval_wide(s: Situation) -> Iterator[Finding]:
 def estimate_notes(s: Situation) -> Iterator[Finding]:
     """What the estimate has to say about itself."""
     for note in s.focus.memory.notes:
+        if note == EXPERTS_IN_16_BIT and s.case.model.tables is not None:
+            continue  # `experts_in_16_bit` counts them
         yield Finding(id="estimate-note", level=Level.INFO, message=note)
 
 

@@ -6,8 +6,10 @@ from typing import NamedTuple
 
 from advisor.checkpoints import check_method, check_trainable, in_16_bit, packed, refusal
 from advisor.errors import UnsupportedError
-from advisor.ladder.fit import Case, Priced, largest_micro_batch, longest_seq, make_fit
+from advisor.ladder.fit import Case, Priced, largest_micro_batch
 from advisor.ladder.knowledge import evidence, say
+from advisor.ladder.moves import STEPS
+from advisor.ladder.search import Longest, furthest, make_fit
 from advisor.memory.params import known_trainable_params
 from advisor.memory.replayed import RECORDS, NotRecorded
 from advisor.speed import relative_step_time, step_time
@@ -17,7 +19,7 @@ from advisor.values import DType, Fit, Method, Plan, Quantization, Request, Rung
 LADDER = (Method.LORA, Method.QLORA, Method.DORA, Method.QDORA, Method.FULL)
 """In the order of climbing."""
 
-_OPTIONS = ("kbit_prepare", "checkpointing", "shard", "batch_size", "optimizer", "seq_len")
+_OPTIONS = (*(step.option for step in STEPS), "seq_len")
 
 
 def fixed_options(request: Request) -> frozenset[str]:
@@ -73,10 +75,12 @@ def _climb(case: Case, request: Request, method: Method) -> tuple[Rung, tuple[st
     return rung_of(original, plain, priced).model_copy(update={"fit": Fit.WOULD_NOT_START}), priced.untried
 
 
-def rung_of(case: Case, request: Request, priced: Priced) -> Rung:
+def rung_of(case: Case, request: Request, priced: Priced, stretch: bool = True) -> Rung:
+    """The rung of a priced plan; how far it could be stretched is left out where nobody asks, as it takes many prices."""
     plan, model = priced.plan, case.model
     trained = known_trainable_params(model, plan, case.gpu)
-    stretches = priced.fit is not Fit.DOES_NOT_FIT
+    stretches = stretch and priced.fit is not Fit.DOES_NOT_FIT
+    longest = furthest(case, plan, fixed_options(request)) if stretches else Longest(None)
     return Rung(
         plan=plan,
         memory=priced.memory,
@@ -87,12 +91,13 @@ def rung_of(case: Case, request: Request, priced: Priced) -> Rung:
         trainable_share=None if trained is None else trained / (model.params + (trained if plan.method.has_adapter else 0)),
         base_precision=base_precision(plan),
         relative_step_time=relative_step_time(model, plan, case.gpu),
-        step_time=step_time(model, plan, case.gpu, request.dataset_tokens),
+        step_time=step_time(model, plan, case.gpu, request.dataset_tokens, epochs=request.epochs or 1.0, usd_per_gpu_hour=request.price),
         quality=say(f"quality.{plan.method.value}"),
         quality_evidence=evidence(f"quality.{plan.method.value}"),
         adapter_bytes=trained * plan.adapter_dtype.size_bytes if trained is not None and plan.method.has_adapter else None,
         mergeable=say(f"merge.{plan.method.value}"),
-        max_seq_len_tokens=longest_seq(case, plan) if stretches else None,
+        max_seq_len_tokens=longest.tokens,
+        max_seq_len_changes=longest.changes,
         max_micro_batch_size=largest_micro_batch(case, plan) if stretches else None,
     )
 

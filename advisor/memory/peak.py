@@ -7,7 +7,7 @@ from functools import lru_cache, partial
 from typing import NamedTuple
 
 from advisor.architectures.heads import headed
-from advisor.checkpoints import check_plan, unshardable
+from advisor.checkpoints import check_plan, expert_notes, unshardable
 from advisor.errors import UnsupportedError
 from advisor.memory.attention import Kernel
 from advisor.memory.calibrated import narrowed
@@ -59,6 +59,7 @@ def estimate_memory(model: ModelSpec, plan: Plan, gpu: GpuSpec | None = None) ->
         reserved_slack_bytes=slack_of(model, plan, program, step).at(*batch) if has_caching_allocator(gpu) else 0,
         context_bytes=context_of(gpu.compute_capability if gpu else None).context_bytes,
         interval=interval_of(ESTIMATE, model, plan, gpu),
+        notes=expert_notes(model, plan),
     )
     return with_chance(narrowed(memory, model, plan, gpu), model, plan, gpu)
 

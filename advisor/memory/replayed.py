@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from advisor.checkpoints import check_plan
+from advisor.checkpoints import check_plan, expert_notes
 from advisor.errors import UnsupportedError
 from advisor.memory.calibrated import narrowed
 from advisor.memory.chance import with_chance
@@ -61,7 +61,7 @@ def tape_for(model: ModelSpec, plan: Plan, gpu: GpuSpec | None = None) -> Tape:
     """
     from advisor.tape import shipped, store
 
-    refuse_unread(Tier.TRACE, plan)
+    refuse_unread(Tier.TAPE, plan)
     check_plan(model, plan.method, plan.quantization)
     kind = kind_on(model, plan, gpu)
     tape = store.find(kind) or shipped.find(model, plan, has_flash(gpu))
@@ -120,5 +120,5 @@ def breakdown_of(replay: Replay, model: ModelSpec, plan: Plan, gpu: GpuSpec | No
         reserved_slack_bytes=replay.slack_bytes if has_caching_allocator(gpu) else 0,
         context_bytes=context_of(gpu.compute_capability if gpu else None).context_bytes,
         interval=interval_of(TRACE, model, plan, gpu, replay.versions),
-        notes=(*said_beside(Tier.TRACE, plan), *replay.notes),
+        notes=(*said_beside(Tier.TRACE, plan), *expert_notes(model, plan), *replay.notes),
     )

@@ -41,6 +41,11 @@ def has_caching_allocator(gpu: GpuSpec | None) -> bool:
     return gpu is None or gpu.vendor != "CPU"
 
 
+def has_triton(gpu: GpuSpec | None) -> bool:
+    """Whether Triton compiles for the card: it does for NVIDIA's, AMD's and Intel's (triton 3.x backends; its XPU fork)."""
+    return gpu is None or gpu.vendor not in ("CPU", "Apple")
+
+
 class Context(NamedTuple):
     """The CUDA context of a process: outside the allocator, inside what nvidia-smi shows."""
 

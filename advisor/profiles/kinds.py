@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 KINDS = (
+    "explanations",
     "gpus",
     "instances",
     "measurements/residuals",
@@ -19,12 +20,19 @@ KINDS = (
     "models",
     "not_covered/gpus",
     "not_covered/models",
+    "rates/cards",
+    "rates/kernels",
+    "rates/left_out",
+    "rates/links",
+    "rates/spread",
     "runtime",
     "stacks/deepspeed",
     "stacks/engines",
     "stacks/jobs",
     "stacks/keys",
+    "stacks/liger",
     "stacks/versions",
+    "times",
 )
 """Folders and single files of `profiles/`, each with one row model. Measured runs have theirs in `advisor.accuracy.rows`."""
 
@@ -50,17 +58,30 @@ def row_type(kind: str) -> Any:
         return {
             "deepspeed": stacks.DeepSpeedFile,
             "engines": stacks.EngineDefault,
+            "liger": stacks.LigerTypes,
             "jobs": stacks.JobRow,
             "keys": stacks.KeysOrBuilders,
             "versions": stacks.Release,
+        }[file]
+    if room in ("rates", "times"):
+        from advisor.profiles import rates
+
+        return {
+            "": rates.TimedRuns,
+            "cards": rates.CardRates,
+            "kernels": rates.KernelRates,
+            "left_out": rates.LeftOut,
+            "links": rates.LinkRates,
+            "spread": rates.TimeSpread,
         }[file]
     if room in ("runtime", "measurements"):
         from advisor.profiles import runtime
 
         return runtime.Residuals if file else runtime.ContextRow
-    from advisor.profiles import gpus, model_types, models
+    from advisor.profiles import explanations, gpus, model_types, models
 
     return {
+        "explanations": explanations.ExplanationRow,
         "gpus": gpus.GpuProfile,
         "instances": gpus.InstanceProfile,
         "model_types": model_types.ModelTypeRow,

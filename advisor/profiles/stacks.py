@@ -159,5 +159,14 @@ class DeepSpeedFile(Row):
     recorded: Date
 
 
+class LigerTypes(Row):
+    """Model types that Liger has kernels for, with spaces between; `use_liger_kernel` passes over all others."""
+
+    kind: Literal["liger"]
+    model_types: Text
+    source: Text
+    recorded: Date
+
+
 JobRow = Annotated[Trainers | OtherJob | Idle | OtherFramework, Field(discriminator="kind")]
 KeysOrBuilders = Annotated[Keys | BuilderNames, Field(discriminator="kind")]

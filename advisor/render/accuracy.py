@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from advisor.accuracy import ALL, CLOSED_FORM, WIDE, AccuracyReport, BoundaryCheck, Comparison, Coverage, Summary
-from advisor.render import page, words
-from advisor.render.page import BLANK, Cell, Column, Line, Look, Span
+from advisor.accuracy import ALL, CLOSED_FORM, WIDE, AccuracyReport, BoundaryCheck, Comparison, Coverage, Summary, TimeCoverage
+from advisor.render import words
+from advisor.render.blocks import BLANK, Block, Column, Heading, Span, Text, bullets, paragraph, table, wide_or_narrow
 from advisor.units import gib
 from advisor.values import Fit
 
@@ -46,6 +46,14 @@ _REPLAYED = (
     Column("made\nwithout", ">"),
     Column("width", ">"),
 )
+_TIMES = (
+    Column("runs", ">"),
+    Column("sources,\ncards", ">"),
+    Column("inside", ">"),
+    Column("width", ">"),
+    Column("median\nerror", ">"),
+    Column("time of a step"),
+)
 _NARROW_NAME = 15
 _SMALL = 0.001
 """Below it an error is shown with one digit more."""
@@ -56,9 +64,45 @@ _COVERAGE_MARKS = (
 _MARKS = "! measured outside the interval, ~ listed apart: the run differs from the plan for a known reason, below"
 
 
-def accuracy(reports: Sequence[AccuracyReport], look: Look) -> str:
-    """The tiers' reports as a screen of text."""
-    return page.draw(_lines(reports, look), look)
+def accuracy(reports: Sequence[AccuracyReport]) -> Iterator[Block]:
+    """The tiers' reports as a screen."""
+    yield Heading("Errors on measured runs (like with like)")
+    yield table(_SUMMARY, [_summary_cells(named) for report in reports for named in _named(report)])
+    releases = [named for report in reports for named in _named_releases(report)]
+    if releases:
+        yield Heading("The same by the release of transformers that ran")
+        yield table(_RELEASES, map(_release_cells, releases))
+    changed = [named for report in reports for named in _named_with_apart(report)]
+    if changed:
+        yield Heading("What changes with the runs that are listed apart")
+        yield table(_SUMMARY, map(_summary_cells, changed))
+    yield Heading("Intervals by kind of plan: runs inside, and with intervals made without the run's source and card")
+    yield table(_COVERAGE, [_coverage_cells(report, row) for report in reports for row in report.coverages])
+    yield BLANK
+    yield paragraph(_COVERAGE_MARKS, "dim")
+    replayed = [_covered(row) for report in reports for row in report.replayed]
+    if replayed:
+        yield Heading("The closed form against dry runs: inside bounds from dry runs, and from those of other models")
+        yield table(_REPLAYED, replayed)
+    times = [_time_cells(row) for report in reports for row in report.times]
+    if times:
+        yield Heading("Times of a step, by rates that were read off other runs")
+        yield table(_TIMES, times)
+    yield BLANK
+    yield bullets([sentence for report in reports for sentence in _sentences(report)])
+    yield BLANK
+    yield paragraph(_MARKS, "dim")
+    columns = (*_RUN, *(Column(_tier(report).replace(" ", "\n")) for report in reports))
+    by_reading = [{_key(item): item for item in report.comparisons} for report in reports]
+    readings = {key: item for tier in by_reading for key, item in tier.items()}
+    for group in dict.fromkeys(item.group for item in readings.values()):
+        members = [(item, [tier.get(key) for tier in by_reading]) for key, item in readings.items() if item.group == group]
+        wide, narrow = (table(columns, [_run(*member, wide=wide) for member in members]) for wide in (True, False))
+        yield Heading(group)
+        yield wide_or_narrow([wide], [narrow])
+    for report in reports:
+        yield from _apart(report)
+    yield from _not_scored(reports)
 
 
 def markdown(reports: Sequence[AccuracyReport]) -> str:
@@ -115,49 +159,20 @@ def _covered(row: Coverage) -> tuple[str, ...]:
     return row.kind, str(row.n), groups, inside, f"{left_out} !" if row.off else left_out, width
 
 
-def _lines(reports: Sequence[AccuracyReport], look: Look) -> Iterator[Line]:
-    yield from page.heading("Errors on measured runs (like with like)")
-    yield from page.table(_SUMMARY, [_summary_cells(named) for report in reports for named in _named(report)], look)
-    releases = [named for report in reports for named in _named_releases(report)]
-    if releases:
-        yield from page.heading("The same by the release of transformers that ran")
-        yield from page.table(_RELEASES, map(_release_cells, releases), look)
-    changed = [named for report in reports for named in _named_with_apart(report)]
-    if changed:
-        yield from page.heading("What changes with the runs that are listed apart")
-        yield from page.table(_SUMMARY, map(_summary_cells, changed), look)
-    yield from page.heading("Intervals by kind of plan: runs inside, and with intervals made without the run's source and card")
-    yield from page.table(_COVERAGE, [_coverage_cells(report, row) for report in reports for row in report.coverages], look)
-    yield BLANK
-    yield from page.paragraph(_COVERAGE_MARKS, look, "dim")
-    replayed = [_covered(row) for report in reports for row in report.replayed]
-    if replayed:
-        yield from page.heading("The closed form against dry runs: inside bounds from dry runs, and from those of other models")
-        yield from page.table(_REPLAYED, replayed, look)
-    yield BLANK
-    yield from page.bullets([sentence for report in reports for sentence in _sentences(report)], look)
-    yield BLANK
-    yield from page.paragraph(_MARKS, look, "dim")
-    columns = (*_RUN, *(Column(_tier(report).replace(" ", "\n")) for report in reports))
-    by_reading = [{_key(item): item for item in report.comparisons} for report in reports]
-    readings = {key: item for tier in by_reading for key, item in tier.items()}
-    for group in dict.fromkeys(item.group for item in readings.values()):
-        rows = [_run(item, [tier.get(key) for tier in by_reading], look) for key, item in readings.items() if item.group == group]
-        yield from page.heading(group)
-        yield from page.table(columns, rows, look)
-    for report in reports:
-        yield from _apart(report, look)
-    yield from _not_scored(reports, look)
+def _time_cells(row: TimeCoverage) -> tuple[str, ...]:
+    side = "" if row.on_the_wrong_side is None else f"; {row.on_the_wrong_side} expected faster that were slower"
+    inside, error = words.percent(row.inside, 0), words.percent(row.median_error, 0)
+    return str(row.runs), str(row.groups), inside, f"{row.median_width:.1f} ×", error, row.what + side
 
 
 def _key(item: Comparison) -> tuple[str, str, int]:
     return item.id, item.metric.value, item.seq_len_tokens
 
 
-def _run(item: Comparison, predictions: Sequence[Comparison | None], look: Look) -> tuple[Cell, ...]:
+def _run(item: Comparison, predictions: Sequence[Comparison | None], wide: bool) -> tuple[Text, ...]:
     name = item.model.rpartition("/")[2]
     return (
-        name if look.wide or len(name) <= _NARROW_NAME else name[: _NARROW_NAME - 1] + "…",
+        name if wide or len(name) <= _NARROW_NAME else name[: _NARROW_NAME - 1] + "…",
         item.method,
         f"{item.micro_batch_size} × {item.seq_len_tokens:,}",
         item.metric.value,
@@ -166,7 +181,7 @@ def _run(item: Comparison, predictions: Sequence[Comparison | None], look: Look)
     )
 
 
-def _error(item: Comparison | None) -> Cell:
+def _error(item: Comparison | None) -> Text:
     if item is None:
         return "-"
     error = words.signed_percent(item.relative_error).rjust(len("−99.9 %"))
@@ -196,21 +211,21 @@ def _count(checks: Sequence[BoundaryCheck], fit: Fit) -> int:
     return sum(check.predicted is fit for check in checks)
 
 
-def _apart(report: AccuracyReport, look: Look) -> Iterator[Line]:
+def _apart(report: AccuracyReport) -> Iterator[Block]:
     items = [item for item in report.comparisons if item.apart]
     if items:
-        yield from page.heading(f"Listed apart, {_tier(report)}")
+        yield Heading(f"Listed apart, {_tier(report)}")
         reasons = Counter({item.id: item.apart for item in items}.values())
-        yield from page.table((Column("runs", ">"), Column("because")), [(str(count), reason) for reason, count in reasons.items()], look)
+        yield table((Column("runs", ">"), Column("because")), [(str(count), reason) for reason, count in reasons.items()])
 
 
-def _not_scored(reports: Sequence[AccuracyReport], look: Look) -> Iterator[Line]:
+def _not_scored(reports: Sequence[AccuracyReport]) -> Iterator[Block]:
     """Those of the first tier, and of each other tier what it refuses besides."""
     told: set[str] = set()
     for report in reports:
         rows = [row for row in report.not_scored if row.id not in told]
         told |= {row.id for row in rows}
         if rows:
-            yield from page.heading(f"{len(rows)} published runs are not scored{'' if report is reports[0] else f', {_tier(report)}'}")
+            yield Heading(f"{len(rows)} published runs are not scored{'' if report is reports[0] else f', {_tier(report)}'}")
             counts = Counter(row.reason.removeprefix(f"{row.id}: ") for row in rows).most_common()
-            yield from page.table((Column("runs", ">"), Column("because")), [(str(count), reason) for reason, count in counts], look)
+            yield table((Column("runs", ">"), Column("because")), [(str(count), reason) for reason, count in counts])

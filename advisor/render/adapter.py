@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterator, Sequence
 from statistics import median
 
-from advisor.render import page, words
-from advisor.render.page import Cell, Column, Line, Look, Span
+from advisor.render import words
+from advisor.render.blocks import BLANK, Block, Code, Column, Heading, Span, Text, bullets, entries, paragraph, table
 from advisor.units import MIB, format_count
 from advisor.values.adapter import AdapterReport, ModuleState, ModuleUpdate, TruncatedAdapter
 from advisor.values.advice import Finding, Level
@@ -24,33 +24,28 @@ _COLUMNS = (
 )
 
 
-def adapter(report: AdapterReport, look: Look, every_module: bool = False) -> str:
-    """`report` as a screen of text; with `every_module` one line for each instead of one for each kind."""
-    return page.draw(_lines(report, look, every_module), look)
-
-
-def _lines(report: AdapterReport, look: Look, every_module: bool) -> Iterator[Line]:
-    yield from page.entries(_understood(report), look, style="bold")
-    yield from page.heading("The update, module by module" if every_module else "The update by kind of module (medians)")
-    yield from _modules(report.modules, look) if every_module else _kinds(report.modules, look)
+def adapter(report: AdapterReport, every_module: bool = False) -> Iterator[Block]:
+    """`report` as a screen; with `every_module` one line for each instead of one for each kind."""
+    yield entries(_understood(report), style="bold")
+    yield Heading("The update, module by module" if every_module else "The update by kind of module (medians)")
+    yield _modules(report.modules) if every_module else _kinds(report.modules)
     if report.energy:
-        yield from page.heading("Energy kept if every module were cut to a lower rank")
-        yield from _energy(report, look)
+        yield Heading("Energy kept if every module were cut to a lower rank")
+        yield _energy(report)
     if report.findings:
-        yield from page.heading("Findings")
-        yield from page.entries([(_mark(finding), _said(finding)) for finding in report.findings], look)
+        yield Heading("Findings")
+        yield entries([(_mark(finding), _said(finding)) for finding in report.findings])
     if report.test is not None:
-        yield from page.heading("The test that decides: cut it and evaluate again")
-        yield from page.verbatim(f"  {report.test.command}")
-        yield from page.paragraph(f"Keeps {report.test.energy_kept:.3f} of the energy. Then {report.test.then}.", look)
+        yield Heading("The test that decides: cut it and evaluate again")
+        yield Code(f"  {report.test.command}")
+        yield paragraph(f"Keeps {report.test.energy_kept:.3f} of the energy. Then {report.test.then}.")
     if report.cannot_tell:
-        yield from page.heading("What these numbers cannot tell")
-        yield from page.bullets([_said(caveat) for caveat in report.cannot_tell], look)
-    yield page.BLANK
-    yield from page.paragraph(
+        yield Heading("What these numbers cannot tell")
+        yield bullets([_said(caveat) for caveat in report.cannot_tell])
+    yield BLANK
+    yield paragraph(
         "energy: share of the squared singular values; k90, k95: ranks that hold 90 and 95 % of it; effective rank: exp of the entropy "
         "of the singular values' shares; stable rank: energy over that of the largest.",
-        look,
         "dim",
     )
 
@@ -82,20 +77,20 @@ def _few(names: Sequence[str]) -> str:
     return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"
 
 
-def _kinds(modules: Sequence[ModuleUpdate], look: Look) -> list[Line]:
+def _kinds(modules: Sequence[ModuleUpdate]) -> Block:
     kinds: dict[str, list[ModuleUpdate]] = {}
     for module in modules:
         kinds.setdefault(module.kind, []).append(module)
     rows = [(kind, str(len(members)), *_row(members), _states(members)) for kind, members in kinds.items()]
-    return page.table([Column("kind"), Column("", ">"), *_COLUMNS, Column("beware")], rows, look)
+    return table([Column("kind"), Column("", ">"), *_COLUMNS, Column("beware")], rows)
 
 
-def _modules(modules: Sequence[ModuleUpdate], look: Look) -> list[Line]:
+def _modules(modules: Sequence[ModuleUpdate]) -> Block:
     rows = [(*_row([module]), f"{_short(module.name)} {_STATES.get(module.state, '')}".rstrip()) for module in modules]
-    return page.table([*_COLUMNS, Column("module")], rows, look)
+    return table([*_COLUMNS, Column("module")], rows)
 
 
-def _row(modules: Sequence[ModuleUpdate]) -> tuple[Cell, ...]:
+def _row(modules: Sequence[ModuleUpdate]) -> tuple[Text, ...]:
     ranks = sorted({module.rank for module in modules})
     norms = [module.update_norm for module in modules if module.update_norm is not None]
     spectra = [module.spectrum for module in modules if module.spectrum is not None]
@@ -115,18 +110,18 @@ def _row(modules: Sequence[ModuleUpdate]) -> tuple[Cell, ...]:
     )
 
 
-def _states(modules: Sequence[ModuleUpdate]) -> Cell:
+def _states(modules: Sequence[ModuleUpdate]) -> Text:
     counts = [f"{sum(module.state is state for module in modules)} {name}" for state, name in _STATES.items()]
     return Span(", ".join(count for count in counts if not count.startswith("0 ")), "yellow")
 
 
-def _energy(report: AdapterReport, look: Look) -> list[Line]:
+def _energy(report: AdapterReport) -> Block:
     columns = [Column("rank", ">"), Column("whole adapter", ">"), Column("middle module", ">"), Column("lowest", ">"), Column("which")]
     rows = [
         (str(kept.rank), f"{kept.pooled:.3f}", f"{kept.median:.3f}", f"{kept.lowest:.3f}", _short(kept.lowest_module))
         for kept in report.energy
     ]
-    return page.table(columns, rows, look)
+    return table(columns, rows)
 
 
 def _mark(finding: Finding) -> str:
@@ -144,24 +139,18 @@ def _short(name: str) -> str:
     return match.group() if match else name
 
 
-def truncated(written: TruncatedAdapter, look: Look) -> str:
+def truncated(written: TruncatedAdapter) -> Iterator[Block]:
     """What was written where, and what to do with it."""
-    return page.draw(_written(written, look), look)
-
-
-def _written(written: TruncatedAdapter, look: Look) -> Iterator[Line]:
     before = format_count(written.params_before)
-    yield from page.entries(
+    yield entries(
         [
             ("written", f"{written.path} ({_size(written.file_bytes)}, fp32)"),
             ("rank", f"{written.rank}, alpha {words.number(written.alpha)}: the scale is as before"),
             ("keeps", f"{written.energy_kept:.4f} of the energy; {format_count(written.params)} of {before} parameters"),
         ],
-        look,
         style="bold",
     )
-    yield from page.paragraph(
+    yield paragraph(
         "Evaluate it on the items that the original was evaluated on, and record the score: "
         f"advise record --run N --truncated-rank {written.rank} --score … --n …",
-        look,
     )

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from advisor.render import page, words
+from advisor.render import words
 from advisor.render.advice import advice
-from advisor.render.page import BLANK, Cell, Column, Line, Look, Span
+from advisor.render.blocks import BLANK, Block, Column, Heading, Span, Text, bullets, entries, paragraph, table
+from advisor.render.summary import summary
 from advisor.units import MIB
 from advisor.values import Term
 from advisor.values.calibration import Calibration, CalibrationRun, CheckedAdvice, Ending, PhaseMeasurement, Point
@@ -29,34 +30,53 @@ GIGA = 10**9
 TERA = 10**12
 
 
-def calibration_run(found: CalibrationRun, look: Look) -> str:
-    """`found` as a screen of text."""
-    return page.draw(_run(found, look), look)
+def calibration_run(found: CalibrationRun) -> Iterator[Block]:
+    """`found` as a screen."""
+    if found.calibration is not None:
+        yield entries(_understood(found.calibration), "bold")
+    else:
+        yield entries([("plan", words.plan(found.plan))], "bold")
+    yield BLANK
+    yield paragraph(_ending(found), "bold green" if found.ending is Ending.DONE else "bold red")
+    yield from _measured(found.points)
+    if found.calibration is not None:
+        yield from _rates(found.calibration)
+        yield from _follows(found)
+        yield from _notes(found.calibration)
+    if found.calibration is not None and found.stored_at:
+        kept = f"Kept as {found.calibration.id}: later answers for {found.calibration.hardware.card} use it, --no-calibration ignores it."
+        yield BLANK
+        yield paragraph(kept, "dim")
 
 
-def checked(found: CheckedAdvice, look: Look) -> str:
+def checked(found: CheckedAdvice, full: bool = False) -> Iterator[Block]:
     """The answer's own screen, and the check under it."""
-    check = page.paragraph(f"Not checked: {found.problem}", look, "bold yellow") if found.check is None else _run(found.check, look)
-    return advice(found.advice, look) + page.draw([*page.heading("Checked on this hardware"), *check], look)
+    yield from advice(found.advice) if full else summary(found.advice)
+    yield Heading("Checked on this hardware")
+    if found.check is None:
+        yield paragraph(f"Not checked: {found.problem}", "bold yellow")
+    else:
+        yield from calibration_run(found.check)
 
 
-def record(calibration: Calibration, look: Look) -> str:
-    """A record as a screen of text."""
-    lines = [*page.entries(_understood(calibration), look, "bold"), *_measured(calibration.points, look), *_rates(calibration, look)]
-    return page.draw([*lines, *_notes(calibration, look)], look)
+def record(calibration: Calibration) -> Iterator[Block]:
+    """A record as a screen."""
+    yield entries(_understood(calibration), "bold")
+    yield from _measured(calibration.points)
+    yield from _rates(calibration)
+    yield from _notes(calibration)
 
 
-def listing(readings: Sequence[Reading], folder: str, look: Look) -> str:
+def listing(readings: Sequence[Reading], folder: str) -> Iterator[Block]:
     """A line for each record, and a word on each file that is none, or is not used."""
     known = [reading.calibration for reading in readings if reading.calibration is not None]
-    lines: list[Line] = []
     if known:
         columns = [Column("id"), Column("model"), Column("method"), Column("shapes", ">"), Column("worst", ">"), Column("card")]
-        lines += page.table(columns, map(_row, known), look)
+        yield table(columns, map(_row, known))
     else:
-        lines += page.paragraph(f"no calibrations in {folder}", look)
+        yield paragraph(f"no calibrations in {folder}")
     ignored = [f"{reading.path.name} {reading.problem}" for reading in readings if reading.problem]
-    return page.draw([*lines, *page.bullets(ignored, look)], look)
+    yield bullets(ignored)
 
 
 def _row(calibration: Calibration) -> tuple[str, ...]:
@@ -64,24 +84,6 @@ def _row(calibration: Calibration) -> tuple[str, ...]:
     method = calibration.plan.method.label
     model = calibration.model.rpartition("/")[2]
     return (calibration.id, model, method, str(len(calibration.points)), words.percent(worst), calibration.hardware.card)
-
-
-def _run(found: CalibrationRun, look: Look) -> Iterator[Line]:
-    if found.calibration is not None:
-        yield from page.entries(_understood(found.calibration), look, "bold")
-    else:
-        yield from page.entries([("plan", words.plan(found.plan))], look, "bold")
-    yield BLANK
-    yield from page.paragraph(_ending(found), look, "bold green" if found.ending is Ending.DONE else "bold red")
-    yield from _measured(found.points, look)
-    if found.calibration is not None:
-        yield from _rates(found.calibration, look)
-        yield from _follows(found, look)
-        yield from _notes(found.calibration, look)
-    if found.calibration is not None and found.stored_at:
-        kept = f"Kept as {found.calibration.id}: later answers for {found.calibration.hardware.card} use it, --no-calibration ignores it."
-        yield BLANK
-        yield from page.paragraph(kept, look, "dim")
 
 
 def _ending(found: CalibrationRun) -> str:
@@ -107,23 +109,23 @@ def _understood(calibration: Calibration) -> Iterator[tuple[str, str]]:
     yield "libraries", ", ".join(f"{name} {version}" for name, version in calibration.versions.items())
 
 
-def _measured(points: Sequence[Point], look: Look) -> Iterator[Line]:
+def _measured(points: Sequence[Point]) -> Iterator[Block]:
     if not points:
         return
-    yield from page.heading("Measured beside predicted, highest moment of each phase, in MiB")
+    yield Heading("Measured beside predicted, highest moment of each phase, in MiB")
     columns = [Column("shape"), Column("phase"), *(Column(name, ">") for name in ("measured", "predicted", "off", "dry run"))]
-    yield from page.table(columns, [row for point in points for row in _phases(point)], look)
+    yield table(columns, [row for point in points for row in _phases(point)])
     widest = max(points, key=lambda point: point.peak_bytes)
-    yield from page.heading(f"Term by term at the peak of {_shape(widest)} ({words.phase(widest.peak.phase)}), in MiB")
+    yield Heading(f"Term by term at the peak of {_shape(widest)} ({words.phase(widest.peak.phase)}), in MiB")
     columns = [Column("term"), *(Column(name, ">") for name in ("measured", "predicted", "off"))]
-    yield from page.table(columns, _terms(widest.peak), look)
+    yield table(columns, _terms(widest.peak))
 
 
 def _shape(point: Point) -> str:
     return f"{point.layers} layers, {point.plan.micro_batch_size} × {point.plan.seq_len_tokens:,} tokens"
 
 
-def _phases(point: Point) -> Iterator[tuple[Cell, ...]]:
+def _phases(point: Point) -> Iterator[tuple[Text, ...]]:
     for number, entry in enumerate(point.phases):
         traced = "-" if entry.traced_bytes is None else _mib(entry.traced_bytes)
         off = words.signed_percent(_error(entry))
@@ -144,7 +146,7 @@ def _error(entry: PhaseMeasurement) -> float:
     return entry.predicted_bytes / entry.measured_bytes - 1 if entry.measured_bytes else 0.0
 
 
-def _terms(peak: PhaseMeasurement) -> Iterator[tuple[Cell, ...]]:
+def _terms(peak: PhaseMeasurement) -> Iterator[tuple[Text, ...]]:
     pairs = [(words.term(term), peak.of(term)) for term in Term if term not in MOVING_TERMS]
     moving = [(words.term(term), peak.of(term)) for term in Term if term in MOVING_TERMS]
     for name, (measured, predicted) in (*pairs, *moving, ("not seen as tensors", (peak.unseen_bytes, 0))):
@@ -154,12 +156,12 @@ def _terms(peak: PhaseMeasurement) -> Iterator[tuple[Cell, ...]]:
     yield tuple(Span(cell, "bold") for cell in ("allocated", _mib(peak.measured_bytes), _mib(peak.predicted_bytes), off))
 
 
-def _rates(calibration: Calibration, look: Look) -> Iterator[Line]:
+def _rates(calibration: Calibration) -> Iterator[Block]:
     timed = [point for point in calibration.points if point.timing is not None]
     if timed:
-        yield from page.heading("Seconds, medians after a warm-up")
+        yield Heading("Seconds, medians after a warm-up")
         columns = [Column("shape"), *(Column(name, ">") for name in ("forward", "backward", "step", "of steps"))]
-        yield from page.table(columns, map(_times, timed), look)
+        yield table(columns, map(_times, timed))
     rows = []
     if calibration.rates is not None:
         rates = calibration.rates
@@ -171,21 +173,21 @@ def _rates(calibration: Calibration, look: Look) -> Iterator[Line]:
     if calibration.peak_rss_bytes:
         rows.append(("process", f"{words.size(calibration.peak_rss_bytes)} of host memory at its peak"))
     yield BLANK
-    yield from page.entries(rows, look)
+    yield entries(rows)
 
 
-def _times(point: Point) -> tuple[Cell, ...]:
+def _times(point: Point) -> tuple[Text, ...]:
     timing = point.timing
     assert timing is not None
     numbers = (words.number(value) for value in (timing.forward_s, timing.backward_s, timing.optimizer_s))
     return (_shape(point), *numbers, str(timing.steps))
 
 
-def _follows(found: CalibrationRun, look: Look) -> Iterator[Line]:
+def _follows(found: CalibrationRun) -> Iterator[Block]:
     if found.calibrated is None:
-        yield from _elsewhere(found, look)
+        yield from _elsewhere(found)
         return
-    yield from page.heading("What follows for the whole plan")
+    yield Heading("What follows for the whole plan")
     rows = []
     for label, memory in (("before", found.predicted), ("after", found.calibrated)):
         rows.append(
@@ -195,15 +197,15 @@ def _follows(found: CalibrationRun, look: Look) -> Iterator[Line]:
     if found.step_time is not None:
         seconds = found.step_time.seconds_per_step
         rows.append(("step", f"{words.loose_span(seconds)} s ({seconds.source})"))
-    yield from page.entries(rows, look)
+    yield entries(rows)
     if found.fit_after is not None and found.usable_bytes is not None:
         stands = "The verdict stands" if found.verdict_stands else "The verdict changes"
         style = f"bold {words.FIT_STYLES[found.fit_after]}"
         yield BLANK
-        yield from page.paragraph(f"{stands}: fits {words.size(found.usable_bytes)}: {words.FIT_WORDS[found.fit_after]}", look, style)
+        yield paragraph(f"{stands}: fits {words.size(found.usable_bytes)}: {words.FIT_WORDS[found.fit_after]}", style)
 
 
-def _elsewhere(found: CalibrationRun, look: Look) -> Iterator[Line]:
+def _elsewhere(found: CalibrationRun) -> Iterator[Block]:
     """What a run that cannot speak for the card leaves: the formulas' error, and the verdict as it was."""
     if found.calibration is None or found.fit_before is None or found.usable_bytes is None:
         return
@@ -214,13 +216,13 @@ def _elsewhere(found: CalibrationRun, look: Look) -> Iterator[Line]:
         f"As predicted before: fits {words.size(found.usable_bytes)}: {words.FIT_WORDS[found.fit_before]}"
     )
     yield BLANK
-    yield from page.paragraph(said, look, f"bold {words.FIT_STYLES[found.fit_before]}")
+    yield paragraph(said, f"bold {words.FIT_STYLES[found.fit_before]}")
 
 
-def _notes(calibration: Calibration, look: Look) -> Iterator[Line]:
+def _notes(calibration: Calibration) -> Iterator[Block]:
     if calibration.notes:
         yield BLANK
-        yield from page.bullets(calibration.notes, look)
+        yield bullets(calibration.notes)
 
 
 def _mib(size_bytes: int) -> str:

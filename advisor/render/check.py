@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from advisor.render import page, words
-from advisor.render.page import BLANK, Line, Look
+from advisor.render import words
+from advisor.render.blocks import BLANK, Block, Heading, entries, paragraph
 from advisor.shown import shown
 from advisor.values import Finding, Fit, Level
 from advisor.values.check import CheckReport
@@ -14,20 +14,16 @@ _MARKS = {Level.INFO: "", Level.WARNING: "! ", Level.ERROR: "!! "}
 _COMMANDS = {Level.INFO: "notice", Level.WARNING: "warning", Level.ERROR: "error"}
 
 
-def check(report: CheckReport, look: Look) -> str:
-    """`report` as a screen of text."""
-    return page.draw(_lines(report, look), look)
-
-
-def _lines(report: CheckReport, look: Look) -> Iterator[Line]:
-    yield from page.entries(_understood(report), look, "bold")
-    yield BLANK
-    yield from page.paragraph(*_verdict(report, look))
+def check(report: CheckReport) -> Iterator[Block]:
+    """`report` as a screen."""
+    yield entries(_understood(report), "bold")
     order = sorted(report.findings, key=lambda finding: -list(Level).index(finding.level))
     if order:
-        yield from page.heading("Findings")
+        yield Heading("Findings")
         rows = [(_MARKS[finding.level] + finding.id, words.advised(finding.message, finding.hint)) for finding in order]
-        yield from page.entries(rows, look)
+        yield entries(rows)
+    yield BLANK
+    yield paragraph(*_verdict(report))
 
 
 def _understood(report: CheckReport) -> Iterator[tuple[str, str]]:
@@ -42,18 +38,18 @@ def _understood(report: CheckReport) -> Iterator[tuple[str, str]]:
         yield "taken as", "; ".join(report.assumptions)
 
 
-def _verdict(report: CheckReport, look: Look) -> tuple[str, Look, str]:
+def _verdict(report: CheckReport) -> tuple[str, str]:
     """One line: whether it starts and fits, and what is not priced."""
     per_card = " per GPU" if report.plan.n_gpus > 1 else ""
     between = f"between {words.size(report.low_bytes)} and {words.size(report.high_bytes)}"
     size = f"{words.size(report.expected_bytes)} expected{per_card}, {between}"
     reason = f"; {report.reason}" if report.reason else ""
     if report.stops:
-        return f"Would not start: {report.stops}", look, f"bold {words.FIT_STYLES[Fit.DOES_NOT_FIT]}"
+        return f"Would not start: {report.stops}", f"bold {words.FIT_STYLES[Fit.DOES_NOT_FIT]}"
     if report.fit is None or report.gpu is None:
-        return f"{size}{reason}; say the card with --gpu", look, "bold"
+        return f"{size}{reason}; say the card with --gpu", "bold"
     sentence = {Fit.FITS: "Fits", Fit.UNCERTAIN: "May or may not fit", Fit.DOES_NOT_FIT: "Does not fit"}[report.fit]
-    return f"{sentence}: {size}, of {words.size(report.gpu.usable_bytes)}{reason}", look, f"bold {words.FIT_STYLES[report.fit]}"
+    return f"{sentence}: {size}, of {words.size(report.gpu.usable_bytes)}{reason}", f"bold {words.FIT_STYLES[report.fit]}"
 
 
 def github(report: CheckReport) -> str:

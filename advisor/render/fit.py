@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from advisor.render import page, words
-from advisor.render.page import BLANK, Column, Line, Look, Span
+from advisor.render import words
+from advisor.render.blocks import BLANK, Block, Column, Heading, Paragraph, Span, Table, bullets, entries, paragraph, table
 from advisor.units import format_count, gib
 from advisor.values import Fit
 from advisor.values.question import Candidate, FitAnswer, Trade, Unknown
@@ -14,27 +14,23 @@ SHOWN_CANDIDATES = 12
 """Judgement: a screen's worth; `--json` has all of them."""
 
 
-def fit(answer: FitAnswer, look: Look) -> str:
-    """`answer` as a screen of text."""
-    return page.draw(_lines(answer, look), look)
-
-
-def _lines(answer: FitAnswer, look: Look) -> Iterator[Line]:
-    yield from page.entries(_understood(answer), look, "bold")
+def fit(answer: FitAnswer) -> Iterator[Block]:
+    """`answer` as a screen."""
+    yield entries(_understood(answer), "bold")
     if answer.trades:
-        yield from page.heading(f"Memory against time against money (costs are of {format_count(answer.cost_tokens)} tokens)")
-        yield from _trades(answer, look)
+        yield Heading(f"Memory against time against money (costs are of {format_count(answer.cost_tokens)} tokens)")
+        yield _trades(answer)
     if answer.candidates:
-        yield from page.heading(_considered(answer))
-        yield from _candidates(answer, look)
-        yield from _unpriced(answer, look)
+        yield Heading(_considered(answer))
+        yield _candidates(answer)
+        yield from _unpriced(answer)
     if answer.memory is not None:
         yield BLANK
-        yield from page.entries([("interval", answer.memory.interval.source)], look, "dim")
-        yield from page.bullets(answer.memory.notes, look)
+        yield entries([("interval", answer.memory.interval.source)], "dim")
+        yield bullets(answer.memory.notes)
     yield BLANK
     fit = Fit.FITS if answer.value is not None else Fit.UNCERTAIN if answer.uncertain else Fit.DOES_NOT_FIT
-    yield from page.paragraph(answer.sentence, look, f"bold {words.FIT_STYLES[fit]}")
+    yield paragraph(answer.sentence, f"bold {words.FIT_STYLES[fit]}")
 
 
 def _understood(answer: FitAnswer) -> Iterator[tuple[str, str]]:
@@ -48,9 +44,9 @@ def _understood(answer: FitAnswer) -> Iterator[tuple[str, str]]:
         yield "taken as", "; ".join(answer.assumptions)
 
 
-def _trades(answer: FitAnswer, look: Look) -> list[Line]:
+def _trades(answer: FitAnswer) -> Table:
     columns = [Column(""), Column("up to\nGiB", ">"), Column("fits"), Column("tokens/s", ">"), Column("USD", ">"), Column("the next row")]
-    return page.table(columns, [_trade(row) for row in answer.trades], look)
+    return table(columns, [_trade(row) for row in answer.trades])
 
 
 def _trade(row: Trade) -> list[str | Span]:
@@ -72,24 +68,24 @@ def _considered(answer: FitAnswer) -> str:
     return f"{what[answer.unknown]}{shown}"
 
 
-def _candidates(answer: FitAnswer, look: Look) -> list[Line]:
+def _candidates(answer: FitAnswer) -> Table:
     priced = [each for each in answer.candidates if each.fit is not None]
     shown = priced[:SHOWN_CANDIDATES] if answer.unknown is Unknown.GPU else priced[-SHOWN_CANDIDATES:]
     columns = [Column(""), Column("up to\nGiB", ">"), Column("of\nGiB", ">"), Column("fits")]
     if answer.unknown is Unknown.MODEL:
-        return page.table(columns, [_candidate(each) for each in shown], look)
+        return table(columns, [_candidate(each) for each in shown])
     columns += [Column("USD/h", ">"), Column("USD", ">"), Column("hours")]
-    return page.table(columns, [[*_candidate(each), *_cost(each)] for each in shown], look)
+    return table(columns, [[*_candidate(each), *_cost(each)] for each in shown])
 
 
-def _unpriced(answer: FitAnswer, look: Look) -> list[Line]:
+def _unpriced(answer: FitAnswer) -> Iterator[Paragraph]:
     """Those of which nothing is known, and why of the first; `--json` says why of each."""
     unpriced = [each for each in answer.candidates if each.fit is None]
     if not unpriced:
-        return []
+        return
     named = ", ".join(each.name for each in unpriced[:SHOWN_CANDIDATES])
     more = f" and {len(unpriced) - SHOWN_CANDIDATES} more" if len(unpriced) > SHOWN_CANDIDATES else ""
-    return page.paragraph(f"Without a price: {named}{more}. {unpriced[0].reason}.", look, "dim")
+    yield paragraph(f"Without a price: {named}{more}. {unpriced[0].reason}.", "dim")
 
 
 def _candidate(each: Candidate) -> list[str | Span]:

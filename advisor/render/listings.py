@@ -5,32 +5,26 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from advisor.hub import ModelRow
-from advisor.render import page, words
-from advisor.render.page import Column, Line, Look
+from advisor.render import words
+from advisor.render.blocks import Block, Column, paragraph, table, wide_or_narrow
 from advisor.units import format_count, gib
 from advisor.values import GpuSpec
 
 NOTHING_FOUND = "Nothing matches; without words every profile is listed."
 
 
-def models(rows: Sequence[ModelRow], look: Look) -> str:
+def models(rows: Sequence[ModelRow]) -> Iterator[Block]:
     """One line a model: the name to give, its parameters, what it takes, its type, when it was released where its name says so, and whether
     its weights are gated; in a wide window also the other names that it answers to."""
-    return page.draw(_models(rows, look), look)
-
-
-def _models(rows: Sequence[ModelRow], look: Look) -> Iterator[Line]:
     if not rows:
-        yield from page.paragraph(NOTHING_FOUND, look)
+        yield paragraph(NOTHING_FOUND)
         return
     columns = [Column("model"), Column("params", ">")]
-    if look.wide:
-        columns += [Column("kind"), Column("type"), Column("released"), Column("gated"), Column("also called")]
-    else:
-        columns.append(Column("kind, type, release"))
-    cells = [(*_size(row), *(_facts(row) if look.wide else (", ".join(filter(None, _facts(row)[:-1])),))) for row in rows]
-    yield from page.table(columns, cells, look)
-    yield from page.paragraph(f"{len(rows)} models; any other by Hub id (org/name) or by the path of its config.json.", look, "dim")
+    facts = [Column("kind"), Column("type"), Column("released"), Column("gated"), Column("also called")]
+    wide = table([*columns, *facts], [(*_size(row), *_facts(row)) for row in rows])
+    in_one = [(*_size(row), ", ".join(filter(None, _facts(row)[:-1]))) for row in rows]
+    yield wide_or_narrow([wide], [table([*columns, Column("kind, type, release")], in_one)])
+    yield paragraph(f"{len(rows)} models; any other by Hub id (org/name) or by the path of its config.json.", "dim")
 
 
 def _size(row: ModelRow) -> tuple[str, str]:
@@ -42,14 +36,10 @@ def _facts(row: ModelRow) -> tuple[str, ...]:
     return row.kind, row.model_type, row.released, "gated" if row.gated else "", ", ".join(_telling(row))
 
 
-def gpus(cards: Sequence[GpuSpec], look: Look) -> str:
+def gpus(cards: Sequence[GpuSpec]) -> Iterator[Block]:
     """One line a card: what one process can allocate, its speeds where a source has them, and the lowest recorded rent."""
-    return page.draw(_gpus(cards, look), look)
-
-
-def _gpus(cards: Sequence[GpuSpec], look: Look) -> Iterator[Line]:
     if not cards:
-        yield from page.paragraph(NOTHING_FOUND, look)
+        yield paragraph(NOTHING_FOUND)
         return
     columns = [
         Column("GPU"),
@@ -59,10 +49,8 @@ def _gpus(cards: Sequence[GpuSpec], look: Look) -> Iterator[Line]:
         Column("from\nUSD/h", ">"),
         Column("vendor"),
     ]
-    yield from page.table(columns, [_card(card) for card in cards], look)
-    yield from page.paragraph(
-        f"{len(cards)} cards. A size works too: 80GB is the smallest card sold so, 79.2GiB is exactly that.", look, "dim"
-    )
+    yield table(columns, [_card(card) for card in cards])
+    yield paragraph(f"{len(cards)} cards. A size works too: 80GB is the smallest card sold so, 79.2GiB is exactly that.", "dim")
 
 
 def _card(card: GpuSpec) -> tuple[str, ...]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from advisor.render import page, words
-from advisor.render.page import Column, Line, Look
+from advisor.render import words
+from advisor.render.blocks import BLANK, Block, Column, Heading, bullets, entries, paragraph, table
 from advisor.values import Level
 from advisor.values.next_step import Binding, Confidence, ConfigChange, Door, Gain, NextStep, RunPrice
 
@@ -19,24 +19,19 @@ _CONFIDENCE = {
 }
 
 
-def next_step(answer: NextStep, look: Look) -> str:
-    """`answer` as a screen of text."""
-    return page.draw(_lines(answer, look), look)
-
-
-def _lines(answer: NextStep, look: Look) -> Iterator[Line]:
-    yield from page.heading("Next step")
-    yield from page.paragraph(_headline(answer), look, _STYLES[answer.confidence])
-    yield from page.entries(_basis(answer), look, "bold")
-    yield from page.heading("Next experiment")
-    yield from page.paragraph(answer.next_experiment, look)
+def next_step(answer: NextStep) -> Iterator[Block]:
+    """`answer` as a screen: why first, then the experiment, and which door last."""
+    yield entries(_basis(answer), "bold")
+    yield from _beside(answer)
+    yield Heading("Next experiment")
+    yield paragraph(answer.next_experiment)
     if answer.config_diff:
-        yield page.BLANK
-        yield from page.table(_CHANGES, [_change(change) for change in answer.config_diff], look)
-        yield page.BLANK
-    yield from page.entries(_terms(answer), look, "bold")
-    yield from _beside(answer, look)
-    yield from _sources(answer, look)
+        yield BLANK
+        yield table(_CHANGES, [_change(change) for change in answer.config_diff])
+        yield BLANK
+    yield entries(_terms(answer), "bold")
+    yield Heading("Next step")
+    yield paragraph(_headline(answer), _STYLES[answer.confidence])
 
 
 def _headline(answer: NextStep) -> str:
@@ -59,6 +54,10 @@ def _basis(answer: NextStep) -> list[tuple[str, str]]:
         rows.append(("behind it", f"{door}: {answer.then.binding.label}; {answer.then.sentence}"))
     if answer.disagreement:
         rows.append(("both views", answer.disagreement))
+    if answer.facts:
+        rows.append(
+            ("rests on", f"[{', '.join(fact.id for fact in answer.facts)}]: advise explain {answer.facts[0].id} says where it stands")
+        )
     return rows
 
 
@@ -99,25 +98,17 @@ def _price(price: RunPrice, runs: int) -> str:
     return "; ".join(parts)
 
 
-def _beside(answer: NextStep, look: Look) -> Iterator[Line]:
+def _beside(answer: NextStep) -> Iterator[Block]:
     if answer.findings:
-        yield from page.heading("Findings")
+        yield Heading("Findings")
         rows = [
             (f"{_MARKS[finding.level]}{finding.id}", "; ".join(filter(None, (finding.message, finding.hint))))
             for finding in answer.findings
         ]
-        yield from page.entries(rows, look)
+        yield entries(rows)
     if answer.missing:
-        yield from page.heading("It would be surer with")
-        yield from page.bullets(answer.missing, look)
+        yield Heading("It would be surer with")
+        yield bullets(answer.missing)
     if answer.assumptions:
-        yield from page.heading("Taken as")
-        yield from page.bullets(answer.assumptions, look)
-
-
-def _sources(answer: NextStep, look: Look) -> Iterator[Line]:
-    if not answer.facts:
-        return
-    yield from page.heading("It rests on")
-    rows = [(fact.id, f"{fact.source} ({fact.confidence})") for fact in answer.facts]
-    yield from page.entries(rows, look)
+        yield Heading("Taken as")
+        yield bullets(answer.assumptions)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from advisor.render import page, words
-from advisor.render.page import Cell, Column, Line, Look, Span
+from advisor.render import words
+from advisor.render.blocks import Block, Column, Span, Text, bullets, entries, paragraph, table
 from advisor.units import format_count, gib
 from advisor.values.evidence import LossPoint
 from advisor.values.run import Evaluation, RunRecord
@@ -26,25 +26,21 @@ _COLUMNS = (
 )
 
 
-def runs(records: Sequence[RunRecord], look: Look) -> str:
+def runs(records: Sequence[RunRecord]) -> Iterator[Block]:
     """One line a run: losses are the last ones, the score the last of the whole adapter at the end."""
-    return page.draw(_runs(records, look), look)
-
-
-def _runs(records: Sequence[RunRecord], look: Look) -> Iterator[Line]:
     if not records:
-        yield from page.paragraph(NO_RUNS, look)
+        yield paragraph(NO_RUNS)
         return
     metrics = {record.final_score.metric for record in records if record.final_score is not None}
     models = {record.model for record in records if record.model}
-    yield from page.table(_COLUMNS, [_row(record, len(metrics) > 1, len(models) > 1) for record in records], look)
+    yield table(_COLUMNS, [_row(record, len(metrics) > 1, len(models) > 1) for record in records])
     same = [f"score: {metric}" for metric in metrics if len(metrics) == 1 and metric]
     same += [f"model: {model}" for model in models if len(models) == 1]
     if same:
-        yield from page.paragraph("; ".join(same), look, "dim")
+        yield paragraph("; ".join(same), "dim")
 
 
-def _row(record: RunRecord, name_metric: bool, name_model: bool) -> tuple[Cell, ...]:
+def _row(record: RunRecord, name_metric: bool, name_model: bool) -> tuple[Text, ...]:
     final = record.final_score
     remarks = [*_states(record), record.name, record.model or "" if name_model else "", final.metric if final and name_metric else ""]
     return (
@@ -86,9 +82,9 @@ def _states(record: RunRecord) -> list[str]:
     return [name for name, holds in states.items() if holds]
 
 
-def run(record: RunRecord, look: Look) -> str:
+def run(record: RunRecord) -> Iterator[Block]:
     """Everything that is known of one run."""
-    return page.draw(page.entries(_known(record), look, "bold"), look)
+    yield entries(_known(record), "bold")
 
 
 def _known(record: RunRecord) -> Iterator[tuple[str, str]]:
@@ -140,15 +136,11 @@ def _score(evaluation: Evaluation) -> str:
     return ", ".join(parts)
 
 
-def recorded(records: Sequence[RunRecord], ledger: str, look: Look) -> str:
+def recorded(records: Sequence[RunRecord], ledger: str) -> Iterator[Block]:
     """What was stored, and what should be known of it."""
-    return page.draw(_recorded(records, ledger, look), look)
-
-
-def _recorded(records: Sequence[RunRecord], ledger: str, look: Look) -> Iterator[Line]:
     for record in records:
-        yield from page.paragraph(f"Run {record.label} in {ledger}: {_summary(record)}.", look)
-        yield from page.bullets(_remarks(record), look)
+        yield paragraph(f"Run {record.label} in {ledger}: {_summary(record)}.")
+        yield bullets(_remarks(record))
 
 
 def _summary(record: RunRecord) -> str:

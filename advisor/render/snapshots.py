@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from advisor.accuracy.snapshots import Difference, PeakPart, Place, SnapshotReport, SnapshotReports
-from advisor.render import page, words
-from advisor.render.page import BLANK, Column, Line, Look
+from advisor.render import words
+from advisor.render.blocks import BLANK, Block, Column, Heading, bullets, entries, paragraph, table
 from advisor.units import MIB
 
 SHOWN = 12
@@ -16,28 +16,24 @@ _PARTS = (Column("MiB", ">"), Column("of", ">"), Column("why"), Column("what and
 _ALONE = (Column("MiB", ">"), Column("of", ">"), Column("largest\nMiB", ">"), Column("who"), Column("where"))
 
 
-def snapshots(found: SnapshotReports, look: Look) -> str:
-    """The reports as a screen of text."""
-    return page.draw(_lines(found, look), look)
-
-
-def _lines(found: SnapshotReports, look: Look) -> Iterator[Line]:
+def snapshots(found: SnapshotReports) -> Iterator[Block]:
+    """The reports as a screen."""
     for report in found.reports:
-        yield from _report(report, look)
+        yield from _report(report)
     if found.not_compared:
-        yield from page.heading("Not compared")
-        yield from page.bullets([f"{entry.id}: {entry.reason}" for entry in found.not_compared], look)
+        yield Heading("Not compared")
+        yield bullets([f"{entry.id}: {entry.reason}" for entry in found.not_compared])
 
 
-def _report(report: SnapshotReport, look: Look) -> Iterator[Line]:
-    yield from page.heading(report.id)
+def _report(report: SnapshotReport) -> Iterator[Block]:
+    yield Heading(report.id)
     counts = f"{report.allocations_on_card:,} on the card, {report.allocations_in_trace:,} in the dry run"
     both = f"{report.matched:,} in the same order, {report.moved:,} in another"
     rows = [("run", f"{report.model}, {report.method}, on {report.gpu}"), ("allocations", f"{counts}: both make {both}")]
     other = {name: number for name, number in report.traced_versions.items() if report.versions.get(name, number) != number}
     if other:
         rows.append(("versions", "the dry run is of others: " + ", ".join(f"{name} {number}" for name, number in other.items())))
-    yield from page.entries(rows, look)
+    yield entries(rows)
     yield BLANK
     phases = [
         (words.phase(entry.phase), _mib(entry.card_bytes), _mib(entry.trace_bytes), _error(entry.relative_error)) for entry in report.phases
@@ -45,21 +41,21 @@ def _report(report: SnapshotReport, look: Look) -> Iterator[Line]:
     if report.card_reserved_bytes is not None:
         off = report.trace_reserved_bytes / report.card_reserved_bytes - 1
         phases.append(("reserved", _mib(report.card_reserved_bytes), _mib(report.trace_reserved_bytes), _error(off)))
-    yield from page.table(_PHASES, phases, look)
+    yield table(_PHASES, phases)
     total = sum(part.bytes for part in report.parts)
-    yield from page.heading(f"Why the peaks in {words.phase(report.peak_phase)} differ: card less dry run {_mib(total)} MiB")
-    yield from _limited(_PARTS, [_part(part) for part in report.parts], look)
-    yield from page.heading("Allocated by one side alone, over the whole run")
-    yield from _limited(_ALONE, [_difference(entry) for entry in report.differences], look)
+    yield Heading(f"Why the peaks in {words.phase(report.peak_phase)} differ: card less dry run {_mib(total)} MiB")
+    yield from _limited(_PARTS, [_part(part) for part in report.parts])
+    yield Heading("Allocated by one side alone, over the whole run")
+    yield from _limited(_ALONE, [_difference(entry) for entry in report.differences])
 
 
-def _limited(columns: Sequence[Column], rows: Sequence[Sequence[str]], look: Look) -> Iterator[Line]:
+def _limited(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> Iterator[Block]:
     if not rows:
-        yield from page.paragraph("nothing", look)
+        yield paragraph("nothing")
         return
-    yield from page.table(columns, rows[:SHOWN], look)
+    yield table(columns, rows[:SHOWN])
     if len(rows) > SHOWN:
-        yield from page.paragraph(f"and {len(rows) - SHOWN:,} smaller kinds: --json has all", look, "dim")
+        yield paragraph(f"and {len(rows) - SHOWN:,} smaller kinds: --json has all", "dim")
 
 
 def _part(part: PeakPart) -> tuple[str, str, str, str]:

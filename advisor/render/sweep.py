@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from advisor.render import page, words
-from advisor.render.page import BLANK, Column, Line, Look
+from advisor.render import words
+from advisor.render.blocks import BLANK, Block, Column, Heading, bullets, paragraph, table
 from advisor.values import Fit
 from advisor.values.sweep import SweepGroup, SweepReport
 
@@ -14,20 +14,16 @@ SHOWN_GROUPS = 40
 _FITS = {0: Fit.FITS, 1: Fit.DOES_NOT_FIT, 3: Fit.UNCERTAIN}
 
 
-def sweep(report: SweepReport, look: Look) -> str:
-    """`report` as a screen of text."""
-    return page.draw(_lines(report, look), look)
-
-
-def _lines(report: SweepReport, look: Look) -> Iterator[Line]:
+def sweep(report: SweepReport) -> Iterator[Block]:
+    """`report` as a screen."""
     columns = [Column("model"), Column("gpu"), *(Column(name, ">") for name in ("fit", "do not", "cannot tell", "no price"))]
-    yield from page.table(columns, [_group(group) for group in report.groups[:SHOWN_GROUPS]], look)
+    yield table(columns, [_group(group) for group in report.groups[:SHOWN_GROUPS]])
     if len(report.groups) > SHOWN_GROUPS:
-        yield from page.paragraph(f"and {len(report.groups) - SHOWN_GROUPS} more", look, "dim")
+        yield paragraph(f"and {len(report.groups) - SHOWN_GROUPS} more", "dim")
     reasons = list(dict.fromkeys(reason for group in report.groups for reason in group.reasons))
     if reasons:
-        yield from page.heading("Why some have no price")
-        yield from page.bullets(reasons[:SHOWN_GROUPS], look)
+        yield Heading("Why some have no price")
+        yield bullets(reasons[:SHOWN_GROUPS])
     yield BLANK
     found = report.verdicts
     resumed = f"; {report.resumed:,} pieces were there from before" if report.resumed else ""
@@ -35,7 +31,7 @@ def _lines(report: SweepReport, look: Look) -> Iterator[Line]:
         f"{found.fits:,} of {found.rows:,} plans of {report.kinds:,} kinds fit, {found.no:,} do not, of {found.cannot_tell:,} it cannot be "
         f"told, {found.unpriced:,} have no price; written to {report.out}{resumed}."
     )
-    yield from page.paragraph(text, look, f"bold {words.FIT_STYLES[_FITS[report.exit_code]]}")
+    yield paragraph(text, f"bold {words.FIT_STYLES[_FITS[report.exit_code]]}")
 
 
 def _group(group: SweepGroup) -> list[str]:

@@ -21,11 +21,11 @@ def echo_defaults(model: ModelSpec, gpu: GpuSpec | None, request: Request) -> tu
     """The defaults that were used, by subject. What the user gave is not repeated."""
     stack = defaults_of(request.stack or Stack.HF)
     subjects = (
-        ("training loop", _loop(model, gpu, request, stack)),
         ("checkpoint", _checkpoint(model)),
+        ("batch", _batch(model, request)),
         ("adapter", _adapter(model, request, stack)),
         ("head", _head(model, request)),
-        ("batch", _batch(model, request)),
+        ("training loop", _loop(model, gpu, request, stack)),
         ("gradient checkpointing", _checkpointing(request, stack)),
         ("several GPUs", _several(gpu, request)),
     )
@@ -76,7 +76,7 @@ def _adapter(model: ModelSpec, request: Request, stack: StackDefaults) -> Iterat
         named = first_targets(model)
         yield "on all linear layers of the blocks" if named == (ALL_LINEAR,) else f"on {', '.join(named)}, all that peft can wrap"
     if request.quantization is None and trained_as(model) is None and (request.method is None or request.method.is_quantized):
-        yield "4-bit bases in nf4 with double quantisation"
+        yield "4-bit bases in nf4" + (" with double quantisation" if request.double_quant is None else "")
 
 
 def _head(model: ModelSpec, request: Request) -> Iterator[str]:

@@ -11,6 +11,7 @@ from advisor.errors import InvalidInputError
 from advisor.stacks.engines import masters_of, reentrant_of
 from advisor.stacks.facts import FOUR_BIT, StackDefaults
 from advisor.stacks.known import defaults_of
+from advisor.stacks.liger import check_loss
 from advisor.stacks.targets import available_targets, check_rank, check_targets, first_targets, stacked_targets, without_stacked
 from advisor.values.card import GpuSpec
 from advisor.values.model import ModelSpec
@@ -45,7 +46,7 @@ def default_plan(method: Method, model: ModelSpec, gpu: GpuSpec | None, request:
     Raises InvalidInputError, one line that names the option, where the model or the method cannot take what was asked.
     """
     stack = defaults_of(request.stack or Stack.HF)
-    _check_images(model, request)
+    _check_request(model, request, stack.stack)
     quantization = _quantization(method, model, request)
     check_plan(model, method, quantization)
     targets = _targets(model, request, quantization)
@@ -101,7 +102,8 @@ def default_plan(method: Method, model: ModelSpec, gpu: GpuSpec | None, request:
         raise InvalidInputError(str(error.errors()[0]["msg"]).removeprefix("Value error, ")) from None
 
 
-def _check_images(model: ModelSpec, request: Request) -> None:
+def _check_request(model: ModelSpec, request: Request, stack: Stack) -> None:
+    check_loss(request.loss, stack, model)
     if request.images is not None or request.image_size is not None:
         from advisor.images import check_images  # text alone is priced without it
 

@@ -160,4 +160,4 @@ def _by_helper(fields: Fields, around: Around, weights: Weights) -> bool:
 def _loss(fields: Fields, around: Around, notes: Notes) -> Loss:
     if around.defaults.stack is Stack.TRL:
         return loss_of(fields, around, notes)
-    return common.liger(fields) or around.defaults.loss.value
+    return common.liger(fields, around, notes) or around.defaults.loss.value

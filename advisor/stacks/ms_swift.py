@@ -76,7 +76,7 @@ def read(fields: Fields, around: Around) -> Reading:
     seq = common.sequence(longest, around, notes, "max_length")
     optimizer = common.optimizer(fields, around, notes)
     checkpointing = common.checkpointing(fields, around, notes)
-    loss = common.liger(fields) or around.defaults.loss.value
+    loss = common.liger(fields, around, notes) or around.defaults.loss.value
     loop = Loop(optimizer, checkpointing, common.attention(fields, around, notes, "attn_impl"), loss, common.reentrant(fields, around))
     common.stored_as_bytes(fields, weights, cards, notes)
     saved = fields.names("modules_to_save") or ()

@@ -13,6 +13,7 @@ from advisor.stacks.engines import deepspeed_file, fsdp_of
 from advisor.stacks.facts import FOUR_BIT
 from advisor.stacks.fields import Fields
 from advisor.stacks.first_plan import first_attention, first_seq_len
+from advisor.stacks.liger import LIGER, has_liger
 from advisor.stacks.places import find_file
 from advisor.stacks.reading import NOTHING_STAYS, WEIGHTS_STAY, Around, Cards, Kept, Remark, Way, Weights
 from advisor.stacks.words import ATTENTIONS, NEAREST, OPTIMIZERS, dtype_named
@@ -149,13 +150,16 @@ def dropout(fields: Fields, around: Around) -> float:
     return around.defaults.lora_dropout.value if stated is None else stated
 
 
-def liger(fields: Fields) -> Loss | None:
+def liger(fields: Fields, around: Around, notes: Notes) -> Loss | None:
     """The loss that `use_liger_kernel` puts in the place of the framework's: the fused one, unless its settings say otherwise
     (transformers 5.23 integrations/liger.py hands them on; liger_kernel 0.8.5 transformers/monkey_patch.py: cross_entropy=False,
-    fused_linear_cross_entropy=True)."""
+    fused_linear_cross_entropy=True). None where the framework's stays: Liger passes over models that it does not know."""
     on, settings = fields.flag("use_liger_kernel"), fields.group("liger_kernel_config")
     fused, in_place = settings.flag("fused_linear_cross_entropy"), settings.flag("cross_entropy")
     if not on:
+        return None
+    if not has_liger(around.model.model_type):
+        notes.taken.append(f"use_liger_kernel: {LIGER} has no kernels for {around.model.model_type} models and passes over them")
         return None
     if fused is not False:
         return Loss.FUSED

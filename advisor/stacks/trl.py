@@ -155,7 +155,7 @@ def default_targets(model: ModelSpec, key: str) -> tuple[str, ...]:
 def loss_of(fields: Fields, around: Around, notes: Notes) -> Loss:
     """nll is what the release computes it by; Liger replaces it; what needs all logits counts as full."""
     kind, default = (fields.text("loss_type") or "").lower(), around.defaults.loss.value
-    liger = common.liger(fields)
+    liger = common.liger(fields, around, notes)
     if liger is Loss.FUSED:
         return Loss.FUSED
     if kind == "chunked_nll":

@@ -94,7 +94,9 @@ class Rung(Value):
     """Size of the saved adapter; None for full fine-tuning, which saves a whole model, and where its parameters are not known."""
     mergeable: str
     max_seq_len_tokens: int | None = None
-    """Longest sequence that still surely fits at this plan's micro-batch; None when none does."""
+    """Longest sequence that still surely fits, with `max_seq_len_changes`; None when none does."""
+    max_seq_len_changes: tuple[Change, ...] = ()
+    """What such sequences need to be changed beyond this plan, of options that were not fixed."""
     max_micro_batch_size: int | None = None
     why_not: str = ""
     """Why this rung was not chosen; empty for the chosen one."""
@@ -137,10 +139,18 @@ class Advice(Computed):
     """Ids of the facts that its learning rates stand on, in profiles/methods/."""
     snippet: str
     """Python that builds exactly the plan that was priced; empty when nothing fits."""
+    command: str = ""
+    """Command line that prices the plan of `focus` again; empty where no options describe it."""
 
     @property
     def chosen(self) -> Rung | None:
         return next((rung for rung in self.rungs if rung.plan.method is self.verdict.method), None)
+
+    @property
+    def focus(self) -> Rung:
+        """The rung that the reader looks at: the chosen one, else the one that comes nearest to fitting."""
+        able = [rung for rung in self.rungs if rung.fit is not Fit.WOULD_NOT_START] or [*self.rungs]
+        return self.chosen or min(able, key=lambda rung: rung.memory.expected_bytes)
 
     @computed_field  # type: ignore[prop-decorator]
     @property

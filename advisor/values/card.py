@@ -77,12 +77,18 @@ class GpuSpec(Value):
     usable_bytes: Positive
     """What the driver lets one process allocate in total: the size that peaks are held against."""
     usable_source: str
+    usable_is_read: bool = True
+    """Somebody read it off such a card; else it follows from the size that the card is sold by."""
     bandwidth_bytes_per_s: int | None = None
     bf16_flop_per_s: int | None = None
     fp16_flop_per_s: int | None = None
     fp32_flop_per_s: int | None = None
     bf16_supported: bool = True
     unified_memory: bool = False
+    link: Literal["fabric", "pcie"] | None = None
+    """What joins the cards of one machine: NVLink or xGMI, or the bus alone."""
+    link_bytes_per_s: int | None = None
+    """Its line rate, per direction."""
     prices: tuple[Price, ...] = ()
     sources: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()

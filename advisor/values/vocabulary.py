@@ -166,7 +166,7 @@ class Shift(str, Enum):
     """A copy of the fp32 logits, which replace those in 16 bit (transformers before 4.46, each model's own forward)."""
 
 
-class Head(str, Enum):
+class Head(Word):
     """What stands on the body of the model and is trained: the task's output and its loss."""
 
     LM = "lm"
@@ -254,6 +254,11 @@ class Sharding(Word):
     @property
     def shards_weights(self) -> bool:
         return self.is_fsdp or self is Sharding.ZERO3
+
+    @property
+    def shards_states(self) -> bool:
+        """Each card updates its own share of what is trained."""
+        return self.is_fsdp or self.is_zero
 
 
 class Masters(str, Enum):

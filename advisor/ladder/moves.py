@@ -1,0 +1,112 @@
+"""Changes that make a plan take less memory, from what costs nothing to what costs most.
+
+Lossless first (nothing is lifted to fp32, the loss fused into the head), then time (checkpointing, sharding, smaller micro-batches), then
+quality (8-bit optimizer states). The rank is never lowered: an adapter is too small a part of the memory for that to cure anything
+(facts Q2 and Q9).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from advisor.checkpoints import unshardable
+from advisor.ladder.fit import Case
+from advisor.ladder.knowledge import say
+from advisor.memory.runtime import has_triton
+from advisor.stacks import defaults_of
+from advisor.stacks.engines import shared
+from advisor.stacks.liger import has_liger
+from advisor.values import Change, Head, Loss, Method, Optimizer, Plan, Sharding, Stack
+
+
+class Move(NamedTuple):
+    """Fields of a plan that are set anew, and the change in words."""
+
+    update: dict[str, object]
+    change: Change
+
+    def applied(self, plan: Plan) -> Plan:
+        return plan.model_copy(update=self.update)
+
+
+class Step(NamedTuple):
+    """One kind of change: the option that fixes it, and the moves that it offers from a plan, mildest first."""
+
+    option: str
+    moves: Callable[[Case, Plan], Iterator[Move]]
+
+
+def without_accumulation(plan: Plan) -> Plan:
+    """The same effective batch in one pass, so that no gradient waits whole for the next one."""
+    whole = plan.micro_batch_size * plan.grad_accum_steps
+    return plan.model_copy(update={"micro_batch_size": whole, "grad_accum_steps": 1})
+
+
+def _drop_kbit(case: Case, plan: Plan) -> Iterator[Move]:
+    if plan.kbit_prepare:
+        yield Move({"kbit_prepare": False}, Change(what=say("change.kbit_prepare"), cost=say("cost.kbit_prepare")))
+
+
+_LIGER_STACKS = (Stack.HF, Stack.LLAMAFACTORY, Stack.MS_SWIFT, Stack.AXOLOTL)
+"""Stacks whose one setting puts Liger's fused loss in the place of all logits at once; TRL computes it in chunks unasked."""
+
+
+def _fuse_loss(case: Case, plan: Plan) -> Iterator[Move]:
+    runs = plan.stack in _LIGER_STACKS and has_triton(case.gpu) and has_liger(case.model.model_type)
+    head = plan.head or case.model.first_head
+    if runs and plan.loss is Loss.FULL and head is Head.LM and Loss.FUSED in defaults_of(plan.stack).losses:
+        yield Move({"loss": Loss.FUSED}, Change(what=say("change.loss"), cost=say("cost.loss")))
+
+
+def _checkpoint(case: Case, plan: Plan) -> Iterator[Move]:
+    if not plan.gradient_checkpointing:
+        kind = "full" if plan.method is Method.FULL else "adapter"
+        change = Change(what=say("change.checkpointing"), cost=say(f"cost.checkpointing.{kind}"))
+        yield Move({"gradient_checkpointing": True}, change)
+
+
+def _shard(case: Case, plan: Plan) -> Iterator[Move]:
+    if plan.n_gpus > 1 and not plan.sharding.shards_weights and not unshardable(case.model, plan.quantization):
+        under = shared(plan, Sharding.FSDP2)
+        change = Change(what=say("change.sharding", n=plan.n_gpus), cost=say("cost.sharding"))
+        yield Move({"sharding": under.sharding, "masters": under.masters}, change)
+
+
+def _rebatch(case: Case, plan: Plan) -> Iterator[Move]:
+    """The same effective batch otherwise: at once where engines hold whole gradients between passes, else in smaller micro-batches with as
+    much more accumulation, by divisors of the old one."""
+    old, accumulation = plan.micro_batch_size, plan.grad_accum_steps
+    if plan.sharding.shards_weights and accumulation > 1:
+        whole = old * accumulation
+        what = say("change.micro_batch", old=old, new=whole, old_accum=accumulation, new_accum=1)
+        yield Move({"micro_batch_size": whole, "grad_accum_steps": 1}, Change(what=what, cost=say("cost.whole_batch")))
+    for new in (size for size in range(old // 2, 0, -1) if old % size == 0):
+        more = accumulation * (old // new)
+        what = say("change.micro_batch", old=old, new=new, old_accum=accumulation, new_accum=more)
+        yield Move({"micro_batch_size": new, "grad_accum_steps": more}, Change(what=what, cost=say("cost.micro_batch")))
+
+
+def _eight_bit_optimizer(case: Case, plan: Plan) -> Iterator[Move]:
+    """AdamW alone has an 8-bit twin that leaves the recipe as it is."""
+    if plan.optimizer in (Optimizer.ADAMW, Optimizer.ADAMW_FUSED):
+        what = say("change.optimizer", old=plan.optimizer.value, new=Optimizer.ADAMW_8BIT.value)
+        yield Move({"optimizer": Optimizer.ADAMW_8BIT}, Change(what=what, cost=say("cost.optimizer")))
+
+
+STEPS = (
+    Step("kbit_prepare", _drop_kbit),
+    Step("loss", _fuse_loss),
+    Step("checkpointing", _checkpoint),
+    Step("shard", _shard),
+    Step("batch_size", _rebatch),
+    Step("optimizer", _eight_bit_optimizer),
+)
+"""From the mildest to the costliest."""
+
+
+def moves_from(case: Case, plan: Plan, fixed: frozenset[str]) -> Iterator[Move]:
+    """Every change that may be made to `plan` first, of options that are not `fixed`."""
+    for step in STEPS:
+        if step.option not in fixed:
+            yield from step.moves(case, plan)
