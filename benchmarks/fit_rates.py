@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 from advisor import profiles
 from advisor.accuracy.times import Timed, timed_runs
-from advisor.profiles.rates import CardRates, KernelRates, LeftOut, TimeSpread
+from advisor.profiles.rates import CardRates, KernelRates, Kernels, LeftOut, TimeSpread
 from advisor.speed.card import CardShares, KernelFactors, Peaks, Spread, peaks_of, rates_of
 from advisor.speed.exchange import Exchange, Link, exchange_of, slow_link, step_s, usual_link
 from advisor.speed.roofline import Work, compute_s, dora_factors, launch_times_s, work_of
@@ -95,10 +95,12 @@ class Fit:
         return sum(log(one / other) ** 2 for pair in pairs for one, other in zip(*pair, strict=True))
 
     def shares_of(self, family: str, groups: tuple[str, ...] = ()) -> CardShares:
-        return CardShares(family, *(self.families.get(family) or self.pooled(pool_of(family))), len(groups), groups)
+        products, attention, bandwidth = self.families.get(family) or self.pooled(pool_of(family))
+        return CardShares(family, products, attention, bandwidth, len(groups), groups)
 
-    def factors_of(self, kernels: str) -> KernelFactors:
-        return KernelFactors(*self.kernels.get(kernels, (1.0, 1.0)))
+    def factors_of(self, kernels: Kernels) -> KernelFactors:
+        attention, bandwidth = self.kernels.get(kernels, [1.0, 1.0])
+        return KernelFactors(attention, bandwidth)
 
 
 def pool_of(family: str) -> str:
@@ -138,7 +140,7 @@ def fitted(all_cases: Sequence[Case]) -> Fit:
         errors = sum(
             weight * abs(log(computed_s(case, fit, launch_s) / case.timed.seconds)) for case, weight in zip(used, weights, strict=True)
         )
-        return errors / sum(weights) + NEAR * (
+        return float(errors / sum(weights)) + NEAR * (
             fit.apart() + sum(log(factor) ** 2 for factors in fit.kernels.values() for factor in factors)
         )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from advisor import profiles
 from advisor.speed.constants import bounds
@@ -56,7 +56,7 @@ class CardShares(NamedTuple):
     groups: tuple[str, ...]
 
     @property
-    def sources(self) -> str:
+    def sources(self) -> Literal["several", "one or none"]:
         """As rows of `profiles/rates/spread.json` say it: rates that one source alone gave were never tried on another."""
         return "several" if len(self.groups) > 1 else "one or none"
 
