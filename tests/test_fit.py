@@ -80,6 +80,8 @@ def numbers(draw: random.Random, limit: int, near: Iterable[int]) -> list[int]:
 def check_number(draw: random.Random, unknown: Unknown) -> None:
     model, card = model_of(draw.choice(MODELS)), card_of(draw.choice(CARDS))
     options = options_of(draw, model)
+    if draw.random() < 0.3:
+        options |= {"gpus": draw.choice((2, 5, 8)), "shard": draw.choice(("ddp", "fsdp1", "fsdp2", "zero1", "zero2", "zero3"))}
     if unknown is Unknown.SEQ_LEN:
         options["batch_size"] = draw.choice((1, 2, 7))
         limit = model.max_position_tokens or FAR_TOKENS

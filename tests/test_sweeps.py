@@ -22,7 +22,7 @@ from advisor.cli.run import run
 from advisor.devices import load_gpu
 from advisor.ladder import classify
 from advisor.memory import estimate_memory
-from advisor.values import Fit, GpuSpec, Sharding
+from advisor.values import Fit, GpuSpec, Masters, Sharding
 from advisor.values.sweep import SweepReport
 
 np = pytest.importorskip("numpy")
@@ -46,7 +46,9 @@ def sharded(draw: st.DrawFn, plan: Any) -> Any:
     """The plan on one card or on several, shared by any engine."""
     cards = draw(st.sampled_from((1, 2, 7, 8)))
     sharding = draw(st.sampled_from([each for each in Sharding if each is not Sharding.NONE])) if cards > 1 else Sharding.NONE
-    return plan.model_copy(update={"n_gpus": cards, "sharding": sharding, "eval_micro_batch_size": None})
+    own = Masters.LIFTED if sharding.is_fsdp else Masters.COPIED if sharding.is_zero else Masters.NONE
+    masters = draw(st.sampled_from((Masters.NONE, own)))
+    return plan.model_copy(update={"n_gpus": cards, "sharding": sharding, "masters": masters, "eval_micro_batch_size": None})
 
 
 @given(models(), plans(), st.sampled_from(CARDS), st.data())
