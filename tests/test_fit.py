@@ -213,6 +213,16 @@ def test_each_row_takes_less_and_names_the_one_change_to_the_next(asked: dict[st
         assert row.memory == estimate(answer.model.id if answer.model else "", row.plan, answer.gpu, use_calibrations=False)
 
 
+def test_what_is_no_place_to_stay_is_said() -> None:
+    """Of rows of one method and length the last is never beaten; a row is where a later one is as fast."""
+    rows = fit("llama-3.1-8b", "rtx 4090", method="qlora", seq_len="max", use_calibrations=False).trades
+    slow = [0.0 if row.step_time is None else row.step_time.tokens_per_s.low for row in rows]
+    kinds = [(row.plan.method, row.plan.seq_len_tokens) for row in rows]
+    for index, row in enumerate(rows):
+        assert row.beaten == any(kinds[later] == kinds[index] and slow[later] >= slow[index] for later in range(index + 1, len(rows)))
+    assert 0 < sum(row.beaten for row in rows) < len(rows)
+
+
 def test_what_was_given_is_not_traded() -> None:
     answer = fit(
         "llama-3.1-8b", "rtx 4090", method="lora", batch_size="max", seq_len=512, checkpointing=True, optimizer="adamw_torch", loss="full"

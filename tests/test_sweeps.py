@@ -249,7 +249,9 @@ def test_exit_code_screen_and_json(grid: str, code: int, tmp_path: Path, capsys:
     report = SweepReport.model_validate_json(shown.out)
     assert report.exit_code == code
     assert run(["sweep", str(tmp_path / "s.yaml"), "--out", str(tmp_path / "b.csv")]) == code
-    assert " ".join(capsys.readouterr().out.split()).endswith(f"written to {tmp_path / 'b.csv'}.")
+    text = capsys.readouterr().out
+    assert " ".join(text.split()).endswith(f"written to {tmp_path / 'b.csv'}.")
+    assert max(len(line) for line in text.splitlines() if str(tmp_path) not in line) <= 80
 
 
 # ------------------------------------------------------------------------------------------------------------------------ kills

@@ -16,7 +16,7 @@ _FITS = {0: Fit.FITS, 1: Fit.DOES_NOT_FIT, 3: Fit.UNCERTAIN}
 
 def sweep(report: SweepReport) -> Iterator[Block]:
     """`report` as a screen."""
-    columns = [Column("model"), Column("gpu"), *(Column(name, ">") for name in ("fit", "do not", "cannot tell", "no price"))]
+    columns = [*(Column(name, ">") for name in ("fit", "do not", "cannot tell", "no price")), Column("on"), Column("model")]
     yield table(columns, [_group(group) for group in report.groups[:SHOWN_GROUPS]])
     if len(report.groups) > SHOWN_GROUPS:
         yield paragraph(f"and {len(report.groups) - SHOWN_GROUPS} more", "dim")
@@ -37,4 +37,4 @@ def sweep(report: SweepReport) -> Iterator[Block]:
 def _group(group: SweepGroup) -> list[str]:
     gpu = group.gpu if group.n_gpus == 1 else f"{group.n_gpus} × {group.gpu}"
     found = group.verdicts
-    return [group.model, gpu, *(f"{count:,}" for count in (found.fits, found.no, found.cannot_tell, found.unpriced))]
+    return [*(f"{count:,}" for count in (found.fits, found.no, found.cannot_tell, found.unpriced)), gpu, group.model]
