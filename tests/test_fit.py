@@ -56,9 +56,18 @@ def options_of(draw: random.Random, model: ModelSpec) -> dict[str, Any]:
     for name, values in optional.items():
         if draw.random() < 0.5:
             options[name] = draw.choice(values)
-    if model.kind.value == "encoder":
-        options.pop("loss", None)
+    if "loss" in options and not _takes(model, options):
+        del options["loss"]
     return options
+
+
+def _takes(model: ModelSpec, options: dict[str, Any]) -> bool:
+    """Whether the loop's kernels know the model."""
+    try:
+        plan_from_request(model, None, request_from(options))
+    except InvalidInputError:
+        return False
+    return model.kind.value == "decoder"
 
 
 def verdict(model: ModelSpec, card: GpuSpec, options: dict[str, Any]) -> Fit:
