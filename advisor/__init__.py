@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from advisor.adapters import inspect_adapter, truncate_adapter
-    from advisor.api import advise, calibrate, estimate, fit, next_step, trace
+    from advisor.api import advise, calibrate, estimate, fit, next_step, sweep, trace
     from advisor.check import check
     from advisor.errors import AdvisorError, DoesNotFitError, InvalidInputError, MissingExtraError, UnknownNameError, UnsupportedError
     from advisor.hooks import AdvisorCallback as AdvisorCallback, preflight
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from advisor.values.question import FitAnswer
     from advisor.values.request import Precision, Request, Task
     from advisor.values.run import Evaluation, RunRecord
+    from advisor.values.sweep import SweepReport
 
 __version__ = "0.1.0"
 
@@ -86,6 +87,7 @@ __all__ = [
     "Rung",
     "Sharding",
     "Stack",
+    "SweepReport",
     "Task",
     "TruncatedAdapter",
     "UnknownNameError",
@@ -102,12 +104,13 @@ __all__ = [
     "record",
     "record_callback",
     "runs",
+    "sweep",
     "trace",
     "truncate_adapter",
 ]
 
 _FUNCTIONS = {
-    **dict.fromkeys(("advise", "calibrate", "estimate", "fit", "next_step", "trace"), "api"),
+    **dict.fromkeys(("advise", "calibrate", "estimate", "fit", "next_step", "sweep", "trace"), "api"),
     **dict.fromkeys(("inspect_adapter", "truncate_adapter"), "adapters"),
     "check": "check",
     "preflight": "hooks",
@@ -119,6 +122,7 @@ _VALUES = {
     **dict.fromkeys(("AdapterFacts", "EvaluationFacts", "Facts", "RunFacts"), "values.evidence"),
     "FitAnswer": "values.question",
     "NextStep": "values.next_step",
+    "SweepReport": "values.sweep",
     **dict.fromkeys(("AdapterReport", "TruncatedAdapter"), "values.adapter"),
     **dict.fromkeys(("Calibration", "CalibrationRun"), "values.calibration"),
     **dict.fromkeys(("CheckReport", "Comparison"), "values.check"),

@@ -8,6 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from advisor.bounded import place
 from advisor.errors import AdvisorError
 from advisor.inputs import as_gpu, as_model, as_request, plan_for
 from advisor.on_demand import Progress, answered, silent
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from advisor.values.next_step import NextStep
     from advisor.values.question import FitAnswer
     from advisor.values.request import Request
+    from advisor.values.sweep import SweepReport
 
 
 def advise(
@@ -147,6 +149,21 @@ def fit(
     from advisor.backwards.ask import ask
 
     return ask(model, gpu, options, use_calibrations=use_calibrations, progress=progress)
+
+
+def sweep(grid: str | Path, out: str | Path | None = None, *, progress: Progress = silent) -> SweepReport:
+    """Price every combination of a grid (a YAML file: `advisor.sweeps.grid`) into `out`, a file that ends in .parquet, .csv, .jsonl or
+    .json; the grid's name with .parquet if left out. What calibrations say of a card is left out. Needs the extra `sweep`.
+
+    Raises an AdvisorError, one clear line, for what cannot be used; a combination without a price is a row with its reason.
+    """
+    from advisor.sweeps import need
+
+    need()
+    from advisor.sweeps.sweep import sweep as run
+
+    path = place(grid)
+    return run(path, path.with_suffix(".parquet") if out is None else place(out), progress)
 
 
 class Priced(NamedTuple):

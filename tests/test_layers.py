@@ -60,8 +60,8 @@ LEVELS = {
     "cli": 15,
     "__main__": 16,
 }
-HEAVY = {"torch", "transformers", "peft", "accelerate", "bitsandbytes", "safetensors", "numpy", "scipy"}
-HEAVY_ROOMS = {"calibrate", "trace", "adapters", "evidence", "hooks", "runs"}
+HEAVY = {"torch", "transformers", "peft", "accelerate", "bitsandbytes", "safetensors", "numpy", "scipy", "pyarrow"}
+HEAVY_ROOMS = {"calibrate", "trace", "adapters", "evidence", "hooks", "runs", "sweeps"}
 # Imported inside the function that needs them, so that a cold command does not wait for them.
 LATE = {"yaml", "huggingface_hub", "pynvml", "platformdirs", "rich"}
 
@@ -207,6 +207,7 @@ DOORS = {
     "checkpoints.py": "the config.json that config_files has read",
     "hooks/live.py": "a config that it has just written as JSON itself",
     "stacks/words.py": "the config.json that config_files has read",
+    "sweeps/table.py": "the file that it writes",
     "tape/packing.py": "tapes, bounded",
     "tape/shipped.py": "the package's own tapes, and configs that config_files has read",
     "tape/store.py": "the config.json that config_files has read",
