@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from advisor.adapters import inspect_adapter, truncate_adapter
-    from advisor.api import advise, calibrate, estimate, next_step, trace
+    from advisor.api import advise, calibrate, estimate, fit, next_step, sweep, trace
     from advisor.check import check
     from advisor.errors import AdvisorError, DoesNotFitError, InvalidInputError, MissingExtraError, UnknownNameError, UnsupportedError
     from advisor.hooks import AdvisorCallback as AdvisorCallback, preflight
@@ -43,8 +43,10 @@ if TYPE_CHECKING:
     from advisor.values.check import CheckReport, Comparison
     from advisor.values.evidence import AdapterFacts, EvaluationFacts, Facts, RunFacts
     from advisor.values.next_step import NextStep
+    from advisor.values.question import FitAnswer
     from advisor.values.request import Precision, Request, Task
     from advisor.values.run import Evaluation, RunRecord
+    from advisor.values.sweep import SweepReport
 
 __version__ = "0.1.0"
 
@@ -65,6 +67,7 @@ __all__ = [
     "Facts",
     "Finding",
     "Fit",
+    "FitAnswer",
     "GpuSpec",
     "InvalidInputError",
     "Loss",
@@ -84,6 +87,7 @@ __all__ = [
     "Rung",
     "Sharding",
     "Stack",
+    "SweepReport",
     "Task",
     "TruncatedAdapter",
     "UnknownNameError",
@@ -93,18 +97,20 @@ __all__ = [
     "calibrate",
     "check",
     "estimate",
+    "fit",
     "inspect_adapter",
     "next_step",
     "preflight",
     "record",
     "record_callback",
     "runs",
+    "sweep",
     "trace",
     "truncate_adapter",
 ]
 
 _FUNCTIONS = {
-    **dict.fromkeys(("advise", "calibrate", "estimate", "next_step", "trace"), "api"),
+    **dict.fromkeys(("advise", "calibrate", "estimate", "fit", "next_step", "sweep", "trace"), "api"),
     **dict.fromkeys(("inspect_adapter", "truncate_adapter"), "adapters"),
     "check": "check",
     "preflight": "hooks",
@@ -114,7 +120,9 @@ _VALUES = {
     **dict.fromkeys(("Precision", "Request", "Task"), "values.request"),
     **dict.fromkeys(("Evaluation", "RunRecord"), "values.run"),
     **dict.fromkeys(("AdapterFacts", "EvaluationFacts", "Facts", "RunFacts"), "values.evidence"),
+    "FitAnswer": "values.question",
     "NextStep": "values.next_step",
+    "SweepReport": "values.sweep",
     **dict.fromkeys(("AdapterReport", "TruncatedAdapter"), "values.adapter"),
     **dict.fromkeys(("Calibration", "CalibrationRun"), "values.calibration"),
     **dict.fromkeys(("CheckReport", "Comparison"), "values.check"),

@@ -8,7 +8,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from advisor.errors import AdvisorError, UnsupportedError
+from advisor.bounded import place
+from advisor.errors import AdvisorError
+from advisor.inputs import as_gpu, as_model, as_request, plan_for
 from advisor.on_demand import Progress, answered, silent
 from advisor.values import Advice, Fit, GpuSpec, MemoryBreakdown, ModelSpec, Plan
 
@@ -20,7 +22,9 @@ if TYPE_CHECKING:
     from advisor.values.calibration import CalibrationRun, CheckedAdvice
     from advisor.values.evidence import Facts
     from advisor.values.next_step import NextStep
+    from advisor.values.question import FitAnswer
     from advisor.values.request import Request
+    from advisor.values.sweep import SweepReport
 
 
 def advise(
@@ -128,6 +132,40 @@ def next_step(facts: Facts | Mapping[str, Any] | str | Path | None = None, *, le
     return answered(lambda: evidence.next_step(gathered(facts, ledger, more)))
 
 
+def fit(
+    model: str | ModelSpec | None,
+    gpu: str | GpuSpec | None = None,
+    *,
+    use_calibrations: bool = True,
+    progress: Progress = silent,
+    **options: Any,
+) -> FitAnswer:
+    """A question asked backwards: one thing is unknown, and the answer is its best value that surely fits.
+
+    The unknown is said in the place of its value: `seq_len="max"`, `batch_size="max"`, `gpus="min"`, `gpu="cheapest"` (among the cards that
+    have a recorded rent; with `gpus="min"` too), `model="largest"` (among the models that have a profile). The other options are those of
+    `estimate`, and "fits" means what it means there. Raises an AdvisorError, one clear line, for what it cannot use.
+    """
+    from advisor.backwards.ask import ask
+
+    return ask(model, gpu, options, use_calibrations=use_calibrations, progress=progress)
+
+
+def sweep(grid: str | Path, out: str | Path | None = None, *, progress: Progress = silent) -> SweepReport:
+    """Price every combination of a grid (a YAML file: `advisor.sweeps.grid`) into `out`, a file that ends in .parquet, .csv, .jsonl or
+    .json; the grid's name with .parquet if left out. What calibrations say of a card is left out. Needs the extra `sweep`.
+
+    Raises an AdvisorError, one clear line, for what cannot be used; a combination without a price is a row with its reason.
+    """
+    from advisor.sweeps import need
+
+    need()
+    from advisor.sweeps.sweep import sweep as run
+
+    path = place(grid)
+    return run(path, path.with_suffix(".parquet") if out is None else place(out), progress)
+
+
 class Priced(NamedTuple):
     """A plan with its price, what the names were taken to mean, and whether it fits the card, if there is one."""
 
@@ -192,16 +230,13 @@ def dry_run(
 def advise_and_trace(
     model: str | ModelSpec, gpu: str | GpuSpec | None = None, progress: Progress = silent, *, use_calibrations: bool = True, **options: Any
 ) -> TracedAdvice:
-    """`advise`, and then the dry run of the rung that it recommends. Raises UnsupportedError for several cards."""
+    """`advise`, and then the dry run of the rung that it recommends. Raises UnsupportedError for what is not dry-run: DeepSpeed."""
     from advisor.ladder import classify
     from advisor.trace import trace as run
     from advisor.values.advice import TracedAdvice
 
     spec, card = as_model(model, progress), as_gpu(gpu, use_calibrations)
-    request = as_request(options, card)
-    if (request.gpus or 1) > 1:
-        raise UnsupportedError("--trace: a dry run plays one card; ask without it, or with --gpus 1")
-    answer = _advice(spec, card, request, progress, (model, gpu, use_calibrations))
+    answer = _advice(spec, card, as_request(options, card), progress, (model, gpu, use_calibrations))
     if answer.chosen is None:
         return TracedAdvice(advice=answer, memory=None, fit=None)
     memory = run(spec, answer.chosen.plan, gpu=answer.gpu, progress=progress).breakdown
@@ -244,51 +279,3 @@ def snapshots(folder: str | Path, *, progress: Progress = silent) -> SnapshotRep
     from advisor.accuracy.snapshots import reports
 
     return reports(folder, progress)
-
-
-def plan_for(model: ModelSpec, gpu: GpuSpec | None, options: Mapping[str, object]) -> Plan:
-    """The one plan that the options describe; what is left out gets the stack's default."""
-    from advisor.ladder import plan_from_request
-
-    return plan_from_request(model, gpu, as_request(options, gpu))
-
-
-def as_model(model: str | ModelSpec, progress: Progress = silent) -> ModelSpec:
-    """The model of that name. Parameters that neither its tables nor its profile tell are counted, where the extra `torch` is there."""
-    if isinstance(model, ModelSpec):
-        return model
-    from advisor.hub import load_model
-
-    found = load_model(model)
-    if found.tables is not None or found.params_built is not None:
-        return found
-    from advisor.trace import counted
-
-    return counted(found, progress)
-
-
-def as_gpu(gpu: str | GpuSpec | None, use_calibrations: bool = True) -> GpuSpec:
-    """The card, with what calibrations on it found. A GpuSpec is taken as it is."""
-    if isinstance(gpu, GpuSpec):
-        return gpu
-    from advisor.calibrate.store import with_calibrations
-
-    card = _load_card(gpu)
-    return with_calibrations(card) if use_calibrations else card
-
-
-def _load_card(name: str | None) -> GpuSpec:
-    from advisor.host import CPU, this_cpu
-
-    if name is not None and name.strip().lower() == CPU:
-        return this_cpu()
-    from advisor.devices import load_gpu
-
-    return load_gpu(name)
-
-
-def as_request(options: Mapping[str, object], gpu: GpuSpec | None = None) -> Request:
-    """The options as a request; of a cloud's machine that was named, all cards are used where nobody says how many."""
-    from advisor.ladder import request_from
-
-    return request_from(options, gpu)

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
-from advisor import api
 from advisor.devices import search_gpus
 from advisor.errors import InvalidInputError, UnsupportedError
+from advisor.inputs import as_gpu, as_model, as_request
 from advisor.ladder.fit import Case
 from advisor.ladder.offers import COMPARED_TOKENS, offer
 from advisor.on_demand import Progress, answered, silent
@@ -34,9 +34,9 @@ def compare(
         raise InvalidInputError("name at least one model and one card to compare")
     offers: list[Offer] = []
     refused: list[Refused] = []
-    cards = [api.as_gpu(gpu, use_calibrations) for gpu in gpus]
-    requests = [api.as_request(options, card) for card in cards]
-    for spec in (api.as_model(model, progress) for model in models):
+    cards = [as_gpu(gpu, use_calibrations) for gpu in gpus]
+    requests = [as_request(options, card) for card in cards]
+    for spec in (as_model(model, progress) for model in models):
         found: list[Offer] = []
         for number, (card, request) in enumerate(zip(cards, requests, strict=True)):
             progress(f"{spec.id} on {card.name} ({number + 1} of {len(cards)})")

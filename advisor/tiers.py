@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from advisor.errors import UnsupportedError
-from advisor.values import Head, Mixers, Plan, Quantization, Shift, Stack
+from advisor.values import Head, Mixers, Plan, Quantization, Sharding, Shift, Stack
 
 
 class Tier(str, Enum):
@@ -22,6 +22,8 @@ class Tier(str, Enum):
     """Memory in closed form."""
     TRACE = "trace"
     """Memory by a dry run of the installed libraries."""
+    TAPE = "recording"
+    """Memory from what such a run recorded."""
     CALIBRATE = "calibrate"
     """A short training on the hardware at hand."""
     SPEED = "speed"
@@ -61,8 +63,14 @@ def _unless(name: str, meaning: str, *read: object) -> Reason:
     return lambda plan: "" if getattr(plan, name) in read else meaning
 
 
+def _unplayed_engine(plan: Plan) -> str:
+    if plan.sharding.is_zero:
+        return "does not run DeepSpeed; advise estimate prices it"
+    return "does not know what several cards share: say --shard" if plan.n_gpus > 1 and plan.sharding is Sharding.NONE else ""
+
+
 def _several_cards(plan: Plan) -> str:
-    return "" if plan.n_gpus == 1 else "plays one card; say the plan without --gpus, or take advise estimate"
+    return "" if plan.n_gpus == 1 else "plays one card; take advise trace, which runs several"
 
 
 def _loop_of_another(plan: Plan) -> str:
@@ -93,6 +101,21 @@ def _losses_of_embeddings(plan: Plan) -> str:
     )
 
 
+_RUN = Fields(
+    reads=frozenset((*SHAPE, *IMAGES, *ADAPTER, *WEIGHTS, *LOOP, *ENGINE, "n_gpus", "labels", "eval_micro_batch_size", "mixers"))
+    - {"stack", "quantization", "quantized_experts"},
+    neutral={**SCALE},
+    limits={
+        "sharding": _unplayed_engine,
+        "quantization": _packed_layers,
+        "quantized_experts": _unless("quantized_experts", "does not run quantised stacked experts", False),
+        "head": _losses_of_embeddings,
+        "shift": _unless("shift", "runs the loss of the installed transformers", Shift.LABELS),
+    },
+    said={"stack": _loop_of_another},
+)
+"""What a dry run does with them."""
+
 FIELDS: Mapping[Tier, Fields] = {
     Tier.ESTIMATE: Fields(
         reads=frozenset((*SHAPE, *ADAPTER, *WEIGHTS, *LOOP, *CARDS, *ENGINE, "labels", "shift", "eval_micro_batch_size")),
@@ -102,18 +125,12 @@ FIELDS: Mapping[Tier, Fields] = {
             **_images("prices text alone; advise trace runs images"),
         },
     ),
-    Tier.TRACE: Fields(
-        reads=frozenset((*SHAPE, *IMAGES, *ADAPTER, *WEIGHTS, *LOOP, "use_reentrant", "labels", "eval_micro_batch_size", "mixers"))
-        - {"stack", "quantization", "quantized_experts"},
-        neutral={**SCALE, "sharding": "one card shares nothing", "masters": "kept by sharding engines only"},
-        limits={
-            "n_gpus": _several_cards,
-            "quantization": _packed_layers,
-            "quantized_experts": _unless("quantized_experts", "does not run quantised stacked experts", False),
-            "head": _losses_of_embeddings,
-            "shift": _unless("shift", "runs the loss of the installed transformers", Shift.LABELS),
-        },
-        said={"stack": _loop_of_another},
+    Tier.TRACE: _RUN,
+    Tier.TAPE: Fields(
+        reads=_RUN.reads - {"n_gpus", "masters"},
+        neutral={**_RUN.neutral, "sharding": "one card shares nothing", "masters": "kept by sharding engines only"},
+        limits={**{name: why for name, why in _RUN.limits.items() if name != "sharding"}, "n_gpus": _several_cards},
+        said=_RUN.said,
     ),
     Tier.CALIBRATE: Fields(
         reads=frozenset((*SHAPE, *ADAPTER, *WEIGHTS, *LOOP, *CARDS, *SCALE, "use_reentrant"))
@@ -133,7 +150,7 @@ FIELDS: Mapping[Tier, Fields] = {
         said={"stack": _loop_of_another},
     ),
     Tier.SPEED: Fields(
-        reads=frozenset((*SHAPE, *ADAPTER, *WEIGHTS, *LOOP, *CARDS))
+        reads=frozenset((*SHAPE, *ADAPTER, *WEIGHTS, *LOOP, *CARDS, "use_reentrant"))
         - {"stack", "kv_cache_in_outputs", "padding", "quantization", "double_quant", "lora_dropout"},
         neutral={
             **SCALE,
@@ -143,7 +160,6 @@ FIELDS: Mapping[Tier, Fields] = {
             "stack": "the loop's own time is inside the range",
             "kv_cache_in_outputs": "the cache is held, not computed anew",
             "padding": "tokens are those that the card computes, padding among them",
-            "use_reentrant": "the same operations are recomputed",
             "lora_dropout": "one elementwise operation a module, inside the range",
             "shift": "one copy of the logits, inside the range",
             "eval_micro_batch_size": "the time is that of a training step",

@@ -25,6 +25,7 @@ from statistics import mean
 
 from advisor import EvaluationFacts, Facts, NextStep, RunFacts, api
 from advisor.devices import load_gpu
+from advisor.inputs import as_model
 from advisor.values import Method, Quantization, Task
 from advisor.values.next_step import Binding, NextRun
 
@@ -237,7 +238,7 @@ _MODELS: dict[str, object] = {}
 
 
 def _model() -> object:
-    return _MODELS.setdefault(MODEL, api.as_model(MODEL))
+    return _MODELS.setdefault(MODEL, as_model(MODEL))
 
 
 def planned(world: World, run: NextRun, like: Setup) -> list[Setup]:

@@ -22,10 +22,11 @@ from advisor.cli.run import run
 from advisor.runs import ledger
 
 PACKAGE = Path(__file__).parent.parent / "advisor"
-WRITERS = tuple(
-    str(PACKAGE / name)
-    for name in ("user_files.py", "cli/check_commands.py", "adapters/truncate.py", "runs/ledger.py", "runs/rows.py", "runs/store.py")
+_WRITE = (
+    *("user_files.py", "cli/check_commands.py", "adapters/truncate.py", "runs/ledger.py", "runs/rows.py", "runs/store.py"),
+    *("sweeps/sweep.py", "sweeps/table.py"),
 )
+WRITERS = tuple(str(PACKAGE / name) for name in _WRITE)
 """Where what is written lies half done; a kill anywhere else is before or after."""
 NOT_KILLED = -1
 
@@ -236,12 +237,42 @@ def a_calibration_and_a_tape_are_whole_or_not_there(number: int, most: int, proj
             assert all(path.suffix == ".json" for path in folder.iterdir())
 
 
+def a_sweep_goes_on_to_the_same_bytes(number: int, most: int, project: Path) -> None:
+    """Everything in children: pyarrow starts its threads at first use, and they do not outlive a fork."""
+    from advisor.sweeps import kinds, sweep
+
+    grid = "{model: llama-3.2-1b, gpu: [24GB, h100], method: [lora, full], rank: [8, 16], seq_len: [512, 1024]}"
+    (project / "s.yaml").write_text(grid, encoding="utf-8")
+    read = sweep.read_sweep(project / "s.yaml")
+    rows = {(kind.model.id, kind.gpu.name, kind.request): kinds.rows_of(kind, 0, kind.rows) for kind in read}
+    sweep.read_sweep = lambda path: read  # what it is made of takes its time; the writing is what is killed
+    sweep.rows_of = lambda kind, first, last: rows[kind.model.id, kind.gpu.name, kind.request]
+    arguments = ["sweep", "s.yaml", "--out", "s.parquet"]
+    out, parts = project / "s.parquet", project / "s.parquet.parts"
+    count = lines_of(lambda: run(arguments))
+    whole = out.read_bytes()
+    goes_on, chosen = 0, moments(count, -(-most // 2))  # each takes two sweeps
+    for at in chosen:
+        out.unlink(missing_ok=True)
+        code = killed(lambda: run(arguments), at, number)
+        assert code in ((-number,) if number == signal.SIGKILL else (128 + number,))
+        if number != signal.SIGKILL:
+            assert all(name.endswith(".arrow") or name == "sweep.json" for name in (names(parts) if parts.exists() else ()))
+        done = out.exists()
+        goes_on += parts.exists() and not done
+        assert killed(lambda: run(arguments), NOT_KILLED, 0) == (2 if done else 0)
+        assert out.read_bytes() == whole
+        assert names(project) <= {"s.yaml", "s.parquet"} | {name for name in names(project) if name.startswith(".advise-")}
+    assert goes_on > len(chosen) // 2
+
+
 SCENARIOS = (
     a_run_is_stored_or_not_and_what_was_acknowledged_is,
     a_ledger_is_begun_or_not,
     a_configuration_is_whole_or_not_there,
     a_truncated_adapter_is_whole_or_not_there,
     a_calibration_and_a_tape_are_whole_or_not_there,
+    a_sweep_goes_on_to_the_same_bytes,
 )
 
 if __name__ == "__main__":

@@ -27,8 +27,8 @@ from advisor.runs import ledger
 PACKAGE = Path(__file__).parent.parent / "advisor"
 HOOKS_OF = ("TrainerCallback", "BasePlugin", "AdvisorCallback")
 """Classes whose methods a framework calls in the middle of a training (transformers, axolotl; ms-swift takes transformers' own)."""
-NOT_CALLED_BY_TRAINING = {"get_input_args"}
-"""axolotl asks for it while it reads the configuration, and it returns a constant."""
+NOT_CALLED_BY_TRAINING = {"get_input_args", "know", "note"}
+"""axolotl asks for the first while it reads the configuration, and it returns a constant; the others are told by a guarded callback."""
 
 LOG = [{"loss": 2.0 - number / 10, "learning_rate": 1e-4, "step": number + 1} for number in range(5)]
 
@@ -330,7 +330,7 @@ def test_the_ledger_is_the_one_of_where_the_callback_was_made(
     monkeypatch.setenv("ADVISE_LEDGER", "~no-such-user-here/l.sqlite")
     whole_training(recorder, arguments)
     assert len(runs(project / ledger.FILE_NAME)) == 1
-    assert advisor._ledger == project / ledger.FILE_NAME
+    assert advisor._recording._path == project / ledger.FILE_NAME
 
 
 # ---------------------------------------------------------------------------------------------------------------- warnings

@@ -76,6 +76,26 @@ def test_advise_and_next_say_the_same(facts: dict[str, Any]) -> None:
     assert f"r={answer.run.rank}," in said
     assert all(show(rate) in said for rate in answer.run.learning_rates)
     assert f"{100 * answer.run.data_fraction:.2g} %" in said
+    assert {rung.plan.rank for rung in advice.rungs if rung.plan.method.has_adapter} == {answer.run.rank}
+    assert f"r={answer.run.rank}," in advice.snippet
+    assert f"learning_rate={show(answer.run.learning_rates[1])}" in advice.snippet
+    assert any(line.startswith(f"rank: {answer.run.rank}, sized to ") for line in advice.assumptions)
+
+
+def test_a_rank_that_was_asked_for_stays() -> None:
+    advice = api.advise("llama-3.1-8b", "80GB", dataset_tokens=100_000_000, task="math", rank=8)
+    assert {rung.plan.rank for rung in advice.rungs if rung.plan.method.has_adapter} == {8}
+    assert "r=8," in advice.next_experiment
+    assert not any(line.startswith("rank:") for line in advice.assumptions)
+
+
+# 8,192 × 14,336 and so on: 2,621,440 LoRA parameters for each unit of rank of Llama 3.1 8B (counted by hand in test_rules.py).
+@pytest.mark.parametrize(("tokens", "task", "rank"), [(5_000_000, None, 8), (100_000_000, None, 64), (20 * 10**9, "knowledge", 256)])
+def test_the_rank_that_the_data_ask_for_is_not_called_high(tokens: int, task: str | None, rank: int) -> None:
+    advice = api.advise("llama-3.1-8b", "80GB", dataset_tokens=tokens, task=task)
+    assert advice.rungs[0].plan.rank == rank
+    assert "rank-high" not in {finding.id for finding in advice.findings}
+    assert not any("rank 1024" in line or "rank 512" in line for line in advice.would_change)
 
 
 def test_a_budget_holds_the_pilots() -> None:

@@ -265,6 +265,7 @@ def test_every_row_is_sourced_and_sane(row):
         "release_date",
         "sold_with_gb",
         "devices_per_card",
+        "nvlink_bridged",
         "unified_memory",
         "prices",
         "notes",

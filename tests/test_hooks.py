@@ -52,7 +52,7 @@ def data(tokens: int = TOKENS) -> list[dict[str, list[int]]]:
 
 def arguments(folder: Path, **changes: Any) -> Any:
     settings = {"per_device_train_batch_size": 2, "max_steps": 2, "report_to": [], "use_cpu": True, "save_strategy": "no"}
-    return transformers.TrainingArguments(output_dir=str(folder), disable_tqdm=True, logging_strategy="no", **{**settings, **changes})
+    return transformers.TrainingArguments(output_dir=str(folder), disable_tqdm=True, **{"logging_strategy": "no", **settings, **changes})
 
 
 def trainer(folder: Path, callbacks: list[Any], adapter: bool = True, **changes: Any) -> Any:
@@ -244,7 +244,32 @@ def test_a_ledger_that_cannot_be_written_loses_no_training(tmp_path: Path) -> No
         run = trainer(tmp_path, [AdvisorCallback(gpu=LARGE, ledger=ledger)])
         run.train()
     assert run.state.global_step == 2
-    assert any(text.startswith("advisor: no record of this run: ") for text in warned())
+    (beside,) = tmp_path.glob("runs-run-*.json")
+    assert any(f"the run is kept in {beside}" in text for text in warned())
+    assert advisor.record(beside, ledger=tmp_path / "new.sqlite").steps == 2
+
+
+def test_the_ledger_holds_the_whole_run(tmp_path: Path) -> None:
+    """From its beginning on: losses, epochs, the rate as it was set, and its end; one that dies of too little memory is there too."""
+    ledger = tmp_path / "runs.sqlite"
+    train(trainer(tmp_path, [AdvisorCallback(gpu=LARGE, ledger=ledger)], learning_rate=1e-4, logging_strategy="steps", logging_steps=1))
+    (run,) = advisor.runs(ledger=ledger)
+    assert [point.step for point in run.train_losses] == [1, 2]
+    assert run.epochs
+    assert run.learning_rate == 1e-4  # the second step's was half of it
+    assert not run.unfinished
+
+    dying = trainer(tmp_path, [AdvisorCallback(gpu=LARGE, ledger=ledger), Dies()], learning_rate=1e-4)
+    with pytest.raises(torch.OutOfMemoryError):
+        dying.train()
+    assert [run.unfinished for run in advisor.runs(ledger=ledger)] == [False, True]
+
+
+class Dies(transformers.TrainerCallback):
+    """A step that the card has no room for."""
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
 
 
 def test_what_was_measured_is_laid_beside_what_was_predicted(tmp_path: Path) -> None:

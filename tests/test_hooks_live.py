@@ -239,7 +239,7 @@ def test_a_misfit_alone_leaves_a_hook() -> None:
 
 
 @pytest.mark.parametrize("method", ["on_init_end", "on_train_begin", "on_train_end"])
-def test_every_method_of_the_callback_is_guarded(method: str, tmp_path: Path) -> None:
+def test_every_method_of_the_callback_is_guarded(method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Broken:
         def __getattr__(self, name: str) -> Any:
             if name == "local_process_index":
@@ -248,7 +248,8 @@ def test_every_method_of_the_callback_is_guarded(method: str, tmp_path: Path) ->
 
     callback = AdvisorCallback(gpu=LARGE, on_misfit="raise", seq_len=16, ledger=True)
     callback.report = preflight(trainer(tmp_path, []), gpu=LARGE, seq_len=32) if method == "on_train_end" else None
-    with said() as warned:
+    with said() as warned, monkeypatch.context() as broken:
+        broken.setattr("advisor.hooks.callback.compare", lambda report: Broken().compared)
         getattr(callback, method)(Broken(), Broken(), None, model=Broken())
     assert any(text.startswith("advisor: ") for text in warned()), warned()
 

@@ -47,14 +47,27 @@ def test_pins_split_by_python_cover_all_of_it() -> None:
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     newer = {line.partition("==")[0] for line in lines if line.endswith('python_version >= "3.11"')}
     older = {line.partition("==")[0] for line in lines if line.endswith('python_version < "3.11"')}
-    only_with_trl = {"datasets", "dill", "multiprocess", "pandas", "pyarrow", "python-dateutil", "trl", "tzdata", "xxhash"}
+    only_with_trl = {"datasets", "dill", "multiprocess", "pandas", "python-dateutil", "trl", "tzdata", "xxhash"}
     assert newer - older <= only_with_trl
     assert older - newer <= {"exceptiongroup", "tomli"}
 
 
 # ------------------------------------------------------------------------------------------------------ without the extras
 
-EXTRAS = ("torch", "transformers", "peft", "accelerate", "bitsandbytes", "safetensors", "numpy", "scipy", "trl", "axolotl", "swift")
+EXTRAS = (
+    "torch",
+    "transformers",
+    "peft",
+    "accelerate",
+    "bitsandbytes",
+    "safetensors",
+    "numpy",
+    "scipy",
+    "pyarrow",
+    "trl",
+    "axolotl",
+    "swift",
+)
 TORCH = r"needs .*pip install 'finetune-advisor\[torch\]'"
 ADAPTERS = r"needs numpy: pip install 'finetune-advisor\[adapters\]'"
 # (command, exit code, what is said of what is missing)
@@ -75,6 +88,8 @@ COMMANDS = [
     ("inspect adapter --truncate 2", 2, f"^error: reading an adapter's weights {ADAPTERS}"),
     ("record adapter", 0, "the adapter was not inspected: reading an adapter's weights"),
     ("runs", 0, ""),
+    ("fit --model llama-3.2-1b --gpu 24GB --seq-len max", 0, ""),
+    ("sweep sweep.yaml", 2, r"^error: a sweep needs numpy and pyarrow: pip install 'finetune-advisor\[sweep\]'"),
     ("next --model llama-3.2-1b", 0, ""),
     ("check trl.yaml --gpu 24GB", 0, ""),
     ("config --stack trl --model llama-3.2-1b --gpu 24GB", 0, ""),

@@ -27,6 +27,8 @@ SIGNALS = ("SIGTERM", "SIGINT", "SIGKILL")
 def test_killed_in_the_middle(scenario: str, number: str, most: int, tmp_path: Path) -> None:
     if "adapter" in scenario:
         pytest.importorskip("numpy")
+    if "sweep" in scenario:
+        pytest.importorskip("pyarrow")
     own = {"PYTHONPATH": os.pathsep.join((str(PACKAGE.parent), str(TESTS))), "OPENBLAS_NUM_THREADS": "1"}
     environment = {**{name: value for name, value in os.environ.items() if name != ledger.ENVIRONMENT}, **own}
     command = [sys.executable, str(TESTS / "killing.py"), scenario, str(int(getattr(signal, number))), str(most)]

@@ -48,17 +48,20 @@ LEVELS = {
     "check": 10,
     "runs": 10,
     "on_demand": 10,
+    "inputs": 11,
     "evidence": 11,
     "hooks": 11,
-    "api": 12,
+    "backwards": 12,
+    "sweeps": 12,
     "schemas": 12,
-    "comparing": 13,
+    "api": 13,
+    "comparing": 12,
     "render": 14,
     "cli": 15,
     "__main__": 16,
 }
-HEAVY = {"torch", "transformers", "peft", "accelerate", "bitsandbytes", "safetensors", "numpy", "scipy"}
-HEAVY_ROOMS = {"calibrate", "trace", "adapters", "evidence", "hooks", "runs"}
+HEAVY = {"torch", "transformers", "peft", "accelerate", "bitsandbytes", "safetensors", "numpy", "scipy", "pyarrow"}
+HEAVY_ROOMS = {"calibrate", "trace", "adapters", "evidence", "hooks", "runs", "sweeps"}
 # Imported inside the function that needs them, so that a cold command does not wait for them.
 LATE = {"yaml", "huggingface_hub", "pynvml", "platformdirs", "rich"}
 
@@ -204,6 +207,7 @@ DOORS = {
     "checkpoints.py": "the config.json that config_files has read",
     "hooks/live.py": "a config that it has just written as JSON itself",
     "stacks/words.py": "the config.json that config_files has read",
+    "sweeps/table.py": "the file that it writes",
     "tape/packing.py": "tapes, bounded",
     "tape/shipped.py": "the package's own tapes, and configs that config_files has read",
     "tape/store.py": "the config.json that config_files has read",

@@ -135,3 +135,10 @@ def test_ddp_doubles_the_gradients():
     step = estimate_memory(model, plan).phases[-1]
     one = estimate_memory(model, Plan(method="full", optimizer="adamw_torch_fused")).phases[-1]
     assert step.allocated_bytes - one.allocated_bytes == 2 * model.params
+
+
+def test_one_token_has_a_price_where_gradients_alone_make_the_peak() -> None:
+    """The first layer of a frozen base keeps less than the others do: at the end of its backward that was less than nothing."""
+    plan = Plan(rank=4, seq_len_tokens=1, gradient_checkpointing=False, attention="eager", padding=True, stack=Stack.PLAIN)
+    memory = estimate_memory(load_model("llama-3.1-8b"), plan)
+    assert all(term.bytes > 0 for phase in memory.phases for term in phase.terms)

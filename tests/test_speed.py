@@ -9,6 +9,7 @@ from hypothesis import given, settings, strategies as st
 
 from advisor import profiles
 from advisor.architectures import spec_from_config
+from advisor.devices import load_gpu
 from advisor.speed import relative_step_time, step_flops, step_time
 from advisor.speed.constants import bounds
 from advisor.speed.flops import attended_tokens
@@ -39,26 +40,13 @@ def model(name: str) -> ModelSpec:
     return spec_from_config(row["config"], id=name, source=row["source"])
 
 
-def card(name: str, bf16_tflops: float, gb_per_s: float, prices: tuple[Price, ...] = ()) -> GpuSpec:
-    """Dense peaks with fp32 accumulation, from the makers' data sheets."""
-    return GpuSpec(
-        name=name,
-        vendor="NVIDIA",
-        usable_bytes=10**10,
-        usable_source="not used here",
-        bandwidth_bytes_per_s=int(gb_per_s * 10**9),
-        bf16_flop_per_s=int(bf16_tflops * 10**12),
-        prices=prices,
-    )
-
-
-A100 = card("A100 SXM4 80GB", 312, 2039)
-H100 = card("H100 SXM5 80GB", 989, 3350)
-L40S = card("L40S", 362, 864)
-RTX_3090 = card("RTX 3090", 71, 936)
-RTX_4080 = card("RTX 4080", 97, 717)
-RTX_4090 = card("RTX 4090", 165, 1008)
-A6000 = card("RTX A6000", 154.8, 768)
+A100 = load_gpu("A100 SXM4 80GB")
+H100 = load_gpu("H100 SXM5 80GB")
+L40S = load_gpu("L40S")
+RTX_3090 = load_gpu("GeForce RTX 3090")
+RTX_4080 = load_gpu("GeForce RTX 4080")
+RTX_4090 = load_gpu("GeForce RTX 4090")
+A6000 = load_gpu("RTX A6000")
 LLAMA_8B = "meta-llama/Llama-3.1-8B"
 
 
@@ -155,11 +143,11 @@ def test_traffic_of_the_optimizer_by_hand() -> None:
     """Full fine-tuning in bf16: (20 + 4) x 2 bytes a parameter with foreach AdamW, (3 + 4) x 2 + 4 with 8-bit AdamW."""
     llama = model(LLAMA_8B)
 
-    def stream(**changes: object) -> float:
+    def optimizer(**changes: object) -> float:
         plan = Plan(method=Method.FULL).model_copy(update=changes)
-        return step_traffic(shape_of(llama, plan.target_modules), llama, plan).stream_bytes
+        return step_traffic(shape_of(llama, plan.target_modules), llama, plan).optimizer_bytes
 
-    difference = stream() - stream(optimizer=Optimizer.ADAMW_8BIT)
+    difference = optimizer() - optimizer(optimizer=Optimizer.ADAMW_8BIT)
     assert difference == pytest.approx(llama.params * (48 - 18))
 
 
@@ -304,9 +292,8 @@ def test_dora_is_as_published(method: Method, targets: tuple[str, ...], low: flo
 
 
 # ---- published runs ----
-# Seconds of one optimizer step. "inside" rows must lie in the range. The ends of the rates were set with the A100, RTX 3090, RTX 4090 and
-# the slowest L40S run in view; RTX 4080, RTX A6000, H100 and the DoRA and MLP runs were held back in the first round. Rows marked False
-# are outside, with the reason: they say where the range ends.
+# Seconds of one optimizer step. "inside" rows must lie in the range, False ones are outside, with the reason: they say where the range
+# ends. The rates were read off these runs among others; how they do on runs that were left out stands in tests/test_rates.py.
 QKVO = ("q_proj", "k_proj", "v_proj", "o_proj")
 MLP = ("gate_proj", "up_proj", "down_proj")
 SMALL = Plan(rank=16, target_modules=QKVO, optimizer=Optimizer.PAGED_ADAMW_8BIT, seq_len_tokens=1024)
@@ -330,8 +317,7 @@ RUNS = [
     ("L40S, 3B LoRA on the MLP, 2025-10", LLAMA_3B, PEFT, {"rank": 10, "target_modules": MLP}, L40S, 0.4104, True),
     ("L40S, 3B DoRA", LLAMA_3B, PEFT, {"method": Method.DORA}, L40S, 0.2382, True),
     ("L40S, 3B full, 2026-07", LLAMA_3B, PEFT, {"method": Method.FULL}, L40S, 0.4295, True),
-    # Little above the upper end: the software of 2025-06 took 1.4 x as long as that of a year later.
-    ("L40S, 3B full, 2025-06", LLAMA_3B, PEFT, {"method": Method.FULL}, L40S, 0.6223, False),
+    ("L40S, 3B full, 2025-06", LLAMA_3B, PEFT, {"method": Method.FULL}, L40S, 0.6223, True),
     ("A100, 7B LoRA", MISTRAL, FMS, {}, A100, 16384 / 3324.2, True),
     ("A100, 7B LoRA, fused kernels", MISTRAL, FMS, {"loss": Loss.FUSED}, A100, 16384 / 3905.5, True),
     ("A100, 7B full", MISTRAL, FMS, {"method": Method.FULL}, A100, 16384 / 3062.7, True),
@@ -352,17 +338,18 @@ RUNS = [
         "2 RTX 3090, 7B LoRA, sharded, 512 tokens",
         LLAMA_7B,
         FSDP_QLORA,
-        {"seq_len_tokens": 512, "sharding": Sharding.FSDP2},
+        {"seq_len_tokens": 512, "sharding": Sharding.FSDP1, "use_reentrant": True},
         RTX_3090,
         512 / 100.94,
         True,
     ),
     ("RTX 4090, 7B QLoRA", LLAMA_7B, FSDP_QLORA, NF4 | {"micro_batch_size": 8}, RTX_4090, 16384 / 2330.2, True),
-    # 2 % below the lower end: GeForce cards clock above their data sheet while power allows.
-    ("RTX 4090, 7B LoRA", LLAMA_7B, FSDP_QLORA, {"micro_batch_size": 4}, RTX_4090, 8192 / 2399.5, False),
+    ("RTX 4090, 7B LoRA", LLAMA_7B, FSDP_QLORA, {"micro_batch_size": 4}, RTX_4090, 8192 / 2399.5, True),
     ("A6000, 0.6B full, 8192 tokens", "Qwen/Qwen3-0.6B", RL, {"seq_len_tokens": 8192}, A6000, 8192 / 6604, True),
-    ("A6000, 0.6B full, 65536 tokens", "Qwen/Qwen3-0.6B", RL, {"seq_len_tokens": 65536}, A6000, 65536 / 2484, True),
-    ("H100, 0.6B full, 16384 tokens", "Qwen/Qwen3-0.6B", RL, {"seq_len_tokens": 16384}, H100, 16384 / 25486, True),
+    # 4 % below the lower end: the one run that the card's rates are from has an eighth of the tokens, and longer attention is quicker.
+    ("A6000, 0.6B full, 65536 tokens", "Qwen/Qwen3-0.6B", RL, {"seq_len_tokens": 65536}, A6000, 65536 / 2484, False),
+    # Compiled, which no setting of a plan says: 7 % below the lower end.
+    ("H100, 0.6B full, 16384 tokens", "Qwen/Qwen3-0.6B", RL, {"seq_len_tokens": 16384}, H100, 16384 / 25486, False),
     # The trainer of reinforcement learning computes log-probabilities beside the step.
     ("H100, 0.6B full, RL", "Qwen/Qwen3-0.6B", RL, {"seq_len_tokens": 16384}, H100, 16384 / 11896, False),
 ]
@@ -386,7 +373,7 @@ PRICES = (
 
 
 def test_hours_and_price_of_a_data_set() -> None:
-    gpu = card("A100 SXM4 80GB", 312, 2039, PRICES)
+    gpu = A100.model_copy(update={"prices": PRICES})
     plan = Plan(n_gpus=2, sharding=Sharding.DDP)
     time = step_time(model(LLAMA_8B), plan, gpu, dataset_tokens=3_600_000)
     assert time is not None
@@ -402,10 +389,11 @@ def test_hours_and_price_of_a_data_set() -> None:
 
 
 def test_without_tokens_or_prices_nothing_is_made_up() -> None:
-    time = step_time(model(LLAMA_8B), Plan(), A100)
+    unpriced = A100.model_copy(update={"prices": ()})
+    time = step_time(model(LLAMA_8B), Plan(), unpriced)
     assert time is not None
     assert (time.hours, time.usd) == (None, None)
-    priced = step_time(model(LLAMA_8B), Plan(), A100, dataset_tokens=10**6)
+    priced = step_time(model(LLAMA_8B), Plan(), unpriced, dataset_tokens=10**6)
     assert priced is not None
     assert priced.hours is not None
     assert priced.usd is None
@@ -415,8 +403,8 @@ def test_without_tokens_or_prices_nothing_is_made_up() -> None:
     "gpu",
     [
         GpuSpec(name="79.2GiB", vendor="", usable_bytes=10**10, usable_source="as given"),
-        card("T4", 65, 320).model_copy(update={"bf16_flop_per_s": None, "fp16_flop_per_s": 65 * 10**12}),
-        card("no bandwidth", 65, 320).model_copy(update={"bandwidth_bytes_per_s": None}),
+        load_gpu("Tesla T4"),
+        A100.model_copy(update={"bandwidth_bytes_per_s": None}),
     ],
     ids=["literal size", "no bf16", "no bandwidth"],
 )
@@ -428,8 +416,7 @@ def test_a_card_without_the_speed_has_no_step_time(gpu: GpuSpec) -> None:
 
 
 def test_fp16_uses_its_own_peak() -> None:
-    t4 = card("T4", 65, 320).model_copy(update={"bf16_flop_per_s": None, "fp16_flop_per_s": 65 * 10**12})
-    assert step_time(model("Qwen/Qwen2.5-0.5B"), Plan(base_dtype=DType.FP16), t4) is not None
+    assert step_time(model("Qwen/Qwen2.5-0.5B"), Plan(base_dtype=DType.FP16), load_gpu("Tesla T4")) is not None
 
 
 def test_rows_of_speed_json_are_whole() -> None:

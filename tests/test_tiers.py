@@ -107,13 +107,18 @@ def test_a_field_moves_the_answer_or_leaves_it_or_is_refused(tier: Tier, name: s
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({**FULL, "n_gpus": 4, "sharding": "fsdp2"}, "plays one card"),
+        ({**FULL, "n_gpus": 4, "sharding": "zero3"}, "does not run DeepSpeed"),
         ({**LORA, "shift": "logits"}, "loss of the installed transformers"),
     ],
 )
 def test_the_dry_run_refuses_what_it_does_not_run(settings: dict[str, object], words: str) -> None:
     with pytest.raises(UnsupportedError, match=words):
         refuse_unread(Tier.TRACE, Plan.model_validate(settings))
+
+
+def test_a_recording_is_of_one_card() -> None:
+    with pytest.raises(UnsupportedError, match="plays one card"):
+        refuse_unread(Tier.TAPE, Plan.model_validate({**FULL, "n_gpus": 4, "sharding": "fsdp2"}))
 
 
 @pytest.mark.parametrize("stack", ["torchtune", "axolotl", "llamafactory", "ms-swift"])

@@ -12,6 +12,7 @@ from advisor.accuracy.report import (
 )
 from advisor.accuracy.rows import Loop, Measurement, Metric, Reading, Settings, Stage, measurements
 from advisor.accuracy.tiers import CLOSED_FORM, DRY_RUN, MeasuredPlan, Traced, closed_form, dry_run, recorded_dry_run, recorded_in
+from advisor.accuracy.times import TimeCoverage
 
 __all__ = [
     "ALL",
@@ -33,6 +34,7 @@ __all__ = [
     "Settings",
     "Stage",
     "Summary",
+    "TimeCoverage",
     "Traced",
     "accuracy",
     "closed_form",

@@ -12,6 +12,7 @@ from advisor.accuracy.plans import plan_of
 from advisor.accuracy.replays import replay_coverages, replayed_like
 from advisor.accuracy.rows import Measurement, Metric, Reading, measurements
 from advisor.accuracy.tiers import CLOSED_FORM, DRY_RUN, MeasuredPlan, kind_of_run
+from advisor.accuracy.times import TimeCoverage, time_coverages
 from advisor.architectures.cut import first_layers
 from advisor.devices import load_gpu
 from advisor.errors import AdvisorError, UnsupportedError
@@ -74,6 +75,8 @@ class AccuracyReport(Computed):
     """How often the intervals hold what was measured, by kind of plan; the last is of all runs."""
     replayed: tuple[Coverage, ...] = ()
     """Of the closed form: how often the bounds from dry runs hold its error on those of another model, by kind of plan."""
+    times: tuple[TimeCoverage, ...] = ()
+    """Of the closed form, over the timed runs of `profiles/times/`; none where other rows are asked about."""
 
     @computed_field  # type: ignore[prop-decorator]
     @property
@@ -117,6 +120,7 @@ def accuracy(estimator: Estimator, tier: str, resolve: Resolver | None = None, r
         not_scored=tuple(not_scored),
         coverages=coverages(tier, residuals_of(comparisons)),
         replayed=replay_coverages() if tier == CLOSED_FORM else (),
+        times=time_coverages() if tier == CLOSED_FORM and rows is None else (),
     )
 
 

@@ -11,7 +11,7 @@ from advisor.devices import load_gpu
 from advisor.errors import InvalidInputError, UnsupportedError
 from advisor.hub import load_model
 from advisor.ladder import advise, request_from
-from advisor.ladder.learning_rate import show, sweep
+from advisor.ladder.learning_rate import show, sweep_of
 from advisor.ladder.snippet import snippet
 from advisor.shown import quoted
 from advisor.stacks.detect import Opened, open_text
@@ -57,7 +57,7 @@ def emitted(model: str | ModelSpec, gpu: str | GpuSpec | None, stack: str | Stac
 
 def text_of(model: ModelSpec, plan: Plan, task: Task | None = None) -> str:
     """The plan as its stack's file. It is read again before it is handed out: what comes back otherwise is refused by name."""
-    rate = show(sweep(model, plan.method, task).mid)
+    rate = show(sweep_of(model, plan, task).mid)
     text = yaml_config(plan, model, rate) if plan.stack in STARTS else snippet(model, plan, task)
     try:
         different = _differing(model, plan, text)

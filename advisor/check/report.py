@@ -18,7 +18,8 @@ def report_on(where: str, model: ModelSpec, gpu: GpuSpec | None, reading: Readin
     """The report on one plan, priced in closed form. Raises UnsupportedError for what that does not cover."""
     reading, missing, nothing = with_known_targets(model, reading)
     memory = estimate_memory(model, reading.plan, gpu)
-    return report_with(where, Checked(model, gpu, reading, profile, memory, beside(model, reading), missing, nothing))
+    others = model.tables is not None  # each other plan of a model without tables would be another recording
+    return report_with(where, Checked(model, gpu, reading, profile, memory, beside(model, reading), missing, nothing, others))
 
 
 def report_with(where: str, checked: Checked) -> CheckReport:

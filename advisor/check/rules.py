@@ -227,7 +227,7 @@ def of_the_ladder(c: Checked) -> Iterator[Finding]:
     if c.case is None:
         return
     request = options_of(c.plan)
-    rung = rung_of(c.case, request, price(c.case, c.plan))
+    rung = rung_of(c.case, request, price(c.case, c.plan), stretch=False)
     verdict = Verdict(method=c.plan.method, binding="none", sentence="")
     situation = Situation(c.case, request, (rung,), verdict)
     for rule in _OF_THE_LADDER:

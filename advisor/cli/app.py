@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 SUBCOMMANDS = {
     "estimate": "advisor.cli.commands",
     "trace": "advisor.cli.commands",
+    "fit": "advisor.cli.question_commands",
+    "sweep": "advisor.cli.question_commands",
     "explain": "advisor.cli.explain_commands",
     "models": "advisor.cli.commands",
     "gpus": "advisor.cli.commands",

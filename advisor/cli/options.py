@@ -90,6 +90,8 @@ TEXT_OPTIONS: dict[str, tuple[str, str]] = {
     "gpus": ("N", "How many equal GPUs; all of a cloud's machine if left out."),
     "shard": (_choices(Sharding), "What several GPUs share, and by which engine; replicas (ddp) first, if left out."),
     "dataset_tokens": ("TOKENS", "Size of the training set; 30M is 30,000,000."),
+    "epochs": ("X", "Passes over the training set, for hours and USD."),
+    "price": ("USD", "What a card rents for an hour; the prices on record if left out."),
     "task": (_choices(Task), "What the data teaches."),
 }
 WORDS: dict[str, type[Enum]] = {

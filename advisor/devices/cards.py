@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from functools import cache
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from advisor import profiles
 from advisor.profiles.gpus import GpuProfile, PriceRow
@@ -98,6 +98,7 @@ def spec_of(card: Card, resolved_from: str) -> GpuSpec:
     """The card as a training process sees it: memory and speeds of one device."""
     row = card.row
     usable_bytes, usable_source = usable_of(card)
+    link, line_rate = _link(row)
     return GpuSpec(
         name=card.name,
         vendor=row.vendor,
@@ -112,11 +113,21 @@ def spec_of(card: Card, resolved_from: str) -> GpuSpec:
         fp32_flop_per_s=_rate(card, row.fp32_tflops, 10**12),
         bf16_supported=row.bf16_supported,
         unified_memory=row.unified_memory,
+        link=link,
+        link_bytes_per_s=None if line_rate is None else round(line_rate * 10**9),
         prices=tuple(_price(price) for price in row.prices),
         sources=tuple(f"{fields}: {text}" for fields, text in row.sources.items()),
         notes=row.notes if card.devices == 1 else (*row.notes, f"speeds and memory are of one of its {card.devices} devices"),
         resolved_from=resolved_from,
     )
+
+
+def _link(row: GpuProfile) -> tuple[Literal["fabric", "pcie"] | None, float | None]:
+    """What joins the cards of a machine, and its GB/s per direction: the maker's own links where every machine has them, else the bus."""
+    fabric = row.fabric_gb_per_s_per_direction or (None if row.nvlink_bridged else row.nvlink_gb_per_s_per_direction)
+    if fabric is not None:
+        return "fabric", fabric
+    return (None, None) if row.pcie_gb_per_s_per_direction is None else ("pcie", row.pcie_gb_per_s_per_direction)
 
 
 def _rate(card: Card, figure: float | None, unit: int) -> int | None:

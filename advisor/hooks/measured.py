@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import Any
 
 from advisor.units import format_size
@@ -43,21 +42,11 @@ def note_of(report: CheckReport, comparison: Comparison | None) -> str:
     )
 
 
-def record_run(report: CheckReport, comparison: Comparison | None, args: Any, state: Any, ledger: str | Path | None) -> None:
-    """One run in the ledger: the plan, what was predicted, what was measured."""
-    from advisor.runs import record
-
-    measured: dict[str, Any] = {}
-    if comparison is not None:
-        measured = {"peak_bytes": comparison.measured_bytes, "peak_allocated_bytes": comparison.measured_allocated_bytes}
-    record(
-        ledger=ledger,
-        model=report.model.id,
-        gpu=None if report.gpu is None else report.gpu.name,
-        plan=report.plan,
-        learning_rate=getattr(args, "learning_rate", None) or None,
-        steps=getattr(state, "global_step", None) or None,
-        seed=getattr(args, "seed", None),
-        notes=(note_of(report, comparison),),
-        **measured,
-    )
+def predicted(report: CheckReport) -> dict[str, Any]:
+    """Fields of the run's record: the plan, and what was predicted of it."""
+    return {
+        "model": report.model.id,
+        "gpu": None if report.gpu is None else report.gpu.name,
+        "plan": report.plan,
+        "notes": (note_of(report, None),),
+    }

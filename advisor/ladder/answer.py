@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from advisor.ladder.experiment import experiment_evidence, next_experiment
+from advisor.ladder.first_run import with_sized_rank
 from advisor.ladder.fit import Case
 from advisor.ladder.flips import flips
 from advisor.ladder.request import check_request
@@ -12,6 +13,7 @@ from advisor.ladder.situation import Situation
 from advisor.ladder.snippet import snippet
 from advisor.ladder.verdict import decide, why_not
 from advisor.stacks import echo_defaults
+from advisor.units import format_count
 from advisor.values import Advice, DType, GpuSpec, ModelSpec, ModelSummary, Request
 
 
@@ -21,7 +23,8 @@ def advise(model: ModelSpec, gpu: GpuSpec, request: Request) -> Advice:
     With a method asked for, the answer holds that rung alone; the others are still priced, to say what fits instead.
     """
     check_request(request)
-    case = Case(model, gpu)
+    case, asked = Case(model, gpu), request
+    request = with_sized_rank(model, asked)
     rungs, missing = climb(case, request)
     verdict = decide(case, request, rungs)
     situation = Situation(case, request, rungs, verdict)
@@ -32,7 +35,13 @@ def advise(model: ModelSpec, gpu: GpuSpec, request: Request) -> Advice:
         model=summary_of(model),
         gpu=gpu,
         n_gpus=request.gpus or 1,
-        assumptions=(*model.taken_as, *filter(None, (gpu.resolved_from,)), *missing, *echo_defaults(model, gpu, request)),
+        assumptions=(
+            *model.taken_as,
+            *filter(None, (gpu.resolved_from,)),
+            *_sized(asked, request),
+            *missing,
+            *echo_defaults(model, gpu, request),
+        ),
         verdict=verdict,
         rungs=tuple(rung.model_copy(update={"why_not": why_not(case, request, rung, verdict)}) for rung in shown),
         findings=findings(situation),
@@ -41,6 +50,13 @@ def advise(model: ModelSpec, gpu: GpuSpec, request: Request) -> Advice:
         next_evidence=experiment_evidence(situation),
         snippet=snippet(model, chosen.plan, request.task) if chosen is not None else "",
     )
+
+
+def _sized(asked: Request, request: Request) -> tuple[str, ...]:
+    """That the rank was chosen by the data."""
+    if asked.rank == request.rank or request.dataset_tokens is None:
+        return ()
+    return (f"rank: {request.rank}, sized to {format_count(request.dataset_tokens)} tokens",)
 
 
 def summary_of(model: ModelSpec) -> ModelSummary:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from advisor.ladder.first_run import first_run
 from advisor.ladder.flips import Flip
 from advisor.ladder.knowledge import evidence, say, threshold
-from advisor.ladder.learning_rate import recipe_of, show, sweep
+from advisor.ladder.learning_rate import recipe_of, show, sweep_of
 from advisor.ladder.situation import Situation
 from advisor.values import ALL_LINEAR, Method, Plan, Task
 
@@ -19,7 +19,7 @@ def next_experiment(situation: Situation, known_flips: tuple[Flip, ...]) -> str:
     plan, request = rung.plan, situation.request
     if request.dataset_tokens is not None and plan.method is not Method.FULL:
         return _sized(situation, plan)
-    rates = sweep(situation.case.model, plan.method, situation.request.task)
+    rates = sweep_of(situation.case.model, plan, situation.request.task)
     return say(
         "next.full" if plan.method is Method.FULL else "next.run",
         method=plan.method.label,
@@ -39,16 +39,15 @@ def _targets(plan: Plan) -> str:
 
 
 def _sized(situation: Situation, plan: Plan) -> str:
-    """The first run sized to the data, at the rank that was asked for where one was."""
+    """The first run, sized to the data."""
     request = situation.request
     first = first_run(situation.case.model, plan.method, request.task, request.dataset_tokens)
-    asked = request.rank is not None
-    rates = sweep(situation.case.model, plan.method, request.task) if asked else first.rates
+    rates = sweep_of(situation.case.model, plan, request.task)
     return say(
         "next.sized",
         method=plan.method.label,
-        rank=plan.rank if asked else first.rank,
-        alpha=f"{plan.alpha if asked else first.alpha:g}",
+        rank=plan.rank,
+        alpha=f"{plan.alpha:g}",
         targets=_targets(plan),
         batch=plan.micro_batch_size * plan.grad_accum_steps * plan.n_gpus,
         low=show(rates[0]),

@@ -8,12 +8,12 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from advisor.ladder.knowledge import threshold
-from advisor.ladder.learning_rate import sweep
+from advisor.ladder.learning_rate import Sweep, sweep
 from advisor.ladder.rules_capacity import rank_sized
 from advisor.memory.params import known_adapter_params
 from advisor.stacks.first_plan import ALPHA_PER_RANK, FIRST_EFFECTIVE_BATCH, FIRST_RANK, FIRST_SEQ_LEN_TOKENS
 from advisor.stacks.targets import smallest_wrapped
-from advisor.values import ALL_LINEAR, Method, ModelSpec, Plan, Task
+from advisor.values import ALL_LINEAR, Method, ModelSpec, Plan, Request, Task
 
 SCHEDULE = "cosine"
 """Judgement: the published comparisons used constant and cosine schedules alike; a schedule that ends low needs no early stop."""
@@ -26,7 +26,7 @@ class FirstRun(NamedTuple):
 
     rank: int
     alpha: float
-    rates: tuple[float, float, float]
+    rates: Sweep
     epochs: float | None
     """Passes over the data; None where their size is not known."""
     share: float
@@ -45,16 +45,21 @@ def first_run(model: ModelSpec, method: Method, task: Task | None, tokens: int |
     rank = FIRST_RANK
     if tokens is not None and per_rank is not None and task is not Task.RL and method.has_adapter:
         rank = min(rank_sized(tokens, per_rank, task), _largest(model))
-    middle = sweep(model, method, task)
-    falls = 1.0 if task is Task.RL else (FIRST_RANK / rank) ** 0.5
     epochs = None
     if tokens is not None and task is not Task.RL:
         in_scale = per_rank is not None and threshold("rho_cpt_rank") * per_rank < tokens
         epochs = 1.0 if in_scale else threshold("epochs_enough")
     share = pilot_share(tokens, FIRST_EFFECTIVE_BATCH, FIRST_SEQ_LEN_TOKENS, epochs or 1.0)
     steps = None if tokens is None else max(1, round(share * tokens * (epochs or 1.0) / (FIRST_EFFECTIVE_BATCH * FIRST_SEQ_LEN_TOKENS)))
-    rates = (middle.low * falls, middle.mid * falls, middle.high * falls)
-    return FirstRun(rank, ALPHA_PER_RANK * rank, rates, epochs, share, steps)
+    return FirstRun(rank, ALPHA_PER_RANK * rank, sweep(model, method, task, rank), epochs, share, steps)
+
+
+def with_sized_rank(model: ModelSpec, request: Request) -> Request:
+    """The request with the rank that its data ask for; as it is where a rank was asked for, or the data are not known."""
+    if request.rank is not None or request.dataset_tokens is None or model.tables is None or request.alpha is not None:
+        return request
+    first = first_run(model, request.method or Method.LORA, request.task, request.dataset_tokens)
+    return request.model_copy(update={"rank": first.rank})
 
 
 def _largest(model: ModelSpec) -> int:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from advisor.checkpoints import unshardable
 from advisor.ladder.fit import Case, fits, largest, longest_seq, price
-from advisor.ladder.knowledge import say
+from advisor.ladder.knowledge import say, threshold
 from advisor.ladder.moves import without_accumulation
 from advisor.ladder.rungs import fixed_options
 from advisor.ladder.search import SHORTEST_SEQ_TOKENS, make_fit
@@ -159,4 +159,6 @@ def _evidence(s: Situation) -> Iterator[Flip]:
     """What a run would have to show for the rank to be the limit."""
     if s.chosen is not None and s.chosen.plan.method in (Method.LORA, Method.QLORA):
         rank = s.chosen.plan.rank
-        yield Flip(say("flip.rank", method=s.chosen.plan.method.label, rank=rank, higher=4 * rank), opens=False)
+        higher = min(4 * rank, int(threshold("rho_cpt_rank")))  # no published comparison gains beyond it (fact C12)
+        if higher > rank:
+            yield Flip(say("flip.rank", method=s.chosen.plan.method.label, rank=rank, higher=higher), opens=False)

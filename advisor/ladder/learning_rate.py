@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from advisor.ladder.knowledge import threshold
-from advisor.values import Method, ModelSpec, Task
+from advisor.stacks.first_plan import ALPHA_PER_RANK, FIRST_RANK
+from advisor.values import Method, ModelSpec, Plan, Task
 
 
 class Sweep(NamedTuple):
@@ -39,8 +40,11 @@ def prior_by_size(params: int) -> float:
     return threshold("lr_prior_other_large" if params >= threshold("lr_large_params") else "lr_prior_other")
 
 
-def sweep(model: ModelSpec, method: Method, task: Task | None) -> Sweep:
-    """The prior and a factor of three to both sides (fact LR21); a tenth of it for full fine-tuning (fact LR1)."""
+def sweep(model: ModelSpec, method: Method, task: Task | None, rank: int = FIRST_RANK) -> Sweep:
+    """The prior and a factor of three to both sides (fact LR21); a tenth of it for full fine-tuning (fact LR1).
+
+    The prior is of rank 16. Where alpha grows with the rank, rates fall with its root (facts LR5, S2).
+    """
     if task is Task.RL and method is not Method.FULL:
         low, high = threshold("lr_rl_low"), threshold("lr_rl_high")
         return Sweep(low, (low * high) ** 0.5, high)
@@ -48,7 +52,14 @@ def sweep(model: ModelSpec, method: Method, task: Task | None) -> Sweep:
     prior = lora_prior(model)
     if method is Method.FULL:
         prior /= threshold("lr_full_divisor")
+    else:
+        prior *= float((FIRST_RANK / rank) ** 0.5)
     return Sweep(prior / factor, prior, prior * factor)
+
+
+def sweep_of(model: ModelSpec, plan: Plan, task: Task | None) -> Sweep:
+    """The sweep of a plan; of rank 16's where its alpha is not twice its rank, so that the scale does not grow with it."""
+    return sweep(model, plan.method, task, plan.rank if plan.alpha == ALPHA_PER_RANK * plan.rank else FIRST_RANK)
 
 
 def show(rate: float) -> str:

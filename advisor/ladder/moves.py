@@ -103,3 +103,10 @@ STEPS = (
     Step("optimizer", _eight_bit_optimizer),
 )
 """From the mildest to the costliest."""
+
+
+def moves_from(case: Case, plan: Plan, fixed: frozenset[str]) -> Iterator[Move]:
+    """Every change that may be made to `plan` first, of options that are not `fixed`."""
+    for step in STEPS:
+        if step.option not in fixed:
+            yield from step.moves(case, plan)

@@ -19,7 +19,7 @@ ALPHA_SCALE_LOW = 0.5
 def rank_high(s: Situation) -> Iterator[Finding]:
     """A high rank is no dial for quality."""
     plan, trained = s.focus.plan, s.focus.trainable_params
-    if not plan.method.has_adapter or plan.rank < threshold("rank_high"):
+    if not plan.method.has_adapter or plan.rank < threshold("rank_high") or plan.rank <= _asked_by_data(s):
         return
     yield Finding(
         id="rank-high",
@@ -30,6 +30,15 @@ def rank_high(s: Situation) -> Iterator[Finding]:
         numbers={"rank": plan.rank, **({"adapter_params": trained} if trained is not None else {})},
         evidence=("C8", "C10", "C11", "LR5"),
     )
+
+
+def _asked_by_data(s: Situation) -> int:
+    """The rank that the data ask for; 0 where they are not known."""
+    tokens = s.request.dataset_tokens
+    if tokens is None or s.request.task is Task.RL:
+        return 0
+    per_rank = params_per_rank(s.case, s.rung(Method.LORA).plan)
+    return 0 if per_rank is None else rank_sized(tokens, per_rank, s.request.task)
 
 
 def alpha_small(s: Situation) -> Iterator[Finding]:

@@ -75,10 +75,11 @@ def _climb(case: Case, request: Request, method: Method) -> tuple[Rung, tuple[st
     return rung_of(original, plain, priced).model_copy(update={"fit": Fit.WOULD_NOT_START}), priced.untried
 
 
-def rung_of(case: Case, request: Request, priced: Priced) -> Rung:
+def rung_of(case: Case, request: Request, priced: Priced, stretch: bool = True) -> Rung:
+    """The rung of a priced plan; how far it could be stretched is left out where nobody asks, as it takes many prices."""
     plan, model = priced.plan, case.model
     trained = known_trainable_params(model, plan, case.gpu)
-    stretches = priced.fit is not Fit.DOES_NOT_FIT
+    stretches = stretch and priced.fit is not Fit.DOES_NOT_FIT
     longest = furthest(case, plan, fixed_options(request)) if stretches else Longest(None)
     return Rung(
         plan=plan,
@@ -90,7 +91,7 @@ def rung_of(case: Case, request: Request, priced: Priced) -> Rung:
         trainable_share=None if trained is None else trained / (model.params + (trained if plan.method.has_adapter else 0)),
         base_precision=base_precision(plan),
         relative_step_time=relative_step_time(model, plan, case.gpu),
-        step_time=step_time(model, plan, case.gpu, request.dataset_tokens),
+        step_time=step_time(model, plan, case.gpu, request.dataset_tokens, epochs=request.epochs or 1.0, usd_per_gpu_hour=request.price),
         quality=say(f"quality.{plan.method.value}"),
         quality_evidence=evidence(f"quality.{plan.method.value}"),
         adapter_bytes=trained * plan.adapter_dtype.size_bytes if trained is not None and plan.method.has_adapter else None,

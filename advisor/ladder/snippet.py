@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from advisor.architectures import LABEL_MODULES, headed
 from advisor.errors import UnsupportedError
-from advisor.ladder.learning_rate import show, sweep
+from advisor.ladder.learning_rate import show, sweep_of
 from advisor.ladder.plain_loop import OPTIMIZERS, loop_lines
 from advisor.ladder.snippet_load import NO_REENTRANT, load_lines, needs_os, quantization_classes
 from advisor.ladder.snippet_parts import call, text, torch_dtype
@@ -36,12 +36,12 @@ def snippet(model: ModelSpec, plan: Plan, task: Task | None = None) -> str:
         return f"# settings of {plan.stack.value} for {model.kind.value} models are not written: they need a processor and its data\n"
     if plan.stack in (Stack.AXOLOTL, Stack.LLAMAFACTORY):
         try:
-            return yaml_config(plan, model, show(sweep(model, plan.method, task).mid))
+            return yaml_config(plan, model, show(sweep_of(model, plan, task).mid))
         except UnsupportedError as error:
             return f"# {shown(str(error))}\n"
     if plan.stack in (Stack.MS_SWIFT, Stack.TORCHTUNE):
         return f"# configurations of {plan.stack.value} are read (advise check), not written\n"
-    rate = show(sweep(model, plan.method, task).mid)
+    rate = show(sweep_of(model, plan, task).mid)
     model = headed(model, plan)
     sections = (
         _imports(model, plan),

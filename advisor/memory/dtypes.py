@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from advisor.values import DType, Masters, Plan
+from advisor.values import DType, Masters, Plan, Sharding
 
 
 def computing(plan: Plan) -> Plan:
@@ -10,8 +10,9 @@ def computing(plan: Plan) -> Plan:
 
     FSDP under mixed precision gathers a unit's parameters in 16 bit, so that everything from the embeddings on is 16-bit, adapters and
     residual stream too (torch `MixedPrecisionPolicy.param_dtype`; accelerate 1.15 utils/dataclasses.py `set_mixed_precision`; with a
-    quantised base transformers sets it to the type that the 4-bit weights are stored as, 5.23 distributed/fsdp.py
-    `update_fsdp_plugin_peft`). DeepSpeed casts the model itself (0.19 runtime/engine.py `_configure_distributed_model`).
+    quantised base under FSDP1 transformers sets it to the type that the 4-bit weights are stored as, 5.23 distributed/fsdp.py
+    `update_fsdp_plugin_peft`, which trainer.py calls where the optimizer is made after the wrapping). DeepSpeed casts the model itself
+    (0.19 runtime/engine.py `_configure_distributed_model`).
     """
     if not has_own_types(plan):
         return plan
@@ -24,7 +25,7 @@ def computing(plan: Plan) -> Plan:
 def has_own_types(plan: Plan) -> bool:
     """Whether the engine, not autocast, decides in which type a card computes."""
     if plan.sharding.is_fsdp:
-        return plan.autocast or plan.quantization is not None
+        return plan.autocast or (plan.quantization is not None and plan.sharding is Sharding.FSDP1)
     return plan.sharding.is_zero and (plan.autocast or plan.masters is Masters.COPIED)
 
 

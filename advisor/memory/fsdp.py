@@ -67,18 +67,24 @@ class _Done(NamedTuple):
 
 
 def backward_stations(step: Step, units: Units) -> Iterator[Station]:
-    """Moments of backward that may be its peak: head, layers from the last to the first, embeddings."""
+    """Moments of backward that may be its peak, in each kind of micro-batch: the last one reduces what earlier ones left whole."""
+    yield from _backward(step, units)
+    if units.defers:
+        yield from _backward(step, units._replace(carries=units.middles, reduces=False))
+
+
+def _backward(step: Step, units: Units) -> Iterator[Station]:
+    """One micro-batch: head, layers from the last to the first, embeddings."""
     behind = ZERO
     for layer, count in step.runs:
         behind = behind.plus(step.resting(layer), count)
     tail, done = units.tail, _carried(step, units)
-    # the root's backward begins at the loss and prefetches the last layer; that of a tail of its own begins at the logits
-    ahead = units.layers[-1].gathered_bytes if units.root else 0
+    ahead = units.layers[-1].gathered_bytes if units.prefetches_at_loss else 0
     for moment in step.head.backward.peaks:
         live, logits = behind.plus(step.held).plus(moment.live), moment.live.plus(step.held)
         yield _around(live, behind, logits, tail.gathered_bytes + ahead, done.gradient_bytes)
     if units.root:
-        done = done._replace(whole_bytes=done.whole_bytes + (0 if units.defers else step.head.backward.kept.constant))
+        done = done._replace(whole_bytes=done.whole_bytes + _of_head(step, units))
     else:
         live = behind.plus(step.held).plus(step.head.entry)
         yield from _post_backward(live, behind, units, tail, units.layers[-1].gathered_bytes, done)
@@ -104,11 +110,10 @@ def _run_stations(step: Step, units: Units, position: int, behind: Size, done: _
             before = before.plus(layer.entry, 2 * index)
         ahead = unit if index < count - 1 else units.layers[position - 1] if position else units.embedding
         now = _after(done, units, unit, index) if index else done
-        gradients = max(now.gradient_bytes, done.gradient_bytes if units.middles else 0)
         gathered = root + ahead.gathered_bytes
         working = (root if units.wraps_adapters else gathered) + unit.gathered_bytes
         for station in layer_stations(step, layer, before, 0):
-            yield _around(station.live, station.kept, station.logits, working, gradients)
+            yield _around(station.live, station.kept, station.logits, working, now.gradient_bytes)
         live = before.plus(step.held).plus(layer.entry, 2 if units.keeps_inputs else 1)
         yield from _post_backward(live, before, units, unit, gathered, now)
 
@@ -121,9 +126,15 @@ def _end(step: Step, units: Units, kept: Size, done: _Done) -> Iterator[Station]
     unit = units.tail if units.root else units.embedding
     live = kept.plus(step.held).plus(step.head.entry)
     yield _around(live, kept, step.held, unit.gathered_bytes, done.gradient_bytes + made)
-    if units.root and not units.defers:
-        done = done._replace(whole_bytes=done.whole_bytes - step.head.backward.kept.constant)
+    if units.root:
+        done = done._replace(whole_bytes=done.whole_bytes - _of_head(step, units))
     yield from _post_backward(live, kept, units, unit, 0, done)
+
+
+def _of_head(step: Step, units: Units) -> int:
+    """The head's gradient from the loss to the end of its unit's backward. FSDP2 adds it to an earlier one at once, unless it
+    is a part of the embeddings' too; in FSDP1 it is a part of the flat gradient that is to be made."""
+    return 0 if units.copies and units.carries and not units.tied else step.head.backward.kept.constant
 
 
 def _post_backward(live: Size, kept: Size, units: Units, unit: Unit, gathered: int, done: _Done) -> Iterator[Station]:
@@ -135,12 +146,16 @@ def _post_backward(live: Size, kept: Size, units: Units, unit: Unit, gathered: i
     own, reduced = unit.gradient_bytes, unit.gradient_bytes
     if not own:
         return
+    if not units.reduces:
+        if not units.copies:
+            yield _around(live, kept, ZERO, gathered + unit.gathered_bytes, done.whole_bytes + done.shard_bytes + own + reduced)
+        return
     scattered = units.share(reduced) + (units.share(unit.trained_bytes) if unit.trained_bytes != reduced else 0)
-    others = done.whole_bytes + done.shard_bytes - (own if units.defers else 0)
+    others = done.whole_bytes + done.shard_bytes - (own if units.carries else 0)
     if units.copies:
         yield _around(live, kept, ZERO, gathered, others + reduced + max(own, scattered))
         return
-    accumulated = own if units.defers else 0
+    accumulated = own if units.carries else 0
     yield _around(live, kept, ZERO, gathered + unit.gathered_bytes, others + accumulated + own + reduced)
     yield _around(live, kept, ZERO, gathered, others + reduced + scattered)
 
@@ -151,15 +166,19 @@ def _carried(step: Step, units: Units) -> _Done:
         return _Done()
     counts = (*(count for _, count in step.runs), 1, 1)
     held = list(zip((*units.layers, units.embedding, units.tail), counts, strict=True))
-    if units.defers:
+    if units.defers and not units.carries:
+        return _Done()
+    if units.carries:
         return _Done(whole_bytes=sum(unit.gradient_bytes * count for unit, count in held))
     return _Done(shard_bytes=sum(units.share(unit.trained_bytes) * count for unit, count in held))
 
 
 def _after(done: _Done, units: Units, unit: Unit, count: int = 1) -> _Done:
-    """Gradients once `count` more units like `unit` have been reduced."""
+    """Gradients once `count` more units like `unit` are through."""
+    if not units.reduces:
+        return done if units.carries else done._replace(whole_bytes=done.whole_bytes + unit.gradient_bytes * count)
     return _Done(
-        whole_bytes=done.whole_bytes - (unit.gradient_bytes * count if units.defers else 0),
+        whole_bytes=done.whole_bytes - (unit.gradient_bytes * count if units.carries else 0),
         shard_bytes=done.shard_bytes + (0 if units.accumulates_shards else units.share(unit.trained_bytes) * count),
         reducing_bytes=unit.gradient_bytes if units.copies else 0,
     )

@@ -28,6 +28,10 @@ class Held(NamedTuple):
     gradient_cards: int = 1
     """Cards that share a gradient once backward has made it; 0 where it goes into a buffer that is counted already."""
 
+    def share_of_gradients(self, whole_bytes: int) -> int:
+        """What one card holds of gradients that backward has made."""
+        return -(-whole_bytes // self.gradient_cards) if self.gradient_cards else 0
+
 
 def loaded_beside(extra: int, adapter: int, wrapping: int) -> tuple[tuple[Term, int], ...]:
     """What loading needs besides the weights is gone when the adapter is made, and the engine wraps the model after that."""

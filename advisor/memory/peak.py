@@ -23,7 +23,8 @@ from advisor.memory.program import Loop, Program, Station, compile_program, prog
 from advisor.memory.replayed import estimate_from_tape
 from advisor.memory.runtime import context_of, has_caching_allocator, has_flash, workspace_bytes
 from advisor.memory.sharding import held
-from advisor.memory.slack import slack_bytes
+from advisor.memory.slack import slack_of
+from advisor.memory.tape import Size
 from advisor.memory.units import units_of
 from advisor.memory.weights import unquantized_bytes_per_param
 from advisor.stacks.targets import refuse_unwrappable, targets
@@ -40,14 +41,12 @@ def estimate_memory(model: ModelSpec, plan: Plan, gpu: GpuSpec | None = None) ->
     """
     if model.tables is None:
         return estimate_from_tape(model, plan, gpu)
-    refuse_unread(Tier.ESTIMATE, plan)
-    model = headed(model, plan)
-    _check_checkpoint(model, plan)
-    standing, program = _whatever_the_batch(model, _without_batch(model, plan), has_flash(gpu))
+    model = priced_model(model, plan)
+    standing, program = whatever_the_batch(model, without_batch(model, plan), has_flash(gpu))
     batch = Batch(plan.micro_batch_size * plan.seq_len_tokens, plan.micro_batch_size * plan.seq_len_tokens**2)
     before = program.outlives_backward.at(batch.tokens, batch.pairs)
     workspace = workspace_bytes(gpu)
-    step = _step(standing, workspace, before)
+    step = step_phase(standing, workspace, before)
     memory = MemoryBreakdown(
         source="estimate",
         phases=(
@@ -57,7 +56,7 @@ def estimate_memory(model: ModelSpec, plan: Plan, gpu: GpuSpec | None = None) ->
             step,
             *_evaluation(model, plan, has_flash(gpu), workspace, before),
         ),
-        reserved_slack_bytes=slack_bytes(model, plan, program, *batch, step) if has_caching_allocator(gpu) else 0,
+        reserved_slack_bytes=slack_of(model, plan, program, step).at(*batch) if has_caching_allocator(gpu) else 0,
         context_bytes=context_of(gpu.compute_capability if gpu else None).context_bytes,
         interval=interval_of(ESTIMATE, model, plan, gpu),
         notes=expert_notes(model, plan),
@@ -65,12 +64,16 @@ def estimate_memory(model: ModelSpec, plan: Plan, gpu: GpuSpec | None = None) ->
     return with_chance(narrowed(memory, model, plan, gpu), model, plan, gpu)
 
 
-def _check_checkpoint(model: ModelSpec, plan: Plan) -> None:
-    """Raises UnsupportedError where the checkpoint's storage cannot be trained by this plan."""
+def priced_model(model: ModelSpec, plan: Plan) -> ModelSpec:
+    """The model with the head that the plan trains. Raises UnsupportedError where the closed form has no price for the plan: a setting
+    that it does not read, or a checkpoint whose storage cannot be trained so."""
+    refuse_unread(Tier.ESTIMATE, plan)
+    model = headed(model, plan)
     check_plan(model, plan.method, plan.quantization)
     why = unshardable(model, plan.quantization) if plan.sharding.shards_weights else ""
     if why:
         raise UnsupportedError(f"{plan.sharding.value}: {why}; use DDP, or train from the 16-bit weights")
+    return model
 
 
 class Batch(NamedTuple):
@@ -81,7 +84,7 @@ class Batch(NamedTuple):
     """Pairs of tokens of the same sequence."""
 
 
-def _without_batch(model: ModelSpec, plan: Plan) -> Plan:
+def without_batch(model: ModelSpec, plan: Plan) -> Plan:
     """The plan with the smallest batch that is of its kind: two micro-batches of an accumulation are the first and the last, a third
     one lies between; sequences as long as the widest window that its own reach."""
     accumulates = min(plan.grad_accum_steps, 3)
@@ -92,7 +95,7 @@ def _without_batch(model: ModelSpec, plan: Plan) -> Plan:
 
 
 @lru_cache(maxsize=512)
-def _whatever_the_batch(model: ModelSpec, plan: Plan, has_flash: bool) -> tuple[Held, Program]:
+def whatever_the_batch(model: ModelSpec, plan: Plan, has_flash: bool) -> tuple[Held, Program]:
     """What does not depend on the batch, for a plan without one: kept, because searches try many batches."""
     computed = computing(plan)
     parts = (model, setting_of(model, computed), kernel_of(computed, has_flash), loop_of(plan))
@@ -105,16 +108,16 @@ def _whatever_the_batch(model: ModelSpec, plan: Plan, has_flash: bool) -> tuple[
 
 def _dynamic(phase: Phase, stations: tuple[Station, ...], standing: Held, workspace: int, batch: Batch, before: int) -> PhaseBytes:
     """`before` is what the step before left alive."""
-    top = max(stations, key=lambda station: station.live.at(batch.tokens, batch.pairs))
-    kept, logits = top.kept.at(batch.tokens, batch.pairs), top.logits.at(batch.tokens, batch.pairs)
+    top = max(stations, key=lambda station: size_of(station, standing).at(batch.tokens, batch.pairs))
+    # the first layer of a frozen base keeps less than the others: when its backward ends, less than nothing would be left
+    kept, logits = max(top.kept.at(batch.tokens, batch.pairs), 0), top.logits.at(batch.tokens, batch.pairs)
     temporaries = top.live.at(batch.tokens, batch.pairs) - kept - logits - top.gradient_bytes - top.gathered_bytes
     held_bytes = standing.forward_bytes if phase is Phase.FORWARD else standing.backward_bytes
-    made = -(-top.gradient_bytes // standing.gradient_cards) if standing.gradient_cards else 0
     return PhaseBytes(
         phase=phase,
         terms=_terms(
-            *_resting(standing, workspace, top.gathered_bytes + standing.gathered_bytes),
-            (Term.GRADIENTS, held_bytes + made),
+            *resting(standing, workspace, top.gathered_bytes + standing.gathered_bytes),
+            (Term.GRADIENTS, held_bytes + standing.share_of_gradients(top.gradient_bytes)),
             (Term.ACTIVATIONS, kept),
             (Term.LOGITS, logits + before),
             (Term.TEMPORARIES, temporaries),
@@ -122,11 +125,19 @@ def _dynamic(phase: Phase, stations: tuple[Station, ...], standing: Held, worksp
     )
 
 
-def _step(standing: Held, workspace: int, before: int) -> PhaseBytes:
+def size_of(station: Station, standing: Held) -> Size:
+    """What a card holds at that moment beside what rests, with its share of the gradients."""
+    if standing.gradient_cards == 1:
+        return station.live
+    whole = station.gradient_bytes
+    return station.live.plus(Size(constant=standing.share_of_gradients(whole) - whole))
+
+
+def step_phase(standing: Held, workspace: int, before: int) -> PhaseBytes:
     return PhaseBytes(
         phase=Phase.OPTIMIZER_STEP,
         terms=_terms(
-            *_resting(standing, workspace, 0),
+            *resting(standing, workspace, 0),
             (Term.GRADIENTS, standing.step_gradient_bytes),
             (Term.LOGITS, before),
             (Term.TEMPORARIES, standing.step_temporary_bytes),
@@ -134,7 +145,7 @@ def _step(standing: Held, workspace: int, before: int) -> PhaseBytes:
     )
 
 
-def _resting(standing: Held, workspace: int, gathered: int) -> tuple[tuple[Term, int], ...]:
+def resting(standing: Held, workspace: int, gathered: int) -> tuple[tuple[Term, int], ...]:
     """What is there in every phase of a step, with the weights that are `gathered` in this one."""
     return (
         (Term.WEIGHTS, standing.weights_bytes + gathered),
@@ -148,7 +159,7 @@ def _evaluation(model: ModelSpec, plan: Plan, has_flash: bool, workspace: int, b
     """Weights, adapter, states, and a forward pass that keeps nothing for backward; gradients are set to None before it."""
     if plan.eval_micro_batch_size is None:
         return
-    standing, program = _whatever_the_batch(model, _without_batch(model, plan.model_copy(update={"grad_accum_steps": 1})), has_flash)
+    standing, program = whatever_the_batch(model, without_batch(model, plan.model_copy(update={"grad_accum_steps": 1})), has_flash)
     computed = computing(plan)
     ending = evaluated(ending_of(plan), plan.stack)
     stations = compile_evaluation(model, setting_of(model, computed), kernel_of(computed, has_flash), ending)
@@ -160,7 +171,7 @@ def _evaluation(model: ModelSpec, plan: Plan, has_flash: bool, workspace: int, b
     yield PhaseBytes(
         phase=Phase.EVALUATION,
         terms=_terms(
-            *_resting(standing, workspace, gathered),
+            *resting(standing, workspace, gathered),
             (Term.GRADIENTS, standing.forward_bytes),
             (Term.LOGITS, logits + before),
             (Term.TEMPORARIES, top.live.at(batch.tokens, batch.pairs) - logits + autocast_copies_bytes(model, plan)),

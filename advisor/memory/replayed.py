@@ -61,7 +61,7 @@ def tape_for(model: ModelSpec, plan: Plan, gpu: GpuSpec | None = None) -> Tape:
     """
     from advisor.tape import shipped, store
 
-    refuse_unread(Tier.TRACE, plan)
+    refuse_unread(Tier.TAPE, plan)
     check_plan(model, plan.method, plan.quantization)
     kind = kind_on(model, plan, gpu)
     tape = store.find(kind) or shipped.find(model, plan, has_flash(gpu))

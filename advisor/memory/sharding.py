@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 from advisor.memory.gradients import gradient_bytes
-from advisor.memory.held import Held, loaded_beside
+from advisor.memory.held import Held
+from advisor.memory.loading import fsdp_load, replica_load
 from advisor.memory.optimizer import state_bytes, step_temporary_bytes
-from advisor.memory.params import model_tensors
 from advisor.memory.units import shared_adapter_bytes, shared_weights_bytes, trained_share
-from advisor.memory.weights import adapter_bytes, load_extra_bytes, scales_bytes, weights_bytes
+from advisor.memory.weights import adapter_bytes, weights_bytes
 from advisor.memory.zero import held_by_zero
-from advisor.units import MIB
-from advisor.values import ModelSpec, Plan, Sharding, Term
-
-BROADCAST_BUCKET_BYTES = 250 * MIB
-"""Of which DDP sends the weights to the other cards when it wraps the model (torch 2.13 nn/parallel/distributed.py,
-`broadcast_bucket_size`): each is a flat copy."""
+from advisor.values import ModelSpec, Plan, Sharding
 
 
 def held(model: ModelSpec, plan: Plan) -> Held:
@@ -31,10 +26,9 @@ def _replica(model: ModelSpec, plan: Plan) -> Held:
     `gradient_as_bucket_view=False`)."""
     weights, adapter, gradients = weights_bytes(model, plan), adapter_bytes(model, plan), gradient_bytes(model, plan)
     buckets = gradients if plan.sharding is Sharding.DDP else 0
-    exchange = min(weights + adapter, BROADCAST_BUCKET_BYTES) if plan.sharding is Sharding.DDP else 0
     carried = gradients if plan.grad_accum_steps > 1 else 0
     return Held(
-        load=((Term.WEIGHTS, weights), *loaded_beside(load_extra_bytes(model, plan), adapter, exchange)),
+        load=replica_load(model, plan, adapter, buckets),
         weights_bytes=weights,
         adapter_bytes=adapter,
         states_bytes=state_bytes(model, plan),
@@ -50,23 +44,10 @@ def _held_by_fsdp(model: ModelSpec, plan: Plan) -> Held:
     optimizer's step: each unit is resharded when its backward is done."""
     weights, adapter = shared_weights_bytes(model, plan), shared_adapter_bytes(model, plan)
     return Held(
-        load=_fsdp_load(model, plan, weights, adapter),
+        load=fsdp_load(model, plan, weights, adapter),
         weights_bytes=weights,
         adapter_bytes=adapter,
         states_bytes=trained_share(model, plan, state_bytes(model, plan)),
         step_gradient_bytes=trained_share(model, plan, gradient_bytes(model, plan)),
         step_temporary_bytes=trained_share(model, plan, step_temporary_bytes(model, plan)),
     )
-
-
-def _fsdp_load(model: ModelSpec, plan: Plan, weights: int, adapter: int) -> tuple[tuple[Term, int], ...]:
-    """Quantised weights are made on the card, so that each card holds the whole model before it is sharded, and its share of it after
-    (transformers 5.23 quantizers/quantizer_bnb_4bit.py `update_device_map`; accelerate 1.15 utils/fsdp_utils.py "VRAM spike").
-    Others stay on the host, or on the meta device, and come unit by unit: the largest whole one is a matrix of the vocabulary or of a
-    layer (`_fully_shard/_fsdp_init.py` `_move_states_to_device`)."""
-    if plan.quantization is not None:
-        whole = weights_bytes(model, plan)
-        shards = -(-(whole - scales_bytes(model, plan)) // plan.n_gpus)
-        return ((Term.WEIGHTS, whole), *loaded_beside(load_extra_bytes(model, plan), adapter, shards))
-    largest = max(group.numel for group in model_tensors(model)) * plan.base_dtype.size_bytes
-    return ((Term.WEIGHTS, weights), (Term.ADAPTER, adapter), (Term.TEMPORARIES, largest))

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from advisor.memory.program import Program
+from advisor.memory.tape import Size
 from advisor.values import DType, Head, Loss, ModelKind, ModelSpec, PhaseBytes, Plan, Stack, Term
 
 
-def slack_bytes(model: ModelSpec, plan: Plan, program: Program, tokens: int, pairs: int, step: PhaseBytes) -> int:
-    """Bytes that are reserved beyond the live ones, for a batch of `tokens` with `pairs` of them in the same sequence; `step` is the
-    optimizer's phase.
+class Slack(NamedTuple):
+    """Bytes that are reserved beyond the live ones, as a function of the batch.
 
     Tensors of the head and of the blocks differ so much in size that hardly any segment serves both: at the peak of the one, the
     segments of the other are cached and idle. So the slack is the lesser of the two transients.
@@ -20,12 +22,29 @@ def slack_bytes(model: ModelSpec, plan: Plan, program: Program, tokens: int, pai
     Read off the replay of traced steps (torch c10/cuda/CUDACachingAllocator.cpp splits a segment where a smaller tensor fits), and off by
     what `advise accuracy` shows: the interval holds that.
     """
-    head = max(size.at(tokens, pairs) for size in program.head_transients)
-    block = max(size.at(tokens, pairs) for size in program.block_transients)
+
+    heads: tuple[Size, ...]
+    """Candidates for the highest that head and loss go."""
+    blocks: tuple[Size, ...]
+    """Candidates for the highest that one block goes."""
+    settling_bytes: int
+    """What the optimizer's step needs, as far as states can settle."""
+    logits_bytes_per_token: int
+    """16-bit logits whose segments are idle at the peak."""
+
+    def at(self, tokens: int, pairs: int) -> int:
+        """For a batch of `tokens` with `pairs` of them in the same sequence."""
+        head = max(size.at(tokens, pairs) for size in self.heads)
+        block = max(size.at(tokens, pairs) for size in self.blocks)
+        return max(min(head, block), min(head, self.settling_bytes)) + self.logits_bytes_per_token * tokens
+
+
+def slack_of(model: ModelSpec, plan: Plan, program: Program, step: PhaseBytes) -> Slack:
+    """The slack of a plan; `step` is the optimizer's phase."""
     held = {term.term: term.bytes for term in step.terms}
     stepping = held.get(Term.GRADIENTS, 0) + held.get(Term.TEMPORARIES, 0)
-    between = max(min(head, block), min(head, stepping, held.get(Term.OPTIMIZER, 0)))
-    return between + dropped_logits_bytes(model, plan, tokens) + kept_logits_bytes(model, plan, tokens)
+    logits = dropped_logits_bytes(model, plan, 1) + kept_logits_bytes(model, plan, 1)
+    return Slack(program.head_transients, program.block_transients, min(stepping, held.get(Term.OPTIMIZER, 0)), logits)
 
 
 def dropped_logits_bytes(model: ModelSpec, plan: Plan, tokens: int) -> int:

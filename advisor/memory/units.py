@@ -48,6 +48,10 @@ class Units(NamedTuple):
     """Final norm and head."""
     root: bool
     """The tail is what no other unit holds, embeddings included: whole from the start of forward to the end of backward."""
+    tied: bool
+    """Embeddings and head are one matrix: its gradient is added to an earlier one when both of its parts are there."""
+    prefetches_at_loss: bool
+    """The loss is inside the tail's unit, whose backward then begins there, and gathers the last layer."""
     cards: int
     copies: bool
     """The all-gather's output is a buffer of its own, copied into the parameters (`_fully_shard/_fsdp_collectives.py`
@@ -56,6 +60,10 @@ class Units(NamedTuple):
     """Gradients stay whole until the last micro-batch of a step."""
     middles: bool
     """There are micro-batches before which gradients are whole, and which reduce none."""
+    carries: bool
+    """Of the micro-batch at hand: whole gradients of earlier ones are there."""
+    reduces: bool
+    """Of the micro-batch at hand: its gradients are reduced."""
     accumulates_shards: bool
     """Each micro-batch is reduced into the shards of those before it."""
     keeps_inputs: bool
@@ -99,10 +107,14 @@ def units_of(model: ModelSpec, plan: Plan) -> Units:
         embedding=Unit() if root else embedding,
         tail=tail.plus(embedding) if root else tail,
         root=root,
+        tied=model.shape.tied_embeddings,
+        prefetches_at_loss=plan.sharding is Sharding.FSDP1 or plan.stack not in CARVES,
         cards=plan.n_gpus,
         copies=plan.sharding is Sharding.FSDP2,
         defers=plan.grad_accum_steps > 1 and defers,
         middles=plan.grad_accum_steps > 2 and defers,
+        carries=plan.grad_accum_steps > 1 and defers,
+        reduces=True,
         accumulates_shards=plan.grad_accum_steps > 1 and not defers,
         keeps_inputs=keeps_inputs_of(plan),
         wraps_adapters=plan.sharding is Sharding.FSDP1 and not full,

@@ -24,7 +24,7 @@ class PriceRow(Row):
     offers: int | None = None
 
 
-_UNSOURCED = frozenset({"name", "vendor", "segment", "aliases", "release_date", "sold_with_gb", "devices_per_card"})
+_UNSOURCED = frozenset({"name", "vendor", "segment", "aliases", "release_date", "sold_with_gb", "devices_per_card", "nvlink_bridged"})
 _SOURCED_INSIDE = frozenset({"unified_memory", "prices", "notes", "sources"})
 """Fields that need no source of their own: names and forms, and what carries its source itself."""
 
@@ -67,7 +67,11 @@ class GpuProfile(Row):
     fp8_tflops: Rate | None = None
     fp8_supported: bool | None = None
     nvlink_gb_per_s_per_direction: Rate | None = None
+    nvlink_bridged: bool = False
+    """The link is a bridge between two cards that is sold apart; most machines lack it."""
     interconnect: str = ""
+    fabric_gb_per_s_per_direction: Rate | None = None
+    """Of what `interconnect` names, to all other cards of a machine together."""
     pcie: str = ""
     pcie_gb_per_s_per_direction: Rate | None = None
     tdp_w: Positive | None = None

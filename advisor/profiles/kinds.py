@@ -20,6 +20,11 @@ KINDS = (
     "models",
     "not_covered/gpus",
     "not_covered/models",
+    "rates/cards",
+    "rates/kernels",
+    "rates/left_out",
+    "rates/links",
+    "rates/spread",
     "runtime",
     "stacks/deepspeed",
     "stacks/engines",
@@ -27,6 +32,7 @@ KINDS = (
     "stacks/keys",
     "stacks/liger",
     "stacks/versions",
+    "times",
 )
 """Folders and single files of `profiles/`, each with one row model. Measured runs have theirs in `advisor.accuracy.rows`."""
 
@@ -56,6 +62,17 @@ def row_type(kind: str) -> Any:
             "jobs": stacks.JobRow,
             "keys": stacks.KeysOrBuilders,
             "versions": stacks.Release,
+        }[file]
+    if room in ("rates", "times"):
+        from advisor.profiles import rates
+
+        return {
+            "": rates.TimedRuns,
+            "cards": rates.CardRates,
+            "kernels": rates.KernelRates,
+            "left_out": rates.LeftOut,
+            "links": rates.LinkRates,
+            "spread": rates.TimeSpread,
         }[file]
     if room in ("runtime", "measurements"):
         from advisor.profiles import runtime

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from advisor.accuracy import ALL, CLOSED_FORM, WIDE, AccuracyReport, BoundaryCheck, Comparison, Coverage, Summary
+from advisor.accuracy import ALL, CLOSED_FORM, WIDE, AccuracyReport, BoundaryCheck, Comparison, Coverage, Summary, TimeCoverage
 from advisor.render import words
 from advisor.render.blocks import BLANK, Block, Column, Heading, Span, Text, bullets, paragraph, table, wide_or_narrow
 from advisor.units import gib
@@ -46,6 +46,14 @@ _REPLAYED = (
     Column("made\nwithout", ">"),
     Column("width", ">"),
 )
+_TIMES = (
+    Column("runs", ">"),
+    Column("sources,\ncards", ">"),
+    Column("inside", ">"),
+    Column("width", ">"),
+    Column("median\nerror", ">"),
+    Column("time of a step"),
+)
 _NARROW_NAME = 15
 _SMALL = 0.001
 """Below it an error is shown with one digit more."""
@@ -76,6 +84,10 @@ def accuracy(reports: Sequence[AccuracyReport]) -> Iterator[Block]:
     if replayed:
         yield Heading("The closed form against dry runs: inside bounds from dry runs, and from those of other models")
         yield table(_REPLAYED, replayed)
+    times = [_time_cells(row) for report in reports for row in report.times]
+    if times:
+        yield Heading("Times of a step, by rates that were read off other runs")
+        yield table(_TIMES, times)
     yield BLANK
     yield bullets([sentence for report in reports for sentence in _sentences(report)])
     yield BLANK
@@ -145,6 +157,12 @@ def _covered(row: Coverage) -> tuple[str, ...]:
     inside, left_out, width = (words.percent(share, 0) for share in (row.inside, row.inside_left_out, row.median_width))
     groups = f"wide: {row.n_groups}" if row.wide and row.kind != WIDE else str(row.n_groups)
     return row.kind, str(row.n), groups, inside, f"{left_out} !" if row.off else left_out, width
+
+
+def _time_cells(row: TimeCoverage) -> tuple[str, ...]:
+    side = "" if row.on_the_wrong_side is None else f"; {row.on_the_wrong_side} expected faster that were slower"
+    inside, error = words.percent(row.inside, 0), words.percent(row.median_error, 0)
+    return str(row.runs), str(row.groups), inside, f"{row.median_width:.1f} ×", error, row.what + side
 
 
 def _key(item: Comparison) -> tuple[str, str, int]:

@@ -66,6 +66,8 @@ def _tables(answer: Advice) -> Iterator[Block]:
     if any(rung.step_time for rung in answer.rungs):
         yield BLANK
         yield table(_NAME + _TIMES, _times(answer))
+        sources = dict.fromkeys(rung.step_time.seconds_per_step.source for rung in answer.rungs if rung.step_time)
+        yield entries([("times from", "; ".join(sources))], "dim")
 
 
 def rung_name(answer: Advice, rung: Rung) -> Span:

@@ -42,6 +42,14 @@ class RecordingCallback(TrainerCallback):  # type: ignore[misc]  # transformers 
         self._beside: Path | None = None
         """Where the run is kept while the ledger cannot be written."""
 
+    def know(self, **fields: Any) -> None:
+        """Fields of `advisor.record` that are right where the trainer says otherwise, told before training begins. Raises as `run_from`."""
+        self._given = run_from(fields)
+
+    def note(self, line: str) -> None:
+        """A line that stands in the record from the next time that it is stored."""
+        self._setup = self._setup.model_copy(update={"notes": (*self._setup.notes, line)})
+
     @guarded("record of this run")
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if not state.is_world_process_zero:

@@ -24,26 +24,31 @@ def step_flops(model: ModelSpec, plan: Plan) -> float:
 
     DoRA's column norms are left out: their price is in its published overhead.
     """
-    return tokens_per_card(plan) * token_flops(shape_of(model, plan.target_modules), model, plan)
+    return product_flops(model, plan) + attention_flops(model, plan)
 
 
 def tokens_per_card(plan: Plan) -> int:
     return plan.micro_batch_size * plan.seq_len_tokens * plan.grad_accum_steps
 
 
-def token_flops(shape: Shape, model: ModelSpec, plan: Plan) -> float:
-    """FLOPs per token. The head lies outside the checkpointed blocks and is not recomputed."""
-    full = plan.method is Method.FULL
-    passes = block_passes(plan)
-    flops = FLOPS_PER_WEIGHT * shape.active_weights * passes + head_token_flops(shape, plan)
-    recomputed = 1 if plan.gradient_checkpointing else 0
-    backward = EAGER_ATTENTION_BACKWARD if plan.attention is Attention.EAGER else FUSED_ATTENTION_BACKWARD
-    flops += _attention_flops(shape, model, plan) * (1 + recomputed + backward)
-    if not full:
+def product_flops(model: ModelSpec, plan: Plan) -> float:
+    """Of that step, in products with weights. The head lies outside the checkpointed blocks and is not recomputed."""
+    shape = shape_of(model, plan.target_modules)
+    flops = FLOPS_PER_WEIGHT * shape.active_weights * block_passes(plan) + head_token_flops(shape, plan)
+    if plan.method is not Method.FULL:
         # An adapter is trained, so it makes all three passes; r (in + out) weights a matrix (LoRA, arXiv:2106.09685, section 4.1).
         adapter_weights = plan.rank * (shape.wrapped_inputs + shape.wrapped_outputs)
-        flops += FLOPS_PER_WEIGHT * adapter_weights * (3 + recomputed)
-    return flops
+        flops += FLOPS_PER_WEIGHT * adapter_weights * (3 + plan.gradient_checkpointing)
+    return tokens_per_card(plan) * flops
+
+
+def attention_flops(model: ModelSpec, plan: Plan) -> float:
+    """Of that step, in scores and their sums of values."""
+    shape = shape_of(model, plan.target_modules)
+    causal = model.kind is ModelKind.DECODER and plan.attention is not Attention.EAGER
+    forward = sum(run.layers * _layer_attention_flops(run.shape, plan.seq_len_tokens, causal) for run in shape.attention)
+    backward = EAGER_ATTENTION_BACKWARD if plan.attention is Attention.EAGER else FUSED_ATTENTION_BACKWARD
+    return tokens_per_card(plan) * forward * (1 + plan.gradient_checkpointing + backward)
 
 
 def head_token_flops(shape: Shape, plan: Plan) -> float:
@@ -56,13 +61,8 @@ def block_passes(plan: Plan) -> int:
     return 2 + (plan.method is Method.FULL) + plan.gradient_checkpointing
 
 
-def _attention_flops(shape: Shape, model: ModelSpec, plan: Plan) -> float:
-    """Forward, per token, over all layers."""
-    causal = model.kind is ModelKind.DECODER and plan.attention is not Attention.EAGER
-    return sum(run.layers * _layer_attention_flops(run.shape, plan.seq_len_tokens, causal) for run in shape.attention)
-
-
 def _layer_attention_flops(attention: AttentionShape, seq_len_tokens: int, causal: bool) -> float:
+    """Forward, per token of one layer."""
     if attention.kind in ("linear", "mamba"):
         # A state of width x width per head is written and read once a token (Katharopoulos 2020, arXiv:2006.16236, section 3.2).
         return 2 * FLOPS_PER_WEIGHT * attention.heads * attention.head_dim * attention.v_head_dim

@@ -34,15 +34,14 @@ class MicroWork(NamedTuple):
 def micro_work(model: ModelSpec, plan: Plan) -> MicroWork:
     micro = plan.model_copy(update={"grad_accum_steps": 1})
     shape = shape_of(model, plan.target_modules)
-    one, two = (step_traffic(shape, model, micro.model_copy(update={"micro_batch_size": size})) for size in (1, 2))
+    traffic = step_traffic(shape, model, micro)
     passes = float(shape.layers)
     if plan.method.is_quantized:
-        passes = one.dequantised_weights
+        passes = traffic.dequantised_weights
     elif plan.method.is_dora:
         passes = float(shape.wrapped_weights)
     head_flops = head_token_flops(shape, plan) * plan.micro_batch_size * plan.seq_len_tokens
-    # The traffic is linear in the rows: what is left without any is the optimizer's.
-    return MicroWork(step_flops(model, micro) - head_flops, head_flops, passes, 2 * one.stream_bytes - two.stream_bytes)
+    return MicroWork(step_flops(model, micro) - head_flops, head_flops, passes, traffic.optimizer_bytes)
 
 
 def micro_seconds(work: MicroWork, rates: StepRates) -> float:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from advisor.speed.card import Peaks, lopsided, peaks_of
+from collections.abc import Iterator
+
+from advisor.speed.card import CardShares, Peaks, Rates, every_card, factors_of, kernels_of, peaks_of, rates_of, shares_of
 from advisor.speed.constants import bounds
-from advisor.speed.roofline import Factors, device_s, dora_factors, launch_s, work_of
+from advisor.speed.exchange import exchange_of, fast_link, slow_link, step_s
+from advisor.speed.roofline import Factors, compute_s, dora_factors, launch_times_s, work_of
 from advisor.tiers import Tier, refuse_unread
 from advisor.values import GpuSpec, Method, ModelSpec, Plan, Quantization, Range
 
@@ -15,7 +18,7 @@ def relative_step_time(model: ModelSpec, plan: Plan, gpu: GpuSpec | None = None)
     """Step time of the plan over that of LoRA with the same settings otherwise.
 
     How much a byte weighs against a FLOP depends on the card: without one, or without its speeds, the range spans the cards in use, and
-    launch times, which level the methods out in short steps, are left out. So is the exchange between several cards.
+    launch times, which level the methods out in short steps, and the exchange between several cards are left out.
     None for a model without tables, whose operations are not counted.
     Raises UnsupportedError for settings of a plan that have no time.
     """
@@ -24,18 +27,42 @@ def relative_step_time(model: ModelSpec, plan: Plan, gpu: GpuSpec | None = None)
     refuse_unread(Tier.SPEED, plan)
     if plan.method is Method.LORA:
         return UNIT
-    lora = plan.model_copy(update={"method": Method.LORA, "quantization": None, "kbit_prepare": False})
-    work, unit = work_of(model, plan), work_of(model, lora)
     peaks = None if gpu is None else peaks_of(plan, gpu)
-    if peaks is None:
-        ratios = [device_s(work, rates) / device_s(unit, rates) for card in _cards_in_use() for rates in lopsided(card)]
-    else:
-        floors = (launch_s(unit, plan, slow=False), launch_s(unit, plan, slow=True))
-        ratios = [
-            max(device_s(work, rates), floor_s) / max(device_s(unit, rates), floor_s) for rates in lopsided(peaks) for floor_s in floors
-        ]
+    ratios = [*_on_any_card(model, plan)] if gpu is None or peaks is None else [*_on_card(model, plan, gpu, peaks)]
+    work = work_of(model, plan)
     dora, spread = dora_factors(plan, work.shape), _spread(plan)
     return Range(low=min(ratios) * dora.low * spread.low, high=max(ratios) * dora.high * spread.high, source=_source(plan, dora.row))
+
+
+def _on_card(model: ModelSpec, plan: Plan, gpu: GpuSpec, peaks: Peaks) -> Iterator[float]:
+    """Between a fast and a slow launch, a fast and a slow link, and cheap and dear dequantisation."""
+    lora = lora_of(plan)
+    links = [(fast_link(gpu, one), slow_link(gpu, one)) for one in (plan, lora)]
+    work, unit, exchange, others = work_of(model, plan), work_of(model, lora), exchange_of(model, plan), exchange_of(model, lora)
+    for rates in _ends(plan, peaks, shares_of(gpu.name)):
+        for launch_s in (launch_times_s()[0], launch_times_s()[-1]):
+            own_s, unit_s = compute_s(work, rates, launch_s), compute_s(unit, rates, launch_s)
+            for link, lora_link in zip(*links, strict=True):
+                yield step_s(own_s, exchange, link) / step_s(unit_s, others, lora_link)
+
+
+def _on_any_card(model: ModelSpec, plan: Plan) -> Iterator[float]:
+    balance = bounds("card_balance")
+    work, unit = work_of(model, plan), work_of(model, lora_of(plan))
+    for peaks in (Peaks(balance.low, 1.0), Peaks(balance.high, 1.0)):
+        for shares in every_card():
+            for rates in _ends(plan, peaks, shares):
+                yield compute_s(work, rates, 0.0) / compute_s(unit, rates, 0.0)
+
+
+def _ends(plan: Plan, peaks: Peaks, shares: CardShares) -> tuple[Rates, Rates]:
+    dequantisation, factors = bounds("dequantisation_bytes"), factors_of(kernels_of(plan))
+    return rates_of(peaks, shares, factors, dequantisation.low), rates_of(peaks, shares, factors, dequantisation.high)
+
+
+def lora_of(plan: Plan) -> Plan:
+    """The unit: LoRA with the same settings otherwise."""
+    return plan.model_copy(update={"method": Method.LORA, "quantization": None, "kbit_prepare": False, "quantized_experts": False})
 
 
 def _spread(plan: Plan) -> Factors:
@@ -44,11 +71,6 @@ def _spread(plan: Plan) -> Factors:
         return Factors()
     row = bounds("implementation_spread")
     return Factors(row.low, row.high)
-
-
-def _cards_in_use() -> tuple[Peaks, ...]:
-    balance = bounds("card_balance")
-    return Peaks(balance.low, 1.0), Peaks(balance.high, 1.0)
 
 
 def _source(plan: Plan, dora_row: str) -> str:

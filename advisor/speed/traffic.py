@@ -74,7 +74,9 @@ class Traffic(NamedTuple):
     weights_bytes: float
     """Every pass of every micro-batch reads the weights: the floor of the matrix products."""
     stream_bytes: float
-    """Elementwise operations, logits, adapters and the optimizer."""
+    """Elementwise operations, logits and adapters."""
+    optimizer_bytes: float
+    """The optimizer's step and clipping, of the share that this card updates."""
     dequantised_weights: float
     """4- and 8-bit weights that are expanded, once a pass: what one costs is measured, see `dequantisation` in speed.json."""
 
@@ -85,10 +87,10 @@ def step_traffic(shape: Shape, model: ModelSpec, plan: Plan) -> Traffic:
     size = plan.base_dtype.size_bytes
     touched = _touched_weights(shape, model, plan)
     quantised = (shape.stored_weights if plan.quantized_experts else shape.stored_modules) if plan.method.is_quantized else 0
-    stream = tokens_per_card(plan) * _token_bytes(shape, plan) + _optimizer_bytes(shape, model, plan)
     return Traffic(
         weights_bytes=size * (touched * passes + shape.head_weights * head_passes * plan.grad_accum_steps),
-        stream_bytes=stream,
+        stream_bytes=tokens_per_card(plan) * _token_bytes(shape, plan),
+        optimizer_bytes=_optimizer_bytes(shape, model, plan),
         dequantised_weights=float(quantised * passes),
     )
 
@@ -117,10 +119,17 @@ def _token_bytes(shape: Shape, plan: Plan) -> float:
     return forward * forwards + shape.vocab * _LOGIT_BYTES.get(plan.loss, LOGIT_BYTES)
 
 
+def trained_params(shape: Shape, model: ModelSpec, plan: Plan) -> float:
+    return float(model.params if plan.method is Method.FULL else plan.rank * shape.wrapped_features)
+
+
+def trained_dtype(plan: Plan) -> DType:
+    return plan.base_dtype if plan.method is Method.FULL else plan.adapter_dtype
+
+
 def _optimizer_bytes(shape: Shape, model: ModelSpec, plan: Plan) -> float:
-    if plan.method is Method.FULL:
-        trained, size = float(model.params), plan.base_dtype.size_bytes
-    else:
-        trained, size = float(plan.rank * shape.wrapped_features), plan.adapter_dtype.size_bytes
+    trained, size = trained_params(shape, model, plan), trained_dtype(plan).size_bytes
+    if plan.sharding.shards_states:
+        trained /= plan.n_gpus
     accesses = OPTIMIZER_ACCESSES[plan.optimizer] + GRADIENT_ACCESSES + ACCUMULATION_ACCESSES * (plan.grad_accum_steps - 1)
     return trained * (size * accesses + OPTIMIZER_STATE_BYTES.get(plan.optimizer, 0))

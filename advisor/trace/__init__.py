@@ -70,7 +70,7 @@ def _release(version: str) -> tuple[int, int]:
 def trace(model: ModelSpec, plan: Plan, *, progress: Callable[[str], None] = lambda _: None, **options: Any) -> Trace:
     """Dry-run `plan` for `model` on meta tensors. Options are those of `dry_run.trace`; `progress` is told what is under way.
 
-    Raises UnsupportedError for settings of a plan that a dry run does not run: several cards, for one.
+    Raises UnsupportedError for settings of a plan that a dry run does not run: DeepSpeed, for one.
     """
     refuse_unread(Tier.TRACE, plan)
     _check_checkpoint(model, plan)
@@ -91,7 +91,7 @@ def record_tape(model: ModelSpec, plan: Plan, gpu: GpuSpec | None, *, progress: 
 
     Raises as `trace` does.
     """
-    refuse_unread(Tier.TRACE, plan)
+    refuse_unread(Tier.TAPE, plan)
     _check_checkpoint(model, plan)
     _need_libraries(plan)
     progress("recording: loading torch, transformers and peft …")

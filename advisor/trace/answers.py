@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from advisor.trace import fake_cards
 from advisor.trace.known import NOTHING, KnownValues
 
 _aten = torch.ops.aten
@@ -28,6 +29,9 @@ def answer(func: Any, args: Any, kwargs: Any, known: KnownValues, padding: bool)
         return torch.empty(args[1], dtype=args[0].dtype, device="meta")
     if func is _aten._grouped_mm.default and args[0].dtype is not torch.bfloat16:
         return _grouped_mm(*args, **kwargs)
+    among_cards = fake_cards.answer(func, args)
+    if among_cards is not NOTHING:
+        return among_cards
     if func.namespace == "bitsandbytes":
         return _bitsandbytes(func, args, kwargs)
     return known.answer(func, args, kwargs)

@@ -24,7 +24,7 @@ from advisor.tape.repeat import repeat
 from advisor.tape.store import installed
 from advisor.tape.stream import EMPTY_CACHE, STEP, Stream
 from advisor.tape.written import NotRepeatable
-from advisor.trace import compat, meta_model, optimizers, step
+from advisor.trace import compat, meta_model, optimizers, sharded, step
 from advisor.trace.adapters import names_layers
 from advisor.trace.answers import told_in_python
 from advisor.trace.attention import pinned
@@ -86,7 +86,7 @@ class Settings:
 
 def record(spec: ModelSpec, plan: Plan, settings: Settings) -> tuple[Stream, str]:
     """Run one step per length on the meta device; the event stream and the path of the layers."""
-    whole = settings.layers is not None or not settings.repeat_layers or names_layers(settings.peft_config)
+    whole = settings.layers is not None or not settings.repeat_layers or names_layers(settings.peft_config) or sharded.spans_layers(plan)
     found = None if whole else meta_model.whole_model_cut(spec, plan)
     if found is not None:
         cut, shape = found
@@ -104,9 +104,12 @@ def record(spec: ModelSpec, plan: Plan, settings: Settings) -> tuple[Stream, str
 def record_shape(spec: ModelSpec, plan: Plan, settings: Settings, shape: meta_model.Shape) -> tuple[Stream, str]:
     recorder = Recorder("meta", padding=plan.padding)
     recorder.workspace_bytes = workspace_bytes(settings.gpu) // HANDLES
-    with warnings.catch_warnings(), _silent():
+    with warnings.catch_warnings(), _silent(), sharded.cards_of(plan, recorder):
         warnings.simplefilter("ignore")
-        built = meta_model.build(spec, plan, recorder, shape, settings.peft_config)
+        host = Recorder("meta") if sharded.arrives_unit_by_unit(plan) else recorder
+        built = meta_model.build(spec, plan, host, shape, settings.peft_config)
+        sharded.wrap(built, plan, recorder)
+        plan = sharded.computed(plan)
         with (
             pinned(plan.attention, settings.torch_has_flash and has_flash(settings.gpu)) as attention,
             _autocast(plan, recorder, attention) as casting,
@@ -135,22 +138,26 @@ def _silent() -> Iterator[None]:
 def record_on_cpu(spec: ModelSpec, plan: Plan, settings: Settings) -> tuple[Stream, str]:
     """Train for real on the CPU, with random weights, under the same recorder: what the dry run is checked against.
 
-    Only for small models. CPU kernels are not pinned, so use eager attention to compare.
+    Only for small models. CPU kernels are not pinned, so use eager attention to compare. A plan of several cards is trained by one of
+    several processes, whose group is there.
     """
     recorder = Recorder("cpu")
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), sharded.cards_of(plan, recorder):
         warnings.simplefilter("ignore")
         built = meta_model.build(spec, plan, recorder, meta_model.Shape(device="cpu"), settings.peft_config)
+        sharded.wrap(built, plan, recorder)
+        plan = sharded.computed(plan)
         casting = partial(torch.autocast, "cpu", dtype=DTYPES[plan.autocast_dtype]) if plan.autocast else nullcontext
         return _run_steps(built, plan, settings, recorder, casting), built.layer_path
 
 
 def _run_steps(built: meta_model.MetaModel, plan: Plan, settings: Settings, recorder: Recorder, casting: Any) -> Stream:
-    optimizer = optimizers.build(built.model, plan)
+    trained = sharded.LocalParameters(built.model, recorder)
+    optimizer = optimizers.build(trained.parameters, plan)
     recorder.places.watch(built.model)
     recorder.track_gradients(built.model)
     collect_garbage()
-    loop = step.Loop(built, plan, optimizer, recorder, casting, settings.zero_grad_first, settings.keep_outputs, settings.clips)
+    loop = step.Loop(built, plan, trained, optimizer, recorder, casting, settings.zero_grad_first, settings.keep_outputs, settings.clips)
     with recorder:
         for number, length in enumerate(settings.lengths, start=1):
             recorder.mark(STEP)

@@ -84,6 +84,8 @@ def quantization_config(plan: Plan) -> Any:
         bnb_4bit_quant_type="nf4" if eight_bit or plan.quantization is None else plan.quantization.value,
         bnb_4bit_use_double_quant=plan.double_quant,
         bnb_4bit_compute_dtype=compute_dtype,
+        # shards want one floating type throughout (accelerate 1.15 utils/fsdp_utils.py, "Default uint8 quant_storage cannot survive")
+        bnb_4bit_quant_storage=DTYPES[plan.base_dtype] if plan.sharding.shards_weights else None,
     )
 
 
@@ -138,6 +140,7 @@ def _fill(module: Any, weight: Any, plan: Plan, settings: Any) -> None:
             requires_grad=False,
             compress_statistics=plan.double_quant,
             quant_type=settings.bnb_4bit_quant_type,
+            quant_storage=settings.bnb_4bit_quant_storage,
             module=module,
         )
     module.weight._quantize(weight.device)

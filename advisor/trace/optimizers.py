@@ -87,8 +87,8 @@ def _bitsandbytes_states(moments: int, eight_bit: bool, paged: bool) -> Callable
     return make
 
 
-def build(model: Any, plan: Plan) -> StateOnly | TorchOptimizer:
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+def build(parameters: list[Any], plan: Plan) -> StateOnly | TorchOptimizer:
+    """An optimizer of the trained parameters."""
     kind = plan.optimizer
     if kind is Optimizer.ADAMW:
         return TorchOptimizer(torch.optim.AdamW(parameters, lr=1e-4, foreach=True))

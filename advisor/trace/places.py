@@ -10,6 +10,11 @@ import torch
 from advisor.tape.stream import BACKWARD_MARK
 
 
+def unwrapped(name: str) -> str:
+    """A module's name without the wrappers around it."""
+    return name.removeprefix("module.").replace("_fsdp_wrapped_module.", "").removesuffix("._fsdp_wrapped_module")
+
+
 class Places:
     """Follows the forward passes of a model's modules, and remembers which module made which autograd node."""
 
@@ -30,8 +35,8 @@ class Places:
 
     def watch(self, model: torch.nn.Module) -> None:
         self.unwatch()
-        self._names = {id(module): name for name, module in model.named_modules()}
-        self._parameter_modules = {id(parameter): name.rpartition(".")[0] for name, parameter in model.named_parameters()}
+        self._names = {id(module): unwrapped(name) for name, module in model.named_modules()}
+        self._parameter_modules = {id(each): unwrapped(name).rpartition(".")[0] for name, each in model.named_parameters()}
         register = torch.nn.modules.module
         self._hooks = [
             register.register_module_forward_pre_hook(self._enter),

@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from advisor.memory.runtime import CUBLAS_WORKSPACE_BYTES
 from advisor.tape.stream import Birth, Stream
-from advisor.trace import answers, kernels, meta_outputs
+from advisor.trace import answers, fake_cards, kernels, meta_outputs
 from advisor.trace.known import NOTHING, KnownValues
 from advisor.trace.places import Places
 from advisor.values import Phase
@@ -36,6 +36,11 @@ class Recorder(TorchDispatchMode):
         self.places = Places()
         self.known = KnownValues()
         self._live: dict[int, tuple[int, Any]] = {}
+        """Storage → its birth (0 while it is empty, or on the host), and what tells of its death."""
+        self._last: dict[int, int] = {}
+        """Storage → the last birth of one that was emptied."""
+        self._hosts: dict[int, str] = {}
+        """Storages on the host → whose they are."""
         self._workspaces: set[str] = set()
         self._closed = False
 
@@ -48,7 +53,7 @@ class Recorder(TorchDispatchMode):
         """Label what ends up in `.grad`."""
         for name, parameter in model.named_parameters():
             if parameter.requires_grad:
-                parameter.register_post_accumulate_grad_hook(lambda held, name=name: self.label(held.grad, "gradients", name))
+                parameter.register_post_accumulate_grad_hook(lambda held, name=name: self.label(local(held.grad), "gradients", name))
 
     # -- events -----------------------------------------------------------------------------------------------------------------
 
@@ -73,10 +78,26 @@ class Recorder(TorchDispatchMode):
     def _on_death(self, key: int) -> Callable[[Any], None]:
         def died(_: Any) -> None:
             number, _ref = self._live.pop(key)
-            if not self._closed:
+            self._last.pop(key, None)
+            self._hosts.pop(key, None)
+            if number and not self._closed:
                 self.release(number)
 
         return died
+
+    def resized(self, storage: Any) -> None:
+        """A storage was emptied or filled in place: its death, or a birth under the same key."""
+        key = storage._cdata
+        number, ref = self._live.get(key, (0, None))
+        if self._closed or not (number or key in self._last):
+            return
+        if number:
+            self._last[key] = number
+            self.release(number)
+        before = self.stream.births[self._last[key] - 1]
+        before.kind = before.kind or "weights"
+        filled = storage.nbytes() > 0
+        self._live[key] = (self._emit(storage.nbytes(), before.op, before.kind, before.owner) if filled else 0, ref)
 
     def release(self, number: int) -> None:
         """The storage (or kernel buffer) of that number is gone."""
@@ -102,8 +123,33 @@ class Recorder(TorchDispatchMode):
             return
         storage = tensor.untyped_storage()
         self.birth(storage, op, kind, owner)
-        born = self.stream.births[self._live[storage._cdata][0] - 1]
-        born.kind, born.owner = kind, owner or born.owner
+        number = self._live[storage._cdata][0]
+        if number:
+            born = self.stream.births[number - 1]
+            born.kind, born.owner = kind, owner or born.owner
+
+    def _is_for(self, tensor: torch.Tensor, kind: str) -> None:
+        """What a storage is for, where nobody has said it."""
+        number = self._live.get(tensor.untyped_storage()._cdata, (0,))[0]
+        if number and not self.stream.births[number - 1].kind:
+            self.stream.births[number - 1].kind = kind
+
+    def on_host(self, tensor: torch.Tensor, owner: str = "") -> None:
+        """The tensor's storage lies on the host: it takes nothing of the card."""
+        storage = tensor.untyped_storage()
+        key = storage._cdata
+        self._live[key] = 0, weakref.ref(storage, self._on_death(key))
+        self._hosts[key] = owner
+
+    def is_on_host(self, tensor: torch.Tensor) -> bool:
+        return bool(self._hosts) and tensor.untyped_storage()._cdata in self._hosts
+
+    def arrive(self, tensor: torch.Tensor) -> None:
+        """A tensor of the host is copied onto the card, where it is a weight; one that is there stays as it is."""
+        owner = self._hosts.get(tensor.untyped_storage()._cdata)
+        if owner is not None:
+            tensor.data = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=tensor.device)
+            self.label(tensor, "weights", owner)
 
     def knows(self, tensor: torch.Tensor) -> bool:
         return tensor.untyped_storage()._cdata in self._live
@@ -125,6 +171,8 @@ class Recorder(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if any(each.__name__ == "DTensor" for each in types):
+            return NotImplemented  # a wrapper that holds nothing: what it does to its own part of a tensor comes back here
         if self.places.in_forward:
             self.places.remember_node()
         if func in kernels.MATMULS:
@@ -137,6 +185,8 @@ class Recorder(TorchDispatchMode):
         if on_meta:
             self.known.follow(func, args, kwargs, out)
         self._count(func, out, args)
+        for tensor, kind in fake_cards.exchanged(func, args):
+            self._is_for(tensor, kind)
         inside += [self.temporary(size, f"{func} (inside)") for size in kernels.inside_after(func, args, kwargs)]
         for number in reversed(inside):
             self.release(number)
@@ -144,19 +194,31 @@ class Recorder(TorchDispatchMode):
 
     def _count(self, func: Any, out: Any, args: Any) -> None:
         if isinstance(out, torch.Tensor):
-            if out.device.type == self.device_type:
+            if self._made_on_host(out, args):
+                self.on_host(out, self._hosts[args[0].untyped_storage()._cdata])
+            elif out.device.type == self.device_type:
                 self.birth(out.untyped_storage(), str(func), owner=self._owner(args[0]) if args else "")
         elif isinstance(out, (tuple, list)):
             listed = bool(args) and isinstance(args[0], (tuple, list)) and len(args[0]) == len(out)
             for index, item in enumerate(out):
                 self._count(func, item, (args[0][index],) if listed else args)
 
+    def _made_on_host(self, out: torch.Tensor, args: Any) -> bool:
+        """What is computed of a tensor on the host is made there."""
+        of_host = bool(args) and isinstance(args[0], torch.Tensor) and self.is_on_host(args[0])
+        return of_host and not self.knows(out)
+
     def _owner(self, value: Any) -> str:
         """Outside of modules and nodes (loading, optimizer step), what is made from a parameter's tensors belongs to that parameter."""
         if self.phase in (Phase.FORWARD, Phase.BACKWARD, Phase.EVALUATION) or not isinstance(value, torch.Tensor):
             return ""
         held = self._live.get(value.untyped_storage()._cdata)
-        return self.stream.births[held[0] - 1].owner if held else ""
+        return self.stream.births[held[0] - 1].owner if held and held[0] else ""
+
+
+def local(tensor: Any) -> Any:
+    """This card's part of a tensor that is shared out (a `DTensor`, whose own storage holds nothing), else the tensor itself."""
+    return getattr(tensor, "_local_tensor", tensor)
 
 
 def collect_garbage() -> None:

@@ -17,12 +17,14 @@ from advisor.trace.fused_head import ChunkedOutput, FusedOutput
 from advisor.trace.inputs import batch
 from advisor.trace.meta_model import MetaModel
 from advisor.trace.recorder import Recorder
-from advisor.values import Phase, Plan, Stack
+from advisor.trace.sharded import LocalParameters, micro_step
+from advisor.values import Phase, Plan, Sharding, Stack
 
 Optimizer = optimizers.StateOnly | optimizers.TorchOptimizer
 
 DISTINCT_MICRO_STEPS = 2
-"""Of an accumulation: the first finds no gradients, the second does, and every later one is like the second."""
+"""Of an accumulation: the first finds no gradients, the second does, and every later one is like the second; on several cards the last
+one, which reduces them, is a third kind."""
 HF_MAX_GRAD_NORM = 1.0
 """`TrainingArguments.max_grad_norm` (transformers 5.23): the Trainer clips unless it is 0."""
 
@@ -33,6 +35,7 @@ class Loop:
 
     built: MetaModel
     plan: Plan
+    trained: LocalParameters
     optimizer: Optimizer
     recorder: Recorder
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
@@ -48,16 +51,19 @@ class Loop:
         """One optimizer step: its micro-batches, clipping where the stack clips, the update, and the gradients set to None."""
         if self.zero_grad_first:
             self.optimizer.zero_grad()
-        for _ in range(min(self.plan.grad_accum_steps, DISTINCT_MICRO_STEPS)):
+        micro_steps = min(self.plan.grad_accum_steps, DISTINCT_MICRO_STEPS + (self.plan.sharding is not Sharding.NONE))
+        for number in range(1, micro_steps + 1):
             self.recorder.begin(Phase.FORWARD)
             inputs = self._batch(self.plan.micro_batch_size, seq_len_tokens)
-            _MICRO_STEPS.get(self.plan.stack, _hf)(self, inputs)
+            with micro_step(self.built, self.plan, last=number == micro_steps):
+                _MICRO_STEPS.get(self.plan.stack, _hf)(self, inputs)
             if not self.keep_outputs:
                 self.kept = None
             del inputs
         self.recorder.begin(Phase.OPTIMIZER_STEP)
+        self.trained.take_gradients()
         if self.clips or self.plan.stack is not Stack.PLAIN:
-            _clip([parameter.grad for parameter in self.built.model.parameters() if parameter.grad is not None])
+            _clip([parameter.grad for parameter in self.trained.parameters if parameter.grad is not None])
         self.optimizer.step()
         optimizers.label_states(self.optimizer, self.recorder)
         if not self.zero_grad_first:

@@ -85,6 +85,10 @@ class GpuSpec(Value):
     fp32_flop_per_s: int | None = None
     bf16_supported: bool = True
     unified_memory: bool = False
+    link: Literal["fabric", "pcie"] | None = None
+    """What joins the cards of one machine: NVLink or xGMI, or the bus alone."""
+    link_bytes_per_s: int | None = None
+    """Its line rate, per direction."""
     prices: tuple[Price, ...] = ()
     sources: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()

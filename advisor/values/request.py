@@ -139,6 +139,10 @@ class Request(Value):
     gpus: Annotated[Count, Field(le=MAX_GPUS)] | None = None
     dataset_tokens: Amount | None = None
     """Unique training tokens: of the completions when prompts are masked, of everything otherwise."""
+    epochs: Annotated[float, Field(gt=0, le=MAX_COUNT, allow_inf_nan=False)] | None = None
+    """Passes over them: one where nobody says."""
+    price: Annotated[float, Field(gt=0, le=MAX_COUNT, allow_inf_nan=False)] | None = None
+    """USD that a card rents for an hour."""
     task: Task | None = None
 
     @field_validator("target_modules", mode="before")

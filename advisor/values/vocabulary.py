@@ -255,6 +255,11 @@ class Sharding(Word):
     def shards_weights(self) -> bool:
         return self.is_fsdp or self is Sharding.ZERO3
 
+    @property
+    def shards_states(self) -> bool:
+        """Each card updates its own share of what is trained."""
+        return self.is_fsdp or self.is_zero
+
 
 class Masters(str, Enum):
     """Who holds fp32 values of what is trained in 16 bit."""
