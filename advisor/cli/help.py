@@ -9,7 +9,7 @@ from advisor.cli.options import LOOP_PANEL, PANELS
 from advisor.render.blocks import BLANK, Block, Code, Heading, entries, paragraph
 
 COMMAND_PANELS = {
-    "What fits": ("estimate", "trace", "gpus", "compare", "models"),
+    "What fits": ("estimate", "trace", "gpus", "compare", "fit", "sweep", "models"),
     "With the trainer that you use": ("check", "config", "calibrate"),
     "After a run": ("record", "runs", "next", "inspect"),
 }
