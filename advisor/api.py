@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from advisor.bounded import place
-from advisor.errors import AdvisorError, UnsupportedError
+from advisor.errors import AdvisorError
 from advisor.inputs import as_gpu, as_model, as_request, plan_for
 from advisor.on_demand import Progress, answered, silent
 from advisor.values import Advice, Fit, GpuSpec, MemoryBreakdown, ModelSpec, Plan
@@ -230,16 +230,13 @@ def dry_run(
 def advise_and_trace(
     model: str | ModelSpec, gpu: str | GpuSpec | None = None, progress: Progress = silent, *, use_calibrations: bool = True, **options: Any
 ) -> TracedAdvice:
-    """`advise`, and then the dry run of the rung that it recommends. Raises UnsupportedError for several cards."""
+    """`advise`, and then the dry run of the rung that it recommends. Raises UnsupportedError for what is not dry-run: DeepSpeed."""
     from advisor.ladder import classify
     from advisor.trace import trace as run
     from advisor.values.advice import TracedAdvice
 
     spec, card = as_model(model, progress), as_gpu(gpu, use_calibrations)
-    request = as_request(options, card)
-    if (request.gpus or 1) > 1:
-        raise UnsupportedError("--trace: a dry run plays one card; ask without it, or with --gpus 1")
-    answer = _advice(spec, card, request, progress, (model, gpu, use_calibrations))
+    answer = _advice(spec, card, as_request(options, card), progress, (model, gpu, use_calibrations))
     if answer.chosen is None:
         return TracedAdvice(advice=answer, memory=None, fit=None)
     memory = run(spec, answer.chosen.plan, gpu=answer.gpu, progress=progress).breakdown

@@ -138,12 +138,15 @@ def _silent() -> Iterator[None]:
 def record_on_cpu(spec: ModelSpec, plan: Plan, settings: Settings) -> tuple[Stream, str]:
     """Train for real on the CPU, with random weights, under the same recorder: what the dry run is checked against.
 
-    Only for small models. CPU kernels are not pinned, so use eager attention to compare.
+    Only for small models. CPU kernels are not pinned, so use eager attention to compare. A plan of several cards is trained by one of
+    several processes, whose group is there.
     """
     recorder = Recorder("cpu")
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), sharded.cards_of(plan, recorder):
         warnings.simplefilter("ignore")
         built = meta_model.build(spec, plan, recorder, meta_model.Shape(device="cpu"), settings.peft_config)
+        sharded.wrap(built, plan, recorder)
+        plan = sharded.computed(plan)
         casting = partial(torch.autocast, "cpu", dtype=DTYPES[plan.autocast_dtype]) if plan.autocast else nullcontext
         return _run_steps(built, plan, settings, recorder, casting), built.layer_path
 

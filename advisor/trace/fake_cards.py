@@ -103,15 +103,7 @@ def one_of(cards: int, resized: Callable[[Any], None]) -> Iterator[_Card]:
     (distributed/fsdp/_fully_shard/_fsdp_param.py `alloc_storage`, distributed/utils.py `_alloc_storage`)."""
     from torch.testing._internal.distributed.fake_pg import FakeStore
 
-    card, resize = _Card(), torch.UntypedStorage.resize_
-
-    def resize_(storage: Any, size: int) -> Any:
-        changed = resize(storage, size)
-        if storage.device.type == DEVICE:
-            resized(storage)
-        return changed
-
-    address = torch.Tensor.data_ptr
+    card, address = _Card(), torch.Tensor.data_ptr
 
     def data_ptr(tensor: Any) -> int:
         """Meta tensors have none, and all would be the same: FSDP1 tells by it whether a unit is whole (_runtime_utils.py)."""
@@ -121,13 +113,28 @@ def one_of(cards: int, resized: Callable[[Any], None]) -> Iterator[_Card]:
         replaced(torch, DEVICE, card),
         replaced(torch.Tensor, "data_ptr", data_ptr),
         replaced(torch.accelerator, "current_stream", card.current_stream),
-        replaced(torch.UntypedStorage, "resize_", resize_),
+        resizes_told(DEVICE, resized),
     ):
         dist.init_process_group("fake", rank=0, world_size=cards, store=FakeStore())
         try:
             yield card
         finally:
             dist.destroy_process_group()
+
+
+@contextmanager
+def resizes_told(device_type: str, resized: Callable[[Any], None]) -> Iterator[None]:
+    """Tell of every storage on such a device that is resized while this lasts."""
+    resize = torch.UntypedStorage.resize_
+
+    def resize_(storage: Any, size: int) -> Any:
+        changed = resize(storage, size)
+        if storage.device.type == device_type:
+            resized(storage)
+        return changed
+
+    with replaced(torch.UntypedStorage, "resize_", resize_):
+        yield
 
 
 @contextmanager

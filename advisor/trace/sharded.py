@@ -28,12 +28,15 @@ ADAPTER, WEIGHTS = "adapter", "weights"
 
 @contextmanager
 def cards_of(plan: Plan, recorder: Recorder) -> Iterator[None]:
-    """Play one card of the plan's several; nothing where there is one."""
+    """Play one card of the plan's several, or be one of several real processes, whose group is there; nothing where there is one card."""
     if plan.sharding is Sharding.NONE:
         yield
         return
     with ExitStack() as stack:
-        stack.enter_context(fake_cards.one_of(plan.n_gpus, recorder.resized))
+        if recorder.device_type == fake_cards.DEVICE:
+            stack.enter_context(fake_cards.one_of(plan.n_gpus, recorder.resized))
+        else:
+            stack.enter_context(fake_cards.resizes_told(recorder.device_type, recorder.resized))
         for replacement in _ENGINES[plan.sharding](recorder):
             stack.enter_context(fake_cards.replaced(*replacement))
         yield
@@ -61,11 +64,11 @@ def wrap(built: MetaModel, plan: Plan, recorder: Recorder) -> None:
     """Share `built` out over the plan's cards, and say what then rests on this one."""
     if plan.sharding is Sharding.NONE:
         return
-    if arrives_unit_by_unit(plan):
+    if arrives_unit_by_unit(plan) and recorder.device_type == fake_cards.DEVICE:
         for name, tensor in _tensors(built.model):
             recorder.on_host(tensor, name)
     with recorder:
-        _WRAPS[plan.sharding](built, plan)
+        _WRAPS[plan.sharding](built, plan, recorder.device_type)
     for name, tensor in _tensors(built.model):
         recorder.label(local(tensor), ADAPTER if tensor.requires_grad and plan.method.has_adapter else WEIGHTS, unwrapped(name))
 
@@ -143,13 +146,13 @@ def _fsdp2(recorder: Recorder) -> Iterator[tuple[Any, str, Any]]:
     yield ShardingPropagator, "_propagate_tensor_meta_non_cached", unseen
 
 
-def _wrap_by_fsdp2(built: MetaModel, plan: Plan) -> None:
+def _wrap_by_fsdp2(built: MetaModel, plan: Plan, device_type: str) -> None:
     """Raises UnsupportedError where the installed accelerate does otherwise with what is trained than the plan says."""
     if plan.stack in CARVES:
         from accelerate.utils.fsdp_utils import fsdp2_prepare_model
 
         in_16_bit = _trains_in_16_bit(built.model)
-        built.model = fsdp2_prepare_model(_accelerator(plan), built.model)
+        built.model = fsdp2_prepare_model(_accelerator(plan, device_type), built.model)
         lifted = in_16_bit and not _trains_in_16_bit(built.model)
         if in_16_bit and lifted != (plan.masters is Masters.LIFTED):
             does = "lifts what is trained to fp32" if lifted else "trains it in 16 bit"
@@ -160,7 +163,7 @@ def _wrap_by_fsdp2(built: MetaModel, plan: Plan) -> None:
     if plan.masters is Masters.LIFTED:
         _lift(built.model)
     dtype = _mixed(plan)
-    options = {"mesh": _mesh(plan), "mp_policy": MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=dtype)}
+    options = {"mesh": _mesh(plan, device_type), "mp_policy": MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=dtype)}
     for layer in built.model.get_submodule(built.layer_path):
         fully_shard(layer, **options)
     fully_shard(built.model, **options)
@@ -172,17 +175,17 @@ def _lift(model: Any) -> None:
             parameter.data = parameter.data.float()
 
 
-def _mesh(plan: Plan) -> Any:
+def _mesh(plan: Plan, device_type: str) -> Any:
     from torch.distributed.device_mesh import init_device_mesh
 
-    return init_device_mesh(fake_cards.DEVICE, (plan.n_gpus,), mesh_dim_names=("fsdp",))
+    return init_device_mesh(device_type, (plan.n_gpus,), mesh_dim_names=("fsdp",))
 
 
 def _mixed(plan: Plan) -> torch.dtype | None:
     return DTYPES[plan.autocast_dtype] if plan.autocast else None
 
 
-def _accelerator(plan: Plan) -> Any:
+def _accelerator(plan: Plan, device_type: str) -> Any:
     """What accelerate's own function asks of an `Accelerator`, which cannot be made without the cards."""
     from accelerate.utils import FullyShardedDataParallelPlugin
 
@@ -197,10 +200,10 @@ def _accelerator(plan: Plan) -> Any:
     )
     return SimpleNamespace(
         state=SimpleNamespace(fsdp_plugin=plugin),
-        device=torch.device(fake_cards.DEVICE),
+        device=torch.device(device_type),
         mixed_precision=plan.autocast_dtype.value if plan.autocast else "no",
         is_main_process=False,
-        torch_device_mesh={("fsdp",): _mesh(plan)},
+        torch_device_mesh={("fsdp",): _mesh(plan, device_type)},
         parallelism_config=SimpleNamespace(fsdp_dim_names=("fsdp",)),
     )
 
@@ -227,7 +230,7 @@ def _fsdp1(recorder: Recorder) -> Iterator[tuple[Any, str, Any]]:
         yield module, "_no_dispatch_record_stream", lambda *_: None
 
 
-def _wrap_by_fsdp1(built: MetaModel, plan: Plan) -> None:
+def _wrap_by_fsdp1(built: MetaModel, plan: Plan, device_type: str) -> None:
     """accelerate accelerator.py `prepare_model`, with the settings that `accelerate config` writes."""
     from torch.distributed.fsdp import BackwardPrefetch, FullyShardedDataParallel, MixedPrecision
 
@@ -241,7 +244,7 @@ def _wrap_by_fsdp1(built: MetaModel, plan: Plan) -> None:
         mixed_precision=policy,
         use_orig_params=not plan.method.has_adapter,
         backward_prefetch=BackwardPrefetch.BACKWARD_PRE,
-        device_id=torch.device(fake_cards.DEVICE, 0),
+        device_id=torch.device(device_type, 0),
     )
     if plan.masters is Masters.LIFTED:
         for module in FullyShardedDataParallel.fsdp_modules(built.model):
@@ -274,7 +277,7 @@ def _ddp(recorder: Recorder) -> Iterator[tuple[Any, str, Any]]:
     yield distributed.dist, "Logger", type("Logger", (distributed.dist.Logger,), {"set_runtime_stats_and_log": lambda self: None})
 
 
-def _wrap_by_ddp(built: MetaModel, plan: Plan) -> None:
+def _wrap_by_ddp(built: MetaModel, plan: Plan, device_type: str) -> None:
     built.model = torch.nn.parallel.DistributedDataParallel(built.model)
 
 
