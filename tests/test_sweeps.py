@@ -221,6 +221,11 @@ def test_nothing_is_overwritten_and_strangers_are_left_alone(tmp_path: Path) -> 
     assert (tmp_path / "b.csv.parts" / "diary.txt").read_text() == "mine"
 
 
+def test_the_example_is_a_sweep() -> None:
+    kinds = read_sweep(Path(__file__).parent.parent / "examples" / "sweep.yaml")
+    assert sum(kind.rows for kind in kinds) > 500
+
+
 def test_evaluation_and_models_without_tables_have_no_curves() -> None:
     from advisor.hub import load_model
     from advisor.values import Plan
@@ -296,6 +301,22 @@ def test_a_killed_sweep_goes_on_to_the_same_bytes(kills: int, tmp_path: Path) ->
         if not out.exists():
             assert started(tmp_path, out.name).wait(120) == 0
         assert out.read_bytes() == expected
+
+
+def test_a_damaged_piece_is_named(tmp_path: Path) -> None:
+    def interrupts(text: str) -> None:
+        if text.startswith("1 of"):
+            raise KeyboardInterrupt
+
+    (tmp_path / "sweep.yaml").write_text(SMALL, encoding="utf-8")
+    with pytest.raises(KeyboardInterrupt):
+        sweep(tmp_path / "sweep.yaml", tmp_path / "out.csv", progress=interrupts)
+    piece = tmp_path / "out.csv.parts" / "000000-0000.arrow"
+    piece.write_bytes(piece.read_bytes()[:100])
+    with pytest.raises(InvalidInputError, match=r"000000-0000\.arrow is damaged or gone; delete it"):
+        sweep(tmp_path / "sweep.yaml", tmp_path / "out.csv")
+    piece.unlink()
+    assert sweep(tmp_path / "sweep.yaml", tmp_path / "out.csv").exit_code == 0
 
 
 def test_an_interrupted_sweep_leaves_whole_pieces_alone(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -57,7 +58,7 @@ def sweep(grid: Path, out: Path, progress: Progress) -> SweepReport:
     _make(pieces, option_names(kinds), progress)
     counts: dict[tuple[str, str, int], SweepGroup] = {}
     try:
-        with made_whole(out, over=False) as made:
+        with _writing(out), made_whole(out, over=False) as made:
             writer(made, _counted(pieces, counts, progress))
     except FileExistsError:
         raise InvalidInputError(f"--out {named(out)} is there already; it is not overwritten") from None
@@ -108,7 +109,7 @@ def _make(pieces: Sequence[Piece], options: tuple[str, ...], progress: Progress)
         if exists(piece.path):
             continue
         progress(f"{done:,} of {len(pieces):,} kinds of plans, {rows:,} rows")
-        with made_whole(piece.path) as made:
+        with _writing(piece.path), made_whole(piece.path) as made:
             write_piece(table_of(piece.kind, rows_of(piece.kind, piece.first, piece.last), options), made)
 
 
@@ -116,13 +117,31 @@ def _counted(pieces: Iterable[Piece], counts: dict[tuple[str, str, int], SweepGr
     """The pieces' tables in order, counted by model and cards as they pass."""
     progress("writing the file")
     for piece in pieces:
-        table = read_piece(piece.path)
+        table = _read(piece.path)
         key = (piece.kind.model.id, piece.kind.gpu.name, piece.kind.request.gpus or 1)
         group = counts.get(key, SweepGroup(model=key[0], gpu=key[1], n_gpus=key[2], verdicts=Verdicts()))
         verdicts, reason = _verdicts(table)
         reasons = group.reasons if reason in ("", *group.reasons) else (*group.reasons, reason)
         counts[key] = group.model_copy(update={"verdicts": group.verdicts.plus(verdicts), "reasons": reasons})
         yield table
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """What the system says while a file is written, as one line that names it: pyarrow's errors name none."""
+    try:
+        yield
+    except FileExistsError:
+        raise
+    except OSError as error:
+        raise InvalidInputError(f"{named(path)} cannot be written: {error.strerror or error}; start the sweep again to go on") from None
+
+
+def _read(path: Path) -> Any:
+    try:
+        return read_piece(path)
+    except (pa.ArrowInvalid, OSError):
+        raise InvalidInputError(f"{named(path)} is damaged or gone; delete it, and start the sweep again to go on") from None
 
 
 def _verdicts(table: Any) -> tuple[Verdicts, str]:
