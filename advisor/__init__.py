@@ -7,18 +7,16 @@ Everything is loaded on first use (PEP 562), so that `import advisor` costs noth
 
 from __future__ import annotations
 
-import sys
 from importlib import import_module
-from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from advisor.adapters import inspect_adapter, truncate_adapter
     from advisor.api import advise, calibrate, estimate, fit, next_step, sweep, trace
-    from advisor.check import check
+    from advisor.configs import check
     from advisor.errors import AdvisorError, DoesNotFitError, InvalidInputError, MissingExtraError, UnknownNameError, UnsupportedError
     from advisor.hooks import AdvisorCallback as AdvisorCallback, preflight
-    from advisor.runs import record, record_callback, runs
+    from advisor.ledger import record, record_callback, runs
     from advisor.values import (
         Advice,
         Attention,
@@ -112,9 +110,9 @@ __all__ = [
 _FUNCTIONS = {
     **dict.fromkeys(("advise", "calibrate", "estimate", "fit", "next_step", "sweep", "trace"), "api"),
     **dict.fromkeys(("inspect_adapter", "truncate_adapter"), "adapters"),
-    "check": "check",
+    "check": "configs",
     "preflight": "hooks",
-    **dict.fromkeys(("record", "record_callback", "runs"), "runs"),
+    **dict.fromkeys(("record", "record_callback", "runs"), "ledger"),
 }
 _VALUES = {
     **dict.fromkeys(("Precision", "Request", "Task"), "values.request"),
@@ -142,14 +140,3 @@ def __getattr__(name: str) -> object:
 
 def __dir__() -> list[str]:
     return __all__
-
-
-class _Package(ModuleType):
-    """The rooms `calibrate`, `check`, `trace` and `runs` share a name with a function: importing the room must not hide the function."""
-
-    def __setattr__(self, name: str, value: object) -> None:
-        if name not in _FUNCTIONS or not isinstance(value, ModuleType):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package

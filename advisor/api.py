@@ -77,7 +77,7 @@ def trace(
     model: str | ModelSpec, plan: Plan | None = None, gpu: str | GpuSpec | None = None, *, use_calibrations: bool = True, **options: Any
 ) -> MemoryBreakdown:
     """The same memory, from the real step of the installed libraries on meta tensors. Needs the extra `torch`."""
-    from advisor.trace import trace as dry_run
+    from advisor.dryrun import trace as dry_run
 
     spec, card = as_model(model), None if gpu is None else as_gpu(gpu, use_calibrations)
     return dry_run(spec, plan or plan_for(spec, card, options), gpu=card).breakdown
@@ -89,11 +89,11 @@ def calibrate(
     """Train a cut of the model, with random weights, for a few steps on the hardware at hand, and lay measured beside predicted.
 
     The plan is given, or made from options as in `advise`; `gpu` is what it is held against, by default the card that it ran on.
-    Further options are those of `advisor.calibrate.settings.Settings`: `device="cpu"`, `preflight=True`, `memory_limit="4GiB"` …
+    Further options are those of `advisor.calibration.settings.Settings`: `device="cpu"`, `preflight=True`, `memory_limit="4GiB"` …
     However the child process ends, that is the result, with its phase. Needs the extra `torch`; the calling process loads none of it.
     """
-    from advisor.calibrate.run import calibrate as run
-    from advisor.calibrate.settings import split
+    from advisor.calibration.run import calibrate as run
+    from advisor.calibration.settings import split
 
     settings, rest = split(options)
     spec, card = as_model(model, progress), None if gpu is None else as_gpu(gpu, use_calibrations=False)
@@ -105,8 +105,8 @@ def advise_and_check(
 ) -> CheckedAdvice:
     """`advise`, and then `calibrate` of the rung that it recommends, held against the same card. What keeps the check from running is
     told beside the answer."""
-    from advisor.calibrate.run import calibrate as run
-    from advisor.calibrate.settings import split
+    from advisor.calibration.run import calibrate as run
+    from advisor.calibration.settings import split
     from advisor.values.calibration import CheckedAdvice
 
     settings, rest = split(options)
@@ -213,7 +213,7 @@ def dry_run(
 ) -> tuple[Priced, tuple[Holder, ...]]:
     """As `price`, by the dry run: with what holds the memory at the peak, largest first."""
     from advisor.allocator.alloc_conf import read_alloc_conf
-    from advisor.trace import read_peft_config, trace as run
+    from advisor.dryrun import read_peft_config, trace as run
 
     spec, card = as_model(model, progress), None if gpu is None else as_gpu(gpu, use_calibrations)
     plan, allocator = plan_for(spec, card, options), read_alloc_conf(how.alloc_conf)
@@ -231,8 +231,8 @@ def advise_and_trace(
     model: str | ModelSpec, gpu: str | GpuSpec | None = None, progress: Progress = silent, *, use_calibrations: bool = True, **options: Any
 ) -> TracedAdvice:
     """`advise`, and then the dry run of the rung that it recommends. Raises UnsupportedError for what is not dry-run: DeepSpeed."""
+    from advisor.dryrun import trace as run
     from advisor.ladder import classify
-    from advisor.trace import trace as run
     from advisor.values.advice import TracedAdvice
 
     spec, card = as_model(model, progress), as_gpu(gpu, use_calibrations)
@@ -262,7 +262,7 @@ def accuracy(rows: str | Path | None = None, *, trace: bool = False, progress: P
 
     measured = None if rows is None else room.read_measurements(rows)
     if trace:
-        import_module("advisor.trace").need("torch", "transformers", "peft", "bitsandbytes")  # before the rows: they take minutes
+        import_module("advisor.dryrun").need("torch", "transformers", "peft", "bitsandbytes")  # before the rows: they take minutes
     reports = [room.accuracy(room.closed_form, room.CLOSED_FORM, rows=measured)]
     recorded = room.recorded_in(rows)
     if trace or recorded:

@@ -96,7 +96,7 @@ def _plan(spec: ModelSpec, method: Method, number: int) -> Plan:
 
 def measure(spec: ModelSpec, plan: Plan) -> dict[str, Any]:
     """What the dry run finds of the phases, in bytes allocated; or its refusal."""
-    from advisor.trace import trace
+    from advisor.dryrun import trace
 
     try:
         memory = trace(spec, plan).breakdown

@@ -17,13 +17,13 @@ from types import FrameType
 from typing import Any
 
 from advisor import cli, user_files
-from advisor.calibrate import store
+from advisor.calibration import store
 from advisor.cli.run import run
-from advisor.runs import ledger
+from advisor.ledger import book
 
 PACKAGE = Path(__file__).parent.parent / "advisor"
 _WRITE = (
-    *("user_files.py", "cli/check_commands.py", "adapters/truncate.py", "runs/ledger.py", "runs/rows.py", "runs/store.py"),
+    *("user_files.py", "cli/check_commands.py", "adapters/truncate.py", "ledger/book.py", "ledger/rows.py", "ledger/store.py"),
     *("sweeps/sweep.py", "sweeps/table.py"),
 )
 WRITERS = tuple(str(PACKAGE / name) for name in _WRITE)
@@ -123,7 +123,7 @@ def names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
 
 
-JOURNAL = Path(f"{ledger.FILE_NAME}-journal")
+JOURNAL = Path(f"{book.FILE_NAME}-journal")
 
 
 def journal(number: int) -> set[str]:
@@ -137,19 +137,19 @@ def journal(number: int) -> set[str]:
 def a_run_is_stored_or_not_and_what_was_acknowledged_is(number: int, most: int, project: Path) -> None:
     arguments = ["record", "--method", "lora", "--rank", "8"]
     assert run(arguments) == 0
-    before = (project / ledger.FILE_NAME).read_bytes()
+    before = (project / book.FILE_NAME).read_bytes()
     count = lines_of(lambda: run(arguments))
     stored = 0
     for at in moments(count, most):
-        (project / ledger.FILE_NAME).write_bytes(before)
+        (project / book.FILE_NAME).write_bytes(before)
         code = killed(lambda: run(arguments), at, number)
-        held = ledger.load(project / ledger.FILE_NAME)
+        held = book.load(project / book.FILE_NAME)
         assert len(held.runs) in (1, 2)
         assert held.problem == ""
         assert code != 0 or len(held.runs) == 2
         assert code in ((-number,) if number == signal.SIGKILL else (128 + number,))
         stored += len(held.runs) - 1
-        assert names(project) <= {ledger.FILE_NAME} | journal(number)
+        assert names(project) <= {book.FILE_NAME} | journal(number)
         JOURNAL.unlink(missing_ok=True)
     assert stored < len(moments(count, most))
 
@@ -158,16 +158,16 @@ def a_ledger_is_begun_or_not(number: int, most: int, project: Path) -> None:
     arguments = ["record", "--method", "lora", "--rank", "8"]
     count = lines_of(lambda: run(arguments))
     for at in moments(count, most):
-        (project / ledger.FILE_NAME).unlink(missing_ok=True)
+        (project / book.FILE_NAME).unlink(missing_ok=True)
         killed(lambda: run(arguments), at, number)
-        held = ledger.load(project / ledger.FILE_NAME)
+        held = book.load(project / book.FILE_NAME)
         assert (len(held.runs), held.problem) in ((0, ""), (1, ""))
-        assert names(project) <= {ledger.FILE_NAME} | journal(number)
+        assert names(project) <= {book.FILE_NAME} | journal(number)
         JOURNAL.unlink(missing_ok=True)
 
 
 def a_configuration_is_whole_or_not_there(number: int, most: int, project: Path) -> None:
-    from advisor.check import emit
+    from advisor.configs import emit
 
     arguments = ["config", "--stack", "axolotl", "--model", "llama-3.1-8b", "--gpu", "24GB", "--out", "q.yml"]
     assert run(arguments) == 0

@@ -12,8 +12,8 @@ import torch
 import torch.distributed as dist
 
 from advisor.architectures import spec_from_config
+from advisor.dryrun.dry_run import Settings, record_on_cpu
 from advisor.tape.stream import Stream
-from advisor.trace.dry_run import Settings, record_on_cpu
 from advisor.values import Plan
 
 

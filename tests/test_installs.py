@@ -162,9 +162,9 @@ POSIX_NAMES = {
 }
 """Of `os` and `signal`: not there on Windows (docs.python.org, "Availability")."""
 WITH_A_FALLBACK = {
-    "calibrate/launch.py: os.killpg",  # hasattr; else the process alone
-    "calibrate/limits.py: os.sysconf",  # after a file of Linux' has been opened; else psutil
-    "calibrate/limits.py: resource",  # ImportError, or on Linux alone; else psutil, or no limit
+    "calibration/launch.py: os.killpg",  # hasattr; else the process alone
+    "calibration/limits.py: os.sysconf",  # after a file of Linux' has been opened; else psutil
+    "calibration/limits.py: resource",  # ImportError, or on Linux alone; else psutil, or no limit
     "host.py: os.sched_getaffinity",  # hasattr; else os.cpu_count
 }
 """Places that were looked at: what happens where the name is missing."""

@@ -15,8 +15,8 @@ pytest.importorskip("torch")
 import real_card
 
 from advisor.architectures import spec_from_config
+from advisor.dryrun import trace
 from advisor.memory import estimate_memory
-from advisor.trace import trace
 from advisor.values import Plan
 
 HERE = Path(__file__).parent

@@ -15,9 +15,9 @@ import torch.distributed as dist
 from advisor import hub
 from advisor.api import advise_and_trace
 from advisor.architectures import spec_from_config
+from advisor.dryrun import trace
 from advisor.errors import UnsupportedError
 from advisor.memory import estimate_memory
-from advisor.trace import trace
 from advisor.units import GIB
 from advisor.values import MemoryBreakdown, ModelSpec, Phase, Plan, Term
 

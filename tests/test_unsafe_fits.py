@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from advisor import advise, estimate
-from advisor.check import check
 from advisor.cli.run import run
+from advisor.configs import check
 from advisor.units import GIB
 from advisor.values import Fit, Phase, Sharding
 
