@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from advisor import advise, estimate
+from advisor import Plan, UnsupportedError, advise, estimate
 from advisor.cli.run import run
 from advisor.configs import check
 from advisor.units import GIB
@@ -71,3 +71,27 @@ def test_the_dry_run_of_deepspeed_is_refused(capsys: pytest.CaptureFixture[str])
     """Its one other answer would be the memory of one card."""
     assert run(["trace", "--model", "qwen2.5-0.5b", "--gpu", "24GB", "--gpus", "4", "--shard", "zero3"]) == 2
     assert "does not run DeepSpeed" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("method", "sharding", "adapter", "masters", "stops"),
+    [
+        ("dora", "fsdp1", "bf16", "lifted", True),
+        ("qdora", "fsdp1", "bf16", "lifted", True),
+        ("dora", "fsdp1", "fp32", "lifted", False),
+        ("dora", "fsdp1", "bf16", "none", False),
+        ("dora", "fsdp2", "bf16", "lifted", False),
+        ("lora", "fsdp1", "bf16", "lifted", False),
+    ],
+)
+def test_a_step_that_torch_refuses_has_no_price(method: str, sharding: str, adapter: str, masters: str, stops: bool) -> None:
+    """Two processes over gloo, torch 2.13: "expected dtype float for `end` but got dtype c10::BFloat16" in AdamW's step of DoRA alone."""
+    quantized = {"quantization": "nf4"} if method == "qdora" else {}
+    plan = Plan.model_validate(
+        {"method": method, "sharding": sharding, "adapter_dtype": adapter, "masters": masters, "n_gpus": 2, "autocast": True, **quantized}
+    )
+    if stops:
+        with pytest.raises(UnsupportedError, match="stops at the first optimizer step"):
+            estimate("llama-3.2-1b", plan)
+    else:
+        assert estimate("llama-3.2-1b", plan).peak_allocated_bytes > 0

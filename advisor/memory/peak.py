@@ -22,7 +22,7 @@ from advisor.memory.layers import Setting
 from advisor.memory.program import Loop, Program, Station, compile_program, program_of, step_of
 from advisor.memory.replayed import estimate_from_tape
 from advisor.memory.runtime import context_of, has_caching_allocator, has_flash, workspace_bytes
-from advisor.memory.sharding import held
+from advisor.memory.sharding import check_engine, held
 from advisor.memory.slack import slack_of
 from advisor.memory.tape import Size
 from advisor.memory.units import units_of
@@ -73,6 +73,7 @@ def priced_model(model: ModelSpec, plan: Plan) -> ModelSpec:
     why = unshardable(model, plan.quantization) if plan.sharding.shards_weights else ""
     if why:
         raise UnsupportedError(f"{plan.sharding.value}: {why}; use DDP, or train from the 16-bit weights")
+    check_engine(plan)
     return model
 
 

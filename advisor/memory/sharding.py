@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from advisor.errors import UnsupportedError
 from advisor.memory.gradients import gradient_bytes
 from advisor.memory.held import Held
 from advisor.memory.loading import fsdp_load, replica_load
@@ -9,7 +10,22 @@ from advisor.memory.optimizer import state_bytes, step_temporary_bytes
 from advisor.memory.units import shared_adapter_bytes, shared_weights_bytes, trained_share
 from advisor.memory.weights import adapter_bytes, weights_bytes
 from advisor.memory.zero import held_by_zero
-from advisor.values import ModelSpec, Plan, Sharding
+from advisor.values import DType, Masters, ModelSpec, Plan, Sharding
+
+
+def check_engine(plan: Plan) -> None:
+    """Raises UnsupportedError where the engine's first optimizer step would stop.
+
+    DoRA calls each adapter matrix twice in a forward pass. Where accelerate lifts FSDP1's flat parameters from 16 bit to fp32 by giving
+    them other data (1.15 accelerator.py `prepare_model`), the gradient of such a unit stays whole and in 16 bit, and the optimizer refuses
+    it: seen of torch 2.13 with two processes over gloo, and of no other method.
+    """
+    lifts = plan.sharding is Sharding.FSDP1 and plan.masters is Masters.LIFTED and plan.adapter_dtype is not DType.FP32
+    if plan.method.is_dora and lifts:
+        raise UnsupportedError(
+            f"{plan.sharding.value}: {plan.method.label} with adapters in {plan.adapter_dtype.value} stops at the first optimizer step "
+            "under mixed precision (their gradients stay in 16 bit); keep the adapters in fp32, as peft does, or use FSDP2"
+        )
 
 
 def held(model: ModelSpec, plan: Plan) -> Held:
