@@ -12,6 +12,8 @@ from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+from advisor.display import draw_with
+
 if TYPE_CHECKING:
     from advisor.adapters import inspect_adapter, truncate_adapter
     from advisor.api import advise, calibrate, estimate, fit, next_step, trace
@@ -149,3 +151,4 @@ class _Package(ModuleType):
 
 
 sys.modules[__name__].__class__ = _Package
+draw_with(lambda: import_module("advisor.render.results"))

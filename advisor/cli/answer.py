@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import sys
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from advisor.render.blocks import Block
-from advisor.render.terminal import Look, draw
+from advisor.render.look import look_of_stdout
+from advisor.render.terminal import draw
 from advisor.shown import json_shown
 from advisor.values import Fit, Value
-
-NARROWEST_COLUMNS = 80
-"""The narrow tables need as many; a smaller terminal folds the lines itself."""
-WIDEST_COLUMNS = 140
-"""Longer lines are hard to read (judgement): wider terminals get this width."""
 
 
 class Answer(NamedTuple):
@@ -31,14 +24,6 @@ class Answer(NamedTuple):
     """What the command has stored or written, said where printing fails: a retry would do it twice."""
     problem: str = ""
     """What is wrong with the input although there is an answer: an error beside it, with the exit code of one."""
-
-
-def look_of_stdout() -> Look:
-    """Width from COLUMNS or the terminal, 80 for a pipe; colour only on a terminal and without NO_COLOR; ASCII unless stdout is UTF-8."""
-    colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-    unicode = (sys.stdout.encoding or "ascii").lower().replace("-", "").startswith("utf")
-    width = shutil.get_terminal_size(fallback=(80, 24)).columns
-    return Look(width=max(NARROWEST_COLUMNS, min(width, WIDEST_COLUMNS)), colour=colour, unicode=unicode)
 
 
 def screen(blocks: Iterable[Block]) -> str:
