@@ -53,6 +53,7 @@ LEVELS = {
     "evidence": 11,
     "hooks": 11,
     "backwards": 12,
+    "series": 12,
     "sweeps": 12,
     "schemas": 12,
     "api": 13,
@@ -64,7 +65,7 @@ LEVELS = {
 HEAVY = {"torch", "transformers", "peft", "accelerate", "bitsandbytes", "safetensors", "numpy", "scipy"}
 HEAVY_ROOMS = {"calibrate", "trace", "adapters", "evidence", "hooks", "runs"}
 # Imported inside the function that needs them, so that a cold command does not wait for them.
-LATE = {"yaml", "huggingface_hub", "pynvml", "platformdirs", "rich"}
+LATE = {"yaml", "huggingface_hub", "pynvml", "platformdirs", "rich", "vl_convert"}
 
 MAX_FUNCTION_LINES = 60
 MAX_MODULE_LINES = 300

@@ -59,5 +59,6 @@ body:has(>main.advise){{margin:0;background:#fff;color:#1b1b1b}}
 .advise pre{{overflow-x:auto;padding:.6em;border:1px solid #8886;border-radius:4px;font-size:.88em;background:none;color:inherit}}
 .advise figure{{margin:1em 0}}.advise figure svg{{max-width:100%;height:auto}}.advise figcaption{{font-size:.9em;opacity:.85}}
 .advise summary{{cursor:pointer;font-weight:600;margin:.4em 0}}
-@media print{{.advise *{{print-color-adjust:exact;-webkit-print-color-adjust:exact}}.advise pre{{white-space:pre-wrap}}.advise figure,.advise tr{{break-inside:avoid}}}}
+@media print{{.advise *{{print-color-adjust:exact;-webkit-print-color-adjust:exact}}.advise pre{{white-space:pre-wrap}}
+.advise figure,.advise tr{{break-inside:avoid}}}}
 """
