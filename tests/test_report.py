@@ -98,7 +98,10 @@ def test_a_page_is_well_formed_small_and_fetches_nothing(gpu: str) -> None:
     assert len(page(gpu).encode()) < LARGEST_BYTES
     assert {"script", "link", "img", "iframe", "object", "foreignobject"}.isdisjoint(drawn.tags)
     assert all(link.startswith("https://") for link in drawn.links)
-    assert not re.search(r"url\(|@import", page(gpu))
+    assert not re.search(r"url\((?!#)|@import", page(gpu))
+    ids = re.findall(r' id="([^"]*)"', page(gpu))
+    assert len(ids) == len(set(ids))
+    assert set(re.findall(r"url\(#([^)]*)\)", page(gpu))) <= set(ids)
 
 
 @NEED_FIGURES

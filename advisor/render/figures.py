@@ -39,8 +39,11 @@ _CONFIG = {
     "text": {"color": _INK},
 }
 _LABELLED = re.compile(r'<(path|line|rect|text)((?: [^<>]*?)? aria-label="([^"]*)"[^<>]*?)/>')
-_SMALL_SHARE = 0.02
-"""Terms that are below this share of the longest bar on every rung are one, "rest" (judgement: they cannot be seen)."""
+_SMALL_SHARE = 0.03
+"""Terms that are below this share of every rung are one, "rest" (judgement: they cannot be seen)."""
+_LABELLED_SHARE = 0.12
+"""Terms from this share of the axis on bear their name (judgement: "optimizer state" needs as much)."""
+_REST = "rest"
 
 
 def need() -> None:
@@ -53,26 +56,25 @@ def need() -> None:
 
 def figures(answer: Advice, series: Series) -> Iterator[str]:
     """Yield the figures of an answer, each with what it says in words. Raises MissingExtraError without the extra `report`."""
-    yield _figure(
-        _terms(answer), _terms_said(answer), "What each rung takes, by term, against the card's line; the bracket is the interval."
-    )
+    terms = "What each rung takes, by term, against the card's line; the line below each bar is the interval."
+    yield _figure("terms", _terms(answer), _terms_said(answer), terms)
     if series.curves:
-        caption = "Memory against the length of a sequence; the band is the interval, the dashed line the card."
-        yield _figure(_by_length(series.curves, answer), _by_length_said(series.curves, answer), caption)
+        lengths = "Memory against the length of a sequence; the band is the interval, the dashed line the card."
+        yield _figure("lengths", _by_length(series.curves, answer), _by_length_said(series.curves, answer), lengths)
     if series.timeline:
-        caption = "Live tensors through the recorded steps of the plan, event by event, without the allocator's slack and the CUDA context."
-        yield _figure(_through(series.timeline, answer), _through_said(series.timeline), caption)
+        step = "Live tensors through the recorded steps of the plan, event by event, without the allocator's slack and the CUDA context."
+        yield _figure("step", _through(series.timeline, answer), _through_said(series.timeline), step)
 
 
-def _figure(spec: dict[str, Any], said: str, caption: str) -> str:
-    """One figure; `said` is its text for who does not see it."""
+def _figure(name: str, spec: dict[str, Any], said: str, caption: str) -> str:
+    """One figure; `said` is its text for who does not see it, `name` keeps its ids apart from the other figures'."""
+    need()
     import vl_convert
 
-    need()
     drawn: str = vl_convert.vegalite_to_svg({"config": _CONFIG, "width": _WIDTH_PIXELS, **spec}, vl_version=_VEGA_LITE)
-    drawn = _LABELLED.sub(r"<\1\2><title>\3</title></\1>", drawn).replace(
-        "<svg ", f'<svg role="img" aria-label="{escape(shown(said))}" ', 1
-    )
+    drawn = _LABELLED.sub(r"<\1\2><title>\3</title></\1>", drawn)
+    drawn = drawn.replace('id="', f'id="{name}-').replace("url(#", f"url(#{name}-")
+    drawn = drawn.replace("<svg ", f'<svg role="img" aria-label="{escape(shown(said))}" ', 1)
     return f"<figure>\n{drawn}\n<figcaption>{escape(caption)}</figcaption>\n</figure>\n"
 
 
@@ -85,44 +87,59 @@ def _gib(size_bytes: int) -> float:
 
 
 def _terms(answer: Advice) -> dict[str, Any]:
-    rows, names = [*_term_rows(answer)], [rung.plan.method.label for rung in answer.rungs]
-    terms = [*dict.fromkeys(row["term"] for row in sorted(rows, key=lambda row: -row["GiB"]))]
+    named = _named(answer)
+    rows = [*_segments(answer, named)]
+    longest = max([answer.gpu.usable_bytes, *(rung.memory.high_bytes for rung in answer.rungs)])
+    wide = [row for row in rows if row["end"] - row["start"] >= _LABELLED_SHARE * _gib(longest)]
     spans = [
         {"rung": rung.plan.method.label, "low": _gib(rung.memory.low_bytes), "high": _gib(rung.memory.high_bytes)} for rung in answer.rungs
     ]
-    y = {"field": "rung", "type": "nominal", "sort": names, "title": None, "axis": {"grid": False}}
+    y = {"field": "rung", "type": "nominal", "sort": [row["rung"] for row in spans], "title": None, "axis": {"grid": False}}
     bars = {
         "data": {"values": rows},
-        "mark": {"type": "bar", "height": 22, "stroke": "var(--ground,#fff)", "strokeWidth": 1},
+        "mark": {"type": "bar", "height": 22, "stroke": "var(--on)", "strokeWidth": 1},
         "encoding": {
             "y": y,
-            "x": {"field": "GiB", "type": "quantitative", "stack": "zero", "title": "GiB"},
-            "order": {"field": "place"},
-            "color": {"field": "term", "type": "nominal", "scale": {"domain": terms, "range": _COLOURS}, "title": None},
+            "x": {"field": "start", "type": "quantitative", "title": "GiB"},
+            "x2": {"field": "end"},
+            "color": {"field": "term", "type": "nominal", "scale": {"domain": [*named, _REST], "range": _COLOURS}, "title": None},
             "description": {"field": "said"},
         },
+    }
+    labels = {
+        "data": {"values": wide},
+        "mark": {"type": "text", "color": "var(--on)", "fontSize": 10, "clip": True, "aria": False},
+        "encoding": {"y": y, "x": {"field": "middle", "type": "quantitative"}, "text": {"field": "term"}},
     }
     interval = {
         "data": {"values": spans},
         "mark": {"type": "rule", "color": _INK, "strokeWidth": 2, "yOffset": 16},
         "encoding": {"y": y, "x": {"field": "low", "type": "quantitative"}, "x2": {"field": "high"}},
     }
-    return {"height": {"step": 44}, "layer": [bars, interval, _card_line(answer, "x")]}
+    return {"height": {"step": 44}, "layer": [bars, labels, interval, _card_line(answer, "x")]}
 
 
-def _term_rows(answer: Advice) -> Iterator[dict[str, Any]]:
-    """One row a rung and term, the largest first, as every rung has them; what is small everywhere together."""
-    longest = max(rung.memory.expected_bytes for rung in answer.rungs)
-    parts = {rung.plan.method.label: {bar.label: bar.bytes for bar in bar_parts(rung)} for rung in answer.rungs}
-    most: dict[str, int] = {}
-    for held in parts.values():
-        for label, size_bytes in held.items():
-            most[label] = max(most.get(label, 0), size_bytes)
-    named = sorted((label for label in most if most[label] >= _SMALL_SHARE * longest), key=lambda label: -most[label])[: PATTERNS - 1]
-    for rung, held in parts.items():
+def _named(answer: Advice) -> list[str]:
+    """The terms that are seen on some rung, those of the largest share first."""
+    most: dict[str, float] = {}
+    for rung in answer.rungs:
+        for bar in bar_parts(rung):
+            most[bar.label] = max(most.get(bar.label, 0.0), bar.bytes / rung.memory.expected_bytes)
+    seen = [label for label in most if most[label] >= _SMALL_SHARE]
+    return sorted(seen, key=lambda label: -most[label])[: PATTERNS - 1]
+
+
+def _segments(answer: Advice, named: list[str]) -> Iterator[dict[str, Any]]:
+    """Where each named term of each rung begins and ends on its bar, and the others together."""
+    for rung in answer.rungs:
+        held, name, start = {bar.label: bar.bytes for bar in bar_parts(rung)}, rung.plan.method.label, 0
         rest = sum(size_bytes for label, size_bytes in held.items() if label not in named)
-        for place, (label, size_bytes) in enumerate([*((label, held.get(label, 0)) for label in named), ("rest", rest)]):
-            yield {"rung": rung, "term": label, "place": place, "GiB": _gib(size_bytes), "said": f"{rung}, {label}: {gib(size_bytes)} GiB"}
+        for term, size_bytes in [*((label, held.get(label, 0)) for label in named), (_REST, rest)]:
+            end = start + size_bytes
+            said = f"{name}, {term}: {gib(size_bytes)} GiB"
+            middle = _gib(start + size_bytes // 2)
+            yield {"rung": name, "term": term, "start": _gib(start), "middle": middle, "end": _gib(end), "said": said}
+            start = end
 
 
 def _card_line(answer: Advice, channel: str) -> dict[str, Any]:
@@ -167,21 +184,31 @@ def _by_length(curves: tuple[Curve, ...], answer: Advice) -> dict[str, Any]:
     ]
     x = {"field": "tokens", "type": "quantitative", "scale": {"type": "log", "base": 2, "nice": False}, "title": "tokens of a sequence"}
     x["axis"] = {"format": ",", "labelOverlap": True}
-    y = {"type": "quantitative", "title": "GiB", "scale": {"domain": [0, _ceiling(curves, answer)], "clamp": True}}
-    color = {"field": "rung", "type": "nominal", "scale": {"domain": labels, "range": _COLOURS}, "title": None}
-    line = {"y": {**y, "field": "GiB"}, "strokeDash": {"field": "rung", "scale": {"domain": labels, "range": _DASHES}, "title": None}}
-    points = {"y": {**y, "field": "GiB"}, "shape": {"field": "rung", "scale": {"domain": labels, "range": _SHAPES}, "title": None}}
-    shared = {"x": x, "color": color}
+    y = {"type": "quantitative", "title": "GiB", "scale": {"domain": [0, _ceiling(curves, answer)]}}
+    legend = {"symbolOpacity": 1, "symbolStrokeWidth": 2}
+    color = {"field": "rung", "type": "nominal", "scale": {"domain": labels, "range": _COLOURS}, "title": None, "legend": legend}
+    line = {
+        "x": x,
+        "color": color,
+        "y": {**y, "field": "GiB"},
+        "strokeDash": {"field": "rung", "scale": {"domain": labels, "range": _DASHES}, "title": None},
+    }
+    points = {
+        "x": x,
+        "color": color,
+        "y": {**y, "field": "GiB"},
+        "shape": {"field": "rung", "scale": {"domain": labels, "range": _SHAPES}, "title": None},
+    }
+    band = {"x": x, "y": {**y, "field": "low"}, "color": color}
     return {
         "height": 320,
         "layer": [
             {
                 "data": {"values": rows},
-                "encoding": shared,
                 "layer": [
-                    {"mark": {"type": "area", "opacity": 0.15}, "encoding": {"y": {**y, "field": "low"}, "y2": {"field": "high"}}},
-                    {"mark": {"type": "line", "strokeWidth": 2}, "encoding": line},
-                    {"mark": {"type": "point", "size": 28}, "encoding": {**points, "description": {"field": "said"}}},
+                    {"mark": {"type": "area", "opacity": 0.15, "clip": True}, "encoding": {**band, "y2": {"field": "high"}}},
+                    {"mark": {"type": "line", "strokeWidth": 2, "clip": True}, "encoding": line},
+                    {"mark": {"type": "point", "size": 28, "clip": True}, "encoding": {**points, "description": {"field": "said"}}},
                 ],
             },
             _card_line(answer, "y"),
@@ -217,7 +244,12 @@ def _through(timeline: tuple[Instant, ...], answer: Advice) -> dict[str, Any]:
         "data": {"values": rows},
         "mark": {"type": "area", "interpolate": "step-after", "line": True},
         "encoding": {
-            "x": {"field": "event", "type": "quantitative", "title": "event of the recording (a tensor is made or freed)"},
+            "x": {
+                "field": "event",
+                "type": "quantitative",
+                "scale": {"nice": False},
+                "title": "event of the recording (a tensor is made or freed)",
+            },
             "y": {"field": "GiB", "type": "quantitative", "title": "GiB alive"},
             "detail": {"field": "stretch"},
             "color": {"field": "phase", "type": "nominal", "scale": {"domain": phases, "range": _COLOURS}, "title": None},
