@@ -16,7 +16,7 @@ from advisor.display import draw_with
 
 if TYPE_CHECKING:
     from advisor.adapters import inspect_adapter, truncate_adapter
-    from advisor.api import advise, calibrate, estimate, fit, next_step, trace
+    from advisor.api import advise, calibrate, estimate, fit, gpus, models, next_step, trace
     from advisor.check import check
     from advisor.errors import AdvisorError, DoesNotFitError, InvalidInputError, MissingExtraError, UnknownNameError, UnsupportedError
     from advisor.hooks import AdvisorCallback as AdvisorCallback, preflight
@@ -98,7 +98,9 @@ __all__ = [
     "check",
     "estimate",
     "fit",
+    "gpus",
     "inspect_adapter",
+    "models",
     "next_step",
     "preflight",
     "record",
@@ -109,7 +111,7 @@ __all__ = [
 ]
 
 _FUNCTIONS = {
-    **dict.fromkeys(("advise", "calibrate", "estimate", "fit", "next_step", "trace"), "api"),
+    **dict.fromkeys(("advise", "calibrate", "estimate", "fit", "gpus", "models", "next_step", "trace"), "api"),
     **dict.fromkeys(("inspect_adapter", "truncate_adapter"), "adapters"),
     "check": "check",
     "preflight": "hooks",

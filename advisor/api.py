@@ -14,19 +14,28 @@ from advisor.on_demand import Progress, answered, silent
 from advisor.values import Advice, Fit, GpuSpec, MemoryBreakdown, ModelSpec, Plan
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
     from advisor.accuracy import AccuracyReport
     from advisor.accuracy.snapshots import SnapshotReports
+    from advisor.hub.rows import ModelRow
     from advisor.tape.breakdown import Holder
     from advisor.values.advice import TracedAdvice
     from advisor.values.calibration import CalibrationRun, CheckedAdvice
     from advisor.values.evidence import Facts
     from advisor.values.next_step import NextStep
+    from advisor.values.options import Options
     from advisor.values.question import FitAnswer
     from advisor.values.request import Request
 
 
 def advise(
-    model: str | ModelSpec, gpu: str | GpuSpec | None = None, *, use_calibrations: bool = True, progress: Progress = silent, **options: Any
+    model: str | ModelSpec,
+    gpu: str | GpuSpec | None = None,
+    *,
+    use_calibrations: bool = True,
+    progress: Progress = silent,
+    **options: Unpack[Options],
 ) -> Advice:
     """Which method for `model` on `gpu`, whether it fits, and what to try next.
 
@@ -57,7 +66,7 @@ def estimate(
     *,
     use_calibrations: bool = True,
     progress: Progress = silent,
-    **options: Any,
+    **options: Unpack[Options],
 ) -> MemoryBreakdown:
     """Memory of one plan, by term and phase; bytes throughout.
 
@@ -72,7 +81,12 @@ def estimate(
 
 
 def trace(
-    model: str | ModelSpec, plan: Plan | None = None, gpu: str | GpuSpec | None = None, *, use_calibrations: bool = True, **options: Any
+    model: str | ModelSpec,
+    plan: Plan | None = None,
+    gpu: str | GpuSpec | None = None,
+    *,
+    use_calibrations: bool = True,
+    **options: Unpack[Options],
 ) -> MemoryBreakdown:
     """The same memory, from the real step of the installed libraries on meta tensors. Needs the extra `torch`."""
     from advisor.trace import trace as dry_run
@@ -136,7 +150,7 @@ def fit(
     *,
     use_calibrations: bool = True,
     progress: Progress = silent,
-    **options: Any,
+    **options: Unpack[Options],
 ) -> FitAnswer:
     """A question asked backwards: one thing is unknown, and the answer is its best value that surely fits.
 
@@ -147,6 +161,20 @@ def fit(
     from advisor.backwards.ask import ask
 
     return ask(model, gpu, options, use_calibrations=use_calibrations, progress=progress)
+
+
+def models(words: str = "") -> tuple[ModelRow, ...]:
+    """Return the models that have a profile, those whose name holds every one of `words`."""
+    from advisor.hub import search_models
+
+    return search_models(words)
+
+
+def gpus(words: str = "") -> tuple[GpuSpec, ...]:
+    """Return the cards that have a profile, those whose name holds every one of `words`."""
+    from advisor.devices import search_gpus
+
+    return search_gpus(words)
 
 
 class Priced(NamedTuple):

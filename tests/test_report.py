@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Iterable
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from types import UnionType
+from typing import Annotated, Union, get_args, get_origin
 
 import pytest
 from test_html import HOSTILE, Checked
@@ -153,8 +156,11 @@ REFUSED = [
     (["--html", "report.txt"], "--html report.txt: name a file that ends in .html"),
     (["--html", "."], "--html .: name a file that ends in .html"),
     (["--html", "none/report.html"], "--html none/report.html cannot be written: there is no folder none"),
-    (["--html", "report.html", "--trace"], "--html is of one answer for one card: give one --gpu, and neither --calibrate nor --trace"),
-    (["--html", "report.html", "--gpu", "l4"], "--html is of one answer for one card: give one --gpu, and neither --calibrate nor --trace"),
+    (["--html", "report.html", "--trace"], "--html is of one answer for one card: give one --gpu, and neither --calibrate nor a dry run"),
+    (
+        ["--html", "report.html", "--gpu", "l4"],
+        "--html is of one answer for one card: give one --gpu, and neither --calibrate nor a dry run",
+    ),
 ]
 
 
@@ -175,3 +181,62 @@ def test_without_the_extra_one_line_says_what_to_install(
     assert run(["llama-3.1-8b", "t4", "--html", str(tmp_path / "report.html")]) == 2
     assert capsys.readouterr().err == "error: a report's figures need vl-convert: pip install 'finetune-advisor[report]'\n"
     assert [*tmp_path.iterdir()] == []
+
+
+CONFIG = "model_name_or_path: meta-llama/Llama-3.2-1B\nfinetuning_type: lora\nstage: sft\ndo_train: true\n"
+# (command, what the page's title says)
+PAGES = [
+    ("estimate --model llama-3.2-1b --method lora --gpu t4", "meta-llama/Llama-3.2-1B by LoRA"),
+    ("fit --model llama-3.2-1b --method lora --gpu t4 --seq-len max", "What fits"),
+    ("next --model llama-3.2-1b --gpu t4", "The next step"),
+    ("check run.yaml --gpu t4", "Check of run.yaml"),
+]
+
+
+@pytest.mark.parametrize(("command", "title"), PAGES)
+def test_other_answers_are_pages_too(
+    command: str, title: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("run.yaml").write_text(CONFIG, encoding="utf-8")
+    plain = run(command.split())
+    screen = capsys.readouterr().out
+    assert run([*command.split(), "--html", "page.html"]) == plain
+    assert capsys.readouterr().out == screen
+    drawn = Checked(Path("page.html").read_text(encoding="utf-8"))
+    verdict = " ".join(re.split(r"\n\s*\n", screen.strip())[-1].split())
+    assert f"{title} " in drawn.text
+    assert verdict.removeprefix("Next step ") in drawn.text
+    assert "script" not in drawn.tags
+
+
+def test_the_options_of_the_signature_are_the_fields_of_a_request() -> None:
+    """Each takes the field's own type (in its numbers, a text too), or None."""
+    from typing import get_type_hints
+
+    from advisor.values.options import Options
+    from advisor.values.request import Request
+
+    hints, fields = get_type_hints(Options), Request.model_fields
+    assert list(hints) == list(fields)
+    for name, field in fields.items():
+        own = _plain(field.annotation)
+        lists = {Iterable if kind is tuple else kind for kind in own} if name == "target_modules" else own
+        assert _plain(hints[name]) == lists | (set() if bool in own else {str}), name
+
+
+def _plain(annotation: object) -> set[object]:
+    """The types of a union, without what stands in their brackets."""
+    parts = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+    found: set[object] = set()
+    for part in parts:
+        inner = get_args(part)[0] if get_origin(part) is Annotated else part
+        found |= _plain(inner) if get_origin(inner) in (Union, UnionType) else {get_origin(inner) or inner}
+    return found
+
+
+def test_models_and_cards_are_listed() -> None:
+    assert "meta-llama/Llama-3.1-8B" in {row.id for row in advisor.models("llama-3.1-8b")}
+    assert {card.name for card in advisor.gpus("tesla t4")} == {"Tesla T4"}
+    assert len(advisor.models()) > 100
+    assert len(advisor.gpus()) > 50

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Any
 
 import typer
@@ -9,7 +10,8 @@ import typer
 from advisor.bounded import place
 from advisor.cli.answer import Answer, as_json, screen
 from advisor.cli.files import write_new
-from advisor.cli.options import GpuName, Json, ModelName, takes_plan_options
+from advisor.cli.options import GpuName, Html, Json, ModelName, takes_plan_options
+from advisor.cli.pages import with_page
 from advisor.errors import InvalidInputError
 
 FORMATS = ("text", "github")
@@ -39,6 +41,7 @@ def check(
     ] = None,
     format: Annotated[str, _text("text|github", "Lines for a reader, or annotations for GitHub Actions.")] = "text",
     json: Json = False,
+    html: Html = None,
 ) -> Answer:
     """Read a trainer's configuration: does it fit, and what is noticeable about it?
 
@@ -69,9 +72,9 @@ def check(
         "arguments": tuple(arguments) if arguments else None,
     }
     report = check(config, gpu, **{name: value for name, value in given.items() if value is not None})
-    if json:
-        return Answer(as_json(report), report.exit_code)
-    return Answer(render.github(report) if format == "github" else screen(render.check(report)), report.exit_code)
+    lines = render.github(report) if format == "github" else screen(render.check(report))
+    answer = Answer(as_json(report) if json else lines, report.exit_code)
+    return with_page(html, f"Check of {report.config}", partial(render.check, report), answer)
 
 
 @takes_plan_options

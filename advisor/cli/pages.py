@@ -14,7 +14,7 @@ from advisor.values import Advice
 def refuse_page(html: str | None, several: bool) -> None:
     """Raise InvalidInputError where a page was asked for and there are several answers."""
     if html is not None and several:
-        raise InvalidInputError("--html is of one answer for one card: give one --gpu, and neither --calibrate nor --trace")
+        raise InvalidInputError("--html is of one answer for one card: give one --gpu, and neither --calibrate nor a dry run")
 
 
 def with_report(html: str | None, model: str, ask: Callable[[], Advice], shown: Callable[[Advice], str], *, printed: bool) -> Answer:
