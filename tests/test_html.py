@@ -185,3 +185,14 @@ def _luminance(colour: str) -> float:
     channels = (int(colour[start : start + 2], 16) / 255 for start in (1, 3, 5))
     linear = [value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4 for value in channels]
     return sum(weight * value for weight, value in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
+def test_memory_against_a_card_says_what_its_rung_says() -> None:
+    words = {"fits": "Fits: ", "does_not_fit": "Does not fit: ", "uncertain": "May or may not fit: "}
+    rungs = [*advice().rungs, *advice("16.9GiB").rungs]
+    assert {rung.fit.value for rung in rungs} == {"fits", "does_not_fit", "uncertain"}
+    assert [line(rung.memory).startswith(words[rung.fit.value]) for rung in rungs] == [True] * len(rungs)
+
+
+def test_memory_without_a_card_is_its_size() -> None:
+    assert line(advisor.estimate("llama-3.1-8b", method="lora")).endswith("GiB")

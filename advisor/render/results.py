@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from functools import singledispatch
 
+from advisor.ladder import classify
 from advisor.render import words
 from advisor.render.advice import bar_parts, cited
 from advisor.render.blocks import BLANK, Block, Code, Heading, Paragraph, Span, Stacked, bullets, entries, paragraph
-from advisor.render.check import check, verdict
+from advisor.render.check import check, verdict as check_verdict
 from advisor.render.estimate import breakdown
 from advisor.render.fit import fit
 from advisor.render.html import body, folded, fragment
@@ -40,7 +41,10 @@ def _(value: Rung) -> str:
 
 @line.register
 def _(value: MemoryBreakdown) -> str:
-    return _size(value)
+    if value.usable_bytes is None:
+        return _size(value)
+    verdict = words.FIT_SENTENCES[classify(value, value.usable_bytes)].capitalize()
+    return f"{verdict}: {_size(value)}"
 
 
 @line.register
@@ -50,7 +54,7 @@ def _(value: NextStep) -> str:
 
 @line.register
 def _(value: CheckReport) -> str:
-    return verdict(value)[0]
+    return check_verdict(value)[0]
 
 
 @line.register
@@ -74,7 +78,7 @@ screen.register(FitAnswer, fit)
 def _(value: MemoryBreakdown) -> Iterator[Block]:
     yield from breakdown(value)
     yield BLANK
-    yield paragraph(_size(value), "bold")
+    yield paragraph(line(value), "bold")
 
 
 @screen.register
