@@ -167,6 +167,7 @@ def test_a_bar_of_parts_is_to_scale(expected: int, low: int, high: int, card: in
 def test_the_verdict_comes_first_with_its_heading() -> None:
     blocks = [paragraph("what"), Heading("Verdict"), paragraph("fits"), Code("advise")]
     assert verdict_first(blocks) == [Heading("Verdict"), paragraph("fits"), Code("advise"), paragraph("what")]
+    assert verdict_first([Heading("Memory"), Code("advise")]) == [Heading("Memory"), Code("advise")]
 
 
 @pytest.mark.parametrize(("colours", "ground"), [(LIGHT, "#ffffff"), (DARK, "#181818")])

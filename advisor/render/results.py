@@ -104,9 +104,12 @@ def html(value: object) -> str:
 
 
 def verdict_first(blocks: Iterable[Block]) -> list[Block]:
-    """Return the blocks of a screen, which ends in its verdict, with the verdict before everything else."""
+    """Return the blocks of a screen, which ends in its verdict, with the verdict before everything else.
+
+    The price of a plan without a card has no verdict, and stays as it is.
+    """
     listed = list(blocks)
-    verdict_at = max(number for number, block in enumerate(listed) if isinstance(block, Paragraph))
+    verdict_at = max((number for number, block in enumerate(listed) if isinstance(block, Paragraph)), default=0)
     start = verdict_at - 1 if verdict_at and isinstance(listed[verdict_at - 1], Heading) else verdict_at
     return [*listed[start:], *listed[:start]]
 
