@@ -7,20 +7,19 @@ Everything is loaded on first use (PEP 562), so that `import advisor` costs noth
 
 from __future__ import annotations
 
-import sys
 from importlib import import_module
-from types import ModuleType
 from typing import TYPE_CHECKING
 
 from advisor.display import draw_with
 
 if TYPE_CHECKING:
     from advisor.adapters import inspect_adapter, truncate_adapter
-    from advisor.api import advise, calibrate, estimate, fit, gpus, models, next_step, trace
-    from advisor.check import check
+    from advisor.api import advise, calibrate, estimate, fit, next_step, sweep, trace
+    from advisor.configs import check
     from advisor.errors import AdvisorError, DoesNotFitError, InvalidInputError, MissingExtraError, UnknownNameError, UnsupportedError
     from advisor.hooks import AdvisorCallback as AdvisorCallback, preflight
-    from advisor.runs import record, record_callback, runs
+    from advisor.ledger import record, record_callback, runs
+    from advisor.listings import gpus, models
     from advisor.values import (
         Advice,
         Attention,
@@ -48,6 +47,7 @@ if TYPE_CHECKING:
     from advisor.values.question import FitAnswer
     from advisor.values.request import Precision, Request, Task
     from advisor.values.run import Evaluation, RunRecord
+    from advisor.values.sweep import SweepReport
 
 __version__ = "0.1.0"
 
@@ -88,6 +88,7 @@ __all__ = [
     "Rung",
     "Sharding",
     "Stack",
+    "SweepReport",
     "Task",
     "TruncatedAdapter",
     "UnknownNameError",
@@ -106,16 +107,18 @@ __all__ = [
     "record",
     "record_callback",
     "runs",
+    "sweep",
     "trace",
     "truncate_adapter",
 ]
 
 _FUNCTIONS = {
-    **dict.fromkeys(("advise", "calibrate", "estimate", "fit", "gpus", "models", "next_step", "trace"), "api"),
+    **dict.fromkeys(("advise", "calibrate", "estimate", "fit", "next_step", "sweep", "trace"), "api"),
+    **dict.fromkeys(("gpus", "models"), "listings"),
     **dict.fromkeys(("inspect_adapter", "truncate_adapter"), "adapters"),
-    "check": "check",
+    "check": "configs",
     "preflight": "hooks",
-    **dict.fromkeys(("record", "record_callback", "runs"), "runs"),
+    **dict.fromkeys(("record", "record_callback", "runs"), "ledger"),
 }
 _VALUES = {
     **dict.fromkeys(("Precision", "Request", "Task"), "values.request"),
@@ -123,6 +126,7 @@ _VALUES = {
     **dict.fromkeys(("AdapterFacts", "EvaluationFacts", "Facts", "RunFacts"), "values.evidence"),
     "FitAnswer": "values.question",
     "NextStep": "values.next_step",
+    "SweepReport": "values.sweep",
     **dict.fromkeys(("AdapterReport", "TruncatedAdapter"), "values.adapter"),
     **dict.fromkeys(("Calibration", "CalibrationRun"), "values.calibration"),
     **dict.fromkeys(("CheckReport", "Comparison"), "values.check"),
@@ -144,13 +148,4 @@ def __dir__() -> list[str]:
     return __all__
 
 
-class _Package(ModuleType):
-    """The rooms `calibrate`, `check`, `trace` and `runs` share a name with a function: importing the room must not hide the function."""
-
-    def __setattr__(self, name: str, value: object) -> None:
-        if name not in _FUNCTIONS or not isinstance(value, ModuleType):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package
 draw_with(lambda: import_module("advisor.render.results"))

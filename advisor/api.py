@@ -8,7 +8,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from advisor.errors import AdvisorError, UnsupportedError
+from advisor.bounded import place
+from advisor.errors import AdvisorError
 from advisor.inputs import as_gpu, as_model, as_request, plan_for
 from advisor.on_demand import Progress, answered, silent
 from advisor.values import Advice, Fit, GpuSpec, MemoryBreakdown, ModelSpec, Plan
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
     from advisor.accuracy import AccuracyReport
     from advisor.accuracy.snapshots import SnapshotReports
-    from advisor.hub.rows import ModelRow
     from advisor.tape.breakdown import Holder
     from advisor.values.advice import TracedAdvice
     from advisor.values.calibration import CalibrationRun, CheckedAdvice
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from advisor.values.options import Options
     from advisor.values.question import FitAnswer
     from advisor.values.request import Request
+    from advisor.values.sweep import SweepReport
 
 
 def advise(
@@ -89,7 +90,7 @@ def trace(
     **options: Unpack[Options],
 ) -> MemoryBreakdown:
     """The same memory, from the real step of the installed libraries on meta tensors. Needs the extra `torch`."""
-    from advisor.trace import trace as dry_run
+    from advisor.dryrun import trace as dry_run
 
     spec, card = as_model(model), None if gpu is None else as_gpu(gpu, use_calibrations)
     return dry_run(spec, plan or plan_for(spec, card, options), gpu=card).breakdown
@@ -101,11 +102,11 @@ def calibrate(
     """Train a cut of the model, with random weights, for a few steps on the hardware at hand, and lay measured beside predicted.
 
     The plan is given, or made from options as in `advise`; `gpu` is what it is held against, by default the card that it ran on.
-    Further options are those of `advisor.calibrate.settings.Settings`: `device="cpu"`, `preflight=True`, `memory_limit="4GiB"` …
+    Further options are those of `advisor.calibration.settings.Settings`: `device="cpu"`, `preflight=True`, `memory_limit="4GiB"` …
     However the child process ends, that is the result, with its phase. Needs the extra `torch`; the calling process loads none of it.
     """
-    from advisor.calibrate.run import calibrate as run
-    from advisor.calibrate.settings import split
+    from advisor.calibration.run import calibrate as run
+    from advisor.calibration.settings import split
 
     settings, rest = split(options)
     spec, card = as_model(model, progress), None if gpu is None else as_gpu(gpu, use_calibrations=False)
@@ -117,8 +118,8 @@ def advise_and_check(
 ) -> CheckedAdvice:
     """`advise`, and then `calibrate` of the rung that it recommends, held against the same card. What keeps the check from running is
     told beside the answer."""
-    from advisor.calibrate.run import calibrate as run
-    from advisor.calibrate.settings import split
+    from advisor.calibration.run import calibrate as run
+    from advisor.calibration.settings import split
     from advisor.values.calibration import CheckedAdvice
 
     settings, rest = split(options)
@@ -163,18 +164,19 @@ def fit(
     return ask(model, gpu, options, use_calibrations=use_calibrations, progress=progress)
 
 
-def models(words: str = "") -> tuple[ModelRow, ...]:
-    """Return the models that have a profile, those whose name holds every one of `words`."""
-    from advisor.hub import search_models
+def sweep(grid: str | Path, out: str | Path | None = None, *, progress: Progress = silent) -> SweepReport:
+    """Price every combination of a grid (a YAML file: `advisor.sweeps.grid`) into `out`, a file that ends in .parquet, .csv, .jsonl or
+    .json; the grid's name with .parquet if left out. What calibrations say of a card is left out. Needs the extra `sweep`.
 
-    return search_models(words)
+    Raises an AdvisorError, one clear line, for what cannot be used; a combination without a price is a row with its reason.
+    """
+    from advisor.sweeps import need
 
+    need()
+    from advisor.sweeps.sweep import sweep as run
 
-def gpus(words: str = "") -> tuple[GpuSpec, ...]:
-    """Return the cards that have a profile, those whose name holds every one of `words`."""
-    from advisor.devices import search_gpus
-
-    return search_gpus(words)
+    path = place(grid)
+    return run(path, path.with_suffix(".parquet") if out is None else place(out), progress)
 
 
 class Priced(NamedTuple):
@@ -224,7 +226,7 @@ def dry_run(
 ) -> tuple[Priced, tuple[Holder, ...]]:
     """As `price`, by the dry run: with what holds the memory at the peak, largest first."""
     from advisor.allocator.alloc_conf import read_alloc_conf
-    from advisor.trace import read_peft_config, trace as run
+    from advisor.dryrun import read_peft_config, trace as run
 
     spec, card = as_model(model, progress), None if gpu is None else as_gpu(gpu, use_calibrations)
     plan, allocator = plan_for(spec, card, options), read_alloc_conf(how.alloc_conf)
@@ -241,16 +243,13 @@ def dry_run(
 def advise_and_trace(
     model: str | ModelSpec, gpu: str | GpuSpec | None = None, progress: Progress = silent, *, use_calibrations: bool = True, **options: Any
 ) -> TracedAdvice:
-    """`advise`, and then the dry run of the rung that it recommends. Raises UnsupportedError for several cards."""
+    """`advise`, and then the dry run of the rung that it recommends. Raises UnsupportedError for what is not dry-run: DeepSpeed."""
+    from advisor.dryrun import trace as run
     from advisor.ladder import classify
-    from advisor.trace import trace as run
     from advisor.values.advice import TracedAdvice
 
     spec, card = as_model(model, progress), as_gpu(gpu, use_calibrations)
-    request = as_request(options, card)
-    if (request.gpus or 1) > 1:
-        raise UnsupportedError("--trace: a dry run plays one card; ask without it, or with --gpus 1")
-    answer = _advice(spec, card, request, progress, (model, gpu, use_calibrations))
+    answer = _advice(spec, card, as_request(options, card), progress, (model, gpu, use_calibrations))
     if answer.chosen is None:
         return TracedAdvice(advice=answer, memory=None, fit=None)
     memory = run(spec, answer.chosen.plan, gpu=answer.gpu, progress=progress).breakdown
@@ -276,7 +275,7 @@ def accuracy(rows: str | Path | None = None, *, trace: bool = False, progress: P
 
     measured = None if rows is None else room.read_measurements(rows)
     if trace:
-        import_module("advisor.trace").need("torch", "transformers", "peft", "bitsandbytes")  # before the rows: they take minutes
+        import_module("advisor.dryrun").need("torch", "transformers", "peft", "bitsandbytes")  # before the rows: they take minutes
     reports = [room.accuracy(room.closed_form, room.CLOSED_FORM, rows=measured)]
     recorded = room.recorded_in(rows)
     if trace or recorded:

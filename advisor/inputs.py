@@ -24,7 +24,7 @@ def as_model(model: str | ModelSpec, progress: Progress = silent) -> ModelSpec:
     found = load_model(model)
     if found.tables is not None or found.params_built is not None:
         return found
-    from advisor.trace import counted
+    from advisor.dryrun import counted
 
     return counted(found, progress)
 
@@ -33,7 +33,7 @@ def as_gpu(gpu: str | GpuSpec | None, use_calibrations: bool = True) -> GpuSpec:
     """The card, with what calibrations on it found. A GpuSpec is taken as it is."""
     if isinstance(gpu, GpuSpec):
         return gpu
-    from advisor.calibrate.store import with_calibrations
+    from advisor.calibration.store import with_calibrations
 
     card = _load_card(gpu)
     return with_calibrations(card) if use_calibrations else card

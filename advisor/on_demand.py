@@ -37,9 +37,9 @@ _MOST = 200
 
 def _record(missing: UnsupportedError, progress: Progress, made: int) -> None:
     """Record what is missing, or keep why it cannot be; raises the error itself where it is not that a recording is missing."""
+    from advisor.dryrun import record_tape
     from advisor.memory.replayed import NotRecorded, remember_refusal
     from advisor.tape.shipped import has_tapes
-    from advisor.trace import record_tape
 
     if not isinstance(missing, NotRecorded) or made == _MOST:
         raise missing

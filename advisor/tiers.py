@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from advisor.errors import UnsupportedError
-from advisor.values import Head, Mixers, Plan, Quantization, Shift, Stack
+from advisor.values import Head, Mixers, Plan, Quantization, Sharding, Shift, Stack
 
 
 class Tier(str, Enum):
@@ -64,7 +64,9 @@ def _unless(name: str, meaning: str, *read: object) -> Reason:
 
 
 def _unplayed_engine(plan: Plan) -> str:
-    return "does not run DeepSpeed; advise estimate prices it" if plan.sharding.is_zero else ""
+    if plan.sharding.is_zero:
+        return "does not run DeepSpeed; advise estimate prices it"
+    return "does not know what several cards share: say --shard" if plan.n_gpus > 1 and plan.sharding is Sharding.NONE else ""
 
 
 def _several_cards(plan: Plan) -> str:

@@ -78,11 +78,17 @@ def write_whole(path: Path, content: bytes, over: bool = True) -> None:
 
     Raises OSError; FileExistsError where there is one already.
     """
+    with made_whole(path, over) as made, made.open("xb") as file:
+        file.write(content)
+
+
+@contextmanager
+def made_whole(path: Path, over: bool = True) -> Iterator[Path]:
+    """The same for a file that is written piece by piece: at the path that is given, which becomes `path` at the end."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with unfinished(path.parent) as made:
-        with made.open("xb") as file:
-            file.write(content)
-            file.flush()
+        yield made
+        with made.open("rb+") as file:
             os.fsync(file.fileno())
         if over:
             os.replace(made, path)

@@ -22,9 +22,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from advisor.dryrun import trace
 from advisor.errors import AdvisorError
 from advisor.tape.store import installed
-from advisor.trace import trace
 from advisor.values import DType, Head, Method, ModelSpec, Plan
 
 TARGET = Path(__file__).parent.parent / "tests" / "data" / "types_traced.json"

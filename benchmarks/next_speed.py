@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 from advisor import api
-from advisor.runs.ledger import add, ledger_path
+from advisor.ledger.book import add, ledger_path
 from advisor.values.run import Evaluation, RunRecord
 
 

@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from advisor.architectures import SUPPORTED
+from advisor.dryrun.dry_run import LIBRARY_ERRORS
+from advisor.dryrun.families import NotOneFamily, declared_config, defaults_of, of_kind
 from advisor.errors import UnsupportedError
 from advisor.hub import load_model, search_models
 from advisor.stacks import default_plan
@@ -21,8 +23,6 @@ from advisor.tape.dimensions import FREEDOMS, Likeness, likeness
 from advisor.tape.family import as_lists, from_lists
 from advisor.tape.sizes import Shape
 from advisor.tape.written import NotRepeatable
-from advisor.trace.dry_run import LIBRARY_ERRORS
-from advisor.trace.families import NotOneFamily, declared_config, defaults_of, of_kind
 from advisor.values import Method, ModelSpec, Optimizer, Phase, Plan, Request
 
 # What an answer asks for first, and what it tries where that does not fit (advisor/ladder/moves.py, `STEPS`).

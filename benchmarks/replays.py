@@ -93,7 +93,7 @@ def _plan(model: str, method: Method, stack: str, checkpointing: bool, place: tu
 
 
 def replay(model: str, plan: Plan, options: dict[str, Any]) -> dict[str, Any]:
-    from advisor.trace import trace
+    from advisor.dryrun import trace
 
     memory = trace(load_model(model), plan, **options).breakdown
     return {

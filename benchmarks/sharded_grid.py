@@ -41,7 +41,7 @@ MODELS = (
     "Qwen/Qwen3-30B-A3B",
     "allenai/OLMo-2-1124-7B",
 )
-"""Two with tied embeddings in a vocabulary of 128 and 152 thousand words, one whose head is a third of what is cut, one of experts."""
+"""Untied and tied ends, biases, soft-capped logits, experts, norms of heads."""
 ENGINES = ("fsdp2", "fsdp2", "fsdp1", "fsdp2", "ddp", "fsdp2", "fsdp1")
 CARDS = (2, 8, 7, 4, 64)
 SHAPES = ((1, 2048), (4, 1024), (1, 512))
@@ -96,7 +96,7 @@ def _plan(spec: ModelSpec, method: Method, number: int) -> Plan:
 
 def measure(spec: ModelSpec, plan: Plan) -> dict[str, Any]:
     """What the dry run finds of the phases, in bytes allocated; or its refusal."""
-    from advisor.trace import trace
+    from advisor.dryrun import trace
 
     try:
         memory = trace(spec, plan).breakdown

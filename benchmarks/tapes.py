@@ -46,7 +46,7 @@ def cases(types: list[str]) -> Iterator[tuple[str, ModelSpec, Plan]]:
 
 def measured(spec: ModelSpec, plan: Plan) -> dict[str, Any]:
     """One case: bytes of the tape and of a fresh dry run."""
-    from advisor.trace import dry_run, tapes, trace
+    from advisor.dryrun import dry_run, tapes, trace
 
     which = 0 if plan.gradient_checkpointing else 1
     first, asked = (_at(plan, *shapes[which]) for shapes in (RECORDED, ASKED))

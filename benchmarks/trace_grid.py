@@ -76,7 +76,7 @@ def plans() -> Iterator[tuple[str, Plan]]:
 
 
 def measure(model: ModelSpec, plan: Plan) -> dict[str, Any]:
-    from advisor.trace import trace
+    from advisor.dryrun import trace
 
     traced = trace(model, plan, **OPTIONS)
     return {

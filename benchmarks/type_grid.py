@@ -127,7 +127,7 @@ def _plan(spec: ModelSpec, method: Method, number: int, **options: Any) -> Plan:
 
 def measure(spec: ModelSpec, plan: Plan) -> dict[str, Any]:
     """What the dry run finds: the peak by term, allocated and reserved; or its refusal."""
-    from advisor.trace import trace
+    from advisor.dryrun import trace
 
     try:
         memory = trace(spec, plan, keep_outputs=False).breakdown

@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from advisor.calibrate import job, worker
+from advisor.calibration import job, worker
 
 PHASE, WAY = os.environ["DIES_IN"].split(":")
 tell = job.Log.at

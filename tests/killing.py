@@ -17,15 +17,16 @@ from types import FrameType
 from typing import Any
 
 from advisor import cli, user_files
-from advisor.calibrate import store
+from advisor.calibration import store
 from advisor.cli.run import run
-from advisor.runs import ledger
+from advisor.ledger import book
 
 PACKAGE = Path(__file__).parent.parent / "advisor"
-WRITERS = tuple(
-    str(PACKAGE / name)
-    for name in ("user_files.py", "cli/check_commands.py", "adapters/truncate.py", "runs/ledger.py", "runs/rows.py", "runs/store.py")
+_WRITE = (
+    *("user_files.py", "cli/check_commands.py", "adapters/truncate.py", "ledger/book.py", "ledger/rows.py", "ledger/store.py"),
+    *("sweeps/sweep.py", "sweeps/table.py"),
 )
+WRITERS = tuple(str(PACKAGE / name) for name in _WRITE)
 """Where what is written lies half done; a kill anywhere else is before or after."""
 NOT_KILLED = -1
 
@@ -122,7 +123,7 @@ def names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
 
 
-JOURNAL = Path(f"{ledger.FILE_NAME}-journal")
+JOURNAL = Path(f"{book.FILE_NAME}-journal")
 
 
 def journal(number: int) -> set[str]:
@@ -136,19 +137,19 @@ def journal(number: int) -> set[str]:
 def a_run_is_stored_or_not_and_what_was_acknowledged_is(number: int, most: int, project: Path) -> None:
     arguments = ["record", "--method", "lora", "--rank", "8"]
     assert run(arguments) == 0
-    before = (project / ledger.FILE_NAME).read_bytes()
+    before = (project / book.FILE_NAME).read_bytes()
     count = lines_of(lambda: run(arguments))
     stored = 0
     for at in moments(count, most):
-        (project / ledger.FILE_NAME).write_bytes(before)
+        (project / book.FILE_NAME).write_bytes(before)
         code = killed(lambda: run(arguments), at, number)
-        held = ledger.load(project / ledger.FILE_NAME)
+        held = book.load(project / book.FILE_NAME)
         assert len(held.runs) in (1, 2)
         assert held.problem == ""
         assert code != 0 or len(held.runs) == 2
         assert code in ((-number,) if number == signal.SIGKILL else (128 + number,))
         stored += len(held.runs) - 1
-        assert names(project) <= {ledger.FILE_NAME} | journal(number)
+        assert names(project) <= {book.FILE_NAME} | journal(number)
         JOURNAL.unlink(missing_ok=True)
     assert stored < len(moments(count, most))
 
@@ -157,16 +158,16 @@ def a_ledger_is_begun_or_not(number: int, most: int, project: Path) -> None:
     arguments = ["record", "--method", "lora", "--rank", "8"]
     count = lines_of(lambda: run(arguments))
     for at in moments(count, most):
-        (project / ledger.FILE_NAME).unlink(missing_ok=True)
+        (project / book.FILE_NAME).unlink(missing_ok=True)
         killed(lambda: run(arguments), at, number)
-        held = ledger.load(project / ledger.FILE_NAME)
+        held = book.load(project / book.FILE_NAME)
         assert (len(held.runs), held.problem) in ((0, ""), (1, ""))
-        assert names(project) <= {ledger.FILE_NAME} | journal(number)
+        assert names(project) <= {book.FILE_NAME} | journal(number)
         JOURNAL.unlink(missing_ok=True)
 
 
 def a_configuration_is_whole_or_not_there(number: int, most: int, project: Path) -> None:
-    from advisor.check import emit
+    from advisor.configs import emit
 
     arguments = ["config", "--stack", "axolotl", "--model", "llama-3.1-8b", "--gpu", "24GB", "--out", "q.yml"]
     assert run(arguments) == 0
@@ -236,12 +237,42 @@ def a_calibration_and_a_tape_are_whole_or_not_there(number: int, most: int, proj
             assert all(path.suffix == ".json" for path in folder.iterdir())
 
 
+def a_sweep_goes_on_to_the_same_bytes(number: int, most: int, project: Path) -> None:
+    """Everything in children: pyarrow starts its threads at first use, and they do not outlive a fork."""
+    from advisor.sweeps import kinds, sweep
+
+    grid = "{model: llama-3.2-1b, gpu: [24GB, h100], method: [lora, full], rank: [8, 16], seq_len: [512, 1024]}"
+    (project / "s.yaml").write_text(grid, encoding="utf-8")
+    read = sweep.read_sweep(project / "s.yaml")
+    rows = {(kind.model.id, kind.gpu.name, kind.request): kinds.rows_of(kind, 0, kind.rows) for kind in read}
+    sweep.read_sweep = lambda path: read  # what it is made of takes its time; the writing is what is killed
+    sweep.rows_of = lambda kind, first, last: rows[kind.model.id, kind.gpu.name, kind.request]
+    arguments = ["sweep", "s.yaml", "--out", "s.parquet"]
+    out, parts = project / "s.parquet", project / "s.parquet.parts"
+    count = lines_of(lambda: run(arguments))
+    whole = out.read_bytes()
+    goes_on, chosen = 0, moments(count, -(-most // 2))  # each takes two sweeps
+    for at in chosen:
+        out.unlink(missing_ok=True)
+        code = killed(lambda: run(arguments), at, number)
+        assert code in ((-number,) if number == signal.SIGKILL else (128 + number,))
+        if number != signal.SIGKILL:
+            assert all(name.endswith(".arrow") or name == "sweep.json" for name in (names(parts) if parts.exists() else ()))
+        done = out.exists()
+        goes_on += parts.exists() and not done
+        assert killed(lambda: run(arguments), NOT_KILLED, 0) == (2 if done else 0)
+        assert out.read_bytes() == whole
+        assert names(project) <= {"s.yaml", "s.parquet"} | {name for name in names(project) if name.startswith(".advise-")}
+    assert goes_on > len(chosen) // 2
+
+
 SCENARIOS = (
     a_run_is_stored_or_not_and_what_was_acknowledged_is,
     a_ledger_is_begun_or_not,
     a_configuration_is_whole_or_not_there,
     a_truncated_adapter_is_whole_or_not_there,
     a_calibration_and_a_tape_are_whole_or_not_there,
+    a_sweep_goes_on_to_the_same_bytes,
 )
 
 if __name__ == "__main__":

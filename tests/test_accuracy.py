@@ -343,9 +343,9 @@ def test_a_dry_run_takes_the_loop_from_the_row(monkeypatch):
     assert (options["empty_cache_every_steps"], options["keep_outputs"], options["clips"]) == (1, False, True)
 
 
-def test_a_dry_run_is_of_one_card():
+def test_a_dry_run_of_several_cards_knows_what_they_share():
     row = run("a", ("reserved", GB, None), n_gpus=2)
-    with pytest.raises(UnsupportedError, match="one card"):
+    with pytest.raises(UnsupportedError, match="what several cards share"):
         dry_run(MeasuredPlan(row, resolve("m"), plan_of(row), load_gpu("T4")))
 
 

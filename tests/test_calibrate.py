@@ -14,10 +14,10 @@ import pytest
 
 from advisor import api, formulas
 from advisor.accuracy.rows import Measurement
-from advisor.calibrate import export, store
-from advisor.calibrate.fit import non_negative
-from advisor.calibrate.formulas import ROOMS, digest
-from advisor.calibrate.run import _priced_anew, _unsteady
+from advisor.calibration import export, store
+from advisor.calibration.fit import non_negative
+from advisor.calibration.formulas import ROOMS, digest
+from advisor.calibration.run import _priced_anew, _unsteady
 from advisor.cli.run import run
 from advisor.errors import InvalidInputError, UnknownNameError
 from advisor.memory import estimate_memory
@@ -117,7 +117,7 @@ def test_the_digest_of_the_formulas_is_of_all_code_that_predicts() -> None:
 
     assert re.fullmatch("[0-9a-f]{16}", digest())
     seen: set[str] = set()
-    waiting = {"memory", "trace", "speed"}
+    waiting = {"memory", "dryrun", "speed"}
     while waiting:
         room = waiting.pop()
         seen.add(room)
@@ -245,7 +245,7 @@ def test_what_another_card_says() -> None:
 def test_without_a_check_the_verdict_is_printed(
     arguments: list[str], code: int, words: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sys.modules["advisor.calibrate.run"], "find_spec", lambda name: None)
+    monkeypatch.setattr(sys.modules["advisor.calibration.run"], "find_spec", lambda name: None)
     assert run([*arguments, "--calibrate"]) == code
     shown = capsys.readouterr()
     assert "Verdict\n" in shown.out
@@ -319,7 +319,7 @@ def test_the_folder_is_the_one_of_platformdirs(monkeypatch: pytest.MonkeyPatch, 
 def test_processes_that_meet_on_loopback_stay_there(
     meets: str | None, given: str | None, taken: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from advisor.calibrate.worker import stay_on_this_machine
+    from advisor.calibration.worker import stay_on_this_machine
 
     variables = {"MASTER_ADDR": meets, "GLOO_SOCKET_IFNAME": given, "NCCL_SOCKET_IFNAME": given}
     for name, value in variables.items():
@@ -333,7 +333,7 @@ def test_processes_that_meet_on_loopback_stay_there(
 
 
 def test_the_parent_loads_no_torch() -> None:
-    code = "import sys, advisor.calibrate.run, advisor.render.calibrate; print('torch' in sys.modules, 'platformdirs' in sys.modules)"
+    code = "import sys, advisor.calibration.run, advisor.render.calibrate; print('torch' in sys.modules, 'platformdirs' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "False"]
 

@@ -23,7 +23,7 @@ pytest.importorskip("bitsandbytes")
 pytest.importorskip("accelerate")
 
 from advisor import api
-from advisor.calibrate import store
+from advisor.calibration import store
 from advisor.cli.run import run
 from advisor.hub import load_model
 from advisor.memory import estimate_memory

@@ -22,7 +22,7 @@ import pytest
 from advisor import record, runs
 from advisor.errors import DoesNotFitError, InvalidInputError
 from advisor.guard import guarded, say
-from advisor.runs import ledger
+from advisor.ledger import book
 
 PACKAGE = Path(__file__).parent.parent / "advisor"
 HOOKS_OF = ("TrainerCallback", "BasePlugin", "AdvisorCallback")
@@ -329,8 +329,8 @@ def test_the_ledger_is_the_one_of_where_the_callback_was_made(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("ADVISE_LEDGER", "~no-such-user-here/l.sqlite")
     whole_training(recorder, arguments)
-    assert len(runs(project / ledger.FILE_NAME)) == 1
-    assert advisor._recording._path == project / ledger.FILE_NAME
+    assert len(runs(project / book.FILE_NAME)) == 1
+    assert advisor._recording._path == project / book.FILE_NAME
 
 
 # ---------------------------------------------------------------------------------------------------------------- warnings

@@ -118,7 +118,7 @@ def test_a_model_by_its_short_name_and_by_its_hub_id_is_one_project(tmp_path: An
 
 def test_a_folder_completes_the_run_that_a_callback_recorded() -> None:
     """The trainer's state holds the highest logged rate, and peft's config the targets by name: neither makes it another run."""
-    from advisor.runs.build import completed
+    from advisor.ledger.build import completed
     from advisor.values.run import RunRecord
 
     recorded = RunRecord(id=1, method="lora", rank=16, learning_rate=2e-3, target_modules=("all-linear",))

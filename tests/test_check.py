@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from advisor.check import check
 from advisor.cli.run import run
+from advisor.configs import check
 from advisor.errors import AdvisorError, UnsupportedError
 from advisor.render import check as render
 from advisor.render.terminal import Look, draw
@@ -393,7 +393,7 @@ def test_exit_codes(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from advisor.check import files
+    from advisor.configs import files
 
     monkeypatch.setattr(files, "card_of", lambda name: files.load_gpu(name) if name else None)  # a card in this machine changes nothing
     monkeypatch.chdir(tmp_path)

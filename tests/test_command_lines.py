@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from advisor.check import check
+from advisor.configs import check
 from advisor.errors import AdvisorError, InvalidInputError, UnsupportedError
 from advisor.stacks.command_line import read_command
 from advisor.stacks.places import find_file

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from advisor.check import check, config
-from advisor.check.emit import WRITTEN, read_text, text_of
+from advisor.configs import check, config
+from advisor.configs.emit import WRITTEN, read_text, text_of
 from advisor.errors import AdvisorError, UnsupportedError
 from advisor.hub import load_model
 from advisor.memory import estimate_memory

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from hypothesis import given, settings, strategies as st
 
-from advisor.check.emit import text_of
+from advisor.configs.emit import text_of
 from advisor.errors import UnsupportedError
 from advisor.hub import load_model
 from advisor.ladder.snippet import snippet

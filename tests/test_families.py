@@ -10,6 +10,9 @@ from typing import Any
 import pytest
 from hypothesis import given, settings, strategies as st
 
+from advisor.dryrun import families
+from advisor.dryrun.dry_run import trace
+from advisor.dryrun.tapes import Recordings, Variant
 from advisor.hub import load_model
 from advisor.memory.replayed import breakdown_of, estimate_from_tape
 from advisor.memory.runtime import HANDLES, workspace_bytes
@@ -22,9 +25,6 @@ from advisor.tape.growth import Fitting, Part, Point, in_blocks
 from advisor.tape.repeat import repetition_of
 from advisor.tape.sizes import Shape
 from advisor.tape.written import deeper
-from advisor.trace import families
-from advisor.trace.dry_run import trace
-from advisor.trace.tapes import Recordings, Variant
 from advisor.values import Method, ModelSpec, Plan, Quantization
 from benchmarks import record_tapes
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from advisor.check.files import CheckOptions, read_found
+from advisor.configs.files import CheckOptions, read_found
 from advisor.errors import AdvisorError
 from advisor.hub import load_model
 from advisor.profiles import read as read_profiles

@@ -98,8 +98,8 @@ PEFT_CASES = [
 def test_trained_parameters_beside_a_head_are_those_that_peft_trains(model_type: str, head: Head) -> None:
     pytest.importorskip("torch")
     pytest.importorskip("peft")
-    from advisor.trace import meta_model
-    from advisor.trace.recorder import Recorder
+    from advisor.dryrun import meta_model
+    from advisor.dryrun.recorder import Recorder
 
     model, plan = small(model_type), Plan(head=head, rank=4, labels=5)
     built = meta_model.build(model, plan, Recorder("meta"))

@@ -7,9 +7,10 @@ import sys
 
 import pytest
 
-HEAVY = ("torch", "transformers", "peft", "accelerate", "bitsandbytes", "numpy", "scipy", "huggingface_hub", "pynvml")
+HEAVY = ("torch", "transformers", "peft", "accelerate", "bitsandbytes", "numpy", "scipy", "pyarrow", "huggingface_hub", "pynvml")
 MAIN_JOB = ["--model", "llama-70b", "--gpu", "80GB"]
 
+FIT = ["fit", "--model", "llama-3.1-8b", "--method", "qlora", "--gpu", "24GB", "--seq-len", "max"]
 IMPORT = "import advisor, sys"
 EVERY_NAME = "import advisor, sys\nfor name in advisor.__all__: getattr(advisor, name)"
 RUN = "import sys\nfrom advisor.cli import main\ntry: main()\nexcept SystemExit as end: print('exit', end.code)"
@@ -42,7 +43,7 @@ def test_importing_alone_loads_not_even_pydantic() -> None:
 
 @pytest.mark.parametrize(
     "command",
-    [MAIN_JOB, [*MAIN_JOB, "--json"], ["estimate", *MAIN_JOB, "--method", "qlora"], ["models"], ["gpus"], ["--help"]],
+    [MAIN_JOB, [*MAIN_JOB, "--json"], ["estimate", *MAIN_JOB, "--method", "qlora"], ["models"], ["gpus"], ["--help"], FIT],
     ids=" ".join,
 )
 def test_a_command_loads_nothing_heavy(command: list[str]) -> None:

@@ -47,7 +47,7 @@ def test_pins_split_by_python_cover_all_of_it() -> None:
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     newer = {line.partition("==")[0] for line in lines if line.endswith('python_version >= "3.11"')}
     older = {line.partition("==")[0] for line in lines if line.endswith('python_version < "3.11"')}
-    only_with_trl = {"datasets", "dill", "multiprocess", "pandas", "pyarrow", "python-dateutil", "trl", "tzdata", "xxhash"}
+    only_with_trl = {"datasets", "dill", "multiprocess", "pandas", "python-dateutil", "trl", "tzdata", "xxhash"}
     assert newer - older <= only_with_trl
     assert older - newer <= {"exceptiongroup", "tomli"}
 
@@ -63,6 +63,7 @@ EXTRAS = (
     "safetensors",
     "numpy",
     "scipy",
+    "pyarrow",
     "trl",
     "axolotl",
     "swift",
@@ -94,6 +95,8 @@ COMMANDS = [
     ("inspect adapter --truncate 2", 2, f"^error: reading an adapter's weights {ADAPTERS}"),
     ("record adapter", 0, "the adapter was not inspected: reading an adapter's weights"),
     ("runs", 0, ""),
+    ("fit --model llama-3.2-1b --gpu 24GB --seq-len max", 0, ""),
+    ("sweep sweep.yaml", 2, r"^error: a sweep needs numpy and pyarrow: pip install 'finetune-advisor\[sweep\]'"),
     ("next --model llama-3.2-1b", 0, ""),
     ("check trl.yaml --gpu 24GB", 0, ""),
     ("config --stack trl --model llama-3.2-1b --gpu 24GB", 0, ""),
@@ -166,9 +169,9 @@ POSIX_NAMES = {
 }
 """Of `os` and `signal`: not there on Windows (docs.python.org, "Availability")."""
 WITH_A_FALLBACK = {
-    "calibrate/launch.py: os.killpg",  # hasattr; else the process alone
-    "calibrate/limits.py: os.sysconf",  # after a file of Linux' has been opened; else psutil
-    "calibrate/limits.py: resource",  # ImportError, or on Linux alone; else psutil, or no limit
+    "calibration/launch.py: os.killpg",  # hasattr; else the process alone
+    "calibration/limits.py: os.sysconf",  # after a file of Linux' has been opened; else psutil
+    "calibration/limits.py: resource",  # ImportError, or on Linux alone; else psutil, or no limit
     "host.py: os.sched_getaffinity",  # hasattr; else os.cpu_count
 }
 """Places that were looked at: what happens where the name is missing."""

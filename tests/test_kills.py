@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from killing import PACKAGE, SCENARIOS
 
-from advisor.runs import ledger
+from advisor.ledger import book
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
 
@@ -27,8 +27,10 @@ SIGNALS = ("SIGTERM", "SIGINT", "SIGKILL")
 def test_killed_in_the_middle(scenario: str, number: str, most: int, tmp_path: Path) -> None:
     if "adapter" in scenario:
         pytest.importorskip("numpy")
+    if "sweep" in scenario:
+        pytest.importorskip("pyarrow")
     own = {"PYTHONPATH": os.pathsep.join((str(PACKAGE.parent), str(TESTS))), "OPENBLAS_NUM_THREADS": "1"}
-    environment = {**{name: value for name, value in os.environ.items() if name != ledger.ENVIRONMENT}, **own}
+    environment = {**{name: value for name, value in os.environ.items() if name != book.ENVIRONMENT}, **own}
     command = [sys.executable, str(TESTS / "killing.py"), scenario, str(int(getattr(signal, number))), str(most)]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=570)
     assert done.returncode == 0, done.stderr[-3000:]

@@ -13,8 +13,8 @@ pytest.importorskip("torch")
 
 import torch
 
-from advisor.trace.answers import told_in_python
-from advisor.trace.recorder import Recorder
+from advisor.dryrun.answers import told_in_python
+from advisor.dryrun.recorder import Recorder
 
 Program = Callable[[Any], Any]
 

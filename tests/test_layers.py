@@ -38,16 +38,17 @@ LEVELS = {
     "stacks": 5,
     "hub": 6,
     "devices": 6,
+    "listings": 7,
     "memory": 7,
     "speed": 7,
     "ladder": 8,
     "explain": 9,
-    "trace": 9,
+    "dryrun": 9,
     "adapters": 9,
     "accuracy": 10,
-    "calibrate": 10,
-    "check": 10,
-    "runs": 10,
+    "calibration": 10,
+    "configs": 10,
+    "ledger": 10,
     "on_demand": 10,
     "inputs": 11,
     "evidence": 11,
@@ -62,8 +63,8 @@ LEVELS = {
     "cli": 15,
     "__main__": 16,
 }
-HEAVY = {"torch", "transformers", "peft", "accelerate", "bitsandbytes", "safetensors", "numpy", "scipy"}
-HEAVY_ROOMS = {"calibrate", "trace", "adapters", "evidence", "hooks", "runs"}
+HEAVY = {"torch", "transformers", "peft", "accelerate", "bitsandbytes", "safetensors", "numpy", "scipy", "pyarrow"}
+HEAVY_ROOMS = {"calibration", "dryrun", "adapters", "evidence", "hooks", "ledger", "sweeps"}
 # Imported inside the function that needs them, so that a cold command does not wait for them.
 LATE = {"yaml", "huggingface_hub", "pynvml", "platformdirs", "rich", "vl_convert"}
 
@@ -196,12 +197,12 @@ DOORS = {
     "profiles/files.py": "the package's own rows",
     "schemas.py": "the package's own rows",
     "host.py": "the kernel's files",
-    "calibrate/limits.py": "the kernel's files",
-    "calibrate/backends.py": "the kernel's files",
+    "calibration/limits.py": "the kernel's files",
+    "calibration/backends.py": "the kernel's files",
     "formulas.py": "the package's own source",
-    "calibrate/job.py": "what a calibration's own worker has just written",
-    "calibrate/launch.py": "what a calibration's own worker has just written",
-    "calibrate/worker.py": "what a calibration's own launcher has just written",
+    "calibration/job.py": "what a calibration's own worker has just written",
+    "calibration/launch.py": "what a calibration's own worker has just written",
+    "calibration/worker.py": "what a calibration's own launcher has just written",
     "user_files.py": "the user's folders' defaults, below the home folder",
     "accuracy/history.py": "histories that benchmarks/on_card.py wrote",
     "adapters/truncate.py": "the file that it writes",
@@ -209,12 +210,13 @@ DOORS = {
     "checkpoints.py": "the config.json that config_files has read",
     "hooks/live.py": "a config that it has just written as JSON itself",
     "stacks/words.py": "the config.json that config_files has read",
+    "sweeps/table.py": "the file that it writes",
     "tape/packing.py": "tapes, bounded",
     "tape/shipped.py": "the package's own tapes, and configs that config_files has read",
     "tape/store.py": "the config.json that config_files has read",
-    "trace/families.py": "configs that it has just written as JSON itself",
-    "trace/tapes.py": "the config.json that config_files has read",
-    "trace/meta_model.py": "the config.json that config_files has read",
+    "dryrun/families.py": "configs that it has just written as JSON itself",
+    "dryrun/tapes.py": "the config.json that config_files has read",
+    "dryrun/meta_model.py": "the config.json that config_files has read",
     "cli/run.py": "the null device",
 }
 """Modules that read bytes, ask after paths or parse by themselves, and what. Everything else goes through the first three."""

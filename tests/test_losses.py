@@ -148,7 +148,7 @@ TIERS = [
 @pytest.mark.parametrize("settings", TIERS, ids=lambda settings: " ".join(map(str, settings.values())))
 def test_both_tiers_agree(settings: dict[str, object]) -> None:
     pytest.importorskip("bitsandbytes")
-    from advisor.trace import trace
+    from advisor.dryrun import trace
 
     plan = Plan.model_validate(settings)
     traced = trace(SMALL, plan, gpu=CARD).breakdown
@@ -159,7 +159,7 @@ def test_both_tiers_agree(settings: dict[str, object]) -> None:
 
 def test_dropout_of_the_model_itself_is_fused_too() -> None:
     """GPT-2 drops embeddings, attention and residuals."""
-    from advisor.trace import trace
+    from advisor.dryrun import trace
 
     model, plan = hub.load_model("gpt2"), Plan(seq_len_tokens=1024, micro_batch_size=8, gradient_checkpointing=False)
     traced = trace(model, plan, gpu=CARD).breakdown.peak_allocated_bytes

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import torch
 
+from advisor.dryrun import meta_outputs
+from advisor.dryrun.dry_run import trace
 from advisor.hub import load_model
-from advisor.trace import meta_outputs
-from advisor.trace.dry_run import trace
 from advisor.values import Method, Plan, Quantization
 
 _aten = torch.ops.aten

@@ -15,9 +15,9 @@ pytest.importorskip("peft")
 import torch
 from test_trace_types import KINDS
 
+from advisor.dryrun import trace
+from advisor.dryrun.launch_free import STANDS_FOR, launch_free
 from advisor.errors import UnsupportedError
-from advisor.trace import trace
-from advisor.trace.launch_free import STANDS_FOR, launch_free
 from advisor.values import Mixers, Plan
 
 pytestmark = [

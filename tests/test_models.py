@@ -140,7 +140,7 @@ COUNTED_QUICKLY = ("whisper-tiny", "t5-small", "mamba-130m", "lfm2-350m", "smolv
 
 
 def counted(row: ModelRow) -> int:
-    count = pytest.importorskip("advisor.trace.count")
+    count = pytest.importorskip("advisor.dryrun.count")
     if row.model_type == "gemma3n":
         pytest.importorskip("timm", exc_type=ImportError)
     counted: int = count.count(profile_spec(row))

@@ -16,10 +16,10 @@ import pytest
 
 from advisor import api, record
 from advisor.allocator.caching import Allocator, AllocatorConfig
-from advisor.calibrate import run as calibrate_run
+from advisor.calibration import run as calibrate_run
+from advisor.ledger import facts_from_ledger
 from advisor.memory import head, loading, optimizer, weights
 from advisor.render import check as render_check
-from advisor.runs import facts_from_ledger
 from advisor.units import MIB
 from advisor.values import Level, Phase, Plan, Term
 from advisor.values.advice import Finding

@@ -604,7 +604,7 @@ def test_a_live_config_says_how_it_was_loaded() -> None:
     ("settings", "words"), [(AWQ, "does not run GPT-QModel's layers"), (NF4 | {"llm_int8_skip_modules": ["q_proj"]}, "16 bit")]
 )
 def test_the_dry_run_says_what_it_does_not_run(settings: dict[str, Any], words: str) -> None:
-    from advisor.trace import trace
+    from advisor.dryrun import trace
 
     model = stored(settings)
     with pytest.raises(UnsupportedError, match=words):
@@ -614,7 +614,7 @@ def test_the_dry_run_says_what_it_does_not_run(settings: dict[str, Any], words: 
 @pytest.mark.parametrize("method", ["lora", "qlora", "full"])
 def test_the_written_script_reads_back(method: str) -> None:
     """A script that expands MXFP4 first is the plan of its second loading."""
-    from advisor.check.emit import text_of
+    from advisor.configs.emit import text_of
 
     text = text_of(stored(MXFP4, GPT_OSS), plan_from_request(stored(MXFP4, GPT_OSS), CARD, request_from({"method": method})))
     assert "Mxfp4Config(dequantize=True)" in text

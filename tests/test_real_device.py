@@ -25,13 +25,13 @@ from torch.utils.checkpoint import checkpoint
 
 from advisor import api
 from advisor.architectures import spec_from_config
-from advisor.calibrate import losses
-from advisor.calibrate.training import is_out_of_memory
+from advisor.calibration import losses
+from advisor.calibration.training import is_out_of_memory
+from advisor.dryrun import compat, load, meta_model
+from advisor.dryrun.recorder import Recorder
 from advisor.hub import load_model
 from advisor.tape.breakdown import live_at
 from advisor.tape.stream import Stream
-from advisor.trace import compat, load, meta_model
-from advisor.trace.recorder import Recorder
 from advisor.user_files import DATA
 from advisor.values import Loss, Phase, Plan
 from advisor.values.calibration import CalibrationRun, Ending

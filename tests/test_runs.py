@@ -21,9 +21,9 @@ from hypothesis import given, settings, strategies as st
 from advisor import Evaluation, Method, Plan, Quantization, RunRecord, record, runs
 from advisor.cli.run import run as command
 from advisor.errors import AdvisorError, InvalidInputError
+from advisor.ledger import facts_from_ledger, ledger, record_all
 from advisor.render.runs import recorded, run as one_run, runs as listing
 from advisor.render.terminal import Look, draw
-from advisor.runs import facts_from_ledger, ledger, record_all
 from advisor.values.evidence import LossPoint
 
 LEDGER = "advise-runs.sqlite"
@@ -574,14 +574,14 @@ def test_a_state_alone_says_no_method(capsys: pytest.CaptureFixture[str]) -> Non
     [(2.0, 50.0, 100), (12.3457, 106.839, 1319), (0.1286, 62.22, 8), (100.0, 13.19, 1319), (0.0001, 80000.0, None), (10000.0, 20.0, None)],
 )
 def test_items_follow_from_the_rates_where_rounding_leaves_one_number(runtime: float, rate: float, items: int | None) -> None:
-    from advisor.runs.trainer_state import items_of
+    from advisor.ledger.trainer_state import items_of
 
     assert items_of({"eval_runtime": runtime, "eval_samples_per_second": rate}) == items
 
 
 @given(st.integers(1, 20000), st.floats(0.5, 5000))
 def test_items_that_are_read_off_the_rates_are_right(items: int, runtime: float) -> None:
-    from advisor.runs.trainer_state import items_of
+    from advisor.ledger.trainer_state import items_of
 
     found = items_of({"eval_runtime": round(runtime, 4), "eval_samples_per_second": round(items / runtime, 3)})
     assert found in (items, None)

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from advisor.check import check
-from advisor.check.files import CheckOptions, Read, read_found
 from advisor.cli.run import run
+from advisor.configs import check
+from advisor.configs.files import CheckOptions, Read, read_found
 from advisor.errors import AdvisorError, InvalidInputError, UnsupportedError
 from advisor.stacks.detect import open_text
 from advisor.stacks.reading import Way

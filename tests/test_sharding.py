@@ -16,8 +16,8 @@ from advisor.accuracy.intervals import median
 from advisor.accuracy.plans import plan_of
 from advisor.accuracy.rows import Measurement, measurements
 from advisor.architectures import spec_from_config
-from advisor.check import check
 from advisor.cli.run import run
+from advisor.configs import check
 from advisor.devices import load_gpu
 from advisor.errors import InvalidInputError
 from advisor.hooks.live import settings_of

@@ -380,7 +380,7 @@ def simulated() -> History:
     pytest.importorskip("torch")
     pytest.importorskip("transformers")
     pytest.importorskip("peft")
-    from advisor.trace.dry_run import Settings, record_on_cpu
+    from advisor.dryrun.dry_run import Settings, record_on_cpu
 
     plan = Plan(method="lora", micro_batch_size=2, seq_len_tokens=64, attention="eager")
     stream, _ = record_on_cpu(spec_from_config(CONFIG, id="tiny", source="a test"), plan, Settings(lengths=(64, 64)))

@@ -48,7 +48,12 @@ def asked(question: str) -> Advice:
     return api.advise(model, gpu, **values)
 
 
-@pytest.fixture(params=QUESTIONS.values(), ids=QUESTIONS)
+RECORDED = "images and text, from a tape"
+"""The shipped tapes do not hold every change that the search tries: what is missing is recorded, which takes minutes."""
+ASKED = [pytest.param(question, id=name, marks=pytest.mark.slow if name == RECORDED else ()) for name, question in QUESTIONS.items()]
+
+
+@pytest.fixture(params=ASKED)
 def answer(request: pytest.FixtureRequest) -> Advice:
     return asked(request.param)
 
@@ -95,7 +100,7 @@ def test_the_command_prices_exactly_the_plan(answer: Advice, capsys: pytest.Capt
 
 
 def test_the_questions_are_of_every_kind() -> None:
-    fits = {answer.exit_code for answer in map(asked, QUESTIONS.values())}
+    fits = {asked(question).exit_code for name, question in QUESTIONS.items() if name != RECORDED}
     assert fits == {0, 1, 3}
 
 

@@ -369,7 +369,7 @@ def test_what_is_missing_is_recorded_on_the_way_and_asked_again(cache: Path, mon
         made.append(plan.micro_batch_size)
         store.keep(kind_on(model, plan, gpu), made_up())
 
-    monkeypatch.setattr(import_module("advisor.trace"), "record_tape", record)
+    monkeypatch.setattr(import_module("advisor.dryrun"), "record_tape", record)
     untold = model().model_copy(update={"tables": None})
     assert answered(lambda: estimate_memory(untold, ASKED)).source == "trace"
     assert answered(lambda: estimate_memory(untold, ASKED.model_copy(update={"micro_batch_size": 3}))).source == "trace"
@@ -418,7 +418,7 @@ def test_a_tape_says_what_a_fresh_dry_run_says(
 ) -> None:
     pytest.importorskip("torch")
     pytest.importorskip("bitsandbytes")
-    from advisor.trace import record_tape, trace
+    from advisor.dryrun import record_tape, trace
 
     spec = model(**config)
     quantization = {"quantization": "nf4"} if settings["method"] == "qlora" else {}

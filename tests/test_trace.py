@@ -16,14 +16,14 @@ pytest.importorskip("bitsandbytes")
 from advisor import api
 from advisor.cli.run import run
 from advisor.devices import load_gpu
+from advisor.dryrun import timeline, trace
+from advisor.dryrun.adapters import read_peft_config
+from advisor.dryrun.dry_run import Settings, record_on_cpu, summarise
+from advisor.dryrun.isolation import libraries_untouched
 from advisor.errors import InvalidInputError, UnsupportedError
 from advisor.hub import load_model
 from advisor.memory import estimate_memory
 from advisor.tape.cut import find_cut
-from advisor.trace import timeline, trace
-from advisor.trace.adapters import read_peft_config
-from advisor.trace.dry_run import Settings, record_on_cpu, summarise
-from advisor.trace.isolation import libraries_untouched
 from advisor.values import Attention, Fit, Loss, Method, ModelSpec, Optimizer, Phase, Plan, Stack, Term
 from advisor.values.advice import TracedAdvice
 
@@ -102,7 +102,7 @@ def test_peaks_measured_on_a_card(model: str, settings: dict[str, object], steps
 def test_autocast_joins_tensors_in_the_type_that_torch_joins_them_in(types: tuple[str, str]) -> None:
     import torch
 
-    from advisor.trace.autocast import _widest
+    from advisor.dryrun.autocast import _widest
 
     parts = [torch.zeros(2, dtype=getattr(torch, name)) for name in types]
     with torch.autocast("cpu", dtype=torch.bfloat16):

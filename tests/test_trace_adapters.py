@@ -15,10 +15,10 @@ pytest.importorskip("peft")
 
 import peft
 
+from advisor.dryrun import OLDEST, peft_config_of, refuse_older, trace
+from advisor.dryrun.adapters import names_layers
 from advisor.errors import UnsupportedError
 from advisor.hub import load_model
-from advisor.trace import OLDEST, peft_config_of, refuse_older, trace
-from advisor.trace.adapters import names_layers
 from advisor.values import ModelSpec, Plan, Term
 
 pytestmark = pytest.mark.filterwarnings("ignore")

@@ -13,10 +13,11 @@ import torch
 import torch.distributed as dist
 
 from advisor import hub
+from advisor.api import advise_and_trace
 from advisor.architectures import spec_from_config
+from advisor.dryrun import trace
 from advisor.errors import UnsupportedError
 from advisor.memory import estimate_memory
-from advisor.trace import trace
 from advisor.units import GIB
 from advisor.values import MemoryBreakdown, ModelSpec, Phase, Plan, Term
 
@@ -117,3 +118,20 @@ def test_masters_that_the_installed_launcher_does_not_keep_are_refused() -> None
     """accelerate lifts what is trained where precision is mixed (1.15 utils/fsdp_utils.py `fsdp2_prepare_model`)."""
     with pytest.raises(UnsupportedError, match="lifts what is trained to fp32"):
         trace(cut("smollm2-360m", 2), Plan.model_validate({**SMALL, "method": "full", "autocast": True}))
+
+
+def test_the_recommended_rung_is_dry_run_on_several_cards() -> None:
+    """`advise … --gpus 4 --trace`: where gradients are kept whole between micro-batches, the dry run keeps them too."""
+    options = {"gpus": 4, "shard": "fsdp2", "method": "full", "seq_len": 256, "batch_size": 1, "grad_accum": 4, "checkpointing": True}
+    answer = advise_and_trace(cut("smollm2-360m", 4), "24GB", **options)
+    assert answer.memory is not None
+    chosen = answer.advice.chosen
+    assert chosen is not None
+    assert chosen.plan.n_gpus == 4
+    assert answer.memory.peak_allocated_bytes == pytest.approx(chosen.memory.peak_allocated_bytes, rel=0.02)
+
+
+@pytest.mark.parametrize("engine", ["zero1", "zero2", "zero3"])
+def test_deepspeed_is_refused_in_one_line(engine: str) -> None:
+    with pytest.raises(UnsupportedError, match=f"^sharding {engine}: trace does not run DeepSpeed; advise estimate prices it$"):
+        trace(cut("smollm2-360m", 2), Plan.model_validate({**SMALL, "sharding": engine}))

@@ -11,14 +11,14 @@ pytest.importorskip("torch")
 pytest.importorskip("transformers")
 pytest.importorskip("peft")
 
+from advisor.dryrun import trace
+from advisor.dryrun.dry_run import Settings, record_on_cpu, summarise
+from advisor.dryrun.isolation import libraries_untouched
+from advisor.dryrun.meta_model import whole_model_cut
+from advisor.dryrun.tapes import tape_of
 from advisor.errors import UnsupportedError
 from advisor.memory.runtime import HANDLES, workspace_bytes
 from advisor.tape.sizes import Shape
-from advisor.trace import trace
-from advisor.trace.dry_run import Settings, record_on_cpu, summarise
-from advisor.trace.isolation import libraries_untouched
-from advisor.trace.meta_model import whole_model_cut
-from advisor.trace.tapes import tape_of
 from advisor.values import ALL_LINEAR, Attention, DType, Head, ModelSpec, Phase, Plan
 
 pytestmark = pytest.mark.filterwarnings("ignore")

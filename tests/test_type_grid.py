@@ -71,7 +71,7 @@ def test_the_closed_form_is_near_in_the_middle_and_answers_nearly_all() -> None:
 
 
 def retraced(name: str, row: dict[str, Any]) -> None:
-    from advisor.trace import trace
+    from advisor.dryrun import trace
 
     plan = Plan(**row["plan"])
     if "refused" in row:
@@ -147,7 +147,7 @@ def test_autocast_and_reentrant_checkpoints_change_what_they_change(
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(("name", "number", "otherwise", "allocated_bytes"), CHANGED)
 def test_a_changed_row_is_what_the_dry_run_says(name: str, number: int, otherwise: dict[str, Any], allocated_bytes: int) -> None:
-    from advisor.trace import trace
+    from advisor.dryrun import trace
 
     plan = Plan(**GRID[name]["rows"][number]["plan"] | otherwise)
     assert trace(spec_of(name), plan, keep_outputs=False).breakdown.peak_allocated_bytes == allocated_bytes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hypothesis import given, strategies as st
 
-from advisor.check.verdict import bounds_of, settle
+from advisor.configs.verdict import bounds_of, settle
 from advisor.hub import load_model
 from advisor.memory import estimate_memory
 from advisor.stacks.reading import LAYERS_STAY, LOGITS_STAY, NOTHING_STAYS, RESTING_STAYS, WEIGHTS_STAY, Kept, Remark, Way

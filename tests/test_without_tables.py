@@ -11,8 +11,8 @@ import pytest
 from advisor import profiles
 from advisor.api import advise, as_model
 from advisor.architectures import SUPPORTED, headed, kind_of_type, spec_from_config
-from advisor.check import check, report, situation
 from advisor.checkpoints import check_trainable, stacks_experts
+from advisor.configs import check, report, situation
 from advisor.devices import load_gpu
 from advisor.errors import UnsupportedError
 from advisor.hub import ModelRow, load_model, profile_spec, search_models
@@ -146,7 +146,7 @@ def test_a_4_bit_checkpoint_trains_on_it_unless_it_holds_experts() -> None:
 
 @pytest.mark.parametrize("row", WITHOUT, ids=IDS)
 def test_what_is_read_is_what_transformers_reads(row: ModelRow) -> None:
-    meta_model = pytest.importorskip("advisor.trace.meta_model")
+    meta_model = pytest.importorskip("advisor.dryrun.meta_model")
     spec = profile_spec(row)
     try:
         text = meta_model.config_of(spec).get_text_config(decoder=True)
@@ -199,7 +199,7 @@ def test_a_config_that_makes_no_model_is_one_line(tmp_path: Path) -> None:
 def test_without_torch_the_count_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     spec = spec_from_config({"model_type": "lfm2"}, id="x", source="test")
-    from advisor.trace import counted
+    from advisor.dryrun import counted
 
     with pytest.raises(UnsupportedError, match=r"pip install 'finetune-advisor\[torch\]'"):
         _ = counted(spec).params

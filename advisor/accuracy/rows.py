@@ -63,7 +63,7 @@ class Reading(Value):
 
 
 class Loop(Value):
-    """What a run did that its plan does not say, and a dry run can do too, in the words of its settings (`advisor.trace.dry_run`)."""
+    """What a run did that its plan does not say, and a dry run can do too, in the words of its settings (`advisor.dryrun.dry_run`)."""
 
     steps: int = 2
     """Optimizer steps, the first included."""

@@ -26,7 +26,7 @@ from advisor.values import ModelSpec, Phase, Value
 from advisor.values.memory import Computed
 
 if TYPE_CHECKING:
-    from advisor.trace.dry_run import Trace
+    from advisor.dryrun.dry_run import Trace
 
 CARD_ALONE, TRACE_ALONE = "on the card alone", "in the dry run alone"
 LONGER_ON_CARD, LONGER_IN_TRACE = "lives longer on the card", "lives longer in the dry run"

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from advisor import profiles
 from advisor.accuracy.rows import Measurement
 from advisor.bounded import children, is_folder, place
+from advisor.dryrun import peft_config_of, trace
 from advisor.errors import UnsupportedError
 from advisor.json_files import read_json
 from advisor.memory import estimate_memory
@@ -22,11 +23,10 @@ from advisor.memory.intervals import interval, interval_of
 from advisor.memory.kinds import FREED, KEPT, Kind, kind_of
 from advisor.memory.runtime import context_of
 from advisor.memory.slack import kept_logits_bytes
-from advisor.trace import peft_config_of, trace
 from advisor.values import GpuSpec, MemoryBreakdown, ModelSpec, PhaseBytes, Plan, Stack, Value
 
 if TYPE_CHECKING:
-    from advisor.trace.dry_run import Trace
+    from advisor.dryrun.dry_run import Trace
 
 CLOSED_FORM = "estimate"
 DRY_RUN = "trace"

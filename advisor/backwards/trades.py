@@ -73,13 +73,26 @@ def trades(table: Table, asked: Plan) -> tuple[Trade, ...]:
         row, change = step
         rows[-1] = rows[-1][0], change
         rows.append((row, None))
-    return tuple(_trade(row, change, asked) for row, change in rows)
+    return tuple(_trade(rows[index:], asked) for index in range(len(rows)))
 
 
-def _trade(row: _Row, change: Change | None, asked: Plan) -> Trade:
+def _trade(rows: list[tuple[_Row, Change | None]], asked: Plan) -> Trade:
+    """The first of the rows that are left."""
+    row, change = rows[0]
     plan, memory, fit, *_ = row.priced
     said = {} if change is None else {"change": change.what, "cost": change.cost}
-    return Trade(plan=plan, memory=memory, fit=fit, step_time=row.step_time, asked=plan == asked, **said)
+    return Trade(plan=plan, memory=memory, fit=fit, step_time=row.step_time, asked=plan == asked, beaten=_beaten(rows), **said)
+
+
+def _beaten(rows: list[tuple[_Row, Change | None]]) -> bool:
+    """Whether a later row is no worse than the first in anything: each takes less memory than those before it."""
+    first = rows[0][0]
+    alike = [row for row, _ in rows[1:] if _same_training(row.priced.plan, first.priced.plan)]
+    return first.step_time is not None and any(row.seconds_per_token <= first.seconds_per_token for row in alike)
+
+
+def _same_training(one: Plan, other: Plan) -> bool:
+    return (one.method, one.seq_len_tokens) == (other.method, other.seq_len_tokens)
 
 
 def _faster(table: Table, asked: Plan, first: _Row) -> Iterator[tuple[_Row, Change | None]]:

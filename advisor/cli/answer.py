@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from advisor.render.blocks import Block
 from advisor.render.look import look_of_stdout
-from advisor.render.terminal import draw
 from advisor.shown import json_shown
 from advisor.values import Fit, Value
+
+if TYPE_CHECKING:
+    from advisor.render.blocks import Block
 
 
 class Answer(NamedTuple):
@@ -28,6 +29,8 @@ class Answer(NamedTuple):
 
 def screen(blocks: Iterable[Block]) -> str:
     """The blocks drawn for this terminal."""
+    from advisor.render.terminal import draw
+
     return draw(blocks, look_of_stdout())
 
 

@@ -12,7 +12,6 @@ from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
 from advisor.cli.answer import Answer, as_json, screen
-from advisor.cli.help import Helpful
 from advisor.cli.once import OnceEach
 from advisor.cli.options import SHOWN_PANEL, GpuNames, Html, Json, ModelNameOrNone, NoCalibration, ignoring, no_color, takes_plan_options
 from advisor.cli.pages import refuse_page, with_report
@@ -25,6 +24,7 @@ SUBCOMMANDS = {
     "estimate": "advisor.cli.commands",
     "trace": "advisor.cli.commands",
     "fit": "advisor.cli.question_commands",
+    "sweep": "advisor.cli.question_commands",
     "explain": "advisor.cli.explain_commands",
     "models": "advisor.cli.commands",
     "gpus": "advisor.cli.commands",
@@ -48,7 +48,16 @@ _SETTINGS: dict[str, Any] = {
 }
 
 
-class _Command(OnceEach, Helpful, TyperCommand):
+class _Helpful:
+    """Mixed into a command or a group of them: its help is drawn as every other screen."""
+
+    def get_help(self, ctx: Any) -> str:
+        from advisor.cli.help import help_of
+
+        return screen(help_of(self, ctx)).rstrip("\n")
+
+
+class _Command(OnceEach, _Helpful, TyperCommand):
     pass
 
 
@@ -69,20 +78,17 @@ class _OnDemand(Mapping[str, Any]):
         return len(SUBCOMMANDS)
 
 
-class _Group(OnceEach, Helpful, TyperGroup):
+class _Group(OnceEach, _Helpful, TyperGroup):
     def __init__(self, *arguments: Any, **settings: Any) -> None:
         super().__init__(*arguments, **settings)
         self.commands = _OnDemand()  # type: ignore[assignment]  # typer only reads it
         self.params.append(no_color())
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        if not args and not ctx.resilient_parsing:
-            args = ["--help"]
-        return super().parse_args(ctx, args if ctx.resilient_parsing else self._flagged(ctx, args))
+        return super().parse_args(ctx, args if args or ctx.resilient_parsing else ["--help"])
 
-    def _flagged(self, ctx: Any, args: list[str]) -> list[str]:
+    def flagged(self, options: dict[str, Any], rest: list[str], args: list[str]) -> list[str]:
         """`advise llama-70b 80GB --rank 8` with the flags that are left out before model and card; `advise help` as --help."""
-        options, rest, _ = self.make_parser(ctx).parse_args(args=list(args))
         if not rest or rest[0] in self.commands:
             return args
         if rest[0] == "help":
@@ -91,7 +97,7 @@ class _Group(OnceEach, Helpful, TyperGroup):
             return args
         before = args[: len(args) - len(rest)]
         flag = "--gpu" if options.get("model") else "--model"
-        return self._flagged(ctx, [*(before[:-1] if before[-1:] == ["--"] else before), flag, *rest])
+        return [*(before[:-1] if before[-1:] == ["--"] else before), flag, *rest]
 
 
 def _near(word: str, commands: Iterable[str]) -> bool:

@@ -80,7 +80,7 @@ def checked_advice(model: str, gpu: str | None, options: dict[str, Any], *, view
 
 
 def _of_records(name: str, value: Any, json: bool) -> Answer:
-    from advisor.calibrate import export, store
+    from advisor.calibration import export, store
     from advisor.render import calibrate as render
 
     if name == "--list":

@@ -56,7 +56,7 @@ def check(
 
     Exit code: 0 fits, 1 does not fit or would not start, 2 bad input, 3 cannot tell.
     """
-    from advisor.check import check
+    from advisor.configs import check
     from advisor.render import check as render
 
     if format not in FORMATS:
@@ -90,7 +90,7 @@ def config(
 
     Exit code: 0 written, 1 nothing fits, 2 bad input.
     """
-    from advisor.check.emit import emitted
+    from advisor.configs.emit import emitted
 
     stack = options.pop("stack", None)
     if stack is None:

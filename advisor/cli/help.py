@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from advisor.cli.answer import screen
 from advisor.cli.options import LOOP_PANEL, PANELS
 from advisor.render.blocks import BLANK, Block, Code, Heading, entries, paragraph
 
 COMMAND_PANELS = {
-    "What fits": ("estimate", "trace", "gpus", "compare", "models"),
+    "What fits": ("estimate", "trace", "gpus", "compare", "fit", "sweep", "models"),
     "With the trainer that you use": ("check", "config", "calibrate"),
     "After a run": ("record", "runs", "next", "inspect"),
 }
@@ -18,14 +17,8 @@ COMMAND_PANELS = {
 LAST_COMMANDS, LAST_OPTIONS = "To look up", "Other options"
 
 
-class Helpful:
-    """Mixed into a command or a group of them: its help is drawn as every other screen."""
-
-    def get_help(self, ctx: Any) -> str:
-        return screen(_help(self, ctx)).rstrip("\n")
-
-
-def _help(command: Any, ctx: Any) -> Iterator[Block]:
+def help_of(command: Any, ctx: Any) -> Iterator[Block]:
+    """Usage, purpose with examples, options and subcommands under their headings."""
     yield paragraph(f"Usage: {' '.join([ctx.command_path, *command.collect_usage_pieces(ctx)])}", "bold")
     for text in (command.help or "").split("\n\n"):
         line = " ".join(text.split())

@@ -12,14 +12,21 @@ class OnceEach:
     """Mixed into a command or a group of them: an option that takes one value is given once, a switch said one way."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        _, _, given = self.make_parser(ctx).parse_args(args=list(args))  # type: ignore[attr-defined]
+        options, rest, given = self.make_parser(ctx).parse_args(args=list(args))  # type: ignore[attr-defined]
+        flagged = self.flagged(options, rest, args)
+        if flagged != args:
+            return self.parse_args(ctx, flagged)
         for parameter, times in Counter(given).items():
             flag = _flag(parameter)
             if times > 1 and flag:
                 several = "; several equal cards are --gpus N" if flag == "--gpu" else ""
                 raise InvalidInputError(f"{flag} is given {times} times: give it once{several}")
-        rest: list[str] = super().parse_args(ctx, args)  # type: ignore[misc]
-        return rest
+        left: list[str] = super().parse_args(ctx, args)  # type: ignore[misc]
+        return left
+
+    def flagged(self, options: dict[str, Any], rest: list[str], args: list[str]) -> list[str]:
+        """The arguments with what goes without saying said, given what the parser makes of them: a command's own are whole."""
+        return args
 
 
 def _flag(parameter: Any) -> str:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
 from advisor.cli.answer import Answer
 from advisor.cli.files import page_place, write_page
 from advisor.errors import InvalidInputError
-from advisor.render.blocks import Block
-from advisor.values import Advice
+
+if TYPE_CHECKING:
+    from advisor.render.blocks import Block
+    from advisor.values import Advice
 
 
 def refuse_page(html: str | None, several: bool) -> None:

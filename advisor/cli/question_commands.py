@@ -1,4 +1,4 @@
-"""`advise fit`: a question asked backwards. One call of the API, one screen."""
+"""`advise fit`, a question asked backwards, and `advise sweep`, a whole grid of them. One call of the API each, one screen."""
 
 from __future__ import annotations
 
@@ -47,3 +47,37 @@ def fit(
     found = api.fit(model, gpu, progress=progress(), **ignoring(no_calibration), **options)
     answer = Answer(as_json(found) if json else screen(fit_screen(found)), found.exit_code)
     return with_page(html, "What fits", partial(fit_screen, found), answer)
+
+
+def sweep(
+    grid: Annotated[str, typer.Argument(metavar="SWEEP", help="The grid: options with their values, as YAML.")],
+    out: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Ends in .parquet, .csv, .jsonl or .json; SWEEP with .parquet if left out.", show_default=False),
+    ] = None,
+    json: Json = False,
+) -> Answer:
+    """Price every combination of models, cards and plans into one table. Needs the extra `sweep`.
+
+    advise sweep sweep.yaml --out plans.parquet
+
+    The file holds options of advise estimate, each with one value or several:
+
+    model: [llama-3.1-8b, qwen2.5-7b]
+
+    gpu: [rtx 4090, h100]
+
+    method: [lora, qlora]
+
+    seq_len: {from: 512, to: 8192, step: 512}
+
+    An interrupted sweep goes on where it was when it is started again.
+
+    Exit code: 0 something fits, 1 nothing fits, 2 bad input, 3 cannot tell.
+    """
+    from advisor import api
+    from advisor.render.sweep import sweep as sweep_screen
+
+    report = api.sweep(grid, out, progress=progress())
+    done = f"{report.out} is written"
+    return Answer(as_json(report) if json else screen(sweep_screen(report)), report.exit_code, done=done)

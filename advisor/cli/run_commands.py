@@ -117,8 +117,8 @@ def record(
 
     advise record --base --metric exact_match --score 0.21 --n 1319
     """
+    from advisor.ledger import ledger_path, record_all
     from advisor.render.runs import recorded
-    from advisor.runs import ledger_path, record_all
 
     fields = {**_fields(given), **({"kind": "base"} if base else {})}
     stored = record_all(source, run=run, ledger=ledger, **fields)
@@ -151,8 +151,8 @@ def runs(
     json: Json = False,
 ) -> Answer:
     """List the runs of the project's ledger."""
+    from advisor.ledger import held
     from advisor.render import runs as render
-    from advisor.runs import held
 
     found, damaged, problem = held(ledger)
     if number is None:

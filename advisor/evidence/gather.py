@@ -10,8 +10,8 @@ from advisor.bounded import exists, place
 from advisor.errors import InvalidInputError
 from advisor.evidence.focus import view_of
 from advisor.evidence.read import facts_from, read_facts, with_more
-from advisor.runs import ledger_path
-from advisor.runs.facts import facts_from_records, recorded
+from advisor.ledger import ledger_path
+from advisor.ledger.facts import facts_from_records, recorded
 from advisor.values.evidence import Facts
 
 

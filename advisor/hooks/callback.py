@@ -11,13 +11,13 @@ from typing import Any
 
 from transformers import TrainerCallback
 
-from advisor.check.files import card_of
+from advisor.configs.files import card_of
 from advisor.guard import guarded, say, speaks
 from advisor.hooks import live
 from advisor.hooks.flight import Flight, PreflightOptions, act, report_of
 from advisor.hooks.measured import compare, note_of, predicted
 from advisor.ladder.request import options_as
-from advisor.runs.trainer_callback import RecordingCallback
+from advisor.ledger.trainer_callback import RecordingCallback
 from advisor.stacks import hf_arguments
 from advisor.values.check import CheckReport, Comparison
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from advisor.check.files import card_of, model_of_name
-from advisor.check.report import report_on
+from advisor.configs.files import card_of, model_of_name
+from advisor.configs.report import report_on
 from advisor.hooks.flight import PreflightOptions
 from advisor.hooks.live import loaded_versions
 from advisor.stacks import axolotl as room

@@ -6,10 +6,10 @@ import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal, NamedTuple
 
-from advisor.check.files import card_of, model_of_name
-from advisor.check.report import beside, report_with, with_known_targets
-from advisor.check.situation import Checked
 from advisor.checkpoints import format_of
+from advisor.configs.files import card_of, model_of_name
+from advisor.configs.report import beside, report_with, with_known_targets
+from advisor.configs.situation import Checked
 from advisor.errors import DoesNotFitError, InvalidInputError, UnsupportedError
 from advisor.hooks import jobs, live
 from advisor.hooks.lengths import longest_example
@@ -165,7 +165,7 @@ def traced(spec: ModelSpec, plan: Plan, gpu: GpuSpec | None) -> MemoryBreakdown:
 
     import torch
 
-    from advisor.trace import trace
+    from advisor.dryrun import trace
 
     state = random.getstate()
     with torch.random.fork_rng(devices=[]):

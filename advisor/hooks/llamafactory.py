@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from advisor.check import check
+from advisor.configs import check
 from advisor.guard import guarded
 from advisor.hooks.flight import PreflightOptions, act
 from advisor.ladder.request import options_as

@@ -26,22 +26,53 @@ def command_for(spec: ModelSpec, card: GpuSpec, plan: Plan, model: str | ModelSp
 
 
 def _fewest(model: ModelSpec, gpu: GpuSpec, plan: Plan) -> Request | None:
-    """A request that gives the plan and needs each of its options, the method apart."""
-    request = next((every for every in _described(plan) if _gives(model, gpu, every, plan)), None)
+    """A request that gives the plan and needs each of its options, the method apart.
+
+    First one with the options alone whose fields differ from the method's first plan, which is nearly always enough.
+    """
+    first = _planned(model, gpu, Request(method=plan.method))
+    differing = [_differing(every, first, plan) for every in _described(plan)] if first is not None else []
+    request = next((every for every in (*differing, *_described(plan)) if _planned(model, gpu, every) == plan), None)
     if request is None:
         return None
-    for name in Request.model_fields:
+    for name in request.model_fields_set - {"method"}:
         fewer = request.model_copy(update={name: None})
-        if name != "method" and getattr(request, name) is not None and _gives(model, gpu, fewer, plan):
+        if getattr(request, name) is not None and _planned(model, gpu, fewer) == plan:
             request = fewer
     return request
 
 
-def _gives(model: ModelSpec, gpu: GpuSpec, request: Request, plan: Plan) -> bool:
+_FIELDS = {
+    "batch_size": "micro_batch_size",
+    "seq_len": "seq_len_tokens",
+    "grad_accum": "grad_accum_steps",
+    "images": "images_per_row",
+    "image_size": "image_size_pixels",
+    "checkpointing": "gradient_checkpointing",
+    "shard": "sharding",
+    "reentrant": "use_reentrant",
+    "gpus": "n_gpus",
+}
+"""Field of a plan that an option sets, where it is called otherwise."""
+
+
+def _differing(every: Request, first: Plan, plan: Plan) -> Request:
+    """The method, the precision, and the options whose fields differ between two plans."""
+    kept = {"method", "precision"}
+    others = {name: None for name in Request.model_fields if name not in kept and not _differs(_FIELDS.get(name, name), first, plan)}
+    return every.model_copy(update=others)
+
+
+def _differs(field: str, first: Plan, plan: Plan) -> bool:
+    return bool(getattr(first, field, None) != getattr(plan, field, None))
+
+
+def _planned(model: ModelSpec, gpu: GpuSpec, request: Request) -> Plan | None:
+    """The plan of a request; None for an option that the model or the stack cannot take as it stands."""
     try:
-        return plan_from_request(model, gpu, of_machine(request, gpu)) == plan
-    except InvalidInputError:  # an option that the model or the stack cannot take as it stands
-        return False
+        return plan_from_request(model, gpu, of_machine(request, gpu))
+    except InvalidInputError:
+        return None
 
 
 def _described(plan: Plan) -> Iterator[Request]:

@@ -10,7 +10,7 @@ from advisor.ladder.fit import Case, fits, largest, longest_seq, price
 from advisor.ladder.knowledge import say, threshold
 from advisor.ladder.moves import without_accumulation
 from advisor.ladder.rungs import fixed_options
-from advisor.ladder.search import SHORTEST_SEQ_TOKENS, make_fit
+from advisor.ladder.search import SHORTEST_SEQ_TOKENS, changes_for, make_fit
 from advisor.ladder.situation import Situation
 from advisor.stacks import default_plan
 from advisor.stacks.engines import shared
@@ -125,9 +125,10 @@ def _longer(s: Situation) -> Iterator[Flip]:
         return
     longest = rung.max_seq_len_tokens
     values = {"method": rung.plan.method.label, "seq": f"{longest:,}", "batch": rung.plan.micro_batch_size}
-    if rung.max_seq_len_changes:
+    needed = changes_for(s.case, rung.plan, longest, fixed_options(s.request)) if s.case.model.tables is not None else ()
+    if needed:
         own = f"{longest_seq(s.case, rung.plan) or rung.plan.seq_len_tokens:,}"
-        changes = ", ".join(change.what for change in rung.max_seq_len_changes)
+        changes = ", ".join(change.what for change in needed)
         yield Flip(say("flip.longer_changed", own=own, changes=changes, **values), opens=False)
     elif limit is not None and longest >= limit:
         yield Flip(say("flip.any_length", **values), opens=False)

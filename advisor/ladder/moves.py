@@ -53,6 +53,9 @@ _LIGER_STACKS = (Stack.HF, Stack.LLAMAFACTORY, Stack.MS_SWIFT, Stack.AXOLOTL)
 
 
 def _fuse_loss(case: Case, plan: Plan) -> Iterator[Move]:
+    """Of models with tables alone: of others each plan with another loss would be another recording."""
+    if case.model.tables is None:
+        return
     runs = plan.stack in _LIGER_STACKS and has_triton(case.gpu) and has_liger(case.model.model_type)
     head = plan.head or case.model.first_head
     if runs and plan.loss is Loss.FULL and head is Head.LM and Loss.FUSED in defaults_of(plan.stack).losses:

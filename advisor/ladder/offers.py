@@ -41,7 +41,7 @@ def offer(case: Case, request: Request) -> Offer:
         high_bytes=memory.high_bytes,
         changes=tuple(change.what for change in chosen.changes),
         seq_len_tokens=plan.seq_len_tokens,
-        max_seq_len_tokens=None if chosen.fit is Fit.DOES_NOT_FIT else furthest(case, plan, fixed).tokens,
+        max_seq_len_tokens=None if chosen.fit is Fit.DOES_NOT_FIT else furthest(case, plan, fixed),
         dataset_tokens=tokens,
         step_time=step_time(case.model, plan, gpu, tokens),
         usd_per_hour=None if price is None else price.usd_per_gpu_hour * plan.n_gpus,

@@ -9,7 +9,7 @@ from advisor.errors import UnsupportedError
 from advisor.ladder.fit import Case, Priced, largest_micro_batch
 from advisor.ladder.knowledge import evidence, say
 from advisor.ladder.moves import STEPS
-from advisor.ladder.search import Longest, furthest, make_fit
+from advisor.ladder.search import furthest, make_fit
 from advisor.memory.params import known_trainable_params
 from advisor.memory.replayed import RECORDS, NotRecorded
 from advisor.speed import relative_step_time, step_time
@@ -80,7 +80,6 @@ def rung_of(case: Case, request: Request, priced: Priced, stretch: bool = True) 
     plan, model = priced.plan, case.model
     trained = known_trainable_params(model, plan, case.gpu)
     stretches = stretch and priced.fit is not Fit.DOES_NOT_FIT
-    longest = furthest(case, plan, fixed_options(request)) if stretches else Longest(None)
     return Rung(
         plan=plan,
         memory=priced.memory,
@@ -96,8 +95,7 @@ def rung_of(case: Case, request: Request, priced: Priced, stretch: bool = True) 
         quality_evidence=evidence(f"quality.{plan.method.value}"),
         adapter_bytes=trained * plan.adapter_dtype.size_bytes if trained is not None and plan.method.has_adapter else None,
         mergeable=say(f"merge.{plan.method.value}"),
-        max_seq_len_tokens=longest.tokens,
-        max_seq_len_changes=longest.changes,
+        max_seq_len_tokens=furthest(case, plan, fixed_options(request)) if stretches else None,
         max_micro_batch_size=largest_micro_batch(case, plan) if stretches else None,
     )
 

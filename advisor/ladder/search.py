@@ -8,7 +8,6 @@ take less and still fit less surely: few runs of the fused loss were measured, a
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
 
 from advisor.ladder.fit import Case, Priced, longest_seq, price, price_or_none
 from advisor.ladder.knowledge import say
@@ -24,13 +23,6 @@ _SURENESS = (Fit.FITS, Fit.UNCERTAIN, Fit.DOES_NOT_FIT)
 
 Taken = Mapping[str, Move]
 """The move of each step that was taken, by the step's option, in the steps' order."""
-
-
-class Longest(NamedTuple):
-    """The longest sequence that surely fits, and what it needs to be changed beyond the plan."""
-
-    tokens: int | None
-    changes: tuple[Change, ...] = ()
 
 
 def make_fit(case: Case, first: Plan, fixed: frozenset[str]) -> Priced:
@@ -53,29 +45,34 @@ def make_fit(case: Case, first: Plan, fixed: frozenset[str]) -> Priced:
     return max(fitting, key=lambda priced: priced.plan.seq_len_tokens) if fitting else best
 
 
-def furthest(case: Case, plan: Plan, fixed: frozenset[str]) -> Longest:
-    """The longest sequence that surely fits with every change of options that are not `fixed`.
+def furthest(case: Case, plan: Plan, fixed: frozenset[str]) -> int | None:
+    """The longest sequence that surely fits with every change of options that are not `fixed`; None where none does.
 
     Of a model without tables the longest of the plan itself: each change would be another recording.
     """
-    own = longest_seq(case, plan)
-    if case.model.tables is None or (own is not None and own >= (case.model.max_position_tokens or own + 1)):
-        return Longest(own)
-    best = Longest(own)
-    for held in (fixed, fixed | {LESS_SURE}):
-        taken: dict[str, Move] = {}
-        current = price(case, plan)
-        for step in STEPS:
-            if step.option not in held:
-                current = _taken(case, current, step, taken)
-        further = longest_seq(case, current.plan, best.tokens or 0)
-        if further is not None and further > (best.tokens or 0):
-            at_length = plan.model_copy(update={"seq_len_tokens": further})
-            changed = price(case, _with(at_length, taken), _changes(taken))
-            best = Longest(further, _without_needless(case, at_length, changed, taken).changes)
-        if LESS_SURE not in taken:
-            break
-    return best
+    if case.model.tables is None:
+        return longest_seq(case, plan)
+    longest = longest_seq(case, _with(plan, _all_moves(case, plan, fixed)))
+    if LESS_SURE not in fixed:
+        longest = longest_seq(case, _with(plan, _all_moves(case, plan, fixed | {LESS_SURE})), longest or 0)
+    return longest
+
+
+def changes_for(case: Case, plan: Plan, tokens: int, fixed: frozenset[str]) -> tuple[Change, ...]:
+    """What sequences of `tokens` need to be changed beyond `plan`, of options that are not `fixed`."""
+    return _changed(case, plan.model_copy(update={"seq_len_tokens": tokens}), fixed).changes
+
+
+def _all_moves(case: Case, plan: Plan, fixed: frozenset[str]) -> dict[str, Move]:
+    """The move of each step that saves most."""
+    taken: dict[str, Move] = {}
+    for step in STEPS:
+        moves = [] if step.option in fixed else [*step.moves(case, _with(plan, taken))]
+        if len(moves) == 1:
+            taken[step.option] = moves[0]
+        elif moves:
+            _taken(case, price(case, _with(plan, taken)), step, taken)
+    return taken
 
 
 def _changed(case: Case, first: Plan, fixed: frozenset[str]) -> Priced:

@@ -30,16 +30,9 @@ class Curves(NamedTuple):
     interval: Interval
 
 
-def kind_of_batch(model: ModelSpec, plan: Plan) -> Plan:
-    """The plan that stands for all plans of its kind: those whose curves are the same."""
-    return without_batch(model, plan)
-
-
 def curves_of(model: ModelSpec, plan: Plan, gpu: GpuSpec) -> Curves:
-    """The curves of the kind of `plan`, without what calibrations say of the card. Raises UnsupportedError as `estimate_memory`, for a
-    model without tables, whose steps are recorded, and for a plan with evaluation, whose batch is another one."""
-    if model.tables is None:
-        raise UnsupportedError(f"{model.id}: its steps are recorded, not computed; `advise estimate` prices one plan at a time")
+    """The curves of the kind of `plan`, without what calibrations say of the card. Raises UnsupportedError as `estimate_memory`,
+    and for a plan with evaluation, whose batch is another one."""
     if plan.eval_micro_batch_size is not None:
         raise UnsupportedError("evaluation during training is priced one plan at a time: advise estimate")
     model = priced_model(model, plan)

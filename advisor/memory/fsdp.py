@@ -132,9 +132,9 @@ def _end(step: Step, units: Units, kept: Size, done: _Done) -> Iterator[Station]
 
 
 def _of_head(step: Step, units: Units) -> int:
-    """The head's gradient from the loss to the end of its unit's backward. FSDP2 adds it to an earlier one at once; in FSDP1 it is part of
-    the flat gradient that is to be made."""
-    return 0 if units.copies and units.carries else step.head.backward.kept.constant
+    """The head's gradient from the loss to the end of its unit's backward. FSDP2 adds it to an earlier one at once, unless it
+    is a part of the embeddings' too; in FSDP1 it is a part of the flat gradient that is to be made."""
+    return 0 if units.copies and units.carries and not units.tied else step.head.backward.kept.constant
 
 
 def _post_backward(live: Size, kept: Size, units: Units, unit: Unit, gathered: int, done: _Done) -> Iterator[Station]:

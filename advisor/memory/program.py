@@ -142,8 +142,8 @@ def program_of(step: Step, forward_stations: Stations, backward_stations: Statio
         forward=_peaks(forward_stations(step)),
         backward=_peaks(backward_stations(step)),
         outlives_backward=step.outlives_backward,
-        head_transients=tuple({moment.live for moment in (*step.head.forward.peaks, *step.head.backward.peaks)}),
-        block_transients=tuple({size for layer, _ in step.runs for size in _block_transients(layer, step.loop)}),
+        head_transients=highest(moment.live for moment in (*step.head.forward.peaks, *step.head.backward.peaks)),
+        block_transients=highest(size for layer, _ in step.runs for size in _block_transients(layer, step.loop)),
     )
 
 

@@ -48,6 +48,8 @@ class Units(NamedTuple):
     """Final norm and head."""
     root: bool
     """The tail is what no other unit holds, embeddings included: whole from the start of forward to the end of backward."""
+    tied: bool
+    """Embeddings and head are one matrix: its gradient is added to an earlier one when both of its parts are there."""
     prefetches_at_loss: bool
     """The loss is inside the tail's unit, whose backward then begins there, and gathers the last layer."""
     cards: int
@@ -105,6 +107,7 @@ def units_of(model: ModelSpec, plan: Plan) -> Units:
         embedding=Unit() if root else embedding,
         tail=tail.plus(embedding) if root else tail,
         root=root,
+        tied=model.shape.tied_embeddings,
         prefetches_at_loss=plan.sharding is Sharding.FSDP1 or plan.stack not in CARVES,
         cards=plan.n_gpus,
         copies=plan.sharding is Sharding.FSDP2,

@@ -15,7 +15,7 @@ from advisor.values.calibration import Calibration, CalibrationRun, CheckedAdvic
 from advisor.values.memory import MOVING_TERMS
 
 if TYPE_CHECKING:
-    from advisor.calibrate.store import Reading
+    from advisor.calibration.store import Reading
 
 _ENDINGS = {
     Ending.DONE: "Ran to the end",

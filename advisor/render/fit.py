@@ -20,6 +20,7 @@ def fit(answer: FitAnswer) -> Iterator[Block]:
     if answer.trades:
         yield Heading(f"Memory against time against money (costs are of {format_count(answer.cost_tokens)} tokens)")
         yield _trades(answer)
+        yield paragraph("* what was asked   - a later row takes less memory and no more time", "dim")
     if answer.candidates:
         yield Heading(_considered(answer))
         yield _candidates(answer)
@@ -52,7 +53,7 @@ def _trades(answer: FitAnswer) -> Table:
 def _trade(row: Trade) -> list[str | Span]:
     time = row.step_time
     return [
-        "*" if row.asked else "",
+        ("*" if row.asked else " ") + ("-" if row.beaten else ""),
         gib(row.memory.high_bytes, 2),
         Span(words.FIT_WORDS[row.fit], words.FIT_STYLES[row.fit]),
         "-" if time is None else words.loose_span(time.tokens_per_s),

@@ -18,7 +18,7 @@ FORMULA = ("micro_batch_size", "seq_len_tokens")
 NEUTRAL: Mapping[str, str] = {
     "alpha": "a factor on the adapter's output: no tensor of its own",
     "use_rslora": "the same factor, otherwise",
-    "n_gpus": "a dry run plays one card",
+    "n_gpus": "a recording is of one card",
     "sharding": "one card shares nothing",
     "masters": "kept by sharding engines only",
 }

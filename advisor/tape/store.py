@@ -26,7 +26,7 @@ from advisor.tape.tape import Tape
 from advisor.user_files import CACHE, folder_of, write_whole
 from advisor.values import ModelSpec, Plan
 
-ROOMS = ("architectures", "images", "tape", "trace")
+ROOMS = ("architectures", "images", "tape", "dryrun")
 """Rooms whose code decides what is recorded."""
 LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "trl")
 """What a dry run runs."""

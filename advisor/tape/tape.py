@@ -16,7 +16,7 @@ from advisor.tape.written import Repetition, Written, long_stream, write_out
 from advisor.values import Term
 
 GRID_TOKENS = 128
-"""Kernels round lengths up to multiples of this at most (advisor/trace/kernels.py, `_flash_backward`), so that sizes are polynomials among
+"""Kernels round lengths up to multiples of this at most (advisor/dryrun/kernels.py, `_flash_backward`), so that sizes are polynomials among
 lengths that leave the same rest."""
 WORKSPACE = "workspace"
 """Kind of the births whose size is the card's, not the shape's."""

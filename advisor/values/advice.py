@@ -95,9 +95,7 @@ class Rung(Shown, Value):
     """Size of the saved adapter; None for full fine-tuning, which saves a whole model, and where its parameters are not known."""
     mergeable: str
     max_seq_len_tokens: int | None = None
-    """Longest sequence that still surely fits, with `max_seq_len_changes`; None when none does."""
-    max_seq_len_changes: tuple[Change, ...] = ()
-    """What such sequences need to be changed beyond this plan, of options that were not fixed."""
+    """Longest sequence that still surely fits, with changes of options that were not fixed where it takes them; None when none does."""
     max_micro_batch_size: int | None = None
     why_not: str = ""
     """Why this rung was not chosen; empty for the chosen one."""

@@ -72,6 +72,8 @@ class Trade(Value):
     step_time: StepTime | None
     asked: bool = False
     """It is the plan that the answer is about."""
+    beaten: bool = False
+    """A later row of the same method and length takes less memory and no more time: on the way there, and no place to stay."""
     change: str = ""
     """What leads to the next row; empty in the last one."""
     cost: str = ""

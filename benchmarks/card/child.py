@@ -1,6 +1,6 @@
 """One run in a process of its own: build, train a few steps, and write what the allocator counted. Only a child process loads this module.
 
-The model, the loop and the optimizer are those of `advise calibrate` (advisor/calibrate/training.py). On a card nothing watches the steps
+The model, the loop and the optimizer are those of `advise calibrate` (advisor/calibration/training.py). On a card nothing watches the steps
 that are measured but the allocator itself; a processor counts no tensors, so there the dry run's recorder stands for it.
 """
 
@@ -15,7 +15,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
-from advisor.calibrate.job import START, Event, Log
+from advisor.calibration.job import START, Event, Log
 from advisor.errors import AdvisorError
 from advisor.values import Phase
 from advisor.values.calibration import Ending
@@ -37,7 +37,7 @@ class Job(NamedTuple):
     run: Run
     device: str
     folder: Path
-    """Where the child writes: its phases (advisor/calibrate/job.py), its result, its events."""
+    """Where the child writes: its phases (advisor/calibration/job.py), its result, its events."""
     timed_s: float
 
 
@@ -84,7 +84,7 @@ def main(job: Job) -> None:
 
 
 def _ending_of(error: Exception) -> Event:
-    from advisor.calibrate.training import is_out_of_memory
+    from advisor.calibration.training import is_out_of_memory
 
     text = " ".join(str(error).split())[:FIRST_LINE_CHARACTERS]
     ending = Ending.OUT_OF_MEMORY if is_out_of_memory(error) else Ending.FAILED
@@ -99,7 +99,7 @@ def _run(job: Job, log: Log) -> tuple[str, ...]:
         raise AdvisorError(POISONED)
     from accelerate import Accelerator
 
-    from advisor.calibrate import backends, training
+    from advisor.calibration import backends, training
     from benchmarks.card import watch
 
     run = job.run
@@ -145,7 +145,7 @@ def _write(job: Job, result: dict[str, Any]) -> None:
 
 def _timing(trainee: Any, timed_s: float) -> dict[str, Any]:
     """Seconds of whole optimizer steps: median, fastest and slowest; and the parts' medians. The device is waited for after each phase."""
-    from advisor.calibrate import training
+    from advisor.calibration import training
 
     for _ in range(WARM_UP_STEPS):
         training.step(trainee)

@@ -15,7 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from advisor.calibrate.job import START, read_events
+from advisor.calibration.job import START, read_events
 from advisor.values.calibration import Ending
 from benchmarks.card import child
 from benchmarks.card.grid import Run

@@ -13,7 +13,7 @@ from typing import Any
 from advisor import __version__
 from advisor.accuracy import Measurement
 from advisor.accuracy.history import SUFFIX, History, write
-from advisor.calibrate.export import settings_of
+from advisor.calibration.export import settings_of
 from advisor.errors import InvalidInputError
 from advisor.json_files import read_json
 from advisor.tape import store

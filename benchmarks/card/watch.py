@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from advisor.accuracy import history
-from advisor.calibrate import live
+from advisor.calibration import live
 from advisor.tape.stream import STEP
 from advisor.values import Phase
 

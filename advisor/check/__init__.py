@@ -1,6 +1,0 @@
-"""A trainer's own configuration, or a live trainer, against a card: read, priced, and told what was noticed."""
-
-from advisor.check.emit import config
-from advisor.check.files import check
-
-__all__ = ["check", "config"]

@@ -1,0 +1,170 @@
+"""Records the tape of a plan's kind: the dry run at a few shapes, compiled."""
+
+from __future__ import annotations
+
+import gc
+import json
+import re
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from fractions import Fraction
+from typing import Any, NamedTuple, TypeVar
+
+from advisor.dryrun import dry_run, meta_model
+from advisor.dryrun.images import images_in
+from advisor.dryrun.isolation import libraries_untouched
+from advisor.tape.compile import NotOneFormula, Recording, compiled
+from advisor.tape.cut import Cut
+from advisor.tape.kinds import kind_of
+from advisor.tape.sampling import Bounds, between, samples, wide
+from advisor.tape.sizes import Shape
+from advisor.tape.store import installed
+from advisor.tape.tape import Tape
+from advisor.tape.written import NotRepeatable
+from advisor.values import GpuSpec, ModelSpec, Plan
+
+Made = TypeVar("Made")
+
+STEPS = 2
+"""As many as the dry run plays unless it is told otherwise: the second finds the optimizer's states."""
+LONGEST_TOKENS = 1 << 17
+"""How long sequences a tape speaks for where the model states no limit. Judgement."""
+TOTAL_THRESHOLDS = (3072, 4096)
+"""Tokens of a batch at which a kernel or a loss goes another way: `embedding_dense_backward_cuda` (advisor/dryrun/kernels.py) and the tiles
+of the fused loss (advisor/dryrun/fused_head.py). They save recordings; what decides is whether the recordings agree."""
+_LENGTHS = re.compile(r"window|chunk|original_max_position")
+"""Names of a config's lengths at which attention goes another way."""
+
+
+def tape_of(model: ModelSpec, plan: Plan, gpu: GpuSpec | None = None, progress: Callable[[str], None] = lambda _: None) -> Tape:
+    """The widest tape that speaks for `plan`: for all that may be asked of the model, or as far as the next threshold, or for its shape.
+
+    Raises what the libraries raise for a model that they cannot run.
+    """
+    recorder = Recordings([Variant(model, kind_of(plan))], gpu, progress)
+    shape = Shape(plan.micro_batch_size, plan.seq_len_tokens)
+    with quick():
+        return widest(recorder, shape, lambda made, _: compiled(made, installed()))
+
+
+def widest(recorder: Recordings, shape: Shape, compile_: Callable[[list[Recording], list[Variant]], Made]) -> Made:
+    """What is compiled of as wide a regime around `shape` as there is; for that shape alone, of all variants, where there is none."""
+    model, plan, _ = recorder.variants[0]
+    everything = wide(shape, model.max_position_tokens or LONGEST_TOKENS, _shortest_tokens(model, plan))
+    none: frozenset[int] = frozenset()
+    thresholds = ((none, TOTAL_THRESHOLDS[:1]), (none, TOTAL_THRESHOLDS), (_lengths(model), TOTAL_THRESHOLDS))
+    narrower = [between(shape, everything, lengths, frozenset(totals)) for lengths, totals in thresholds]
+    for bounds in dict.fromkeys((everything, *narrower)):
+        made = recorder.among(shape, bounds, compile_)
+        if made is not None:
+            return made
+    return recorder.compiled([recorder.at(shape, number) for number in range(len(recorder.variants))], [*recorder.variants], compile_)
+
+
+class Variant(NamedTuple):
+    """One of the models whose recordings make a tape together."""
+
+    model: ModelSpec
+    plan: Plan
+    scales: tuple[Fraction, ...] = ()
+    """By which its dimensions are larger than the first one's."""
+
+
+class Recordings:
+    """Recordings of one kind of plan, made once for each shape and model."""
+
+    def __init__(self, variants: Sequence[Variant], gpu: GpuSpec | None, progress: Callable[[str], None]) -> None:
+        self.variants = variants
+        self._gpu, self._progress = gpu, progress
+        self._made: dict[tuple[Shape, int], Recording] = {}
+        self._cuts: dict[int, tuple[Cut | None, meta_model.Shape]] = {}
+        self.whole = False
+        """Every layer is recorded, because those of a short model do not stand for them."""
+
+    def cut(self, number: int = 0) -> tuple[Cut | None, meta_model.Shape]:
+        """How the model of that variant is cut."""
+        if self.whole:
+            return None, meta_model.WHOLE
+        if number not in self._cuts:
+            model, plan, _ = self.variants[number]
+            self._cuts[number] = meta_model.whole_model_cut(model, plan) or (None, meta_model.WHOLE)
+        return self._cuts[number]
+
+    def among(self, shape: Shape, bounds: Bounds, compile_: Callable[[list[Recording], list[Variant]], Made]) -> Made | None:
+        """What is compiled of recordings over all of `bounds`; None where they are not of one regime."""
+        for more in (0, 1):  # some sizes have a term more, which one recording more tells
+            made, of = [], []
+            for position, other in enumerate(samples(shape, bounds, more)):
+                number = position % len(self.variants)
+                try:
+                    made.append(self.at(other, number))
+                except dry_run.LIBRARY_ERRORS:
+                    if position == 0:
+                        raise
+                    return None  # longer, say, than the model has positions
+                of.append(self.variants[number])
+                if made[-1].structure != made[0].structure:
+                    return None
+            with suppress(NotOneFormula):
+                return self.compiled(made, of, compile_)
+        return None
+
+    def compiled(self, made: list[Recording], of: list[Variant], compile_: Callable[[list[Recording], list[Variant]], Made]) -> Made:
+        """What `compile_` makes of recordings; where layers differ in what they did, of recordings of the whole model instead."""
+        try:
+            return compile_(made, of)
+        except NotRepeatable:
+            self.whole, self._made = True, {}
+            return compile_(
+                [self.at(recording.shape, self.variants.index(variant)) for recording, variant in zip(made, of, strict=True)], of
+            )
+
+    def at(self, shape: Shape, number: int = 0) -> Recording:
+        """The recording of a variant at a shape. Raises what the libraries raise."""
+        if (shape, number) not in self._made:
+            model = self.variants[number].model
+            self._progress(f"recording {model.id}: the training step of {shape.rows} x {shape.tokens:,} tokens, on meta tensors …")
+            self._made[shape, number] = self._record(shape, number)
+        return self._made[shape, number]
+
+    def _record(self, shape: Shape, number: int) -> Recording:
+        model, plan, _ = self.variants[number]
+        plan = plan.model_copy(update={"micro_batch_size": shape.rows, "seq_len_tokens": shape.tokens})
+        settings = dry_run.Settings(lengths=(shape.tokens,) * STEPS, gpu=self._gpu)
+        cut, built = self.cut(number)
+        with libraries_untouched(plan.quantization is not None):
+            stream, layer_path = dry_run.record_shape(model, plan, settings, built)
+        return Recording(shape, stream, layer_path, cut)
+
+
+def _shortest_tokens(model: ModelSpec, plan: Plan) -> int:
+    """A sequence holds its images and a token of text."""
+    found = images_in(meta_model.config_of(model).to_dict(), plan) if plan.images_per_row else None
+    return 0 if found is None else found.tokens + 1
+
+
+def _lengths(model: ModelSpec) -> frozenset[int]:
+    """Lengths of the config at which attention may go another way."""
+
+    def found(content: Any, name: str = "") -> Iterator[int]:
+        if isinstance(content, dict):
+            for key, value in content.items():
+                yield from found(value, key)
+        elif isinstance(content, int) and _LENGTHS.search(name):
+            yield content
+
+    return frozenset(found(json.loads(model.config_json)))
+
+
+@contextmanager
+def quick() -> Iterator[None]:
+    """Collections look at what the recordings make, not at all that the libraries hold."""
+    gc.collect()
+    gc.freeze()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        gc.unfreeze()

@@ -1,8 +1,0 @@
-"""The ledger of a project: what was run, what it took, how it scored."""
-
-from advisor.runs.callback import record_callback
-from advisor.runs.facts import facts_from_ledger
-from advisor.runs.ledger import ledger_path
-from advisor.runs.store import held, record, record_all, runs
-
-__all__ = ["facts_from_ledger", "held", "ledger_path", "record", "record_all", "record_callback", "runs"]
