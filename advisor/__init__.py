@@ -10,6 +10,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from advisor.display import draw_with
+
 if TYPE_CHECKING:
     from advisor.adapters import inspect_adapter, truncate_adapter
     from advisor.api import advise, calibrate, estimate, fit, next_step, sweep, trace
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from advisor.errors import AdvisorError, DoesNotFitError, InvalidInputError, MissingExtraError, UnknownNameError, UnsupportedError
     from advisor.hooks import AdvisorCallback as AdvisorCallback, preflight
     from advisor.ledger import record, record_callback, runs
+    from advisor.listings import gpus, models
     from advisor.values import (
         Advice,
         Attention,
@@ -96,7 +99,9 @@ __all__ = [
     "check",
     "estimate",
     "fit",
+    "gpus",
     "inspect_adapter",
+    "models",
     "next_step",
     "preflight",
     "record",
@@ -109,6 +114,7 @@ __all__ = [
 
 _FUNCTIONS = {
     **dict.fromkeys(("advise", "calibrate", "estimate", "fit", "next_step", "sweep", "trace"), "api"),
+    **dict.fromkeys(("gpus", "models"), "listings"),
     **dict.fromkeys(("inspect_adapter", "truncate_adapter"), "adapters"),
     "check": "configs",
     "preflight": "hooks",
@@ -140,3 +146,6 @@ def __getattr__(name: str) -> object:
 
 def __dir__() -> list[str]:
     return __all__
+
+
+draw_with(lambda: import_module("advisor.render.results"))

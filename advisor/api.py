@@ -15,6 +15,8 @@ from advisor.on_demand import Progress, answered, silent
 from advisor.values import Advice, Fit, GpuSpec, MemoryBreakdown, ModelSpec, Plan
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
     from advisor.accuracy import AccuracyReport
     from advisor.accuracy.snapshots import SnapshotReports
     from advisor.tape.breakdown import Holder
@@ -22,13 +24,19 @@ if TYPE_CHECKING:
     from advisor.values.calibration import CalibrationRun, CheckedAdvice
     from advisor.values.evidence import Facts
     from advisor.values.next_step import NextStep
+    from advisor.values.options import Options
     from advisor.values.question import FitAnswer
     from advisor.values.request import Request
     from advisor.values.sweep import SweepReport
 
 
 def advise(
-    model: str | ModelSpec, gpu: str | GpuSpec | None = None, *, use_calibrations: bool = True, progress: Progress = silent, **options: Any
+    model: str | ModelSpec,
+    gpu: str | GpuSpec | None = None,
+    *,
+    use_calibrations: bool = True,
+    progress: Progress = silent,
+    **options: Unpack[Options],
 ) -> Advice:
     """Which method for `model` on `gpu`, whether it fits, and what to try next.
 
@@ -59,7 +67,7 @@ def estimate(
     *,
     use_calibrations: bool = True,
     progress: Progress = silent,
-    **options: Any,
+    **options: Unpack[Options],
 ) -> MemoryBreakdown:
     """Memory of one plan, by term and phase; bytes throughout.
 
@@ -74,7 +82,12 @@ def estimate(
 
 
 def trace(
-    model: str | ModelSpec, plan: Plan | None = None, gpu: str | GpuSpec | None = None, *, use_calibrations: bool = True, **options: Any
+    model: str | ModelSpec,
+    plan: Plan | None = None,
+    gpu: str | GpuSpec | None = None,
+    *,
+    use_calibrations: bool = True,
+    **options: Unpack[Options],
 ) -> MemoryBreakdown:
     """The same memory, from the real step of the installed libraries on meta tensors. Needs the extra `torch`."""
     from advisor.dryrun import trace as dry_run
@@ -138,7 +151,7 @@ def fit(
     *,
     use_calibrations: bool = True,
     progress: Progress = silent,
-    **options: Any,
+    **options: Unpack[Options],
 ) -> FitAnswer:
     """A question asked backwards: one thing is unknown, and the answer is its best value that surely fits.
 

@@ -67,6 +67,7 @@ EXTRAS = (
     "trl",
     "axolotl",
     "swift",
+    "vl_convert",
 )
 TORCH = r"needs .*pip install 'finetune-advisor\[torch\]'"
 ADAPTERS = r"needs numpy: pip install 'finetune-advisor\[adapters\]'"
@@ -75,7 +76,13 @@ COMMANDS = [
     ("--model llama-3.2-1b --gpu 24GB", 0, ""),
     ("--model llama-3.2-1b --gpu 24GB --trace", 2, f"^error: the dry run {TORCH}"),
     ("--model llama-3.2-1b --gpu cpu --calibrate", 3, "Not checked: a calibration needs torch, transformers, accelerate, peft: pip"),
+    (
+        "--model llama-3.2-1b --gpu 24GB --html answer.html",
+        2,
+        r"^error: a report's figures need vl-convert: pip install 'finetune-advisor\[report\]'",
+    ),
     ("estimate --model llama-3.2-1b --method lora", 0, ""),
+    ("estimate --model llama-3.2-1b --method lora --html answer.html", 0, ""),
     ("estimate --model llama-3.2-1b --method lora --versus-trace", 2, f"^error: the dry run {TORCH}"),
     ("estimate --model mamba.json --method lora", 2, f"^error: the dry run {TORCH}"),
     ("trace --model llama-3.2-1b --method lora", 2, f"^error: the dry run {TORCH}"),

@@ -14,6 +14,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 # A room is a module or a package directly under advisor/. It may import rooms of a lower level, and itself.
 LEVELS = {
     "errors": 0,
+    "display": 0,
     "formulas": 0,
     "refusals": 1,
     "bounded": 1,
@@ -37,6 +38,7 @@ LEVELS = {
     "stacks": 5,
     "hub": 6,
     "devices": 6,
+    "listings": 7,
     "memory": 7,
     "speed": 7,
     "ladder": 8,
@@ -52,6 +54,7 @@ LEVELS = {
     "evidence": 11,
     "hooks": 11,
     "backwards": 12,
+    "series": 12,
     "sweeps": 12,
     "schemas": 12,
     "api": 13,
@@ -63,7 +66,7 @@ LEVELS = {
 HEAVY = {"torch", "transformers", "peft", "accelerate", "bitsandbytes", "safetensors", "numpy", "scipy", "pyarrow"}
 HEAVY_ROOMS = {"calibration", "dryrun", "adapters", "evidence", "hooks", "ledger", "sweeps"}
 # Imported inside the function that needs them, so that a cold command does not wait for them.
-LATE = {"yaml", "huggingface_hub", "pynvml", "platformdirs", "rich"}
+LATE = {"yaml", "huggingface_hub", "pynvml", "platformdirs", "rich", "vl_convert"}
 
 MAX_FUNCTION_LINES = 60
 MAX_MODULE_LINES = 300

@@ -3,23 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from advisor.render.look import look_of_stdout
 from advisor.shown import json_shown
 from advisor.values import Fit, Value
 
 if TYPE_CHECKING:
     from advisor.render.blocks import Block
-    from advisor.render.terminal import Look
-
-NARROWEST_COLUMNS = 80
-"""The narrow tables need as many; a smaller terminal folds the lines itself."""
-WIDEST_COLUMNS = 140
-"""Longer lines are hard to read (judgement): wider terminals get this width."""
 
 
 class Answer(NamedTuple):
@@ -35,19 +27,6 @@ class Answer(NamedTuple):
     """What is wrong with the input although there is an answer: an error beside it, with the exit code of one."""
 
 
-def look_of_stdout() -> Look:
-    """Width from COLUMNS or the terminal, 80 for a pipe; colour only on a terminal and without NO_COLOR; ASCII unless stdout is UTF-8."""
-    from advisor.render.terminal import Look
-
-    colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-    width = shutil.get_terminal_size(fallback=(80, 24)).columns
-    return Look(width=max(NARROWEST_COLUMNS, min(width, WIDEST_COLUMNS)), colour=colour, unicode=_takes_unicode())
-
-
-def _takes_unicode() -> bool:
-    return (sys.stdout.encoding or "ascii").lower().replace("-", "").startswith("utf")
-
-
 def screen(blocks: Iterable[Block]) -> str:
     """The blocks drawn for this terminal."""
     from advisor.render.terminal import draw
@@ -58,7 +37,7 @@ def screen(blocks: Iterable[Block]) -> str:
 def as_json(value: Value | Sequence[Any]) -> str:
     """The value itself, with its computed fields; the schema is versioned by its `schema_version`."""
     data = _plain(value) if isinstance(value, Value) else [_plain(entry) for entry in value]
-    return json_shown(json.dumps(data, indent=2, ensure_ascii=not _takes_unicode())) + "\n"
+    return json_shown(json.dumps(data, indent=2, ensure_ascii=not look_of_stdout().unicode)) + "\n"
 
 
 def _plain(value: Any) -> dict[str, Any]:

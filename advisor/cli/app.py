@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,7 +13,8 @@ from typer.main import get_command
 
 from advisor.cli.answer import Answer, as_json, screen
 from advisor.cli.once import OnceEach
-from advisor.cli.options import SHOWN_PANEL, GpuNames, Json, ModelNameOrNone, NoCalibration, ignoring, no_color, takes_plan_options
+from advisor.cli.options import SHOWN_PANEL, GpuNames, Html, Json, ModelNameOrNone, NoCalibration, ignoring, no_color, takes_plan_options
+from advisor.cli.pages import refuse_page, with_report
 from advisor.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -126,6 +128,7 @@ def advise(
     code: Annotated[
         bool, typer.Option("--code", help="The plan as Python that trains it, and nothing else.", rich_help_panel=SHOWN_PANEL)
     ] = False,
+    html: Html = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="The verdict alone, in one line.", rich_help_panel=SHOWN_PANEL)] = False,
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
 ) -> Answer | None:
@@ -142,6 +145,7 @@ def advise(
     if context.invoked_subcommand is not None:
         switches = {
             "json": json or None,
+            "html": html,
             "full": full or None,
             "code": code or None,
             "quiet": quiet or None,
@@ -159,13 +163,14 @@ def advise(
 
     view = _one_of(json=json, full=full, code=code, quiet=quiet)
     checked = _one_of(calibrate=calibrate, trace=trace)
+    refuse_page(html, bool(checked) or len(gpu or ()) > 1)
     if gpu is not None and len(gpu) > 1:
         return _side_by_side(model, gpu, {**ignoring(no_calibration), **options}, view or checked)
     card = gpu[0] if gpu else None
     if checked:
         return _held_against(model, card, {**ignoring(no_calibration), **options}, view, calibrate=calibrate)
-    answer = api.advise(model, card, progress=progress(), **ignoring(no_calibration), **options)
-    return Answer(_shown(answer, view), answer.exit_code, long=full)
+    ask = partial(api.advise, model, card, progress=progress(), **ignoring(no_calibration), **options)
+    return with_report(html, model, ask, partial(_shown, view=view), printed=view in ("", "full"))._replace(long=full)
 
 
 def _one_of(**switches: bool) -> str:

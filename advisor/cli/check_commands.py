@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from functools import partial
 from typing import Annotated, Any
 
 import typer
 
-from advisor.bounded import is_folder, place
+from advisor.bounded import place
 from advisor.cli.answer import Answer, as_json, screen
-from advisor.cli.options import GpuName, Json, ModelName, takes_plan_options
+from advisor.cli.files import write_new
+from advisor.cli.options import GpuName, Html, Json, ModelName, takes_plan_options
+from advisor.cli.pages import with_page
 from advisor.errors import InvalidInputError
-from advisor.user_files import write_whole
 
 FORMATS = ("text", "github")
 
@@ -40,6 +41,7 @@ def check(
     ] = None,
     format: Annotated[str, _text("text|github", "Lines for a reader, or annotations for GitHub Actions.")] = "text",
     json: Json = False,
+    html: Html = None,
 ) -> Answer:
     """Read a trainer's configuration: does it fit, and what is noticeable about it?
 
@@ -70,9 +72,9 @@ def check(
         "arguments": tuple(arguments) if arguments else None,
     }
     report = check(config, gpu, **{name: value for name, value in given.items() if value is not None})
-    if json:
-        return Answer(as_json(report), report.exit_code)
-    return Answer(render.github(report) if format == "github" else screen(render.check(report)), report.exit_code)
+    lines = render.github(report) if format == "github" else screen(render.check(report))
+    answer = Answer(as_json(report) if json else lines, report.exit_code)
+    return with_page(html, f"Check of {report.config}", partial(render.check, report), answer)
 
 
 @takes_plan_options
@@ -99,20 +101,5 @@ def config(
     if out is None:
         return Answer(written.text)
     path = place(out)
-    _write_new(path, written.text, out)
+    write_new(path, written.text, "--out", out)
     return Answer(f"{path}: {written.advice.verdict.sentence}\n", done=f"{path} is written")
-
-
-def _write_new(path: Path, text: str, said: str) -> None:
-    """The whole file or none, and never over another."""
-    if is_folder(path) or not path.name:
-        raise InvalidInputError(f"--out {said!r} is a folder; name the file to write")
-    if not is_folder(path.parent):
-        raise InvalidInputError(f"--out {said} cannot be written: there is no folder {path.parent}")
-    try:
-        write_whole(path, text.encode(), over=False)
-    except FileExistsError:
-        raise InvalidInputError(f"--out {said} is there already; it is not overwritten") from None
-    except (OSError, ValueError) as error:  # ValueError: a NUL byte in the name
-        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise InvalidInputError(f"--out {said} cannot be written: {reason}") from None

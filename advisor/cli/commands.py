@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Any
 
 import typer
 
 from advisor.cli.answer import Answer, as_json, exit_code_of, screen
-from advisor.cli.options import GpuName, Json, ModelName, NoCalibration, ignoring, parse_lengths, takes_plan_options
+from advisor.cli.options import GpuName, Html, Json, ModelName, NoCalibration, ignoring, parse_lengths, takes_plan_options
+from advisor.cli.pages import refuse_page, with_page
 from advisor.cli.progress import progress
 from advisor.errors import InvalidInputError
 
@@ -22,15 +24,18 @@ def estimate(
     versus_trace: Annotated[bool, typer.Option("--versus-trace", help="Lay the dry run of the same plan beside it.")] = False,
     no_calibration: NoCalibration = False,
     json: Json = False,
+    html: Html = None,
 ) -> Answer:
     """Price one plan: its memory by term and phase."""
     from advisor import api
     from advisor.render import estimate as render
 
     options = {**ignoring(no_calibration), **options}
+    refuse_page(html, versus_trace)
     priced = api.price(model, gpu, progress=progress(), **options)
     if not versus_trace:
-        return Answer(as_json(priced.memory) if json else screen(render.estimate(priced)), exit_code_of(priced.fit))
+        answer = Answer(as_json(priced.memory) if json else screen(render.estimate(priced)), exit_code_of(priced.fit))
+        return with_page(html, f"{priced.model.id} by {priced.plan.method.label}", partial(render.estimate, priced), answer)
     traced, _ = api.dry_run(model, gpu, progress=progress(), **options)
     both = [priced.memory, traced.memory]
     return Answer(as_json(both) if json else screen(render.versus(priced, traced.memory)), exit_code_of(priced.fit))

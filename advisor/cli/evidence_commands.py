@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from functools import wraps
+from functools import partial, wraps
 from typing import Annotated, Any, NamedTuple
 
 import typer
 
 from advisor.cli.answer import Answer, as_json, screen
-from advisor.cli.options import Json
+from advisor.cli.options import Html, Json
+from advisor.cli.pages import with_page
 from advisor.values import Method
 from advisor.values.request import Precision, Task
 
@@ -99,6 +100,7 @@ def next(
         str | None, typer.Option(metavar="FILE", help="Ledger of runs; the project's if left out.", show_default=False)
     ] = None,
     json: Json = False,
+    html: Html = None,
 ) -> Answer:
     """Which door next, the constraint that binds, and the one experiment that decides it.
 
@@ -114,7 +116,8 @@ def next(
     from advisor.render.next_step import next_step
 
     answer = api.next_step(facts, ledger=ledger, **_fields(given))
-    return Answer(as_json(answer) if json else screen(next_step(answer)), answer.exit_code)
+    shown = Answer(as_json(answer) if json else screen(next_step(answer)), answer.exit_code)
+    return with_page(html, "The next step", partial(next_step, answer), shown)
 
 
 def _fields(given: dict[str, Any]) -> dict[str, Any]:

@@ -63,6 +63,12 @@ GpuNames = Annotated[
 ]
 NoCalibration = Annotated[bool, typer.Option("--no-calibration", help="Ignore what `advise calibrate` measured on this card.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the value itself.", rich_help_panel=SHOWN_PANEL)]
+Html = Annotated[
+    str | None,
+    typer.Option(
+        "--html", metavar="FILE", help="Write the answer as a page, too: one file.", show_default=False, rich_help_panel=SHOWN_PANEL
+    ),
+]
 # Name in Request: (what the help shows for the value, the help). The flag is the name with dashes.
 TEXT_OPTIONS: dict[str, tuple[str, str]] = {
     "method": (_choices(Method), "Consider this method only."),

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Any
 
 import typer
 
 from advisor.cli.answer import Answer, as_json, screen
-from advisor.cli.options import GpuName, Json, NoCalibration, ignoring, takes_plan_options
+from advisor.cli.options import GpuName, Html, Json, NoCalibration, ignoring, takes_plan_options
+from advisor.cli.pages import with_page
 from advisor.cli.progress import progress
 
 
@@ -21,6 +23,7 @@ def fit(
     gpu: GpuName = None,
     no_calibration: NoCalibration = False,
     json: Json = False,
+    html: Html = None,
 ) -> Answer:
     """Ask backwards: the longest sequence, the largest batch or model, the fewest or the cheapest cards that fit.
 
@@ -42,7 +45,8 @@ def fit(
     from advisor.render.fit import fit as fit_screen
 
     found = api.fit(model, gpu, progress=progress(), **ignoring(no_calibration), **options)
-    return Answer(as_json(found) if json else screen(fit_screen(found)), found.exit_code)
+    answer = Answer(as_json(found) if json else screen(fit_screen(found)), found.exit_code)
+    return with_page(html, "What fits", partial(fit_screen, found), answer)
 
 
 def sweep(

@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # a model with tables is priced without a tape: the room is l
     from advisor.tape import store
     from advisor.tape.breakdown import Replay
     from advisor.tape.sizes import Shape
+    from advisor.tape.stream import Stream
     from advisor.tape.tape import Tape
 
 
@@ -90,6 +91,11 @@ def _of_other_releases(recorded: Mapping[str, str]) -> tuple[str, ...]:
     were = ", ".join(f"{name} {recorded[name]}" for name in others)
     here = ", ".join(f"{name} {version}" for name, version in others.items())
     return (f"recorded under {were}; here are {here}: advise trace runs the step of those",)
+
+
+def stream_of(model: ModelSpec, plan: Plan, gpu: GpuSpec | None = None) -> Stream:
+    """Return the recorded step at the plan's shape, event by event. Raises as `tape_for`."""
+    return tape_for(model, plan, gpu).at(_shape_of(plan), workspace_bytes(gpu) // HANDLES)
 
 
 def least_bytes(model: ModelSpec, plan: Plan, gpu: GpuSpec) -> int:

@@ -23,7 +23,7 @@ def check(report: CheckReport) -> Iterator[Block]:
         rows = [(_MARKS[finding.level] + finding.id, words.advised(finding.message, finding.hint)) for finding in order]
         yield entries(rows)
     yield BLANK
-    yield paragraph(*_verdict(report))
+    yield paragraph(*verdict(report))
 
 
 def _understood(report: CheckReport) -> Iterator[tuple[str, str]]:
@@ -38,8 +38,8 @@ def _understood(report: CheckReport) -> Iterator[tuple[str, str]]:
         yield "taken as", "; ".join(report.assumptions)
 
 
-def _verdict(report: CheckReport) -> tuple[str, str]:
-    """One line: whether it starts and fits, and what is not priced."""
+def verdict(report: CheckReport) -> tuple[str, str]:
+    """Return one line, whether it starts and fits and what is not priced, and its style."""
     per_card = " per GPU" if report.plan.n_gpus > 1 else ""
     between = f"between {words.size(report.low_bytes)} and {words.size(report.high_bytes)}"
     size = f"{words.size(report.expected_bytes)} expected{per_card}, {between}"

@@ -23,19 +23,24 @@ def estimate(priced: Priced) -> Iterator[Block]:
     """`priced` as a screen."""
     memory, gpu = priced.memory, priced.gpu
     yield entries(_understood(priced), "bold")
-    yield Heading(f"Memory by phase, in GiB{' per GPU' if priced.plan.n_gpus > 1 else ''} (each at its highest moment)")
-    yield _phases(memory)
-    yield Heading("What the card must hold")
-    yield _process(memory)
-    yield BLANK
-    yield entries(_provenance(memory), "dim")
-    yield bullets(memory.notes)
+    yield from breakdown(memory, " per GPU" if priced.plan.n_gpus > 1 else "")
     if priced.fit is not None and gpu is not None:
         yield BLANK
         style = f"bold {words.FIT_STYLES[priced.fit]}"
         known = memory.fit_probability if priced.fit is not Fit.DOES_NOT_FIT else None
         likely = f" (at least {words.percent(known, 0)} likely)" if known else ""
         yield paragraph(f"Fits {words.size(gpu.usable_bytes)}: {words.FIT_WORDS[priced.fit]}{likely}", style)
+
+
+def breakdown(memory: MemoryBreakdown, per_card: str = "") -> Iterator[Block]:
+    """Yield memory by term and phase, what the process adds, and where the numbers come from."""
+    yield Heading(f"Memory by phase, in GiB{per_card} (each at its highest moment)")
+    yield _phases(memory)
+    yield Heading("What the card must hold")
+    yield _process(memory)
+    yield BLANK
+    yield entries(_provenance(memory), "dim")
+    yield bullets(memory.notes)
 
 
 def explained(priced: Priced, holders: Sequence[Holder]) -> Iterator[Block]:

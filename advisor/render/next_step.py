@@ -31,10 +31,11 @@ def next_step(answer: NextStep) -> Iterator[Block]:
         yield BLANK
     yield entries(_terms(answer), "bold")
     yield Heading("Next step")
-    yield paragraph(_headline(answer), _STYLES[answer.confidence])
+    yield paragraph(headline(answer), _STYLES[answer.confidence])
 
 
-def _headline(answer: NextStep) -> str:
+def headline(answer: NextStep) -> str:
+    """Return which door, and what binds."""
     binds = {
         Binding.NONE: "nothing binds",
         Binding.UNKNOWN: "it is not known yet what binds",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 from functools import cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from advisor.render import words
 from advisor.render.blocks import (
@@ -22,6 +22,8 @@ from advisor.render.blocks import (
     Stacked,
     Table,
 )
+from advisor.render.cited import CITED, urls
+from advisor.render.look import Look
 from advisor.shown import shown
 from advisor.units import gib
 
@@ -39,20 +41,11 @@ _ASCII = str.maketrans(
     {"×": "x", "–": "-", "—": "-", "−": "-", "·": ".", "≈": "~", "’": "'", "‘": "'", "“": '"', "”": '"', "→": "->", "≥": ">=", "≤": "<="}
     | {"…": "...", "─": "-", "│": "|", "├": "[", "┤": "]", "█": "#", "▏": "|", "░": ":", "▓": "=", "▒": "+", "▪": "o"}
 )
-_CITED = re.compile(r"\[([A-Z]+\d+(?:, [A-Z]+\d+)*)\]")
 _END_OF_LINE = re.compile(r"(?: |\x1b\[[0-9;]*m|\x1b\]8;[^\x1b]*\x1b\\)+$", re.MULTILINE)
 _GLYPHS = (("█", "cyan"), ("▓", "blue"), ("▒", "magenta"), ("░", "yellow"), ("▪", "green"))
 """Of the parts of a bar, in order; the last stands for all further ones. Told apart without colour, and in ASCII too."""
 _SMALL_SHARE = 0.01
 """Parts of a bar below this share of it are one part, "rest". Judgement: one column in a hundred cannot be told from none."""
-
-
-class Look(NamedTuple):
-    """What the reader's terminal can show."""
-
-    width: int = 80
-    colour: bool = False
-    unicode: bool = True
 
 
 def draw(blocks: Iterable[Block], look: Look) -> str:
@@ -89,20 +82,12 @@ def _text(span: Span, look: Look) -> Text:
 
     text = Text(readable(span.text, look), span.style, overflow="fold", end="")
     if look.colour:
-        for cited in _CITED.finditer(text.plain):
+        for cited in CITED.finditer(text.plain):
             for name in re.finditer(r"\w+", cited[1]):
-                url = _urls().get(name[0])
+                url = urls().get(name[0])
                 if url:
                     text.stylize(f"link {url}", cited.start(1) + name.start(), cited.start(1) + name.end())
     return text
-
-
-@cache
-def _urls() -> dict[str, str]:
-    """Addresses of the facts' sources that a link can hold."""
-    from advisor.ladder.knowledge import sources  # late: most screens are drawn without links
-
-    return {name: url for name, url in sources().items() if url.isascii() and url.isprintable() and " " not in url}
 
 
 def _line(console: Console, *parts: Text) -> None:

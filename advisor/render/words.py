@@ -6,6 +6,12 @@ from advisor.units import GIB, format_count, format_size, gib
 from advisor.values import Fit, Head, Phase, Plan, Range, Shift, Term
 
 FIT_WORDS = {Fit.FITS: "yes", Fit.UNCERTAIN: "unsure", Fit.DOES_NOT_FIT: "no", Fit.WOULD_NOT_START: "other weights"}
+FIT_SENTENCES = {
+    Fit.FITS: "fits",
+    Fit.UNCERTAIN: "may or may not fit",
+    Fit.DOES_NOT_FIT: "does not fit",
+    Fit.WOULD_NOT_START: "does not start from these weights",
+}
 FIT_STYLES = {Fit.FITS: "green", Fit.UNCERTAIN: "yellow", Fit.DOES_NOT_FIT: "red", Fit.WOULD_NOT_START: "red"}
 
 

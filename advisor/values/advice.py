@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, computed_field, model_validator
 
+from advisor.display import Shown
 from advisor.values.card import GpuSpec
 from advisor.values.memory import Computed, MemoryBreakdown
 from advisor.values.plan import Plan
@@ -70,7 +71,7 @@ class StepTime(Value):
     usd: Range | None = None
 
 
-class Rung(Value):
+class Rung(Shown, Value):
     """One method: the plan a practitioner would run first, made to fit where that is possible, and its price."""
 
     plan: Plan
@@ -118,7 +119,7 @@ class Verdict(Value):
     sentence: str
 
 
-class Advice(Computed):
+class Advice(Shown, Computed):
     """The whole answer to `advise --model … --gpu …`."""
 
     schema_version: str = SCHEMA_VERSION

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import computed_field
 
+from advisor.display import Shown
 from advisor.values.advice import Finding, Fit, Level, ModelSummary
 from advisor.values.card import GpuSpec
 from advisor.values.memory import Computed, MemoryBreakdown
@@ -11,7 +12,7 @@ from advisor.values.plan import Plan
 from advisor.values.vocabulary import SCHEMA_VERSION, Bytes, Stack
 
 
-class CheckReport(Computed):
+class CheckReport(Shown, Computed):
     """The answer to `advise check CONFIG`, and of every pre-flight."""
 
     schema_version: str = SCHEMA_VERSION

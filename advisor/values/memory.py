@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, computed_field, model_validator
 
+from advisor.display import Shown
 from advisor.values.vocabulary import SCHEMA_VERSION, Bytes, Phase, Term, Value
 
 
@@ -53,7 +54,7 @@ class Interval(Value):
     source: str
 
 
-class MemoryBreakdown(Computed):
+class MemoryBreakdown(Shown, Computed):
     """Memory of one plan on one card. Peak is the largest phase, never a sum of phases."""
 
     schema_version: str = SCHEMA_VERSION

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, computed_field
 
+from advisor.display import Shown
 from advisor.values.advice import Finding, Fit, Range
 from advisor.values.memory import Computed, MemoryBreakdown
 from advisor.values.plan import Plan
@@ -166,7 +167,7 @@ class LaterDoor(Value):
     sentence: str
 
 
-class NextStep(Computed):
+class NextStep(Shown, Computed):
     """The whole answer to `advise next`."""
 
     schema_version: str = SCHEMA_VERSION

@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import computed_field
 
+from advisor.display import Shown
 from advisor.values.advice import Fit, ModelSummary, StepTime
 from advisor.values.card import GpuSpec
 from advisor.values.memory import Computed, MemoryBreakdown
@@ -79,7 +80,7 @@ class Trade(Value):
     """What that change costs, in words."""
 
 
-class FitAnswer(Computed):
+class FitAnswer(Shown, Computed):
     """The answer to `advise fit`."""
 
     schema_version: str = SCHEMA_VERSION

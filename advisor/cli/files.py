@@ -1,0 +1,47 @@
+"""Files that a command is told to write: whole or not at all, and every refusal one line that names the option."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from advisor.bounded import is_folder, place
+from advisor.errors import InvalidInputError
+from advisor.user_files import write_whole
+
+PAGE_ENDINGS = (".html", ".htm")
+
+
+def page_place(said: str) -> Path:
+    """Return where `--html` is to write. Raises InvalidInputError where no page can be: before anything is computed."""
+    path = place(said)
+    if path.suffix.lower() not in PAGE_ENDINGS:
+        raise InvalidInputError(f"--html {said}: name a file that ends in .html")
+    return _writable(path, "--html", said)
+
+
+def write_page(path: Path, page: str, said: str) -> None:
+    """Write a page, in place of one that is there."""
+    _write(path, page, "--html", said, over=True)
+
+
+def write_new(path: Path, text: str, flag: str, said: str) -> None:
+    """Write a file that is not there yet. Raises InvalidInputError where it is."""
+    _write(_writable(path, flag, said), text, flag, said, over=False)
+
+
+def _writable(path: Path, flag: str, said: str) -> Path:
+    if is_folder(path) or not path.name:
+        raise InvalidInputError(f"{flag} {said!r} is a folder; name the file to write")
+    if not is_folder(path.parent):
+        raise InvalidInputError(f"{flag} {said} cannot be written: there is no folder {path.parent}")
+    return path
+
+
+def _write(path: Path, text: str, flag: str, said: str, *, over: bool) -> None:
+    try:
+        write_whole(path, text.encode(), over=over)
+    except FileExistsError:
+        raise InvalidInputError(f"{flag} {said} is there already; it is not overwritten") from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL byte in the name
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise InvalidInputError(f"{flag} {said} cannot be written: {reason}") from None
