@@ -17,7 +17,7 @@ MOST_WORDS = 10 * 200
 
 @cache
 def maker() -> Any:
-    spec = importlib.util.spec_from_file_location("make_notebook", EXAMPLES / "make_notebook.py")
+    spec = importlib.util.spec_from_file_location("make_notebook", EXAMPLES.parent / "benchmarks" / "make_notebook.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -31,7 +31,7 @@ def stored() -> dict[str, Any]:
 
 
 def test_the_notebook_is_what_its_cells_show_today() -> None:
-    assert maker().notebook() == stored(), "if that is meant: python examples/make_notebook.py"
+    assert maker().notebook() == stored(), "if that is meant: python benchmarks/make_notebook.py"
 
 
 def test_every_cell_of_code_shows_something_but_the_imports() -> None:

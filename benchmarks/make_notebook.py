@@ -1,6 +1,6 @@
-"""Write ten_minutes.ipynb: run the cells below in order and keep what each shows, as Jupyter would. Needs the package alone.
+"""Write examples/ten_minutes.ipynb: run the cells below in order and keep what each shows, as Jupyter would. Needs the package alone.
 
-python examples/make_notebook.py
+python benchmarks/make_notebook.py
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-NOTEBOOK = Path(__file__).with_name("ten_minutes.ipynb")
+NOTEBOOK = Path(__file__).parent.parent / "examples" / "ten_minutes.ipynb"
 
 # Text and code in turn.
 STORY = (
