@@ -97,6 +97,7 @@ def test_a_record_against_other_formulas_is_said_and_not_used(formulas: str, cap
 
 NO_FORMULAS = {
     "bounded",
+    "display",
     "errors",
     "formulas",
     "json_files",
@@ -248,7 +249,7 @@ def test_without_a_check_the_verdict_is_printed(
     monkeypatch.setattr(sys.modules["advisor.calibration.run"], "find_spec", lambda name: None)
     assert run([*arguments, "--calibrate"]) == code
     shown = capsys.readouterr()
-    assert "Verdict\n" in shown.out
+    assert "advise estimate --model" in shown.out  # the command of the plan, under the verdict
     assert words in shown.out
     assert run([*arguments, "--calibrate", "--json"]) == code
     assert words.removeprefix("Not checked: ") in json.loads(capsys.readouterr().out)["problem"]

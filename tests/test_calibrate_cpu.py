@@ -208,7 +208,7 @@ def test_the_verdict_is_checked(tiny: str, records: Path, capsys: pytest.Capture
     assert found.check.plan == found.advice.chosen.plan
     assert (found.check.verdict_stands, found.exit_code) == (True, 0)
     screen = draw(checked(found), Look(width=80, colour=False, unicode=True))
-    words = ("Verdict\n", "Checked on this hardware", "The verdict stands: fits", "Kept as ", "calibrated on this card")
+    words = ("advise estimate --model", "Checked on this hardware", "The verdict stands: fits", "Kept as ", "calibrated on this card")
     assert [word for word in words if word not in screen] == []
     assert len(told) == len(set(told))
     assert len(list(records.iterdir())) == 1
@@ -250,7 +250,7 @@ def test_being_told_to_end_leaves_nothing_behind(
     shown, complaint = parent.communicate(timeout=60)
     assert parent.returncode == code
     assert "Interrupted in " in shown
-    assert ("Verdict\n" in shown) == ("--calibrate" in command)
+    assert ("advise estimate --model" in shown) == ("--calibrate" in command)
     assert "Traceback" not in shown + complaint
     assert not records.exists()
     assert [*own.glob(".advise-*")] == []

@@ -21,7 +21,7 @@ from hypothesis import given, settings, strategies as st
 from advisor import Evaluation, Method, Plan, Quantization, RunRecord, record, runs
 from advisor.cli.run import run as command
 from advisor.errors import AdvisorError, InvalidInputError
-from advisor.ledger import facts_from_ledger, ledger, record_all
+from advisor.ledger import book, facts_from_ledger, record_all
 from advisor.render.runs import recorded, run as one_run, runs as listing
 from advisor.render.terminal import Look, draw
 from advisor.values.evidence import LossPoint
@@ -232,7 +232,7 @@ def test_a_writer_that_is_killed_in_the_middle_leaves_the_rest_whole() -> None:
 
 def test_a_lock_that_is_held_too_long_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     record(**LORA)
-    monkeypatch.setattr(ledger, "BUSY_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(book, "BUSY_TIMEOUT_S", 0.05)
     holder = sqlite3.connect(LEDGER, isolation_level=None)
     holder.execute("BEGIN EXCLUSIVE")
     with pytest.raises(InvalidInputError, match="locked by another process"):
@@ -366,7 +366,7 @@ def test_whatever_bytes_are_flipped_no_run_is_another_and_a_refusal_changes_noth
             flipped[chance.randrange(chance.choice([4200, len(whole)]))] = chance.randrange(256)
         Path(LEDGER).write_bytes(flipped)
         try:
-            held = ledger.load(Path(LEDGER))
+            held = book.load(Path(LEDGER))
         except AdvisorError as refusal:
             refusals.append(str(refusal))
         else:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from advisor.checkpoints import check_plan
 from advisor.errors import InvalidInputError, MissingExtraError, UnsupportedError
 from advisor.memory.replayed import kind_on
+from advisor.memory.sharding import check_engine
 from advisor.memory.weights import kept_in_16_bit
 from advisor.tape.store import keep
 from advisor.tiers import Tier, refuse_unread
@@ -70,9 +71,11 @@ def _release(version: str) -> tuple[int, int]:
 def trace(model: ModelSpec, plan: Plan, *, progress: Callable[[str], None] = lambda _: None, **options: Any) -> Trace:
     """Dry-run `plan` for `model` on meta tensors. Options are those of `dry_run.trace`; `progress` is told what is under way.
 
-    Raises UnsupportedError for settings of a plan that a dry run does not run: DeepSpeed, for one.
+    Raises UnsupportedError for settings of a plan that a dry run does not run, DeepSpeed for one, and for a step that torch refuses on a
+    card and not on meta tensors.
     """
     refuse_unread(Tier.TRACE, plan)
+    check_engine(plan)
     _check_checkpoint(model, plan)
     _need_libraries(plan)
     progress("dry run: loading torch, transformers and peft …")
