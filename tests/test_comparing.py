@@ -21,6 +21,7 @@ PAIRS = [
     ("llama-3.1-8b", "l4", {"seq_len": "8k"}),
     ("llama-3.1-8b", "rtx 4090", {"method": "dora"}),
     ("qwen3-8b", "h100", {"dataset_tokens": "30M"}),
+    ("llama-3.1-8b", "h100", {"dataset_tokens": "400M"}),  # rank 256, as the data ask for
     ("llama-70b", "80GB", {"stack": "trl"}),
     ("llama-3.1-8b", "g5.12xlarge", {}),
     ("gpt-oss-20b", "a100", {}),

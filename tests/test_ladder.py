@@ -366,6 +366,9 @@ def test_lossless_changes_come_first(
     [
         ("llama-3-8b", "hf", "NVIDIA", True),
         ("llama-3-8b", "axolotl", "AMD", True),
+        ("llama-3-8b", "llamafactory", "NVIDIA", True),
+        ("smollm3-3b", "llamafactory", "NVIDIA", False),  # by a list of its own
+        ("smollm3-3b", "hf", "NVIDIA", True),
         ("llama-3-8b", "trl", "NVIDIA", False),  # in chunks unasked
         ("llama-3-8b", "torchtune", "NVIDIA", False),
         ("llama-3-8b", "hf", "Apple", False),

@@ -255,6 +255,16 @@ def test_liger_passes_over_models_that_it_does_not_know(stack: str, values: dict
     assert any("has no kernels for falcon models" in line for line in reading.taken)
 
 
+def test_llamafactory_puts_ligers_kernels_into_models_of_its_own_list_alone() -> None:
+    """Liger has kernels for SmolLM3; `apply_liger_kernel` warns and leaves the model as it is (llamafactory 0.9.5
+    model/model_utils/liger_kernel.py)."""
+    model = hub.load_model("smollm3-3b")
+    reading = reading_of(model, "llamafactory", **LF, enable_liger_kernel=True)
+    assert reading.plan.loss is Loss.FULL
+    assert any("knows no Liger kernels for smollm3 models" in line for line in reading.taken)
+    assert reading_of(model, "hf", **HF, use_liger_kernel=True).plan.loss is Loss.FUSED
+
+
 def test_a_fused_loss_cannot_be_asked_for_where_liger_has_none() -> None:
     with pytest.raises(InvalidInputError, match=r"--loss fused: liger-kernel 0\.8\.5 has no kernels for falcon models"):
         default_plan(Method.LORA, hub.load_model("falcon-7b"), None, Request(loss=Loss.FUSED))

@@ -56,7 +56,7 @@ def _fuse_loss(case: Case, plan: Plan) -> Iterator[Move]:
     """Of models with tables alone: of others each plan with another loss would be another recording."""
     if case.model.tables is None:
         return
-    runs = plan.stack in _LIGER_STACKS and has_triton(case.gpu) and has_liger(case.model.model_type)
+    runs = plan.stack in _LIGER_STACKS and has_triton(case.gpu) and has_liger(case.model.model_type, plan.stack)
     head = plan.head or case.model.first_head
     if runs and plan.loss is Loss.FULL and head is Head.LM and Loss.FUSED in defaults_of(plan.stack).losses:
         yield Move({"loss": Loss.FUSED}, Change(what=say("change.loss"), cost=say("cost.loss")))

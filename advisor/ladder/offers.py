@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from advisor.checkpoints import check_trainable, refusal
 from advisor.errors import UnsupportedError
+from advisor.ladder.first_run import with_sized_rank
 from advisor.ladder.fit import Case, Priced
 from advisor.ladder.request import check_request
 from advisor.ladder.rungs import fixed_options
@@ -24,6 +25,7 @@ def offer(case: Case, request: Request) -> Offer:
     Raises UnsupportedError where the model or the plan is not priced.
     """
     check_request(request)
+    request = with_sized_rank(case.model, request)
     check_trainable(case.model)
     chosen, fixed = _chosen(case, request), fixed_options(request)
     plan, memory, gpu = chosen.plan, chosen.memory, case.gpu

@@ -160,9 +160,11 @@ class DeepSpeedFile(Row):
 
 
 class LigerTypes(Row):
-    """Model types that Liger has kernels for, with spaces between; `use_liger_kernel` passes over all others."""
+    """Model types that Liger's kernels are put into, with spaces between; the setting that asks for them passes over all others."""
 
     kind: Literal["liger"]
+    stack: StackName | None = None
+    """A stack that goes by a list of its own; left out, Liger's own list."""
     model_types: Text
     source: Text
     recorded: Date

@@ -14,6 +14,7 @@ from advisor.stacks.facts import FOUR_BIT, Default, StackDefaults
 from advisor.stacks.fields import Fields
 from advisor.stacks.first_plan import first_attention
 from advisor.stacks.hf import HF
+from advisor.stacks.liger import passed_over
 from advisor.stacks.reading import Adapter, Around, Batch, Cards, Loop, Reading, Way, Weights, assemble
 from advisor.stacks.stored import LLAMAFACTORY_EXPANDS, as_stored
 from advisor.stacks.trainer_arguments import MICRO_BATCH, Notes
@@ -84,7 +85,7 @@ def read(fields: Fields, around: Around) -> Reading:
     cutoff = common.sequence(fields.count("cutoff_len") or CUTOFF_LEN, around, notes, "cutoff_len")
     micro = fields.count(*common.MICRO_NAMES) or MICRO_BATCH
     batch = Batch(micro, cutoff, fields.count("gradient_accumulation_steps") or 1, _evaluation(fields))
-    liger = fields.flag("enable_liger_kernel")
+    liger = _liger(fields, around, notes)
     _engine(fields, around, cards, weights, kind == "lora", notes)
     stated_reentrant = fields.flag("use_reentrant_gc")  # overridden under FSDP2: model/model_utils/checkpointing.py
     loop = Loop(
@@ -153,6 +154,16 @@ def _evaluation(fields: Fields) -> int | None:
     """As the Trainer evaluates, and once after training on `do_eval` (train/sft/workflow.py)."""
     size = fields.count("per_device_eval_batch_size") or MICRO_BATCH
     return common.evaluation(fields) or (size if fields.flag("do_eval") else None)
+
+
+def _liger(fields: Fields, around: Around, notes: Notes) -> bool:
+    """Whether Liger computes the loss (model/model_utils/liger_kernel.py `apply_liger_kernel`)."""
+    if not fields.flag("enable_liger_kernel"):
+        return False
+    why = passed_over(around.model, Stack.LLAMAFACTORY)
+    if why:
+        notes.taken.append(f"enable_liger_kernel: {why}")
+    return not why
 
 
 def _adapter(fields: Fields, around: Around) -> Adapter:

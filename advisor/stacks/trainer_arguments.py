@@ -13,7 +13,7 @@ from advisor.stacks.engines import deepspeed_file, fsdp_of
 from advisor.stacks.facts import FOUR_BIT
 from advisor.stacks.fields import Fields
 from advisor.stacks.first_plan import first_attention, first_seq_len
-from advisor.stacks.liger import LIGER, has_liger
+from advisor.stacks.liger import passed_over
 from advisor.stacks.places import find_file
 from advisor.stacks.reading import NOTHING_STAYS, WEIGHTS_STAY, Around, Cards, Kept, Remark, Way, Weights
 from advisor.stacks.words import ATTENTIONS, NEAREST, OPTIMIZERS, dtype_named
@@ -158,8 +158,8 @@ def liger(fields: Fields, around: Around, notes: Notes) -> Loss | None:
     fused, in_place = settings.flag("fused_linear_cross_entropy"), settings.flag("cross_entropy")
     if not on:
         return None
-    if not has_liger(around.model.model_type):
-        notes.taken.append(f"use_liger_kernel: {LIGER} has no kernels for {around.model.model_type} models and passes over them")
+    if why := passed_over(around.model, around.defaults.stack):
+        notes.taken.append(f"use_liger_kernel: {why}")
         return None
     if fused is not False:
         return Loss.FUSED
