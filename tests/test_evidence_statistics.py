@@ -13,7 +13,7 @@ from advisor import profiles
 from advisor.evidence import published
 from advisor.evidence.focus import view_of
 from advisor.evidence.losses import has_spiked, overfit_by_loss, overfit_by_score, trend
-from advisor.evidence.statistics import (
+from advisor.statistics import (
     Paired,
     gap_items,
     items_needed,

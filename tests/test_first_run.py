@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from advisor import NextStep, api
+from advisor.errors import InvalidInputError
 from advisor.ladder.first_run import first_run, pilot_share
 from advisor.values import Method, Task
 
@@ -106,8 +107,28 @@ def test_a_budget_holds_the_pilots() -> None:
     assert free.price.usd is not None
     assert held.price.usd is not None
     assert free.price.usd.high > 10 >= held.price.usd.high * 0.9
-    assert "budget of 10 USD" in held.next_experiment
-    assert "budget" not in first(**facts, budget_usd=10_000).next_experiment
+    assert "10 USD pay for no more" in held.next_experiment
+    assert "pay for no more" not in first(**facts, budget_usd=10_000).next_experiment
+
+
+@pytest.mark.parametrize(("budget", "items"), [(None, None), (10.0, 500), (10_000.0, 5_000), (1.0, None)])
+def test_budget_and_items_say_the_same_to_advise_and_next(budget: float | None, items: int | None) -> None:
+    common = {"dataset_tokens": 500_000_000, "task": "chat"}
+    answer = first(gpu="h100", **common, budget_usd=budget, evaluation={"n": items})
+    advice = api.advise("llama-3.1-8b", "h100", **common, budget=budget, eval_items=items)
+    held, shown = re.search(r", as \S+ USD pay for no more: up to \S+ USD on \S+ %", answer.next_experiment), "which show a gain of"
+    assert (held is not None) == (budget in (10.0, 1.0))
+    assert answer.run is not None
+    assert f"{100 * answer.run.data_fraction:.2g} %" in advice.next_experiment
+    assert held is None or held.group() in advice.next_experiment
+    of_items = re.search(rf" of [a-z ]*\S+ items, {shown} \S+ points", answer.next_experiment)
+    assert of_items is not None
+    assert of_items.group() in advice.next_experiment
+
+
+def test_a_budget_without_data_is_refused() -> None:
+    with pytest.raises(InvalidInputError, match="--budget: hours and USD are those of a data set"):
+        api.advise("llama-3.1-8b", "h100", budget=10)
 
 
 @pytest.mark.parametrize(("n", "points"), [(None, "at least 1,306 items"), (500, "a gain of 4.9 points"), (5000, "a gain of 1.6 points")])

@@ -19,6 +19,7 @@ LEVELS = {
     "refusals": 1,
     "bounded": 1,
     "shown": 1,
+    "statistics": 1,
     "units": 1,
     "guard": 2,
     "user_files": 2,

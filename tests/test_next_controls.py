@@ -9,7 +9,7 @@ from hypothesis import given, strategies as st
 
 from advisor import NextStep, api
 from advisor.evidence.power import chance_of
-from advisor.evidence.statistics import items_needed_paired
+from advisor.statistics import items_needed_paired
 from advisor.values.next_step import Binding, Confidence, Door
 
 ALL = ("all-linear",)

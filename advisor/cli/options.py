@@ -99,6 +99,8 @@ TEXT_OPTIONS: dict[str, tuple[str, str]] = {
     "epochs": ("X", "Passes over the training set, for hours and USD."),
     "price": ("USD", "What a card rents for an hour; the prices on record if left out."),
     "task": (_choices(Task), "What the data teaches."),
+    "eval_items": ("N", "Held-out items that runs are scored on: what gain they can show."),
+    "budget": ("USD", "What the runs of the first experiment may cost together."),
 }
 WORDS: dict[str, type[Enum]] = {
     "method": Method,
@@ -124,7 +126,18 @@ SWITCHES: dict[str, str] = {
 
 PANELS = {
     "Method and adapter": ("method", "rank", "alpha", "lora_dropout", "target_modules"),
-    "Data and batch": ("batch_size", "seq_len", "grad_accum", "padding", "images", "image_size", "dataset_tokens", "task"),
+    "Data and batch": (
+        "batch_size",
+        "seq_len",
+        "grad_accum",
+        "padding",
+        "images",
+        "image_size",
+        "dataset_tokens",
+        "task",
+        "eval_items",
+        "budget",
+    ),
     "Several cards": ("gpus", "shard"),
 }
 """Headings in the help; the options that stand in none are of the training loop."""

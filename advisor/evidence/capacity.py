@@ -12,10 +12,9 @@ from math import log2
 
 from advisor.evidence.identity import same_length
 from advisor.evidence.noise import Difference
-from advisor.evidence.published import gate
 from advisor.evidence.rates import is_swept, rates_of
 from advisor.evidence.view import View, same_but
-from advisor.ladder.knowledge import threshold
+from advisor.ladder.knowledge import gate, threshold
 from advisor.stacks.spelling import same_rate
 from advisor.values.evidence import RunFacts
 
@@ -113,7 +112,7 @@ def predicted_gain(view: View) -> float | None:
             tuned[run.rank] = max(score, tuned.get(run.rank, score))
     if len(tuned) < gate("rank_fit_points"):
         return None
-    from advisor.evidence.statistics import slope_error
+    from advisor.statistics import slope_error
 
     slope, _ = slope_error(tuple(log2(rank) for rank in tuned), tuple(tuned.values()))
     return slope * log2(gate("rank_step"))

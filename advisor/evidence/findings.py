@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 from advisor.evidence.capacity import RankStep, ample, rank_steps
 from advisor.evidence.gates_doors import compared_at_one_rate, reference
 from advisor.evidence.gates_rank import cut_cost, rank_is_unused
-from advisor.evidence.published import gate
 from advisor.evidence.rates import is_certified
 from advisor.evidence.result import show_gap
 from advisor.evidence.view import View
+from advisor.ladder.knowledge import gate
 from advisor.values import Finding, Level, Task
 
 Trap = Callable[[View], Iterator[Finding]]

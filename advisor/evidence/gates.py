@@ -25,9 +25,9 @@ from advisor.evidence import (
 from advisor.evidence.combine import combined
 from advisor.evidence.done import untried
 from advisor.evidence.power import chance_of
-from advisor.evidence.published import gate
 from advisor.evidence.result import Result
 from advisor.evidence.view import View
+from advisor.ladder.knowledge import gate
 from advisor.values.next_step import Binding
 
 Gate = Callable[[View], Result | None]

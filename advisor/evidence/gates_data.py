@@ -6,11 +6,11 @@ from advisor.evidence.capacity import is_pretraining
 from advisor.evidence.losses import Overfit, overfit_by_loss, overfit_by_score, trend
 from advisor.evidence.lr import around, offset, prior, rate_for, rounded, three_points
 from advisor.evidence.noise import Difference
-from advisor.evidence.published import curve, gate, move
+from advisor.evidence.published import curve, move
 from advisor.evidence.rates import is_certified
 from advisor.evidence.result import HIGH, LOW, MEDIUM, Result, next_run, show_gap
 from advisor.evidence.view import View, differ_only
-from advisor.ladder.knowledge import threshold
+from advisor.ladder.knowledge import gate, threshold
 from advisor.ladder.learning_rate import show
 from advisor.stacks.first_plan import FIRST_EFFECTIVE_BATCH
 from advisor.values import Range

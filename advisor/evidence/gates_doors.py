@@ -8,11 +8,11 @@ from advisor.evidence.gates_rank import capacity_suspected, may_test_rank, step_
 from advisor.evidence.lr import around, rate_on_more_data, rounded
 from advisor.evidence.noise import Difference
 from advisor.evidence.pricing import fits_surely, price_of
-from advisor.evidence.published import gate, move
+from advisor.evidence.published import move
 from advisor.evidence.rates import is_certified, is_swept, rates_of
 from advisor.evidence.result import HIGH, LOW, MEDIUM, Result, next_run, show_gap
 from advisor.evidence.view import View
-from advisor.ladder.knowledge import threshold
+from advisor.ladder.knowledge import gate, threshold
 from advisor.ladder.learning_rate import show
 from advisor.units import format_size
 from advisor.values import Method

@@ -10,10 +10,10 @@ from advisor.evidence.gates_doors import reference
 from advisor.evidence.losses import trend
 from advisor.evidence.noise import Difference
 from advisor.evidence.power import POWER_AIM, chance_of
-from advisor.evidence.published import gate, move
+from advisor.evidence.published import move
 from advisor.evidence.result import HIGH, LOW, MEDIUM, Result, next_run, show_gap, show_score
 from advisor.evidence.view import View, same_but
-from advisor.ladder.knowledge import threshold
+from advisor.ladder.knowledge import gate, threshold
 from advisor.stacks.spelling import same_rate
 from advisor.values import Method
 from advisor.values.evidence import RunFacts

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 
 from advisor.evidence.lr import rounded, three_points
 from advisor.evidence.pricing import fits_after_error, fits_surely, price_of
-from advisor.evidence.published import gate, move
+from advisor.evidence.published import move
 from advisor.evidence.result import HIGH, LOW, MEDIUM, Result, next_run
-from advisor.evidence.statistics import items_needed_paired
 from advisor.evidence.view import View
-from advisor.ladder.first_run import SCHEDULE, WARMUP, first_run, pilot_share
+from advisor.ladder.first_run import SCHEDULE, WARMUP, first_run, items_words, pilot_share, within_budget
+from advisor.ladder.knowledge import gate
 from advisor.ladder.learning_rate import prior_by_size, show
 from advisor.stacks.first_plan import ALPHA_PER_RANK, FIRST_EFFECTIVE_BATCH, FIRST_RANK, FIRST_SEQ_LEN_TOKENS
 from advisor.values import ALL_LINEAR, Method, Quantization, Task
@@ -35,10 +35,10 @@ def no_run_yet(view: View) -> Result | None:
         door=Door.QLORA if too_big else Door.LORA,
         confidence=MEDIUM,
         reason=f"16-bit LoRA does not fit the card, and {NOTHING_SHOWN}" if too_big else NOTHING_SHOWN,
-        experiment=f"Score the untuned model with a good prompt on a fixed held-out set{_items(view)}, keep the result of every item, then "
-        f"train {planned.method.label} rank {planned.rank}, alpha {planned.alpha:g}, at learning rates {rates} on "
-        f"{view.sweep_words(planned.data_fraction, planned.epochs)}{length}, {SCHEDULE} schedule, {WARMUP:.0%} warm-up, and score all "
-        f"three on the same items. Widen the sweep while its best is at an edge, and run the best on all of the data.{held}",
+        experiment=f"Score the untuned model with a good prompt on a fixed held-out set{items_words(view.facts.evaluation.n)}, keep the "
+        f"result of every item, then train {planned.method.label} rank {planned.rank}, alpha {planned.alpha:g}, at learning rates {rates} "
+        f"on {view.sweep_words(planned.data_fraction, planned.epochs)}{length}{held}, {SCHEDULE} schedule, {WARMUP:.0%} warm-up, and "
+        "score all three on the same items. Widen the sweep while its best is at an edge, and run the best on all of the data.",
         run=planned,
         evidence=("LR1", "LR3", "LR16", "LR21", "T4", "Q11", "N3", "N7", "B11"),
         missing=("the score of the untuned model", "the number of held-out items", "the score that would be good enough"),
@@ -46,33 +46,12 @@ def no_run_yet(view: View) -> Result | None:
     )
 
 
-def _items(view: View) -> str:
-    """What the held-out set can show, or how large it must be."""
-    n = view.facts.evaluation.n
-    if n is None:
-        needed = items_needed_paired(WORTH_SEEING, gate("discordant"))
-        return f" of at least {needed:,} items, which show a gain of {100 * WORTH_SEEING:g} points"
-    shown = (gate("compare_z") + gate("power_z")) * (gate("discordant") / n) ** 0.5
-    return f" ({n:,} items, compared one by one, show a gain of {100 * shown:.1f} points)"
-
-
-WORTH_SEEING = 0.03
-"""Gain, as a share, that a first evaluation should be able to show. Judgement: a sweep, targets and passes gain two to three points each
-(facts LR6, T1, B11)."""
-
-
 def _within_budget(view: View, planned: NextRun) -> tuple[NextRun, str]:
     """The pilots on as much of the data as the budget pays for, and what is said of it."""
-    budget, price = view.facts.budget_usd, price_of(view, planned)
-    if budget is None:
-        return planned, ""
-    if price is None or price.usd is None:
-        return planned, " Their price is not known, so the budget was not held against it."
-    if price.usd.high <= budget:
-        return planned, ""
-    share = planned.data_fraction * budget / price.usd.high
-    held = f" The budget of {budget:g} USD pays for no more: the pilots cost up to {price.usd.high:,.0f} USD otherwise."
-    return planned.model_copy(update={"data_fraction": float(f"{share:.1g}")}), held
+    price = price_of(view, planned) if view.facts.budget_usd is not None else None
+    usd = price.usd.high if price is not None and price.usd is not None else None
+    share, held = within_budget(planned.data_fraction, usd, view.facts.budget_usd)
+    return planned.model_copy(update={"data_fraction": share}), held
 
 
 def _first(view: View, method: Method) -> NextRun:

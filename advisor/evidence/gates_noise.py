@@ -8,11 +8,11 @@ from math import sqrt
 from advisor.evidence.done import is_done
 from advisor.evidence.losses import is_broken
 from advisor.evidence.noise import Difference
-from advisor.evidence.published import gate
 from advisor.evidence.result import HIGH, LOW, MEDIUM, Result, next_run, show_gap, show_score
-from advisor.evidence.statistics import gap_items, items_needed_paired, share_error
 from advisor.evidence.view import View, setup
+from advisor.ladder.knowledge import gate
 from advisor.ladder.learning_rate import show
+from advisor.statistics import gap_items, items_needed_paired, share_error
 from advisor.values import Method
 from advisor.values.evidence import RunFacts
 from advisor.values.next_step import Binding, Confidence, Door, NextRun

@@ -5,9 +5,10 @@ from __future__ import annotations
 from advisor.evidence.focus import is_twin
 from advisor.evidence.noise import Difference
 from advisor.evidence.pricing import fits_surely
-from advisor.evidence.published import gate, move
+from advisor.evidence.published import move
 from advisor.evidence.result import HIGH, LOW, MEDIUM, Result, next_run, show_gap
 from advisor.evidence.view import View
+from advisor.ladder.knowledge import gate
 from advisor.values import Method
 from advisor.values.evidence import RunFacts
 from advisor.values.next_step import Binding, Confidence, Door, NextRun

@@ -14,10 +14,10 @@ from advisor.evidence.capacity import (
 from advisor.evidence.losses import is_flat_and_close
 from advisor.evidence.lr import rate_for, rounded
 from advisor.evidence.pricing import fits_surely
-from advisor.evidence.published import gate, move
+from advisor.evidence.published import move
 from advisor.evidence.result import HIGH, LOW, MEDIUM, Result, next_run, show_gap
 from advisor.evidence.view import View
-from advisor.ladder.knowledge import threshold
+from advisor.ladder.knowledge import gate, threshold
 from advisor.ladder.learning_rate import show
 from advisor.stacks.first_plan import ALPHA_PER_RANK
 from advisor.values import ALL_LINEAR

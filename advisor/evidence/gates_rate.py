@@ -5,11 +5,10 @@ from __future__ import annotations
 
 from advisor.evidence.identity import same_length
 from advisor.evidence.lr import DEFAULT_CENTRE, Offset, around, gain_from, offset, prior, rate_on_more_data, rounded, without
-from advisor.evidence.published import gate
 from advisor.evidence.rates import Better, better_rate, is_certified, rates_of
 from advisor.evidence.result import HIGH, LOW, MEDIUM, Result, next_run, show_gap
 from advisor.evidence.view import View, scale_of
-from advisor.ladder.knowledge import threshold
+from advisor.ladder.knowledge import gate, threshold
 from advisor.ladder.learning_rate import show
 from advisor.stacks.spelling import same_rate
 from advisor.values import Range

@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from advisor.evidence.lr import offset, prior, rounded, three_points, without
-from advisor.evidence.published import gate
 from advisor.evidence.rates import better_rate, rates_of
 from advisor.evidence.result import HIGH, MEDIUM, Result, next_run, show_score
 from advisor.evidence.signatures import MOVED, NUMBERS, Cure, learned_but_scores_nothing, of_curves
 from advisor.evidence.view import View, differ_only
-from advisor.ladder.knowledge import threshold
+from advisor.ladder.knowledge import gate, threshold
 from advisor.ladder.learning_rate import show
 from advisor.values import Precision
 from advisor.values.evidence import RunFacts

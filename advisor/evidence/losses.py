@@ -8,7 +8,7 @@ from itertools import pairwise
 from statistics import median
 from typing import Literal
 
-from advisor.evidence.published import gate
+from advisor.ladder.knowledge import gate
 from advisor.values.evidence import LossPoint, RunFacts
 
 Trend = Literal["falling", "flat", "rising"]
@@ -72,7 +72,7 @@ def trend(points: tuple[LossPoint, ...]) -> Trend | None:
 
 
 def _slope(tail: list[LossPoint]) -> tuple[float, float]:
-    from advisor.evidence.statistics import slope_error
+    from advisor.statistics import slope_error
 
     return slope_error(tuple(point.step for point in tail), tuple(point.loss for point in tail))
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from math import log, sqrt
 from typing import Literal
 
-from advisor.evidence.published import curve, gate
+from advisor.evidence.published import curve
 from advisor.evidence.view import View
-from advisor.ladder.knowledge import threshold
+from advisor.ladder.knowledge import gate, threshold
 from advisor.ladder.learning_rate import lora_prior, prior_by_size, recipe_of
 from advisor.stacks.first_plan import ALPHA_PER_RANK
 from advisor.values import Range

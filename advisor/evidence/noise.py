@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import sqrt
 
-from advisor.evidence.published import gate
-from advisor.evidence.statistics import SIGNIFICANCE, mcnemar, paired, paired_error, share_error
+from advisor.ladder.knowledge import gate
+from advisor.statistics import SIGNIFICANCE, mcnemar, paired, paired_error, share_error
 from advisor.values.evidence import RunFacts
 
 Scored = tuple[RunFacts, float, int]

@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import ceil
 
-from advisor.evidence.published import gate
-from advisor.evidence.statistics import normal_share
 from advisor.evidence.view import View
+from advisor.ladder.knowledge import gate
+from advisor.statistics import normal_share
 from advisor.values.contradictions import PERCENT
 from advisor.values.next_step import Acceptance, Gain
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from advisor.checkpoints import in_16_bit, packed, refusal, trained_as
 from advisor.errors import InvalidInputError, UnsupportedError
-from advisor.evidence.published import gate
 from advisor.evidence.view import View
 from advisor.ladder.fit import Case
+from advisor.ladder.knowledge import gate
 from advisor.ladder.request import plan_from_request
 from advisor.ladder.search import make_fit
 from advisor.memory import estimate_memory

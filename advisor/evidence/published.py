@@ -1,4 +1,4 @@
-"""What profiles/methods/ holds for the gates: thresholds, the gains of moves as they were measured, and two response curves."""
+"""What profiles/methods/ holds for the gates: the gains of moves as they were measured, and two response curves."""
 
 from __future__ import annotations
 
@@ -25,11 +25,6 @@ class Move:
 @cache
 def _rows(kind: str) -> dict[str, dict[str, Any]]:
     return {row["id"]: row for row in profiles.read("methods") if row.get("kind") == kind}
-
-
-def gate(name: str) -> float:
-    """The threshold of a gate."""
-    return float(_rows("gate")[name]["value"])
 
 
 def move(name: str) -> Move:

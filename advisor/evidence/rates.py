@@ -8,9 +8,8 @@ from typing import Literal
 
 from advisor.evidence.losses import is_broken
 from advisor.evidence.lr import rate_for, without
-from advisor.evidence.published import gate
 from advisor.evidence.view import View, same_but, setup
-from advisor.ladder.knowledge import threshold
+from advisor.ladder.knowledge import gate, threshold
 from advisor.stacks.spelling import same_rate
 from advisor.values import Method
 from advisor.values.evidence import RunFacts

@@ -8,9 +8,8 @@ from typing import Literal
 
 from advisor.evidence.identity import same_length
 from advisor.evidence.noise import Difference, Noise
-from advisor.evidence.published import gate
 from advisor.ladder.first_run import pilot_share
-from advisor.ladder.knowledge import threshold
+from advisor.ladder.knowledge import gate, threshold
 from advisor.memory.params import known_adapter_params
 from advisor.stacks.first_plan import FIRST_EFFECTIVE_BATCH, FIRST_SEQ_LEN_TOKENS
 from advisor.stacks.spelling import same_rate

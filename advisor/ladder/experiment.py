@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from advisor.ladder.first_run import first_run
+from advisor.ladder.first_run import PILOTS, first_run, items_words, pilot_steps, within_budget
 from advisor.ladder.flips import Flip
 from advisor.ladder.knowledge import evidence, say, threshold
 from advisor.ladder.learning_rate import recipe_of, show, sweep_of
 from advisor.ladder.situation import Situation
+from advisor.speed import step_time
 from advisor.values import ALL_LINEAR, Method, Plan, Task
 
 
@@ -17,46 +18,53 @@ def next_experiment(situation: Situation, known_flips: tuple[Flip, ...]) -> str:
         opening = next((flip.sentence for flip in known_flips if flip.opens), None)
         return say("next.nothing", flip=opening) if opening else say("next.nowhere")
     plan, request = rung.plan, situation.request
-    if request.dataset_tokens is not None and plan.method is not Method.FULL:
-        return _sized(situation, plan)
-    rates = sweep_of(situation.case.model, plan, situation.request.task)
+    rates = sweep_of(situation.case.model, plan, request.task)
+    data = _on_data(situation, plan) if request.dataset_tokens is not None else _on_unknown_data(request.eval_items)
+    name = "next.full" if plan.method is Method.FULL else "next.run" if request.dataset_tokens is None else "next.sized"
     return say(
-        "next.full" if plan.method is Method.FULL else "next.run",
+        name,
         method=plan.method.label,
         rank=plan.rank,
         alpha=f"{plan.alpha:g}",
-        targets=_targets(plan),
+        targets="all linear layers" if plan.target_modules == (ALL_LINEAR,) else ", ".join(plan.target_modules),
         batch=plan.micro_batch_size * plan.grad_accum_steps * plan.n_gpus,
         low=show(rates.low),
         mid=show(rates.mid),
         high=show(rates.high),
-        share=round(100 * threshold("sweep_data_share")),
+        **data,
     )
 
 
-def _targets(plan: Plan) -> str:
-    return "all linear layers" if plan.target_modules == (ALL_LINEAR,) else ", ".join(plan.target_modules)
+def _on_unknown_data(eval_items: int | None) -> dict[str, str]:
+    """The words that depend on the data, where nobody says how many they are."""
+    share = f"at least {round(100 * threshold('sweep_data_share'))} %"
+    return {"share": share, "held": "", "scored": _scored(eval_items)}
 
 
-def _sized(situation: Situation, plan: Plan) -> str:
-    """The first run, sized to the data."""
-    request = situation.request
-    first = first_run(situation.case.model, plan.method, request.task, request.dataset_tokens)
-    rates = sweep_of(situation.case.model, plan, request.task)
-    return say(
-        "next.sized",
-        method=plan.method.label,
-        rank=plan.rank,
-        alpha=f"{plan.alpha:g}",
-        targets=_targets(plan),
-        batch=plan.micro_batch_size * plan.grad_accum_steps * plan.n_gpus,
-        low=show(rates[0]),
-        mid=show(rates[1]),
-        high=show(rates[2]),
-        share=f"{100 * first.share:.2g} %",
-        epochs="one pass" if first.epochs in (None, 1) else f"{first.epochs:g} epochs",
-        steps=f"{first.pilot_steps:,}",
-    )
+def _scored(eval_items: int | None) -> str:
+    """What the evaluation can show, where its size is known."""
+    return f", scored on a held-out set{items_words(eval_items)}" if eval_items else ""
+
+
+def _on_data(situation: Situation, plan: Plan) -> dict[str, str]:
+    """The same, sized to the data, to the items and to the budget."""
+    model, gpu, request = situation.case.model, situation.case.gpu, situation.request
+    tokens = request.dataset_tokens
+    assert tokens is not None
+    first = first_run(model, plan.method, request.task, tokens)
+    share, held = first.share, ""
+    if request.budget is not None:
+        computed = max(1, round(tokens * share * (first.epochs or 1.0) * PILOTS))
+        time = step_time(model, plan, gpu, computed, usd_per_gpu_hour=request.price)
+        share, held = within_budget(share, time.usd.high if time is not None and time.usd is not None else None, request.budget)
+    return {
+        "share": f"{100 * share:.2g} %",
+        "epochs": "one pass" if first.epochs in (None, 1) else f"{first.epochs:g} epochs",
+        "steps": f"{pilot_steps(tokens, share, first.epochs):,}",
+        "held": held,
+        "scored": _scored(request.eval_items),
+        "items": "" if request.eval_items else items_words(None),
+    }
 
 
 def experiment_evidence(situation: Situation) -> tuple[str, ...]:

@@ -30,6 +30,11 @@ def threshold(name: str) -> float:
     return float(_rows("thresholds")[name]["value"])
 
 
+def gate(name: str) -> float:
+    """Return the threshold of a gate of `advise next`."""
+    return float(_rows("gates")[name]["value"])
+
+
 def fact(name: str) -> Fact:
     row = _rows("facts")[name]
     return Fact(row["id"], row["statement"], row["source"], row["url"], row["confidence"], row["conditions"], row["caveat"])

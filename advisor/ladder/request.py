@@ -70,7 +70,7 @@ def _words(kind: type[Value], name: str) -> list[str]:
 
 def check_request(request: Request) -> None:
     """Raises InvalidInputError where two options contradict each other, or one says nothing without another."""
-    for name in ("epochs", "price"):
+    for name in ("epochs", "price", "budget"):
         if getattr(request, name) is not None and request.dataset_tokens is None:
             raise InvalidInputError(f"--{name}: hours and USD are those of a data set; say its size with --dataset-tokens")
     method, quantization = request.method, request.quantization

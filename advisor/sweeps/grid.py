@@ -38,7 +38,7 @@ MOST_VALUES = 1_000_000
 _BOUNDS = {"from", "to", "step"}
 _WITH_SPAN = (*SHAPE, "gpus", "rank")
 _NAMES = ("model", "gpu", *Request.model_fields)
-_LEFT_OUT = ("dataset_tokens", "task")
+_LEFT_OUT = ("dataset_tokens", "epochs", "price", "task", "eval_items", "budget")
 """Options that change no byte."""
 
 

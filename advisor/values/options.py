@@ -42,3 +42,5 @@ class Options(TypedDict, total=False):
     epochs: float | str | None
     price: float | str | None
     task: Task | str | None
+    eval_items: int | str | None
+    budget: float | str | None

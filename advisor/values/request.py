@@ -144,6 +144,10 @@ class Request(Value):
     price: Annotated[float, Field(gt=0, le=MAX_COUNT, allow_inf_nan=False)] | None = None
     """USD that a card rents for an hour."""
     task: Task | None = None
+    eval_items: Count | None = None
+    """Held-out items that every run is scored on."""
+    budget: Annotated[float, Field(gt=0, le=MAX_COUNT, allow_inf_nan=False)] | None = None
+    """USD that the runs of the first experiment may cost together."""
 
     @field_validator("target_modules", mode="before")
     @classmethod
