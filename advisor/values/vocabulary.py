@@ -13,9 +13,9 @@ Bytes = Annotated[int, Field(ge=0)]
 
 
 class Value(BaseModel):
-    """Base of every value: frozen, and strict about unknown fields."""
+    """Base of every value: frozen, and strict about unknown fields. Its schema is built when it is first used: most commands use few."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
 
 class Word(str, Enum):
