@@ -36,7 +36,7 @@ EQUALS, PADDING, UNKNOWN = SYMBOLS, SYMBOLS + 1, SYMBOLS + 2
 BASE_STEPS, BASE_BATCH = 600, 64
 ITEMS = 1000
 """Held-out rows that every run is scored on."""
-TARGET = 0.95
+TARGET = 0.99
 METRIC = "exact_match"
 MOST_ANSWERS = 8
 
@@ -156,8 +156,8 @@ def _adapter(setup: Setup) -> Any:
 
 
 def _pretrained() -> Any:
-    """A model of two layers that answers with a permutation of the first symbol, or with any symbol: surer of a wrong answer, its first loss
-    would lie above that of guessing."""
+    """A model of two layers that answers with a permutation of the first symbol, or with any symbol: were it surer of wrong answers, its
+    first loss would lie above that of guessing."""
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=256,

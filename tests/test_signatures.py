@@ -108,6 +108,21 @@ def test_a_loss_that_never_moves_far_above_the_prior_is_not_raised() -> None:
     assert max(answer.run.learning_rates) < 5e-3
 
 
+# The prior of rank 16 on 4,096 hidden units is 2.9e-4 (fact LR3); two steps of a sweep are 3 and 9 times.
+@pytest.mark.parametrize(
+    ("facts", "rates"),
+    [
+        ({"learning_rate": 2e-6, "train_losses": [2.0, 2.02, 1.98, 2.01]}, (9.5e-5, 2.9e-4, 8.6e-4)),  # 143 times too low
+        ({"learning_rate": 2e-5, "train_losses": [2.0, 2.02, 1.98, 2.01]}, (6e-5, 1.8e-4)),  # 14 times: two steps come near
+        ({"learning_rate": 5e-2, "diverged": True}, (9.5e-5, 2.9e-4, 8.6e-4)),  # 170 times too high
+    ],
+)
+def test_a_rate_far_off_is_swept_about_the_prior(facts: dict[str, Any], rates: tuple[float, ...]) -> None:
+    answer = api.next_step({"model": "llama-2-7b", "runs": [{"method": "lora", "rank": 16, **facts}]})
+    assert answer.run is not None
+    assert answer.run.learning_rates == pytest.approx(rates, rel=0.02)
+
+
 def test_both_losses_low_and_no_score_asks_about_the_template() -> None:
     low = {"train_losses": [2.0, 0.9, 0.5, 0.3], "eval_losses": [2.0, 1.0, 0.6, 0.5]}
     facts = {"model": "llama-2-7b", "evaluation": {"base": 0.2, "n": 1000, "target": 0.5}}

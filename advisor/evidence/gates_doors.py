@@ -9,7 +9,7 @@ from advisor.evidence.lr import around, rate_on_more_data, rounded
 from advisor.evidence.noise import Difference
 from advisor.evidence.pricing import fits_surely, price_of
 from advisor.evidence.published import move
-from advisor.evidence.rates import is_certified, is_swept, rates_of
+from advisor.evidence.rates import Rates, is_certified, is_swept, sweeps_of
 from advisor.evidence.result import HIGH, LOW, MEDIUM, Result, next_run, show_gap
 from advisor.evidence.view import View
 from advisor.ladder.knowledge import gate, threshold
@@ -170,9 +170,13 @@ def _full_words(view: View, planned: NextRun) -> str:
         size = f" of {format_size(priced.memory.high_bytes)}" if priced is not None else ""
         room = f" It does not fit the card: its peak{size} takes a larger one, or several with everything sharded."
     bigger = " Before paying, try a larger base model with LoRA: that buys more than rank did (B8)."
-    if planned.data_fraction < view.run.data_fraction:
+    swept = _newest_sweep(view, [other for other in view.facts.runs if other.method is Method.FULL])
+    data = "all of the data" if planned.data_fraction >= 1 else view.sweep_words(planned.data_fraction)
+    if swept is not None and swept.best is not None and swept.standing in ("low edge", "high edge"):
+        return f"Train all weights at {rates} too, on {data}: the best of the sweep, {show(swept.best.rate)}, is at its edge.{room}"
+    if planned.data_fraction < view.run.data_fraction or len(planned.learning_rates) != 1:
         at = f" at {rates}" if rates else ""
-        return f"Train all weights{at} on {view.sweep_words(planned.data_fraction)}, as pilots of full fine-tuning.{bigger}{room}"
+        return f"Train all weights{at} on {data}, as pilots of full fine-tuning.{bigger}{room}"
     return f"Train all weights at {rates} on all of the data: the pilots found that rate.{room}"
 
 
@@ -199,15 +203,18 @@ def _rank_can_grow(view: View) -> bool:
 
 
 def _full_run(view: View, run: RunFacts) -> NextRun | None:
-    """Pilots around a tenth of the adapter's rate, then the best of them on all of the data; None where both were run."""
+    """A sweep around a tenth of the adapter's rate, a step outward while its best is at an edge, then the best on all of the data; None
+    where all of that was run."""
     fields = {"rank": None, "alpha": None, "targets": None, "dropout": None, "use_rslora": False, "init": "", "quantization": None}
     of_all = next_run(run, method=Method.FULL, data_fraction=run.data_fraction, **fields)
     mine = [other for other in view.facts.runs if other.method is Method.FULL]
-    pilots = [other for other in mine if other.data_fraction < run.data_fraction]
     if any(is_swept(view, other) and other.data_fraction >= run.data_fraction and view.score(other) is not None for other in mine):
         return None  # it was run with a sweep of its own, and did not win
-    if pilots:
-        swept = rates_of(view, pilots[-1])
+    swept = _newest_sweep(view, mine)
+    if swept is not None and swept.standing in ("low edge", "high edge"):
+        outward = tuple(map(rounded, swept.next_rates()))
+        return of_all.model_copy(update={"learning_rates": outward, "data_fraction": min(swept.data_fraction, run.data_fraction)})
+    if swept is not None and swept.data_fraction < run.data_fraction:
         best = swept.best
         if best is None:
             return None
@@ -218,6 +225,15 @@ def _full_run(view: View, run: RunFacts) -> NextRun | None:
     centre = own if own is not None else None if run.learning_rate is None else run.learning_rate / threshold("lr_full_divisor")
     rates = () if centre is None else around(centre, None)
     return of_all.model_copy(update={"learning_rates": rates, "data_fraction": min(view.sweep_share, run.data_fraction)})
+
+
+def _newest_sweep(view: View, full: list[RunFacts]) -> Rates | None:
+    """The learning rates that the newest of the runs is one of; None where there are no runs, or its rate is not known."""
+    if not full or full[-1].learning_rate is None:
+        return None
+    newest = full[-1]
+    found = [sweep for sweep in sweeps_of(view, newest) if sweep.data_fraction == newest.data_fraction]
+    return max(found, key=lambda sweep: len(sweep.points), default=None)
 
 
 def _too_few(view: View) -> Result:

@@ -220,11 +220,18 @@ def _rates(view: View, run: RunFacts, direction: str, rate: float | None) -> tup
     if direction == "lower" and view.objective == "rl":
         window = (threshold("lr_rl_low"), rate / STEEP, threshold("lr_rl_high"))
         return tuple(sorted({rounded(point) for point in window if point < rate})) or (rounded(rate / STEEP),)
+    if known is not None and direction and _is_far(known.rate, rate, direction, step):
+        return three_points(known.rate)
     if direction == "lower":
         return (rounded(rate / step**2), rounded(rate / step))
     if direction == "raise":
         return (rounded(rate * step), rounded(rate * step**2))
     return three_points(known.rate if known is not None else rate)
+
+
+def _is_far(prior_rate: float, rate: float, direction: str, step: float) -> bool:
+    """Whether two steps of a sweep would not come near the prior: the sweep then begins there, as tuned optima lie about it (fact LR22)."""
+    return prior_rate / rate > step**3 if direction == "raise" else rate / prior_rate > step**3
 
 
 def _rate_is_guilty(view: View, run: RunFacts, direction: str) -> str:

@@ -9,7 +9,7 @@ from statistics import median
 from typing import Literal
 
 from advisor.ladder.knowledge import gate
-from advisor.values.evidence import LossPoint, RunFacts
+from advisor.values.evidence import LossPoint, RunFacts, all_finite
 
 Trend = Literal["falling", "flat", "rising"]
 FEWEST_POINTS = 3
@@ -31,7 +31,7 @@ class Overfit:
 
 def is_broken(run: RunFacts) -> bool:
     """NaN or infinite losses."""
-    return any(not point.is_finite for point in (*run.train_losses, *run.eval_losses))
+    return not all_finite(run.train_losses, run.eval_losses)
 
 
 def has_spiked(run: RunFacts) -> bool:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
+from operator import attrgetter
 from typing import Literal
 
 from advisor.evidence.identity import same_length
@@ -271,7 +273,14 @@ def setup(run: RunFacts) -> Setup:
 
 def same_but(first: RunFacts, second: RunFacts, *names: str) -> bool:
     """The set-ups differ in nothing but `names`."""
-    return all(getattr(first, name) == getattr(second, name) for name in SETUP if name not in names)
+    of = _all_but(names)
+    return bool(of(first) == of(second))
+
+
+@cache
+def _all_but(names: tuple[str, ...]) -> Callable[[RunFacts], object]:
+    """What reads the whole set-up of a run but `names`."""
+    return attrgetter(*(name for name in SETUP if name not in names))
 
 
 def differ_only(first: RunFacts, second: RunFacts, *names: str) -> bool:

@@ -6,6 +6,7 @@ A score is a share of items answered rightly (0.482, or 48.2 with `unit: percent
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from enum import Enum
 from typing import Annotated, Any, Literal
 
@@ -46,6 +47,11 @@ class LossPoint(Value):
     @property
     def is_finite(self) -> bool:
         return math.isfinite(self.loss)
+
+
+def all_finite(*curves: Sequence[LossPoint]) -> bool:
+    """Whether every loss of the curves is a number."""
+    return all(math.isfinite(point.loss) for curve in curves for point in curve)
 
 
 class EpochScore(Value):

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_serializer, field_validator, model_validator
 
-from advisor.values.evidence import AdapterFacts, LossPoint, Number, PositiveNumber, Share
+from advisor.values.evidence import AdapterFacts, LossPoint, Number, PositiveNumber, Share, all_finite
 from advisor.values.plan import Plan
 from advisor.values.request import MAX_TOKENS, Amount, Count, Precision, Request
 from advisor.values.vocabulary import SCHEMA_VERSION, Bytes, DType, Method, Positive, Value
@@ -177,7 +177,7 @@ class RunRecord(Request):
     @property
     def has_diverged(self) -> bool:
         """It was said to, or a loss is not a number."""
-        return bool(self.diverged) or any(not point.is_finite for point in (*self.train_losses, *self.eval_losses))
+        return bool(self.diverged) or not all_finite(self.train_losses, self.eval_losses)
 
     @property
     def final_score(self) -> Evaluation | None:
