@@ -96,8 +96,10 @@ CLAIMS: dict[str, Callable[..., bool]] = {
     rf"the target is reached: {NUMBER} % against {NUMBER} %(?:, though by less than the {NUMBER} points that the evaluation wavers by)?": (
         lambda runs, score, target, _: reached(runs, score, target)
     ),
-    rf"full fine-tuning, with a sweep of its own, beats (\d+) by {NUMBER} points": beats,
-    r"the rank is closed and DoRA's published odds at this rank are small; nobody has seen what full fine-tuning would reach": ALWAYS,
+    rf"full fine-tuning, with a sweep of its own, beats run (\d+) by {NUMBER} points": beats,
+    r"the rank is closed and (?:DoRA's published odds at this rank are small|DoRA was tried)": ALWAYS,
+    r"; nobody has seen what full fine-tuning would reach": untried(Method.FULL),
+    rf"; full fine-tuning reached {NUMBER} %, and its rate is not settled": full_scored,
     rf"rank \d+ has {NUMBER} LoRA parameters per training token: rank is not the limit": ALWAYS,
     rf", and full fine-tuning scored {NUMBER} %": full_scored,
     r"; whether more data would help has not been measured": ALWAYS,

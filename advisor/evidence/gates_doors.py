@@ -10,7 +10,7 @@ from advisor.evidence.noise import Difference
 from advisor.evidence.pricing import fits_surely, price_of
 from advisor.evidence.published import move
 from advisor.evidence.rates import Rates, is_certified, is_swept, sweeps_of
-from advisor.evidence.result import HIGH, LOW, MEDIUM, Result, next_run, show_gap
+from advisor.evidence.result import HIGH, LOW, MEDIUM, Result, next_run, show_gap, show_score
 from advisor.evidence.view import View
 from advisor.ladder.knowledge import gate, threshold
 from advisor.ladder.learning_rate import show
@@ -120,7 +120,7 @@ def full_won(view: View) -> Result | None:
         binding=Binding.CAPACITY,
         door=Door.FULL,
         confidence=HIGH if won.items_known else MEDIUM,
-        reason=f"full fine-tuning, with a sweep of its own, beats {view.run.label} by {show_gap(view, won.delta)}",
+        reason=f"full fine-tuning, with a sweep of its own, beats run {view.run.label} by {show_gap(view, won.delta)}",
         experiment=f"Go on from run {full.label}, which is at hand.",
         go_on_from=full,
         gain=paid.gain,
@@ -194,7 +194,15 @@ def _why_full(view: View) -> tuple[str, Binding, Confidence] | None:
     dora = "DoRA was tried" if dora_tried(view) else "DoRA's published odds at this rank are small"
     if view.facts.serving == "unmerged":
         dora = "DoRA is refused by unmerged serving"
-    return f"the rank is closed and {dora}; nobody has seen what full fine-tuning would reach", Binding.UNKNOWN, LOW
+    return f"the rank is closed and {dora}; {_known_of_full(view)}", Binding.UNKNOWN, LOW
+
+
+def _known_of_full(view: View) -> str:
+    """What full fine-tuning was seen to reach, in a clause."""
+    scored = [score for run in view.facts.runs if run.method is Method.FULL and (score := view.score(run)) is not None]
+    if not scored:
+        return "nobody has seen what full fine-tuning would reach"
+    return f"full fine-tuning reached {show_score(view, max(scored))}, and its rate is not settled"
 
 
 def _rank_can_grow(view: View) -> bool:
