@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from itertools import pairwise
 from math import log2
 
+from advisor.evidence.alike import same_but
 from advisor.evidence.identity import same_length
 from advisor.evidence.noise import Difference
 from advisor.evidence.rates import is_swept, rates_of
-from advisor.evidence.view import View, same_but
+from advisor.evidence.view import View
 from advisor.ladder.knowledge import gate, threshold
 from advisor.stacks.spelling import same_rate
 from advisor.values.evidence import RunFacts

@@ -3,9 +3,10 @@ rung that no other beats beyond the noise, and on it the better score."""
 
 from __future__ import annotations
 
+from advisor.evidence.alike import same_but
 from advisor.evidence.identity import canonical
 from advisor.evidence.losses import is_broken
-from advisor.evidence.view import COST, View, same_but
+from advisor.evidence.view import COST, View
 from advisor.values import Method
 from advisor.values.evidence import Facts, RunFacts
 

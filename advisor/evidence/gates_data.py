@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from advisor.evidence.alike import differ_only
 from advisor.evidence.capacity import is_pretraining
 from advisor.evidence.losses import Overfit, overfit_by_loss, overfit_by_score, trend
 from advisor.evidence.lr import around, offset, prior, rate_for, rounded, three_points
@@ -9,7 +10,7 @@ from advisor.evidence.noise import Difference
 from advisor.evidence.published import curve, move
 from advisor.evidence.rates import is_certified
 from advisor.evidence.result import HIGH, LOW, MEDIUM, Result, next_run, show_gap
-from advisor.evidence.view import View, differ_only
+from advisor.evidence.view import View
 from advisor.ladder.knowledge import gate, threshold
 from advisor.ladder.learning_rate import show
 from advisor.stacks.first_plan import FIRST_EFFECTIVE_BATCH

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import log2
 
+from advisor.evidence.alike import same_but
 from advisor.evidence.capacity import tested_step
 from advisor.evidence.gates_doors import reference
 from advisor.evidence.losses import trend
@@ -12,7 +13,7 @@ from advisor.evidence.noise import Difference
 from advisor.evidence.power import POWER_AIM, chance_of
 from advisor.evidence.published import move
 from advisor.evidence.result import HIGH, LOW, MEDIUM, Result, next_run, show_gap, show_score
-from advisor.evidence.view import View, same_but
+from advisor.evidence.view import View
 from advisor.ladder.knowledge import gate, threshold
 from advisor.stacks.spelling import same_rate
 from advisor.values import Method

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from math import sqrt
 
+from advisor.evidence.alike import setup
 from advisor.evidence.done import is_done
 from advisor.evidence.losses import is_broken
 from advisor.evidence.noise import Difference
 from advisor.evidence.result import HIGH, LOW, MEDIUM, Result, next_run, show_gap, show_score
-from advisor.evidence.view import View, setup
+from advisor.evidence.view import View
 from advisor.ladder.knowledge import gate
 from advisor.ladder.learning_rate import show
 from advisor.statistics import gap_items, items_needed_paired, share_error

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from advisor.evidence.alike import differ_only, same_but
 from advisor.evidence.identity import same_length
 from advisor.evidence.lr import DEFAULT_CENTRE, offset, prior, three_points
 from advisor.evidence.published import move
 from advisor.evidence.rates import is_certified
 from advisor.evidence.result import LOW, MEDIUM, Result, next_run
-from advisor.evidence.view import View, differ_only, same_but, scale_of
+from advisor.evidence.view import View, scale_of
 from advisor.ladder.knowledge import gate
 from advisor.ladder.learning_rate import show
 from advisor.stacks.first_plan import ALPHA_PER_RANK

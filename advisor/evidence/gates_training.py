@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from advisor.evidence.alike import differ_only
 from advisor.evidence.lr import offset, prior, rounded, three_points, without
 from advisor.evidence.rates import better_rate, rates_of
 from advisor.evidence.result import HIGH, MEDIUM, Result, next_run, show_score
 from advisor.evidence.signatures import MOVED, NUMBERS, Cure, learned_but_scores_nothing, of_curves
-from advisor.evidence.view import View, differ_only
+from advisor.evidence.view import View
 from advisor.ladder.knowledge import gate, threshold
 from advisor.ladder.learning_rate import show
 from advisor.values import Precision

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from math import sqrt
 from typing import Literal
 
+from advisor.evidence.alike import same_but, setup
 from advisor.evidence.losses import is_broken
 from advisor.evidence.lr import rate_for, without
-from advisor.evidence.view import View, same_but, setup
+from advisor.evidence.view import View
 from advisor.ladder.knowledge import gate, threshold
 from advisor.stacks.spelling import same_rate
 from advisor.values import Method

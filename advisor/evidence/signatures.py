@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from math import isclose, isfinite, log
 from typing import Literal
 
+from advisor.evidence.alike import SETUP
 from advisor.evidence.losses import FEWEST_POINTS, has_spiked, tail_mean
-from advisor.evidence.view import SETUP
 from advisor.ladder.knowledge import gate
 from advisor.stacks.spelling import same_rate
 from advisor.values.evidence import LossPoint, RunFacts

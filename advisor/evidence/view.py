@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache, cached_property
-from operator import attrgetter
+from functools import cached_property
 from typing import Literal
 
-from advisor.evidence.identity import same_length
+from advisor.evidence.alike import Setup, setup
 from advisor.evidence.noise import Difference, Noise
 from advisor.ladder.first_run import pilot_share
 from advisor.ladder.knowledge import gate, threshold
 from advisor.memory.params import known_adapter_params
 from advisor.stacks.first_plan import FIRST_EFFECTIVE_BATCH, FIRST_SEQ_LEN_TOKENS
-from advisor.stacks.spelling import same_rate
 from advisor.values import ALL_LINEAR, Method, Plan, Task
 from advisor.values.contradictions import PERCENT, unit_of
 from advisor.values.evidence import Facts, RunFacts
@@ -22,9 +19,6 @@ from advisor.values.evidence import Facts, RunFacts
 COST = {Method.LORA: 0, Method.QLORA: 1, Method.DORA: 2, Method.QDORA: 3, Method.FULL: 4}
 """The ladder's order, cheapest first."""
 ARITHMETIC = (Task.MATH, Task.CODE)
-SETUP = ("method", "rank", "alpha", "use_rslora", "init", "targets", "batch", "quantization", "precision")
-"""What two runs must share for their learning rates to be one sweep."""
-Setup = tuple[object, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,33 +258,6 @@ class View:
             return False
         n = self.noise.items(self.run) if self.focus is not None else self.facts.evaluation.n
         return n is None or n < gate("few_items")
-
-
-def setup(run: RunFacts) -> Setup:
-    """Everything but the learning rate, the data, the length and the seed."""
-    return tuple(getattr(run, name) for name in SETUP)
-
-
-def same_but(first: RunFacts, second: RunFacts, *names: str) -> bool:
-    """The set-ups differ in nothing but `names`."""
-    of = _all_but(names)
-    return bool(of(first) == of(second))
-
-
-@cache
-def _all_but(names: tuple[str, ...]) -> Callable[[RunFacts], object]:
-    """What reads the whole set-up of a run but `names`."""
-    return attrgetter(*(name for name in SETUP if name not in names))
-
-
-def differ_only(first: RunFacts, second: RunFacts, *names: str) -> bool:
-    """The runs differ in nothing but `names`, learning rate, share of the data and epochs included."""
-    free = {
-        "learning_rate": same_rate(first.learning_rate, second.learning_rate),
-        "data_fraction": first.data_fraction == second.data_fraction,
-        "epochs": same_length(first, second),
-    }
-    return same_but(first, second, *names) and all(same for name, same in free.items() if name not in names)
 
 
 def scale_of(run: RunFacts) -> float | None:
