@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import doctest
 import io
-import os
 import re
 import runpy
 import shlex
 from pathlib import Path
 
 import pytest
+from kept_text import block, check
 
 from advisor import api
 from advisor.cli.app import SUBCOMMANDS
@@ -27,31 +27,13 @@ MOST_SCREEN_LINES = 22
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 
 
-def block(marker: str) -> tuple[str, int, int]:
-    """The text between `<!-- marker… -->` and `<!-- end -->`, and where it stands."""
-    text = README.read_text(encoding="utf-8")
-    found = re.search(rf"<!-- {re.escape(marker)}[^\n]*-->\n(.*?)<!-- end -->", text, re.DOTALL)
-    assert found, f"README.md has no block {marker}"
-    return found[1], found.start(1), found.end(1)
-
-
-def check(marker: str, expected: str) -> None:
-    """Asserts that a block equals the program's output; UPDATE_SCREENS=1 writes it instead."""
-    shown, start, end = block(marker)
-    if os.environ.get("UPDATE_SCREENS"):
-        text = README.read_text(encoding="utf-8")
-        README.write_text(text[:start] + expected + text[end:], encoding="utf-8")
-        shown = expected
-    assert shown == expected, "README.md is stale; UPDATE_SCREENS=1 python -m pytest tests/test_readme.py mends it"
-
-
 def test_the_screen_is_the_real_one() -> None:
     screen = draw(summary(api.advise("llama-70b", "80GB")), Look(width=100))
-    check("screen:", f"```text\n{screen[screen.index('rung') :]}```\n")
+    check(README, "screen:", f"```text\n{screen[screen.index('rung') :]}```\n")
 
 
 def test_the_screen_is_a_glance() -> None:
-    assert block("screen:")[0].count("\n") <= MOST_SCREEN_LINES + 2
+    assert block(README, "screen:")[0].count("\n") <= MOST_SCREEN_LINES + 2
 
 
 def test_no_link_needs_the_repository_around_it() -> None:
@@ -61,7 +43,7 @@ def test_no_link_needs_the_repository_around_it() -> None:
 
 
 def test_the_accuracy_table_is_the_generators() -> None:
-    check("accuracy:", f"\n{markdown(api.accuracy())}\n")
+    check(README, "accuracy:", f"\n{markdown(api.accuracy())}\n")
 
 
 def test_the_examples_are_true() -> None:
