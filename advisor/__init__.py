@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from advisor.display import draw_with
+from advisor.python_words import speaking_python
 
 if TYPE_CHECKING:
     from advisor.adapters import inspect_adapter, truncate_adapter
@@ -120,6 +121,8 @@ _FUNCTIONS = {
     "preflight": "hooks",
     **dict.fromkeys(("record", "record_callback", "runs"), "ledger"),
 }
+_WARNS = {"preflight", "record_callback", "runs"}
+"""Their warnings point at the line that calls them, which a wrapper would hide."""
 _VALUES = {
     **dict.fromkeys(("Precision", "Request", "Task"), "values.request"),
     **dict.fromkeys(("Evaluation", "RunRecord"), "values.run"),
@@ -140,7 +143,10 @@ def __getattr__(name: str) -> object:
         return getattr(import_module(f"advisor.{_NEEDS_TRANSFORMERS[name]}"), name)
     if name not in __all__:
         raise AttributeError(f"module 'advisor' has no attribute {name!r}")
-    home = _FUNCTIONS.get(name) or _VALUES.get(name) or ("errors" if name.endswith("Error") else "values")
+    if name in _FUNCTIONS:
+        found = getattr(import_module(f"advisor.{_FUNCTIONS[name]}"), name)
+        return found if name in _WARNS else speaking_python(found)
+    home = _VALUES.get(name) or ("errors" if name.endswith("Error") else "values")
     return getattr(import_module(f"advisor.{home}"), name)
 
 
