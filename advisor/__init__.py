@@ -16,6 +16,7 @@ from advisor.python_words import speaking_python
 if TYPE_CHECKING:
     from advisor.adapters import inspect_adapter, truncate_adapter
     from advisor.api import advise, calibrate, estimate, fit, next_step, sweep, trace
+    from advisor.comparing import compare
     from advisor.configs import check
     from advisor.errors import AdvisorError, DoesNotFitError, InvalidInputError, MissingExtraError, UnknownNameError, UnsupportedError
     from advisor.hooks import AdvisorCallback as AdvisorCallback, preflight
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from advisor.values.check import CheckReport, Comparison
     from advisor.values.evidence import AdapterFacts, EvaluationFacts, Facts, RunFacts
     from advisor.values.next_step import NextStep
+    from advisor.values.offer import SideBySide
     from advisor.values.question import FitAnswer
     from advisor.values.request import Precision, Request, Task
     from advisor.values.run import Evaluation, RunRecord
@@ -88,6 +90,7 @@ __all__ = [
     "RunRecord",
     "Rung",
     "Sharding",
+    "SideBySide",
     "Stack",
     "SweepReport",
     "Task",
@@ -98,6 +101,7 @@ __all__ = [
     "advise",
     "calibrate",
     "check",
+    "compare",
     "estimate",
     "fit",
     "gpus",
@@ -118,6 +122,7 @@ _FUNCTIONS = {
     **dict.fromkeys(("gpus", "models"), "listings"),
     **dict.fromkeys(("inspect_adapter", "truncate_adapter"), "adapters"),
     "check": "configs",
+    "compare": "comparing",
     "preflight": "hooks",
     **dict.fromkeys(("record", "record_callback", "runs"), "ledger"),
 }
@@ -129,6 +134,7 @@ _VALUES = {
     **dict.fromkeys(("AdapterFacts", "EvaluationFacts", "Facts", "RunFacts"), "values.evidence"),
     "FitAnswer": "values.question",
     "NextStep": "values.next_step",
+    "SideBySide": "values.offer",
     "SweepReport": "values.sweep",
     **dict.fromkeys(("AdapterReport", "TruncatedAdapter"), "values.adapter"),
     **dict.fromkeys(("Calibration", "CalibrationRun"), "values.calibration"),

@@ -14,7 +14,7 @@ Result = TypeVar("Result")
 
 _COMMAND = re.compile(r"(`advise [^`]*`|\badvise (?:\w+ )?-[^;`]*)")
 """A whole command line, which stays one."""
-_OPTION = re.compile(r"(?<![\w-])--(?P<no>no-)?(?P<name>[a-z][a-z0-9-]*)(?: (?P<value>'[^']*'|[A-Z]+\b|[\w.-]+(?=[:;,)]|\.?$)))?")
+_OPTION = re.compile(r"(?<![\w-])--(?P<no>no-)?(?P<name>[a-z][a-z0-9-]*)(?: (?P<value>'[^']*'|[A-Z]+\b|[\w.-]+(?=[:;,)]|\.?$| and )))?")
 
 
 def in_python_words(message: str) -> str:
