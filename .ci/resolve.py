@@ -17,8 +17,8 @@ from pathlib import Path
 
 PROMISED = ("3.10", "3.11", "3.12", "3.13", "3.14")
 ROOT = Path(__file__).parent.parent
-INSTALLS = (".", ".[torch,dev]")
-"""Of the README: the main command and the tests."""
+INSTALLS = (".", ".[torch,dev]", ".[docs]")
+"""Of the README: the main command and the tests; of `.ci/run`: the pages."""
 FREE = ("cuda-", "nvidia-", "triton", "setuptools", "finetune-advisor")
 """What torch brings for its CUDA builds, which the tests do without, and what builds wheels."""
 

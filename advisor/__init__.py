@@ -11,10 +11,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from advisor.display import draw_with
+from advisor.python_words import speaking_python
 
 if TYPE_CHECKING:
     from advisor.adapters import inspect_adapter, truncate_adapter
     from advisor.api import advise, calibrate, estimate, fit, next_step, sweep, trace
+    from advisor.comparing import compare
     from advisor.configs import check
     from advisor.errors import AdvisorError, DoesNotFitError, InvalidInputError, MissingExtraError, UnknownNameError, UnsupportedError
     from advisor.hooks import AdvisorCallback as AdvisorCallback, preflight
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
     from advisor.values.check import CheckReport, Comparison
     from advisor.values.evidence import AdapterFacts, EvaluationFacts, Facts, RunFacts
     from advisor.values.next_step import NextStep
+    from advisor.values.offer import SideBySide
     from advisor.values.question import FitAnswer
     from advisor.values.request import Precision, Request, Task
     from advisor.values.run import Evaluation, RunRecord
@@ -87,6 +90,7 @@ __all__ = [
     "RunRecord",
     "Rung",
     "Sharding",
+    "SideBySide",
     "Stack",
     "SweepReport",
     "Task",
@@ -97,6 +101,7 @@ __all__ = [
     "advise",
     "calibrate",
     "check",
+    "compare",
     "estimate",
     "fit",
     "gpus",
@@ -117,15 +122,19 @@ _FUNCTIONS = {
     **dict.fromkeys(("gpus", "models"), "listings"),
     **dict.fromkeys(("inspect_adapter", "truncate_adapter"), "adapters"),
     "check": "configs",
+    "compare": "comparing",
     "preflight": "hooks",
     **dict.fromkeys(("record", "record_callback", "runs"), "ledger"),
 }
+_WARNS = {"preflight", "record_callback", "runs"}
+"""Their warnings point at the line that calls them, which a wrapper would hide."""
 _VALUES = {
     **dict.fromkeys(("Precision", "Request", "Task"), "values.request"),
     **dict.fromkeys(("Evaluation", "RunRecord"), "values.run"),
     **dict.fromkeys(("AdapterFacts", "EvaluationFacts", "Facts", "RunFacts"), "values.evidence"),
     "FitAnswer": "values.question",
     "NextStep": "values.next_step",
+    "SideBySide": "values.offer",
     "SweepReport": "values.sweep",
     **dict.fromkeys(("AdapterReport", "TruncatedAdapter"), "values.adapter"),
     **dict.fromkeys(("Calibration", "CalibrationRun"), "values.calibration"),
@@ -140,7 +149,10 @@ def __getattr__(name: str) -> object:
         return getattr(import_module(f"advisor.{_NEEDS_TRANSFORMERS[name]}"), name)
     if name not in __all__:
         raise AttributeError(f"module 'advisor' has no attribute {name!r}")
-    home = _FUNCTIONS.get(name) or _VALUES.get(name) or ("errors" if name.endswith("Error") else "values")
+    if name in _FUNCTIONS:
+        found = getattr(import_module(f"advisor.{_FUNCTIONS[name]}"), name)
+        return found if name in _WARNS else speaking_python(found)
+    home = _VALUES.get(name) or ("errors" if name.endswith("Error") else "values")
     return getattr(import_module(f"advisor.{home}"), name)
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from advisor.bounded import place
 from advisor.errors import AdvisorError
 from advisor.inputs import as_gpu, as_model, as_request, plan_for
-from advisor.on_demand import Progress, answered, silent
+from advisor.on_demand import Progress, answered, silent, telling
 from advisor.values import Advice, Fit, GpuSpec, MemoryBreakdown, ModelSpec, Plan
 
 if TYPE_CHECKING:
@@ -276,7 +276,8 @@ def accuracy(rows: str | Path | None = None, *, trace: bool = False, progress: P
     measured = None if rows is None else room.read_measurements(rows)
     if trace:
         import_module("advisor.dryrun").need("torch", "transformers", "peft", "bitsandbytes")  # before the rows: they take minutes
-    reports = [room.accuracy(room.closed_form, room.CLOSED_FORM, rows=measured)]
+    with telling(progress, "every measured run, by the closed form …"):
+        reports = [room.accuracy(room.closed_form, room.CLOSED_FORM, rows=measured)]
     recorded = room.recorded_in(rows)
     if trace or recorded:
         dry_run = partial(room.dry_run, progress=progress) if trace else partial(room.recorded_dry_run, recorded)

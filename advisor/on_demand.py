@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 from advisor.errors import MissingExtraError, UnsupportedError
@@ -14,6 +15,16 @@ Progress = Callable[[str], None]
 
 def silent(_: str) -> None:
     """Tell nobody."""
+
+
+@contextmanager
+def telling(progress: Progress, text: str) -> Iterator[None]:
+    """Tell what is under way, and take it back however it ends."""
+    progress(text)
+    try:
+        yield
+    finally:
+        progress("")
 
 
 def answered(ask: Callable[[], Answer], progress: Progress = silent) -> Answer:

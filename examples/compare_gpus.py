@@ -1,11 +1,11 @@
-"""The cheapest card on which a method fits: the same question asked of several cards."""
+"""Four cards for one model: which method fits on each, what it would cost, and which is the cheapest that does."""
 
 from __future__ import annotations
 
 from advisor import Fit, advise
 
 MODEL = "qwen2.5-7b"
-GPUS = ("rtx 4090", "l40s", "a100-80gb")
+GPUS = ("l4", "rtx 4090", "l40s", "a100-80gb")
 
 
 def main() -> None:

@@ -243,12 +243,12 @@ def test_what_was_given_is_not_traded() -> None:
 # ----------------------------------------------------------------------------------------------------- what is asked, and shown
 
 REFUSED = [
-    ({"model": "llama-3.1-8b", "gpu": "24GB"}, "nothing is asked for: give one of --seq-len max"),
-    ({"model": "llama-3.1-8b", "gpu": "24GB", "seq_len": "max", "batch_size": "max"}, "--seq-len max and --batch-size max: ask for one"),
-    ({"model": "largest", "gpu": "cheapest"}, "--gpu cheapest and --model largest: ask for one"),
-    ({"model": None, "gpu": "24GB", "seq_len": "max"}, "--model is missing"),
-    ({"model": "llama-3.1-8b", "gpu": "24GB", "seq_len": "max", "batch_size": "many"}, "--batch-size many"),
-    ({"model": "llama-3.1-8b", "gpu": "24GB", "seq_len": "max", "seqlen": 5}, "--seqlen: there is no such option"),
+    ({"model": "llama-3.1-8b", "gpu": "24GB"}, "nothing is asked for: give one of seq_len='max'"),
+    ({"model": "llama-3.1-8b", "gpu": "24GB", "seq_len": "max", "batch_size": "max"}, "seq_len='max' and batch_size='max': ask for one"),
+    ({"model": "largest", "gpu": "cheapest"}, "gpu='cheapest' and model='largest': ask for one"),
+    ({"model": None, "gpu": "24GB", "seq_len": "max"}, "model is missing"),
+    ({"model": "llama-3.1-8b", "gpu": "24GB", "seq_len": "max", "batch_size": "many"}, "batch_size='many'"),
+    ({"model": "llama-3.1-8b", "gpu": "24GB", "seq_len": "max", "seqlen": 5}, "seqlen: there is no such option"),
 ]
 
 

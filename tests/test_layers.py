@@ -16,6 +16,8 @@ LEVELS = {
     "errors": 0,
     "display": 0,
     "formulas": 0,
+    "frames": 1,
+    "python_words": 1,
     "refusals": 1,
     "bounded": 1,
     "shown": 1,

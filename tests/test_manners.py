@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import stat
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -182,3 +184,38 @@ def _on_a_terminal(pty: object, arguments: list[str], env: dict[str, str]) -> st
     os.close(primary)
     assert process.wait(timeout=60) == 0
     return text.decode()
+
+
+# ------------------------------------------------------------------------------------------------------------------- progress
+
+CURSOR_HIDDEN, CURSOR_SHOWN = b"\x1b[?25l", b"\x1b[?25h"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs a pseudo-terminal")
+@pytest.mark.parametrize(
+    ("arguments", "code", "told", "last"),
+    [
+        (["compare", "llama-3.1-8b", "qwen3-8b", "--gpu", "l4"], 0, b"Qwen3-8B on L4", b"10.0 M tokens."),
+        (["compare", "llama-3.1-8b", "/nowhere/config.json", "--gpu", "l4"], 2, b"Llama-3.1-8B on L4", b"config.json"),
+    ],
+    ids=["an answer", "an error"],
+)
+def test_progress_is_a_line_that_goes(arguments: list[str], code: int, told: bytes, last: bytes) -> None:
+    """On a terminal; what comes after it stands on a clean line, and the cursor is back."""
+    import pty
+
+    terminal, inside = pty.openpty()
+    command = [sys.executable, "-m", "advisor", *arguments]
+    child = subprocess.Popen(command, cwd=ROOT, env={**os.environ, "TERM": "xterm"}, stdout=inside, stderr=inside, stdin=inside)
+    os.close(inside)
+    screen = b""
+    with suppress(OSError):  # Linux says so at the end of a pseudo-terminal
+        while read := os.read(terminal, 65536):
+            screen += read
+    os.close(terminal)
+    assert child.wait() == code
+    assert screen.count(CURSOR_HIDDEN) == screen.count(CURSOR_SHOWN) == 1
+    moving, _, after = screen.partition(CURSOR_SHOWN)
+    assert told in moving
+    assert last in after
+    assert told not in after

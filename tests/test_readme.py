@@ -5,13 +5,12 @@ from __future__ import annotations
 import contextlib
 import doctest
 import io
-import os
 import re
-import runpy
 import shlex
 from pathlib import Path
 
 import pytest
+from kept_text import block, check
 
 from advisor import api
 from advisor.cli.app import SUBCOMMANDS
@@ -19,39 +18,19 @@ from advisor.cli.run import run
 from advisor.render.accuracy import markdown
 from advisor.render.summary import summary
 from advisor.render.terminal import Look, draw
-from advisor.values.request import Request
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 MOST_SCREEN_LINES = 22
-EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
-
-
-def block(marker: str) -> tuple[str, int, int]:
-    """The text between `<!-- marker… -->` and `<!-- end -->`, and where it stands."""
-    text = README.read_text(encoding="utf-8")
-    found = re.search(rf"<!-- {re.escape(marker)}[^\n]*-->\n(.*?)<!-- end -->", text, re.DOTALL)
-    assert found, f"README.md has no block {marker}"
-    return found[1], found.start(1), found.end(1)
-
-
-def check(marker: str, expected: str) -> None:
-    """Asserts that a block equals the program's output; UPDATE_SCREENS=1 writes it instead."""
-    shown, start, end = block(marker)
-    if os.environ.get("UPDATE_SCREENS"):
-        text = README.read_text(encoding="utf-8")
-        README.write_text(text[:start] + expected + text[end:], encoding="utf-8")
-        shown = expected
-    assert shown == expected, "README.md is stale; UPDATE_SCREENS=1 python -m pytest tests/test_readme.py mends it"
 
 
 def test_the_screen_is_the_real_one() -> None:
     screen = draw(summary(api.advise("llama-70b", "80GB")), Look(width=100))
-    check("screen:", f"```text\n{screen[screen.index('rung') :]}```\n")
+    check(README, "screen:", f"```text\n{screen[screen.index('rung') :]}```\n")
 
 
 def test_the_screen_is_a_glance() -> None:
-    assert block("screen:")[0].count("\n") <= MOST_SCREEN_LINES + 2
+    assert block(README, "screen:")[0].count("\n") <= MOST_SCREEN_LINES + 2
 
 
 def test_no_link_needs_the_repository_around_it() -> None:
@@ -61,7 +40,7 @@ def test_no_link_needs_the_repository_around_it() -> None:
 
 
 def test_the_accuracy_table_is_the_generators() -> None:
-    check("accuracy:", f"\n{markdown(api.accuracy())}\n")
+    check(README, "accuracy:", f"\n{markdown(api.accuracy())}\n")
 
 
 def test_the_examples_are_true() -> None:
@@ -70,25 +49,13 @@ def test_the_examples_are_true() -> None:
     assert result.failed == 0
 
 
-@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
-def test_an_example_file_runs(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    runpy.run_path(str(path), run_name="__main__")
-    assert capsys.readouterr().out
-
-
-def test_there_are_examples() -> None:
-    assert EXAMPLES
-
-
-def test_every_command_and_option_is_named() -> None:
+def test_every_command_is_named() -> None:
     text = README.read_text(encoding="utf-8")
     with contextlib.redirect_stdout(io.StringIO()) as help_text:
         assert run(["--help"]) == 0
     commands = re.findall(r"^  (\w+)  ", help_text.getvalue(), re.MULTILINE)
     assert set(commands) == set(SUBCOMMANDS)
     assert [name for name in commands if f"`advise {name}" not in text] == []
-    options = ["--" + name.replace("_", "-") for name in Request.model_fields if name not in ("double_quant", "kbit_prepare")]
-    assert [option for option in options if option not in text] == []
 
 
 @pytest.mark.parametrize("marker", ["main-command", "test-command"])

@@ -738,7 +738,7 @@ def test_items_of_a_file(name: str, content: str, results: tuple[float, ...], id
         ("[1, null]", "item 1 has the result 'None'"),
         ('[1, "yes"]', "item 1 has the result 'yes'"),
         ("[1, NaN]", "item 1 has the result 'nan'"),
-        ('[{"id": 1, "answer": 4}]', "an item's fields are id, answer; name the one that is its result with --metric"),
+        ('[{"id": 1, "answer": 4}]', "an item's fields are id, answer; name the one that is its result with metric"),
         ("[1, 0", "is not valid JSON"),
     ],
 )

@@ -14,6 +14,7 @@ peft = pytest.importorskip("peft")
 
 from advisor.architectures import spec_from_config  # noqa: E402
 from advisor.ladder import plan_from_request, request_from, snippet  # noqa: E402
+from advisor.ladder.snippet import YOURS_TO_TRAIN_ON  # noqa: E402
 from advisor.memory import trainable_params  # noqa: E402
 from advisor.values import ALL_LINEAR, DType, GpuSpec, Method, ModelSpec, Optimizer, Plan, Sharding, Stack  # noqa: E402
 
@@ -50,25 +51,57 @@ CARD = GpuSpec(name="card", vendor="nvidia", usable_bytes=8 << 30, usable_source
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> ModelSpec:
-    """A real, tiny checkpoint on disk, and the spec that its config.json makes; the folder is the model's id."""
+    """A real, tiny checkpoint on disk with a tokenizer, and the spec that its config.json makes; the folder is the model's id."""
+    tokenizers = pytest.importorskip("tokenizers")
     folder = tmp_path_factory.mktemp("llama")
+    words = tokenizers.Tokenizer(tokenizers.models.WordLevel({"[PAD]": 0, "[UNK]": 1, "[EOS]": 2}, unk_token="[UNK]"))
+    special = {"pad_token": "[PAD]", "eos_token": "[EOS]", "unk_token": "[UNK]"}
+    transformers.PreTrainedTokenizerFast(tokenizer_object=words, **special).save_pretrained(folder)
     transformers.LlamaForCausalLM(transformers.LlamaConfig(**CONFIG)).to(torch.bfloat16).save_pretrained(folder)
     return spec_from_config(CONFIG, id=str(folder), source="made for the test")
 
 
-def run(model: ModelSpec, options: dict[str, Any], stack: str) -> tuple[Plan, dict[str, Any]]:
-    """The snippet's names after it ran. Only the device is changed: there is no GPU here, and fused Liger kernels need one."""
-    plan = plan_from_request(model, CARD, request_from({"stack": stack, "seq_len": 32, "grad_accum": 1} | options))
+TOKENS = 32
+NOT_ON_A_CPU = ("adamw_8bit", "paged_adamw_8bit")
+"""bitsandbytes has no kernels for them there: their snippets are run up to the training."""
+OF_A_CPU = {
+    '{"": 0}': '"cpu"',
+    '{"": int(os.environ["LOCAL_RANK"])}': '"cpu"',
+    'output_dir="out"': 'output_dir="out", use_cpu=True, max_steps=1, save_strategy="no", disable_tqdm=True',
+    "    use_liger_kernel=True,\n": "",
+}
+"""There is no GPU here, and fused Liger kernels need one."""
+OF_THE_USER = {YOURS_TO_TRAIN_ON: "train_dataset = DATA", "loader = ...": "loader = LOADER"}
+
+
+def run(model: ModelSpec, options: dict[str, Any], stack: str, rows: Any = None) -> tuple[Plan, dict[str, Any]]:
+    """The snippet's names after it ran whole: with data in the place that is left for it, on a CPU."""
+    plan = plan_from_request(model, CARD, request_from({"stack": stack, "seq_len": TOKENS, "grad_accum": 1} | options))
     text = snippet(model, plan)
-    on_cpu = (
-        text.replace('{"": 0}', '"cpu"')
-        .replace('{"": int(os.environ["LOCAL_RANK"])}', '"cpu"')
-        .replace('output_dir="out"', 'output_dir="out", use_cpu=True')
-    )
-    names: dict[str, Any] = {}
-    exec(compile(on_cpu.replace("    use_liger_kernel=True,\n", ""), "snippet", "exec"), names)
     assert ("use_liger_kernel=True" in text) is (plan.loss.value == "fused" and plan.stack is not Stack.PLAIN)
+    assert text.startswith("# pip install torch transformers")
+    for written, instead in {**OF_A_CPU, **OF_THE_USER}.items():
+        text = text.replace(written, instead)
+    if plan.optimizer.value in NOT_ON_A_CPU:
+        text = text.replace("\ntrainer.train()\n", "\n")
+    names: dict[str, Any] = {"DATA": rows or data(stack), "LOADER": [batch(plan)] * plan.grad_accum_steps}
+    exec(compile(text, "snippet", "exec"), names)
     return plan, names
+
+
+def data(stack: str) -> Any:
+    rows = [{"input_ids": [1 + number] * TOKENS, "labels": [1 + number] * TOKENS} for number in range(8)]
+    return pytest.importorskip("datasets").Dataset.from_list(rows) if stack == "trl" else rows
+
+
+def batch(plan: Plan) -> dict[str, Any]:
+    tokens = torch.randint(0, 128, (plan.micro_batch_size, plan.seq_len_tokens))
+    return {"input_ids": tokens, "labels": tokens}
+
+
+def assert_trained(plan: Plan, trainer: Any) -> None:
+    steps = 0 if plan.optimizer.value in NOT_ON_A_CPU else 1
+    assert trainer.state.global_step == steps
 
 
 def assert_adapter(plan: Plan, config: Any) -> None:
@@ -126,6 +159,7 @@ def test_trainer_snippet(checkpoint: ModelSpec, options: dict[str, Any], tmp_pat
     assert_model(plan, checkpoint, names["model"])
     assert_quantization(plan, names)
     assert_arguments(plan, names["arguments"])
+    assert_trained(plan, names["trainer"])
     assert names["seq_len"] == plan.seq_len_tokens
     if plan.method.has_adapter:
         assert_adapter(plan, names["adapter"])
@@ -142,8 +176,7 @@ def test_plain_snippet_trains(checkpoint: ModelSpec, options: dict[str, Any]) ->
     assert model.is_gradient_checkpointing is plan.gradient_checkpointing
     # 4-bit weights are integers, which the CPU kernel repacks at its first use
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters() if parameter.is_floating_point()}
-    tokens = torch.randint(0, 128, (plan.micro_batch_size, plan.seq_len_tokens))
-    names["train"]([{"input_ids": tokens, "labels": tokens}] * plan.grad_accum_steps)
+    names["train"]([batch(plan)] * plan.grad_accum_steps)
     moved = {name for name, parameter in model.named_parameters() if name in before and not torch.equal(parameter, before[name])}
     assert moved
     assert moved <= {name for name, parameter in model.named_parameters() if parameter.requires_grad}
@@ -158,8 +191,35 @@ def test_trl_snippet(checkpoint: ModelSpec, options: dict[str, Any], tmp_path: P
     assert_quantization(plan, names)
     assert_arguments(plan, names["arguments"])
     assert names["arguments"].max_length == plan.seq_len_tokens
+    assert_trained(plan, names["trainer"])
     if plan.method.has_adapter:
         assert_adapter(plan, names["adapter"])
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_classifier_on_a_decoder_trains(checkpoint: ModelSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It must be told its padding, by a tokenizer that the snippet loads."""
+    monkeypatch.chdir(tmp_path)
+    rows = [{"input_ids": [1 + number] * TOKENS, "labels": number % 2} for number in range(8)]
+    plan, names = run(checkpoint, {"method": "lora", "head": "classification", "labels": 2, "batch_size": 2}, "hf", rows)
+    assert_trained(plan, names["trainer"])
+    assert names["model"].config.pad_token_id == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"method": "lora"}, "torch transformers accelerate peft"),
+        ({"method": "full", "optimizer": "adamw_8bit"}, "torch transformers accelerate bitsandbytes"),
+        ({"method": "qlora", "stack": "trl", "loss": "fused"}, "torch transformers accelerate peft trl bitsandbytes liger-kernel"),
+        ({"method": "lora", "stack": "plain", "attention": "flash"}, "torch transformers peft flash-attn"),
+        ({"method": "qlora", "stack": "plain"}, "torch transformers accelerate peft bitsandbytes"),
+    ],
+    ids=json.dumps,
+)
+def test_a_snippet_names_what_to_install(checkpoint: ModelSpec, options: dict[str, Any], expected: str) -> None:
+    text = snippet(checkpoint, plan_from_request(checkpoint, CARD, request_from(options)))
+    assert text.splitlines()[0] == f"# pip install {expected}"
 
 
 def test_shards_of_a_quantised_base_are_of_one_type(checkpoint: ModelSpec) -> None:

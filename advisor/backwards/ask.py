@@ -9,7 +9,7 @@ from advisor.backwards.question import Question, asked
 from advisor.devices import search_gpus
 from advisor.errors import InvalidInputError
 from advisor.inputs import as_gpu, as_model, as_request
-from advisor.on_demand import Progress, answered
+from advisor.on_demand import Progress, answered, telling
 from advisor.values import GpuSpec, ModelSpec
 from advisor.values.question import FitAnswer, Unknown
 
@@ -27,14 +27,16 @@ def ask(
     given = {name: value for name, value in options.items() if not _is_unknown(name, unknown, fewest)}
     if unknown is Unknown.MODEL:
         card = as_gpu(gpu, use_calibrations)
-        return about_models(card, Question(unknown, as_request(given, card)))
+        with telling(progress, f"the largest model that fits {card.name} …"):
+            return about_models(card, Question(unknown, as_request(given, card)))
     if model is None:
         raise InvalidInputError("--model is missing; for example: advise fit --model llama-3.1-8b --gpu 24GB --seq-len max")
     spec = as_model(model, progress)
     if unknown is Unknown.GPU:
         question = Question(unknown, as_request(given), fewest)
         cards = tuple(as_gpu(card.name, use_calibrations) for card in search_gpus() if card.prices)
-        return answered(lambda: about_cards(spec, cards, question), progress)
+        with telling(progress, f"{spec.id} on {len(cards)} cards …"):
+            return answered(lambda: about_cards(spec, cards, question), progress)
     card = as_gpu(gpu, use_calibrations)
     question = Question(unknown, as_request(given, None if fewest else card), fewest)
     about = about_number_of_cards if unknown is Unknown.GPUS else about_numbers

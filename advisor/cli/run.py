@@ -17,7 +17,7 @@ from advisor.bounded import named
 from advisor.cli import EXIT_INTERRUPTED
 from advisor.cli.answer import Answer
 from advisor.cli.app import app
-from advisor.cli.progress import progress
+from advisor.cli.progress import end_progress, progress
 from advisor.errors import AdvisorError
 from advisor.on_demand import answered
 from advisor.refusals import did_you_mean
@@ -40,7 +40,7 @@ def run(arguments: Sequence[str]) -> int:
     """Exit code of `advise ARGUMENTS`, after printing its answer or its one line of error."""
     _stand_in_for_closed_streams()
     try:
-        answer = answered(lambda: get_command(app).main(args=list(arguments), prog_name="advise", standalone_mode=False), progress())
+        answer = _asked(list(arguments))
     except AdvisorError as error:
         return _fail(str(error), error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
@@ -56,6 +56,14 @@ def run(arguments: Sequence[str]) -> int:
         done = f"; {answer.done}" if answer.done else ""
         return _fail(f"the answer could not be printed ({problem}){done}", EXIT_PRINTING)
     return _fail(answer.problem, AdvisorError.exit_code) if answer.problem else answer.exit_code
+
+
+def _asked(arguments: list[str]) -> Any:
+    """What the command hands back; the line that told of its progress is gone however it ends."""
+    try:
+        return answered(lambda: get_command(app).main(args=arguments, prog_name="advise", standalone_mode=False), progress())
+    finally:
+        end_progress()
 
 
 def _stand_in_for_closed_streams() -> None:

@@ -59,3 +59,4 @@ def loop_lines(plan: Plan, learning_rate: str) -> Iterator[str]:
         indent += "    "
     yield from (f"{indent}scaler.step(optimizer)", f"{indent}scaler.update()") if scaled else (f"{indent}optimizer.step()",)
     yield f"{indent}optimizer.zero_grad()"
+    yield from ("", "", "loader = ...  # yours: batches as the loop takes them, on the model's device", "train(loader)")

@@ -8,7 +8,8 @@ from advisor.architectures import LABEL_MODULES, headed
 from advisor.errors import UnsupportedError
 from advisor.ladder.learning_rate import show, sweep_of
 from advisor.ladder.plain_loop import OPTIMIZERS, loop_lines
-from advisor.ladder.snippet_load import NO_REENTRANT, load_lines, needs_os, quantization_classes
+from advisor.ladder.snippet_load import NO_REENTRANT, load_lines, needs_os, pads_by_tokenizer, quantization_classes
+from advisor.ladder.snippet_packages import packages
 from advisor.ladder.snippet_parts import call, text, torch_dtype
 from advisor.shown import shown
 from advisor.stacks.write import yaml_config
@@ -26,12 +27,17 @@ _TASKS = {ModelKind.DECODER: "CAUSAL_LM", ModelKind.ENCODER_DECODER: "SEQ_2_SEQ_
 """peft's task types by what the model takes and gives; the other kinds are wrapped without one, as peft's examples do for Whisper."""
 
 
+YOURS_TO_TRAIN_ON = "train_dataset = ..."
+"""Where the data goes."""
 _WRITTEN = (ModelKind.DECODER, ModelKind.ENCODER)
 """Kinds whose data is text alone, which every stack takes."""
 
 
 def snippet(model: ModelSpec, plan: Plan, task: Task | None = None) -> str:
-    """The plan as Python for its stack, or as the stack's own file. The data is left to the user, everything that changes a byte is not."""
+    """The plan as Python that trains it on its stack, or as the stack's own file.
+
+    The data is left to the user, who puts it in one marked place; everything that changes a byte is not.
+    """
     if model.kind not in _WRITTEN and plan.stack is not Stack.HF:
         return f"# settings of {plan.stack.value} for {model.kind.value} models are not written: they need a processor and its data\n"
     if plan.stack in (Stack.AXOLOTL, Stack.LLAMAFACTORY):
@@ -44,7 +50,7 @@ def snippet(model: ModelSpec, plan: Plan, task: Task | None = None) -> str:
     rate = show(sweep_of(model, plan, task).mid)
     model = headed(model, plan)
     sections = (
-        _imports(model, plan),
+        (f"# pip install {' '.join(packages(model, plan))}", *_imports(model, plan)),
         load_lines(model, plan, _class_of(model)),
         _adapter(model, plan),
         _training(plan, rate),
@@ -63,7 +69,7 @@ def _imports(model: ModelSpec, plan: Plan) -> Iterator[str]:
         peft.append("get_peft_model")
     if plan.kbit_prepare:
         peft.append("prepare_model_for_kbit_training")
-    transformers = [_class_of(model)]
+    transformers = [_class_of(model), *(["AutoTokenizer"] if pads_by_tokenizer(model) else [])]
     transformers += quantization_classes(model, plan)
     if plan.stack is Stack.HF:
         transformers += ["Trainer", "TrainingArguments"]
@@ -118,10 +124,13 @@ def _training(plan: Plan, learning_rate: str) -> Iterator[str]:
         settings["max_length"] = "seq_len"
         yield f"arguments = {call('SFTConfig', settings)}"
         adapter = ", peft_config=adapter" if plan.method.has_adapter else ""
-        yield f"# SFTTrainer(model=model, args=arguments{adapter}, train_dataset=...).train()"
+        yield f"{YOURS_TO_TRAIN_ON}  # yours: rows with text, with messages, or with prompt and completion"
+        yield f"trainer = SFTTrainer(model=model, args=arguments{adapter}, train_dataset=train_dataset)"
     else:
         yield f"arguments = {call('TrainingArguments', settings)}"
-        yield "# Trainer(model=model, args=arguments, train_dataset=...).train()"
+        yield f"{YOURS_TO_TRAIN_ON}  # yours: rows of what the model takes, with labels"
+        yield "trainer = Trainer(model=model, args=arguments, train_dataset=train_dataset)"
+    yield "trainer.train()"
 
 
 def _arguments(plan: Plan, learning_rate: str) -> dict[str, str]:

@@ -8,7 +8,7 @@ from advisor.architectures import LABEL_MODULES
 from advisor.checkpoints import PACKED, expanded_by, packed, trained_as
 from advisor.ladder.snippet_parts import call, text, torch_dtype
 from advisor.units import format_size
-from advisor.values import Attention, DType, ModelKind, ModelSpec, Plan, Quantization, Sharding
+from advisor.values import Attention, DType, ModelKind, ModelSpec, Plan, Quantization, Sharding, Stack
 
 NO_REENTRANT = {"use_reentrant": False}
 """Checkpointing without re-entrant autograd, as torch advises; frozen inputs then need no hook."""
@@ -32,7 +32,18 @@ def quantization_classes(model: ModelSpec, plan: Plan) -> list[str]:
 
 
 def needs_os(model: ModelSpec, plan: Plan) -> bool:
-    return plan.quantization is not None and (plan.sharding is Sharding.DDP or bool(expanded_by(model)))
+    written_out = plan.quantization is not None and bool(expanded_by(model))
+    return written_out or (_is_placed(plan) and plan.sharding is Sharding.DDP)
+
+
+def _is_placed(plan: Plan) -> bool:
+    """Whether loading puts the model on its card: bitsandbytes quantises there, and a loop of one's own has no Trainer to move it."""
+    return (plan.quantization is not None or plan.stack is Stack.PLAIN) and not plan.sharding.shards_weights
+
+
+def pads_by_tokenizer(model: ModelSpec) -> bool:
+    """Whether the model must be told its padding: a decoder's score is read at the last token before it."""
+    return model.labels is not None and model.kind is ModelKind.DECODER
 
 
 def load_lines(model: ModelSpec, plan: Plan, auto: str) -> Iterator[str]:
@@ -49,11 +60,12 @@ def load_lines(model: ModelSpec, plan: Plan, auto: str) -> Iterator[str]:
     if made:
         yield f"quantization = {made}"
         settings["quantization_config"] = "quantization"
-    if plan.quantization is not None and not plan.sharding.shards_weights:
+    if _is_placed(plan):
         settings["device_map"] = text({"": 0}) if plan.n_gpus == 1 else '{"": int(os.environ["LOCAL_RANK"])}'
     yield f"model = {call(f'{auto}.from_pretrained', settings, source)}"
     yield "model.config.use_cache = False"
-    if model.labels is not None and model.kind is ModelKind.DECODER:
+    if pads_by_tokenizer(model):
+        yield f"tokenizer = AutoTokenizer.from_pretrained({source})"
         yield "model.config.pad_token_id = tokenizer.pad_token_id  # the score is read at the last token before the padding"
     if plan.kbit_prepare:
         checkpointing = {"use_gradient_checkpointing": text(plan.gradient_checkpointing)}

@@ -93,11 +93,17 @@ def _remarks(found: SideBySide, shown: Sequence[Offer], others: Sequence[Offer])
 
 
 def _verdict(found: SideBySide) -> Iterator[Block]:
+    some = any(cheapest(found))
+    yield from (paragraph(said, "bold green" if some else "bold yellow") for said in verdicts(found))
+
+
+def verdicts(found: SideBySide) -> Iterator[str]:
+    """Yield of each model what to rent, or that nothing surely fits."""
     best = [*cheapest(found)]
     for line in best:
         usd = None if line.step_time is None else line.step_time.usd
         price = f", {words.span(usd)} USD for {format_count(line.dataset_tokens)} tokens" if usd else ""
         how, by = ("cheapest", ", by the middle of its price") if usd else ("smallest", "")
-        yield paragraph(f"{line.model}: {line.gpu.name} is the {how} here that fits{by}, with {line.method.label}{price}.", "bold green")
+        yield f"{line.model}: {line.gpu.name} is the {how} here that fits{by}, with {line.method.label}{price}."
     if not best:
-        yield paragraph("Nothing here surely fits.", "bold yellow")
+        yield "Nothing here surely fits."

@@ -57,16 +57,16 @@ def need() -> None:
 def figures(answer: Advice, series: Series) -> Iterator[str]:
     """Yield the figures of an answer, each with what it says in words. Raises MissingExtraError without the extra `report`."""
     terms = "What each rung takes, by term, against the card's line; the line below each bar is the interval."
-    yield _figure("terms", _terms(answer), _terms_said(answer), terms)
+    yield figure("terms", _terms(answer), _terms_said(answer), terms)
     if series.curves:
         lengths = "Memory against the length of a sequence; the band is the interval, the dashed line the card."
-        yield _figure("lengths", _by_length(series.curves, answer), _by_length_said(series.curves, answer), lengths)
+        yield figure("lengths", _by_length(series.curves, answer), _by_length_said(series.curves, answer), lengths)
     if series.timeline:
         step = "Live tensors through the recorded steps of the plan, event by event, without the allocator's slack and the CUDA context."
-        yield _figure("step", _through(series.timeline, answer), _through_said(series.timeline), step)
+        yield figure("step", _through(series.timeline, answer), _through_said(series.timeline), step)
 
 
-def _figure(name: str, spec: dict[str, Any], said: str, caption: str) -> str:
+def figure(name: str, spec: dict[str, Any], said: str, caption: str) -> str:
     """One figure; `said` is its text for who does not see it, `name` keeps its ids apart from the other figures'."""
     need()
     import vl_convert

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from functools import singledispatch
 
+from advisor.errors import MissingExtraError
 from advisor.ladder import classify
 from advisor.render import words
 from advisor.render.advice import bar_parts, cited
 from advisor.render.blocks import BLANK, Block, Code, Heading, Paragraph, Span, Stacked, bullets, entries, paragraph
 from advisor.render.check import check, verdict as check_verdict
+from advisor.render.comparison import comparison, verdicts
 from advisor.render.estimate import breakdown
 from advisor.render.fit import fit
+from advisor.render.heat_map import heat_map
 from advisor.render.html import body, folded, fragment
 from advisor.render.look import look_of_stdout
 from advisor.render.next_step import headline, next_step
@@ -20,6 +24,7 @@ from advisor.render.terminal import draw
 from advisor.values import Advice, MemoryBreakdown, Rung
 from advisor.values.check import CheckReport
 from advisor.values.next_step import NextStep
+from advisor.values.offer import SideBySide
 from advisor.values.question import FitAnswer
 
 
@@ -62,6 +67,11 @@ def _(value: FitAnswer) -> str:
     return value.sentence
 
 
+@line.register
+def _(value: SideBySide) -> str:
+    return " ".join(verdicts(value))
+
+
 @singledispatch
 def screen(value: object) -> Iterator[Block]:
     """Yield the blocks of a result, its verdict last. Raises TypeError for what is none."""
@@ -72,6 +82,7 @@ screen.register(Advice, summary)
 screen.register(NextStep, next_step)
 screen.register(CheckReport, check)
 screen.register(FitAnswer, fit)
+screen.register(SideBySide, comparison)
 
 
 @screen.register
@@ -99,8 +110,15 @@ def text(value: object) -> str:
 
 def html(value: object) -> str:
     """Return a result as HTML for a notebook's cell: the verdict first, then the screen, and what it leaves out folded away."""
-    blocks = verdict_first(screen(value))
-    return fragment(blocks, *(_folded(value) if isinstance(value, Advice) else ()))
+    blocks = verdicts_first(value) if isinstance(value, SideBySide) else verdict_first(screen(value))
+    more = _folded(value) if isinstance(value, Advice) else _heat_map(value) if isinstance(value, SideBySide) else ()
+    return fragment(blocks, *more)
+
+
+def _heat_map(value: SideBySide) -> Iterator[str]:
+    """Yield what fits as a figure, where the extra `report` that draws it is installed."""
+    with suppress(MissingExtraError):
+        yield heat_map(value)
 
 
 def verdict_first(blocks: Iterable[Block]) -> list[Block]:
@@ -112,6 +130,13 @@ def verdict_first(blocks: Iterable[Block]) -> list[Block]:
     verdict_at = max((number for number, block in enumerate(listed) if isinstance(block, Paragraph)), default=0)
     start = verdict_at - 1 if verdict_at and isinstance(listed[verdict_at - 1], Heading) else verdict_at
     return [*listed[start:], *listed[:start]]
+
+
+def verdicts_first(value: SideBySide) -> list[Block]:
+    """Return the blocks of models side by side, with what is said of each model before the table."""
+    blocks = [*comparison(value)]
+    start = len(blocks) - len([*verdicts(value)])
+    return [*blocks[start:], *blocks[:start]]
 
 
 def whole_bar(rung: Rung) -> Iterator[Block]:

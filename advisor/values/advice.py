@@ -1,11 +1,13 @@
 """The answer: every rung priced, the verdict, and what would change it."""
 
+from collections.abc import Iterator
 from enum import Enum
 from typing import Annotated, Literal
 
 from pydantic import Field, computed_field, model_validator
 
 from advisor.display import Shown
+from advisor.frames import Framed, Row
 from advisor.values.card import GpuSpec
 from advisor.values.memory import Computed, MemoryBreakdown
 from advisor.values.plan import Plan
@@ -71,6 +73,17 @@ class StepTime(Value):
     usd: Range | None = None
 
 
+def ends(name: str, span: Range | None) -> Row:
+    """Return both ends of a range as columns of a row."""
+    return {f"{name}_low": None if span is None else span.low, f"{name}_high": None if span is None else span.high}
+
+
+def time_and_cost(time: StepTime | None) -> Row:
+    """Return what a step takes and a run costs as columns of a row."""
+    seconds, hours, usd = (None, None, None) if time is None else (time.seconds_per_step, time.hours, time.usd)
+    return {**ends("seconds_per_step", seconds), **ends("hours", hours), **ends("usd", usd)}
+
+
 class Rung(Shown, Value):
     """One method: the plan a practitioner would run first, made to fit where that is possible, and its price."""
 
@@ -119,7 +132,7 @@ class Verdict(Value):
     sentence: str
 
 
-class Advice(Shown, Computed):
+class Advice(Shown, Framed, Computed):
     """The whole answer to `advise --model … --gpu …`."""
 
     schema_version: str = SCHEMA_VERSION
@@ -140,6 +153,24 @@ class Advice(Shown, Computed):
     """Python that builds exactly the plan that was priced; empty when nothing fits."""
     command: str = ""
     """Command line that prices the plan of `focus` again; empty where no options describe it."""
+
+    def _frame_rows(self) -> Iterator[Row]:
+        """One for each rung, in the order of the ladder."""
+        for rung in self.rungs:
+            yield {
+                "method": rung.plan.method.value,
+                "fit": rung.fit.value,
+                "chosen": rung is self.chosen,
+                "low_bytes": rung.memory.low_bytes,
+                "expected_bytes": rung.memory.expected_bytes,
+                "high_bytes": rung.memory.high_bytes,
+                "usable_bytes": self.gpu.usable_bytes,
+                "headroom_bytes": rung.headroom_bytes,
+                "max_seq_len_tokens": rung.max_seq_len_tokens,
+                **ends("relative_step_time", rung.relative_step_time),
+                **time_and_cost(rung.step_time),
+                "changes": "; ".join(change.what for change in rung.changes),
+            }
 
     @property
     def chosen(self) -> Rung | None:

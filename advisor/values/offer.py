@@ -1,10 +1,13 @@
 """One model on one card in a line: which method, does it fit, how long a sequence, and what the time costs."""
 
+from collections.abc import Iterator
 from typing import Annotated
 
 from pydantic import Field
 
-from advisor.values.advice import Fit, StepTime
+from advisor.display import Shown
+from advisor.frames import Framed, Row, scalars
+from advisor.values.advice import Fit, StepTime, time_and_cost
 from advisor.values.card import GpuSpec
 from advisor.values.vocabulary import Bytes, Method, Positive, Value
 
@@ -50,7 +53,7 @@ class Refused(Value):
     reason: str
 
 
-class SideBySide(Value):
+class SideBySide(Shown, Framed, Value):
     """Models and cards side by side, best first."""
 
     offers: tuple[Offer, ...]
@@ -58,6 +61,16 @@ class SideBySide(Value):
     dataset_tokens: Positive
     asked_tokens: bool
     """Whether the size of the data set was given, and is not taken for comparison alone."""
+
+    def _frame_rows(self) -> Iterator[Row]:
+        """One for each model on each card, best first."""
+        for offer in self.offers:
+            yield {
+                **scalars(offer, "step_time"),
+                "gpu": offer.gpu.name,
+                "usable_bytes": offer.gpu.usable_bytes,
+                **time_and_cost(offer.step_time),
+            }
 
     @property
     def exit_code(self) -> int:

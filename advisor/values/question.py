@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from enum import Enum
 from typing import Literal
 
 from pydantic import computed_field
 
 from advisor.display import Shown
-from advisor.values.advice import Fit, ModelSummary, StepTime
+from advisor.frames import Framed, Row, scalars
+from advisor.values.advice import Fit, ModelSummary, StepTime, time_and_cost
 from advisor.values.card import GpuSpec
 from advisor.values.memory import Computed, MemoryBreakdown
 from advisor.values.plan import Plan
@@ -80,7 +82,7 @@ class Trade(Value):
     """What that change costs, in words."""
 
 
-class FitAnswer(Shown, Computed):
+class FitAnswer(Shown, Framed, Computed):
     """The answer to `advise fit`."""
 
     schema_version: str = SCHEMA_VERSION
@@ -112,6 +114,19 @@ class FitAnswer(Shown, Computed):
     """Tokens that hours and costs are of."""
     assumptions: tuple[str, ...] = ()
     """What names and omitted options were taken to mean, one line each."""
+
+    def _frame_rows(self) -> Iterator[Row]:
+        """One for each plan of memory against time against money; where there is none, for each that was considered."""
+        for trade in self.trades:
+            sizes = {"low_bytes": trade.memory.low_bytes, "high_bytes": trade.memory.high_bytes}
+            plan = {
+                "method": trade.plan.method.value,
+                "seq_len_tokens": trade.plan.seq_len_tokens,
+                "micro_batch_size": trade.plan.micro_batch_size,
+            }
+            yield {**plan, **sizes, **scalars(trade, "step_time"), **time_and_cost(trade.step_time)}
+        for candidate in () if self.trades else self.candidates:
+            yield {**scalars(candidate, "step_time"), **time_and_cost(candidate.step_time)}
 
     @computed_field  # type: ignore[prop-decorator]
     @property

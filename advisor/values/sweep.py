@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field, computed_field
 
+from advisor.frames import read_table
 from advisor.values.memory import Computed
 from advisor.values.vocabulary import SCHEMA_VERSION, Positive, Value
 
@@ -51,6 +52,10 @@ class SweepReport(Computed):
     resumed: Count = 0
     """Kinds that an earlier, interrupted sweep had priced."""
     groups: tuple[SweepGroup, ...]
+
+    def to_frame(self) -> Any:
+        """Return the rows of the file as a DataFrame. Raises MissingExtraError where neither pandas nor polars is installed."""
+        return read_table(self.out)
 
     @computed_field  # type: ignore[prop-decorator]
     @property
