@@ -57,7 +57,7 @@ def folded(title: str, content: str, *, is_open: bool = False) -> str:
 
 
 def body(blocks: Iterable[Block]) -> str:
-    """Return the blocks without anything around them."""
+    """Return the blocks without anything around them. What scrolls sideways where it is too wide can be scrolled by keyboard, too."""
     return "".join(_DRAWN[type(block)](block) for block in blocks)
 
 
@@ -106,7 +106,7 @@ def _table(block: Table) -> str:
         f"<tr>{''.join(f'<td class={chr(34)}{side}{chr(34)}>{_styled(cell)}</td>' for side, cell in zip(sides, row, strict=True))}</tr>\n"
         for row in block.rows
     )
-    return f'<div class="wide"><table>\n<thead><tr>{headers}</tr></thead>\n<tbody>\n{rows}</tbody>\n</table></div>\n'
+    return f'<div class="wide" tabindex="0"><table>\n<thead><tr>{headers}</tr></thead>\n<tbody>\n{rows}</tbody>\n</table></div>\n'
 
 
 def _bars(block: Bars) -> str:
@@ -149,7 +149,7 @@ def _share(part_bytes: int, whole_bytes: int) -> str:
 
 
 def _code(block: Code) -> str:
-    return f"<pre><code>{text(block.text.rstrip(chr(10)))}</code></pre>\n"
+    return f'<pre tabindex="0"><code>{text(block.text.rstrip(chr(10)))}</code></pre>\n'
 
 
 def _either(block: Either) -> str:
