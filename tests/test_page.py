@@ -402,6 +402,16 @@ def _die(_: Question) -> None:
     os._exit(1)
 
 
+def test_a_fault_of_ours_is_said_to_be_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: Question) -> None:
+        raise AssertionError("ours")
+
+    monkeypatch.setattr("advisor.page.app.reply", fail)
+    answer = TestClient(door(), base_url=HOME, cookies={door().cookie: TOKEN}, raise_server_exceptions=False).get("/answer", params=EXAMPLE)
+    assert (answer.status_code, answer.text.partition(",")[0]) == (500, "error: this is a bug of finetune-advisor")
+    assert answer.headers["content-security-policy"] == HEADERS["Content-Security-Policy"]
+
+
 # ------------------------------------------------------------------------------------------------------ the command
 
 

@@ -22,8 +22,8 @@ from advisor.page.pool import BusyError, Pool
 from advisor.page.question import VIEWS, Field, Question, read_question
 from advisor.render.style import STYLE
 
-BAD, ABSENT, BUSY = 400, 404, 429
-"""RFC 9110, 15.5.1 and 15.5.5, and RFC 6585, 4."""
+BAD, ABSENT, BUSY, BUG = 400, 404, 429, 500
+"""RFC 9110, 15.5.1, 15.5.5 and 15.6.1, and RFC 6585, 4."""
 FIRST = ("method", "rank", "seq_len", "batch_size", "gpus", "dataset_tokens")
 """Options that stand open on the page; the others are folded away. Judgement: what people change most."""
 KINDS = {"page.css": "text/css", "htmx.min.js": "text/javascript", "page.js": "text/javascript", "icon.svg": "image/svg+xml"}
@@ -44,7 +44,7 @@ class Page(NamedTuple):
             Route("/file/{kind}", self.file),
             *(Route(f"/{name}", _static(name, kind)) for name, kind in KINDS.items()),
         ]
-        app = Starlette(routes=routes, exception_handlers={ABSENT: _absent})
+        app = Starlette(routes=routes, exception_handlers={ABSENT: _absent, Exception: _bug})
         app.router.redirect_slashes = False
         return app
 
@@ -99,6 +99,11 @@ def _static(name: str, kind: str) -> Response:
 def _asset(name: str) -> str:
     own = (files("advisor.page") / "static" / name).read_text(encoding="utf-8")
     return f"{STYLE}{own}" if name == "page.css" else own
+
+
+async def _bug(_: Request, __: Exception) -> Response:
+    """Starlette raises the exception again, which the server then writes to the terminal."""
+    return PlainTextResponse("error: this is a bug of finetune-advisor, not of your input; please report the lines in the terminal\n", BUG)
 
 
 async def _absent(_: Request, __: Exception | None) -> Response:

@@ -91,22 +91,28 @@ def _paragraph(block: Paragraph) -> str:
 def _entries(block: Entries) -> str:
     if all(label == _ASIDE for label, _ in block.rows):
         return f"<ul>\n{''.join(f'<li>{_styled(span)}</li>{chr(10)}' for _, span in block.rows)}</ul>\n" if block.rows else ""
-    rows = (
-        f'<tr><th scope="row" class="{escape(block.style)}">{text(label)}</th><td>{_styled(span)}</td></tr>\n' for label, span in block.rows
-    )
+    rows = (f"<tr>{_name(label, block.style)}<td>{_styled(span)}</td></tr>\n" for label, span in block.rows)
     return f'<table class="entries">\n{"".join(rows)}</table>\n'
 
 
 def _table(block: Table) -> str:
     sides = ["right" if column.align == ">" else "left" for column in block.columns]
-    headers = "".join(
-        f'<th scope="col" class="{side}">{text(column.header)}</th>' for side, column in zip(sides, block.columns, strict=True)
-    )
+    headers = "".join(_header(column.header, side) for side, column in zip(sides, block.columns, strict=True))
     rows = "".join(
         f"<tr>{''.join(f'<td class={chr(34)}{side}{chr(34)}>{_styled(cell)}</td>' for side, cell in zip(sides, row, strict=True))}</tr>\n"
         for row in block.rows
     )
     return f'<div class="wide" tabindex="0"><table>\n<thead><tr>{headers}</tr></thead>\n<tbody>\n{rows}</tbody>\n</table></div>\n'
+
+
+def _name(label: str, style: str) -> str:
+    """The label of an entry; one that goes on with the entry above has none."""
+    return f'<th scope="row" class="{escape(style)}">{text(label)}</th>' if label else "<td></td>"
+
+
+def _header(name: str, side: str) -> str:
+    """A column's header; a cell without text is none."""
+    return f'<th scope="col" class="{side}">{text(name)}</th>' if name else "<td></td>"
 
 
 def _bars(block: Bars) -> str:

@@ -54,6 +54,7 @@ body:has(>main.advise){{margin:0;background:#fff;color:#1b1b1b}}
 .advise .wide td:first-child,.advise .right{{white-space:pre;font-variant-numeric:tabular-nums}}
 .advise th.right,.advise td.right{{text-align:right}}
 .advise .entries th,.advise .bars th{{font-weight:normal;white-space:nowrap}}.advise .entries th.bold{{font-weight:600}}
+.advise .entries td{{overflow-wrap:anywhere}}
 .advise .bars{{width:100%}}.advise .bar{{width:70%}}.advise .bar div{{height:.9em;min-width:1px}}
 .advise .free{{border:1px dashed currentColor;box-sizing:border-box;opacity:.6}}
 .advise .stack{{position:relative;display:flex;height:1.6em;margin:.6em 0 1.1em;border-left:1px solid currentColor}}
