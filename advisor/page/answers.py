@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
 from html import escape
 from typing import NamedTuple
 
@@ -76,7 +77,13 @@ def _one_line(message: str) -> str:
 
 def _model(question: Question) -> ModelSpec:
     """A model with a profile: the page reads no path and asks no network."""
-    return load_known(question.model)
+    return _known(question.model)
+
+
+@lru_cache(maxsize=64)
+def _known(name: str) -> ModelSpec:
+    """The same value each time: what is kept of a model's memory is found without comparing all of it."""
+    return load_known(name)
 
 
 def _card(question: Question) -> GpuSpec:
