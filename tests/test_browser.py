@@ -205,3 +205,16 @@ def test_the_report_is_right_at_every_width(width: int, scheme: str, chromium: A
         folded.click()
     assert (tab.violations(), overflow(tab), tab.complaints) == ([], 0, [])
     tab.close()
+
+
+def test_the_report_switches_rung_and_length(chromium: Any, report: str) -> None:
+    tab = Tab(chromium, report)
+    shown = tab.page.locator(".explore .at:visible")
+    assert shown.inner_text().startswith("QLoRA, 2,048 tokens: ")
+    tab.page.locator(".explore input[name=rung]:checked").focus()
+    tab.page.keyboard.press("ArrowRight")
+    tab.page.locator(".explore").get_by_label("1,024").check(force=True)
+    assert shown.inner_text().startswith("DoRA, 1,024 tokens: ")
+    assert tab.page.locator("figure title").count() > 20, "numbers under the pointer"
+    assert tab.complaints == []
+    tab.close()
