@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from advisor.accuracy import AccuracyReport
     from advisor.accuracy.snapshots import SnapshotReports
-    from advisor.tape.breakdown import Holder
+    from advisor.dryrun.dry_run import Trace
     from advisor.values.advice import TracedAdvice
     from advisor.values.calibration import CalibrationRun, CheckedAdvice
     from advisor.values.evidence import Facts
@@ -228,8 +228,8 @@ def dry_run(
     progress: Progress = silent,
     use_calibrations: bool = True,
     **options: Any,
-) -> tuple[Priced, tuple[Holder, ...]]:
-    """As `price`, by the dry run: with what holds the memory at the peak, largest first."""
+) -> tuple[Priced, Trace]:
+    """As `price`, by the dry run: with what it recorded, and who holds the memory at its peak."""
     from advisor.allocator.alloc_conf import read_alloc_conf
     from advisor.dryrun import read_peft_config, trace as run
 
@@ -242,7 +242,7 @@ def dry_run(
     if adapter is not None:
         said = f"adapter: the {adapter.peft_type.value} of {how.peft_config}, in place of the rank, scale and modules of the plan"
         priced = priced._replace(assumptions=(*priced.assumptions, said))
-    return priced, traced.holders()
+    return priced, traced
 
 
 def advise_and_trace(
