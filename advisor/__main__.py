@@ -2,4 +2,5 @@
 
 from advisor.cli import main
 
-main()
+if __name__ == "__main__":  # the processes that `advise ui` starts load this module, too
+    main()

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from advisor.accuracy import AccuracyReport
     from advisor.accuracy.snapshots import SnapshotReports
-    from advisor.tape.breakdown import Holder
+    from advisor.dryrun.dry_run import Trace
     from advisor.values.advice import TracedAdvice
     from advisor.values.calibration import CalibrationRun, CheckedAdvice
     from advisor.values.evidence import Facts
@@ -49,14 +49,19 @@ def advise(
     Raises an AdvisorError, one clear line, for what it cannot use.
     """
     spec, card = as_model(model, progress), as_gpu(gpu, use_calibrations)
-    return _advice(spec, card, as_request(options, card), progress, (model, gpu, use_calibrations))
+    return advised(spec, card, as_request(options, card), (model, gpu, use_calibrations), progress)
 
 
-def _advice(spec: ModelSpec, card: GpuSpec, request: Request, progress: Progress, asked: tuple[Any, Any, bool]) -> Advice:
-    """The ladder's answer, with the command that prices its plan again: `asked` for model and card, with calibrations or without."""
+def advised(
+    spec: ModelSpec, card: GpuSpec, request: Request, asked: tuple[Any, Any, bool], progress: Progress = silent, *, record: bool = True
+) -> Advice:
+    """The ladder's answer to values, with the command that prices its plan again: `asked` for model and card, with calibrations or not.
+
+    Training steps that are missing are recorded unless `record` is False. Raises as `advise` does.
+    """
     from advisor import ladder
 
-    answer = answered(lambda: ladder.advise(spec, card, request), progress)
+    answer = answered(lambda: ladder.advise(spec, card, request), progress, record=record)
     return answer.model_copy(update={"command": ladder.command_for(spec, card, answer.focus.plan, *asked)})
 
 
@@ -124,7 +129,7 @@ def advise_and_check(
 
     settings, rest = split(options)
     spec, card = as_model(model, progress), as_gpu(gpu, use_calibrations)
-    answer = _advice(spec, card, as_request(rest, card), progress, (model, gpu, use_calibrations))
+    answer = advised(spec, card, as_request(rest, card), (model, gpu, use_calibrations), progress)
     if answer.chosen is None:
         return CheckedAdvice(advice=answer, check=None, problem="nothing fits, so that there is nothing to run")
     try:
@@ -223,8 +228,8 @@ def dry_run(
     progress: Progress = silent,
     use_calibrations: bool = True,
     **options: Any,
-) -> tuple[Priced, tuple[Holder, ...]]:
-    """As `price`, by the dry run: with what holds the memory at the peak, largest first."""
+) -> tuple[Priced, Trace]:
+    """As `price`, by the dry run: with what it recorded, and who holds the memory at its peak."""
     from advisor.allocator.alloc_conf import read_alloc_conf
     from advisor.dryrun import read_peft_config, trace as run
 
@@ -237,7 +242,7 @@ def dry_run(
     if adapter is not None:
         said = f"adapter: the {adapter.peft_type.value} of {how.peft_config}, in place of the rank, scale and modules of the plan"
         priced = priced._replace(assumptions=(*priced.assumptions, said))
-    return priced, traced.holders()
+    return priced, traced
 
 
 def advise_and_trace(
@@ -249,7 +254,7 @@ def advise_and_trace(
     from advisor.values.advice import TracedAdvice
 
     spec, card = as_model(model, progress), as_gpu(gpu, use_calibrations)
-    answer = _advice(spec, card, as_request(options, card), progress, (model, gpu, use_calibrations))
+    answer = advised(spec, card, as_request(options, card), (model, gpu, use_calibrations), progress)
     if answer.chosen is None:
         return TracedAdvice(advice=answer, memory=None, fit=None)
     memory = run(spec, answer.chosen.plan, gpu=answer.gpu, progress=progress).breakdown

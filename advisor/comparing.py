@@ -23,12 +23,14 @@ def compare(
     gpus: Sequence[str | GpuSpec],
     *,
     use_calibrations: bool = True,
+    record: bool = True,
     progress: Progress = silent,
     **options: Any,
 ) -> SideBySide:
     """What `advise` would choose of each model on each card, the models in their order, their cards best first.
 
-    The options are those of `advise`. Raises an AdvisorError for a name that means nothing, and UnsupportedError where no pair is priced.
+    The options are those of `advise`, `record` as there. Raises an AdvisorError for a name that means nothing, and UnsupportedError where
+    no pair is priced.
     """
     if not models or not gpus:
         raise InvalidInputError("name at least one model and one card to compare")
@@ -41,7 +43,7 @@ def compare(
         for number, (card, request) in enumerate(zip(cards, requests, strict=True)):
             progress(f"{spec.id} on {card.name} ({number + 1} of {len(cards)})")
             try:
-                found.append(answered(partial(offer, Case(spec, card), request), progress))
+                found.append(answered(partial(offer, Case(spec, card), request), progress, record=record))
             except UnsupportedError as error:
                 refused.append(Refused(model=spec.id, gpu=card.name, reason=str(error)))
         offers += sorted(found, key=_rank)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
-from advisor.errors import MissingExtraError, UnsupportedError
+from advisor.errors import AdvisorError, MissingExtraError, UnsupportedError
 
 Answer = TypeVar("Answer")
 Progress = Callable[[str], None]
@@ -27,9 +27,10 @@ def telling(progress: Progress, text: str) -> Iterator[None]:
         progress("")
 
 
-def answered(ask: Callable[[], Answer], progress: Progress = silent) -> Answer:
+def answered(ask: Callable[[], Answer], progress: Progress = silent, *, record: bool = True) -> Answer:
     """What `ask` answers; each training step that it misses is recorded, which `progress` is told of, and it is asked again.
 
+    Without `record` nothing is recorded: what no recording at hand speaks for stays without a price, as where torch is not installed.
     Raises MissingExtraError where the libraries that run a step are not installed, and UnsupportedError where they cannot run it.
     """
     made = 0
@@ -38,7 +39,7 @@ def answered(ask: Callable[[], Answer], progress: Progress = silent) -> Answer:
             return ask()
         except UnsupportedError as error:
             missing = error
-        _record(missing, progress, made)
+        (_record if record else _go_without)(missing, progress, made)
         made += 1
 
 
@@ -50,15 +51,22 @@ def _record(missing: UnsupportedError, progress: Progress, made: int) -> None:
     """Record what is missing, or keep why it cannot be; raises the error itself where it is not that a recording is missing."""
     from advisor.dryrun import record_tape
     from advisor.memory.replayed import NotRecorded, remember_refusal
-    from advisor.tape.shipped import has_tapes
 
     if not isinstance(missing, NotRecorded) or made == _MOST:
         raise missing
     try:
         record_tape(missing.model, missing.plan, missing.gpu, progress=progress)
-    except MissingExtraError:  # what no shipped tape speaks for stays without a price; of some models nothing has one
-        if not has_tapes(missing.model):
-            raise
-        remember_refusal(missing, str(missing))
+    except MissingExtraError as error:
+        _go_without(missing, progress, made, error)
     except UnsupportedError as error:
         remember_refusal(missing, str(error))
+
+
+def _go_without(missing: UnsupportedError, _: Progress, made: int, why: AdvisorError | None = None) -> None:
+    """Leave a step without a price where other steps of its model have one; raises `why`, or else the error itself, where none has."""
+    from advisor.memory.replayed import NotRecorded, remember_refusal
+    from advisor.tape.shipped import has_tapes
+
+    if not isinstance(missing, NotRecorded) or made == _MOST or not has_tapes(missing.model):
+        raise why or missing
+    remember_refusal(missing, str(missing))

@@ -7,7 +7,7 @@ from itertools import accumulate
 from typing import NamedTuple
 
 from advisor.errors import UnsupportedError
-from advisor.values import Advice, GpuSpec, Method, ModelSpec, Phase, Plan, Rung
+from advisor.values import Advice, GpuSpec, MemoryBreakdown, Method, ModelSpec, Phase, Plan, Rung
 
 SHORTEST_TOKENS = 256
 """Judgement: shorter sequences hold little beside what does not depend on their length."""
@@ -24,6 +24,7 @@ class Point(NamedTuple):
     low_bytes: int
     expected_bytes: int
     high_bytes: int
+    memory: MemoryBreakdown
 
 
 class Curve(NamedTuple):
@@ -86,7 +87,7 @@ def _points(rung: Rung, model: ModelSpec, gpu: GpuSpec, lengths: list[int]) -> I
             memory = estimate_memory(model, rung.plan.model_copy(update={"seq_len_tokens": tokens}), gpu)
         except UnsupportedError:
             continue
-        yield Point(tokens, memory.low_bytes, memory.expected_bytes, memory.high_bytes)
+        yield Point(tokens, memory.low_bytes, memory.expected_bytes, memory.high_bytes, memory)
 
 
 def timeline_of(model: ModelSpec, plan: Plan, gpu: GpuSpec) -> tuple[Instant, ...]:

@@ -24,6 +24,14 @@ def _nothing_of_this_machine(tmp_path_factory: pytest.TempPathFactory, monkeypat
     monkeypatch.setenv("FINETUNE_ADVISOR_DATA", str(tmp_path_factory.getbasetemp() / "no-data"))
 
 
+@pytest.fixture(autouse=True)
+def _nothing_of_another_test() -> None:
+    """A test may put another estimate in the place of the ladder's own."""
+    from advisor.ladder import fit
+
+    fit.memory_of.cache_clear()
+
+
 @pytest.fixture
 def matches_screen() -> Callable[[str, str], None]:
     """Asserts that a text equals `tests/screens/NAME`. UPDATE_SCREENS=1 writes the file instead: read the diff before committing it."""

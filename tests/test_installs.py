@@ -74,6 +74,9 @@ EXTRAS = (
     "axolotl",
     "swift",
     "vl_convert",
+    "starlette",
+    "uvicorn",
+    "jinja2",
 )
 TORCH = r"needs .*pip install 'finetune-advisor\[torch\]'"
 ADAPTERS = r"needs numpy: pip install 'finetune-advisor\[adapters\]'"
@@ -108,6 +111,7 @@ COMMANDS = [
     ("config --stack trl --model llama-3.2-1b --gpu 24GB", 0, ""),
     ("models", 0, ""),
     ("gpus", 0, ""),
+    ("ui --no-browser", 2, r"^error: the page needs starlette, uvicorn, jinja2 and vl-convert: pip install 'finetune-advisor\[ui\]'"),
 ]
 CHILD = """
 import io, json, sys

@@ -310,6 +310,13 @@ def test_rungs_carry_their_counts() -> None:
     assert lora.trainable_share == pytest.approx(0.0052, abs=1e-4)
 
 
+@pytest.mark.parametrize("name", ["BAAI/bge-m3", "sentence-transformers/all-MiniLM-L6-v2"])
+def test_a_body_without_a_head_is_trained_whole(name: str) -> None:
+    """The classifier that is put on it is trained, too, and is not among the parameters that are published."""
+    *_, full = advise(load_model(name), load_gpu("80GB"), Request()).rungs
+    assert full.trainable_share == 1
+
+
 def test_trl_saves_quantised_adapters_in_bf16() -> None:
     answer = advise(LLAMA_8B, load_gpu("80GB"), request_from({"stack": "trl", "method": "qlora"}))
     assert answer.rungs[0].adapter_bytes == 2 * 16 * 2_621_440

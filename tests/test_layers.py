@@ -63,13 +63,14 @@ LEVELS = {
     "api": 13,
     "comparing": 12,
     "render": 14,
-    "cli": 15,
-    "__main__": 16,
+    "page": 15,
+    "cli": 16,
+    "__main__": 17,
 }
 HEAVY = {"torch", "transformers", "peft", "accelerate", "bitsandbytes", "safetensors", "numpy", "scipy", "pyarrow"}
 HEAVY_ROOMS = {"calibration", "dryrun", "adapters", "evidence", "hooks", "ledger", "sweeps"}
 # Imported inside the function that needs them, so that a cold command does not wait for them.
-LATE = {"yaml", "huggingface_hub", "pynvml", "platformdirs", "rich", "vl_convert"}
+LATE = {"yaml", "huggingface_hub", "pynvml", "platformdirs", "rich", "vl_convert", "uvicorn"}
 
 MAX_FUNCTION_LINES = 60
 MAX_MODULE_LINES = 300
@@ -196,6 +197,7 @@ DOORS = {
     "bounded.py": "bytes, and what is asked of paths",
     "json_files.py": "JSON",
     "yaml_files.py": "YAML",
+    "page/app.py": "the page's own sheet and script",
     "profiles/__init__.py": "the package's own rows",
     "profiles/files.py": "the package's own rows",
     "schemas.py": "the package's own rows",

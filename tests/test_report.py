@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 import sys
+from base64 import b64encode
 from collections.abc import Iterable
 from functools import cache
+from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
 from types import UnionType
@@ -21,6 +23,7 @@ from advisor.inputs import as_gpu, as_model
 from advisor.ladder.knowledge import fact
 from advisor.memory import estimate_memory
 from advisor.series import FURTHER, MOST_INSTANTS, _thinned, series_of, timeline_of
+from advisor.units import gib
 from advisor.values import ModelSpec, Phase, Plan
 
 LARGEST_BYTES = 1_000_000
@@ -41,7 +44,7 @@ def test_curves_are_what_advise_estimate_says() -> None:
     assert [curve.method for curve in series.curves] == [rung.plan.method for rung in answer.rungs]
     for rung, curve in zip(answer.rungs, series.curves, strict=True):
         at_plan = next(point for point in curve.points if point.tokens == rung.plan.seq_len_tokens)
-        assert at_plan[1:] == (rung.memory.low_bytes, rung.memory.expected_bytes, rung.memory.high_bytes)
+        assert at_plan[1:4] == (rung.memory.low_bytes, rung.memory.expected_bytes, rung.memory.high_bytes)
         middle = curve.points[len(curve.points) // 2]
         longer = rung.plan.model_copy(update={"seq_len_tokens": middle.tokens})
         assert middle.high_bytes == estimate_memory(model, longer, answer.gpu).high_bytes
@@ -126,6 +129,33 @@ def test_figures_have_a_text_and_numbers_under_the_pointer() -> None:
     for rung in asked().rungs:
         weights = next(term.bytes for term in rung.memory.terms if term.term.value == "weights")
         assert f"<title>{rung.plan.method.label}, weights: {weights / 2**30:.1f} GiB</title>" in drawn
+
+
+@NEED_FIGURES
+def test_every_rung_at_every_length_is_there_to_be_chosen() -> None:
+    drawn, model = page(), as_model("llama-3.1-8b")
+    curves = series_of(asked(), model).curves
+    lengths = sorted({point.tokens for curve in curves for point in curve.points})
+    for number, rung in enumerate(asked().rungs):
+        for place, tokens in enumerate(lengths):
+            panel = drawn.partition(f'<div class="at at-{number}-{place}">')[2].partition("</div>")[0]
+            memory = estimate_memory(model, rung.plan.model_copy(update={"seq_len_tokens": tokens}), asked().gpu)
+            assert f"{rung.plan.method.label}, {tokens:,} tokens: " in panel
+            assert f"between {gib(memory.low_bytes)} GiB and {gib(memory.high_bytes)} GiB, of 14.6 GiB" in panel
+            assert f":has(.rung-{number}:checked):has(.length-{place}:checked) .at-{number}-{place}" in drawn
+    chosen = re.findall(r'class="(\w+-\d+)" checked><span>([^<]*)', drawn)
+    assert [label for _, label in chosen] == [asked().focus.plan.method.label, f"{asked().focus.plan.seq_len_tokens:,}"]
+
+
+@NEED_FIGURES
+def test_a_page_may_use_its_own_sheet_and_nothing_else() -> None:
+    drawn = page()
+    style = re.search(r"<style>(.*?)</style>", drawn, re.DOTALL)
+    assert style is not None
+    digest = b64encode(sha256(style[1].encode()).digest()).decode()
+    policy = f"default-src 'none'; style-src 'sha256-{digest}'; style-src-attr 'unsafe-inline'"
+    assert f'<meta http-equiv="Content-Security-Policy" content="{policy}">' in drawn
+    assert drawn.count("<style") == 1
 
 
 @NEED_FIGURES

@@ -37,6 +37,7 @@ SUBCOMMANDS = {
     "check": "advisor.cli.check_commands",
     "config": "advisor.cli.check_commands",
     "calibrate": "advisor.cli.calibrate_commands",
+    "ui": "advisor.cli.ui_commands",
 }
 """Name of a subcommand and of its function, and the module of that function: loaded when it is asked for."""
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from advisor.cli.answer import Answer, as_json, exit_code_of, screen
+from advisor.cli.files import timeline_place, write_timeline
 from advisor.cli.options import GpuName, Html, Json, ModelName, NoCalibration, ignoring, parse_lengths, takes_plan_options
 from advisor.cli.pages import refuse_page, with_page
 from advisor.cli.progress import progress
@@ -58,6 +59,15 @@ def trace(
         typer.Option("--alloc-conf", metavar="SETTINGS", help="As in PYTORCH_ALLOC_CONF: expandable_segments:True.", show_default=False),
     ] = "",
     explain: Annotated[bool, typer.Option("--explain", help="Say which modules hold what at the peak.")] = False,
+    timeline: Annotated[
+        str | None,
+        typer.Option(
+            "--timeline",
+            metavar="FILE",
+            help="Write what is held and reserved, event by event, as a trace for ui.perfetto.dev or Chrome's about:tracing.",
+            show_default=False,
+        ),
+    ] = None,
     no_calibration: NoCalibration = False,
     json: Json = False,
 ) -> Answer:
@@ -67,9 +77,14 @@ def trace(
 
     options = {**ignoring(no_calibration), **options}
     how = api.HowToTrace(parse_lengths(lengths), peft_config, alloc_conf)
-    priced, holders = api.dry_run(model, gpu, how, progress=progress(), **options)
-    text = as_json(priced.memory) if json else screen(render.explained(priced, holders) if explain else render.estimate(priced))
-    return Answer(text, exit_code_of(priced.fit))
+    path = None if timeline is None else timeline_place(timeline)
+    priced, found = api.dry_run(model, gpu, how, progress=progress(), **options)
+    done = ""
+    if path is not None and timeline is not None:
+        write_timeline(path, found.stream, found.layer_path, how.alloc_conf, timeline)
+        done = f"{path} is written"
+    text = as_json(priced.memory) if json else screen(render.explained(priced, found.holders()) if explain else render.estimate(priced))
+    return Answer(text, exit_code_of(priced.fit), done=done)
 
 
 def traced_advice(model: str, gpu: str | None, options: dict[str, Any], *, view: str) -> Answer:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from advisor.bounded import is_folder, place
 from advisor.errors import InvalidInputError
 from advisor.user_files import write_whole
+
+if TYPE_CHECKING:
+    from advisor.tape.stream import Stream
 
 PAGE_ENDINGS = (".html", ".htm")
 
@@ -22,6 +26,25 @@ def page_place(said: str) -> Path:
 def write_page(path: Path, page: str, said: str) -> None:
     """Write a page, in place of one that is there."""
     _write(path, page, "--html", said, over=True)
+
+
+def timeline_place(said: str) -> Path:
+    """Return where `--timeline` is to write. Raises InvalidInputError where no file can be: before anything is run."""
+    path = place(said)
+    if path.suffix.lower() != ".json":
+        raise InvalidInputError(f"--timeline {said}: name a file that ends in .json")
+    return _writable(path, "--timeline", said)
+
+
+def write_timeline(path: Path, stream: Stream, layer_path: str, alloc_conf: str, said: str) -> None:
+    """Write a recording as a trace file, in place of one that is there."""
+    import json
+
+    from advisor.allocator.alloc_conf import read_alloc_conf
+    from advisor.tape.timeline import timeline
+
+    found = timeline(stream, layer_path, read_alloc_conf(alloc_conf))
+    _write(path, json.dumps(found, separators=(",", ":")), "--timeline", said, over=True)
 
 
 def write_new(path: Path, text: str, flag: str, said: str) -> None:

@@ -170,11 +170,15 @@ def _text_parameters() -> list[inspect.Parameter]:
     ]
 
 
+def panel_of(name: str) -> str:
+    """The heading that an option stands under."""
+    return next((title for title, members in PANELS.items() if name in members), LOOP_PANEL)
+
+
 def _shown(name: str) -> dict[str, Any]:
     """Where the help shows an option, and what a shell completes."""
-    panel = next((title for title, members in PANELS.items() if name in members), LOOP_PANEL)
     kind = WORDS.get(name)
-    return {"show_default": False, "rich_help_panel": panel, "autocompletion": None if kind is None else completion.words(kind)}
+    return {"show_default": False, "rich_help_panel": panel_of(name), "autocompletion": None if kind is None else completion.words(kind)}
 
 
 def _switch_parameters() -> list[inspect.Parameter]:

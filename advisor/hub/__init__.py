@@ -31,7 +31,7 @@ from advisor.values import ModelSpec
 
 _LONGEST_REFERENCE = 1000
 
-__all__ = ["ModelRow", "load_model", "profile_spec", "search_models"]
+__all__ = ["ModelRow", "load_known", "load_model", "profile_spec", "search_models"]
 
 
 def load_model(reference: str) -> ModelSpec:
@@ -56,6 +56,23 @@ def load_model(reference: str) -> ModelSpec:
     if match is not None:
         return _from_profile(text, match)
     raise _unknown(text)
+
+
+def load_known(name: str) -> ModelSpec:
+    """The model of a profile that a name means: rules 2 to 4 and 6 above. No file of the caller's is read, and no network asked.
+
+    Raises UnknownNameError (with candidates) for a name of none or of several, UnsupportedError for a model that needs more than that.
+    """
+    text = name.strip()
+    if not text or len(text) > _LONGEST_REFERENCE:
+        raise InvalidInputError("model: needs the name of a known model, such as llama-3.1-8b")
+    match = known_model(text) or (known_model(without_format(text)) if without_format(text) != text else None)
+    match = match or (by_bare_name(text) if _is_repository(text) else None)
+    if match is None:
+        raise _unknown(text, "Only models that have a profile are known here; `advise --model` takes Hub ids and files, too")
+    if not match.row.covered:
+        raise _refused(text, match.row, _why_not(match.row) or f"{match.row.id}: its config is not known here")
+    return _from_profile(text, match)
 
 
 def search_models(text: str = "") -> tuple[ModelRow, ...]:
@@ -147,10 +164,10 @@ def _nearest(text: str) -> tuple[str, ...]:
     return tuple(nearest.values())[:CANDIDATES]
 
 
-def _unknown(text: str) -> UnknownNameError:
+def _unknown(text: str, otherwise: str = "A Hub id is org/name, a config.json a path") -> UnknownNameError:
     nearest = _nearest(text)
     advice = f"did you mean {', '.join(nearest)}?" if nearest else "`advise models` lists the known ones."
-    return UnknownNameError(f"model {text!r} is not known; {advice} A Hub id is org/name, a config.json a path", nearest)
+    return UnknownNameError(f"model {text!r} is not known; {advice} {otherwise}", nearest)
 
 
 def _known_by_name(text: str, row: ModelRow) -> ModelSpec:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import NamedTuple
 
 from advisor.errors import UnsupportedError
@@ -44,8 +45,18 @@ def classify(memory: MemoryBreakdown, usable_bytes: int) -> Fit:
 
 
 def price(case: Case, plan: Plan, changes: tuple[Change, ...] = ()) -> Priced:
-    memory = estimate_memory(case.model, plan, case.gpu)
+    memory = memory_of(case.model, plan, case.gpu)
     return Priced(plan, memory, classify(memory, case.gpu.usable_bytes), changes)
+
+
+@lru_cache(maxsize=2048)
+def memory_of(model: ModelSpec, plan: Plan, gpu: GpuSpec) -> MemoryBreakdown:
+    """Return what a plan takes, as `advise estimate` says it.
+
+    It is kept (some ten megabytes): of the prices that a reader of the page asks for, changing one option after another, more than half
+    were asked for before.
+    """
+    return estimate_memory(model, plan, gpu)
 
 
 def price_or_none(case: Case, plan: Plan, changes: tuple[Change, ...] = ()) -> Priced | None:

@@ -87,7 +87,7 @@ def rung_of(case: Case, request: Request, priced: Priced, stretch: bool = True) 
         headroom_bytes=case.gpu.usable_bytes - priced.memory.expected_bytes,
         changes=priced.changes,
         trainable_params=trained,
-        trainable_share=None if trained is None else trained / (model.params + (trained if plan.method.has_adapter else 0)),
+        trainable_share=None if trained is None else _share(trained, model.params, plan.method),
         base_precision=base_precision(plan),
         relative_step_time=relative_step_time(model, plan, case.gpu),
         step_time=step_time(model, plan, case.gpu, request.dataset_tokens, epochs=request.epochs or 1.0, usd_per_gpu_hour=request.price),
@@ -98,6 +98,11 @@ def rung_of(case: Case, request: Request, priced: Priced, stretch: bool = True) 
         max_seq_len_tokens=furthest(case, plan, fixed_options(request)) if stretches else None,
         max_micro_batch_size=largest_micro_batch(case, plan) if stretches else None,
     )
+
+
+def _share(trained: int, params: int, method: Method) -> float:
+    """The share that is trained; a new head is not among the model's own parameters, and full fine-tuning trains it too."""
+    return trained / (params + trained if method.has_adapter else max(params, trained))
 
 
 def base_precision(plan: Plan) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from advisor.render import words
 from advisor.render.blocks import BLANK, Bar, Bars, Block, Code, Column, Heading, Span, Text, entries, paragraph, table, wide_or_narrow
 from advisor.units import format_count, format_size, gib
-from advisor.values import Advice, Change, Fit, Level, Rung
+from advisor.values import Advice, Change, Fit, Level, MemoryBreakdown, Rung
 
 _NAME = (Column("rung"),)
 _ROOM = (
@@ -123,7 +123,11 @@ def _memory(answer: Advice, rung: Rung) -> Iterator[Block]:
 
 def bar_parts(rung: Rung) -> Iterator[Bar]:
     """What the card holds at the peak, expected."""
-    memory = rung.memory
+    return parts_of(rung.memory)
+
+
+def parts_of(memory: MemoryBreakdown) -> Iterator[Bar]:
+    """The same of any memory: its terms, and what is held beside them."""
     yield from (Bar(words.term(term.term), term.bytes) for term in memory.terms if term.bytes)
     yield Bar("allocator slack", memory.reserved_slack_bytes)
     yield Bar("CUDA context", memory.context_bytes)

@@ -6,7 +6,9 @@ It reads without colour, in light and in dark, on paper and by a screen reader; 
 from __future__ import annotations
 
 import re
+from base64 import b64encode
 from collections.abc import Callable, Iterable
+from hashlib import sha256
 from html import escape
 from typing import Any
 
@@ -39,12 +41,18 @@ def fragment(blocks: Iterable[Block], *more: str) -> str:
     return f'<div class="advise"><style>{STYLE}</style>\n{body(blocks)}{"".join(more)}</div>\n'
 
 
-def document(title: str, content: str) -> str:
-    """Return a whole page around content that is HTML already."""
+def document(title: str, content: str, rules: str = "") -> str:
+    """Return a whole page around content that is HTML already; `rules` are CSS of its own beside those of every page.
+
+    Its Content-Security-Policy lets it fetch nothing and run nothing, and use no sheet but its own. Widths of bars are style attributes.
+    """
+    style = f"{STYLE}{rules}"
+    digest = b64encode(sha256(style.encode()).digest()).decode()
+    policy = f"default-src 'none'; style-src 'sha256-{digest}'; style-src-attr 'unsafe-inline'"
     head = (
-        '<meta charset="utf-8">\n<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        '<meta name="color-scheme" content="light dark">\n'
-        f"<title>{text(title)}</title>\n<style>{STYLE}</style>"
+        f'<meta charset="utf-8">\n<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n<meta name="color-scheme" content="light dark">\n'
+        f"<title>{text(title)}</title>\n<style>{style}</style>"
     )
     return (
         f'<!DOCTYPE html>\n<html lang="en">\n<head>\n{head}\n</head>\n<body>\n<main class="advise">\n{content}</main>\n</body>\n</html>\n'
@@ -57,7 +65,7 @@ def folded(title: str, content: str, *, is_open: bool = False) -> str:
 
 
 def body(blocks: Iterable[Block]) -> str:
-    """Return the blocks without anything around them."""
+    """Return the blocks without anything around them. What scrolls sideways where it is too wide can be scrolled by keyboard, too."""
     return "".join(_DRAWN[type(block)](block) for block in blocks)
 
 
@@ -91,22 +99,28 @@ def _paragraph(block: Paragraph) -> str:
 def _entries(block: Entries) -> str:
     if all(label == _ASIDE for label, _ in block.rows):
         return f"<ul>\n{''.join(f'<li>{_styled(span)}</li>{chr(10)}' for _, span in block.rows)}</ul>\n" if block.rows else ""
-    rows = (
-        f'<tr><th scope="row" class="{escape(block.style)}">{text(label)}</th><td>{_styled(span)}</td></tr>\n' for label, span in block.rows
-    )
+    rows = (f"<tr>{_name(label, block.style)}<td>{_styled(span)}</td></tr>\n" for label, span in block.rows)
     return f'<table class="entries">\n{"".join(rows)}</table>\n'
 
 
 def _table(block: Table) -> str:
     sides = ["right" if column.align == ">" else "left" for column in block.columns]
-    headers = "".join(
-        f'<th scope="col" class="{side}">{text(column.header)}</th>' for side, column in zip(sides, block.columns, strict=True)
-    )
+    headers = "".join(_header(column.header, side) for side, column in zip(sides, block.columns, strict=True))
     rows = "".join(
         f"<tr>{''.join(f'<td class={chr(34)}{side}{chr(34)}>{_styled(cell)}</td>' for side, cell in zip(sides, row, strict=True))}</tr>\n"
         for row in block.rows
     )
-    return f'<div class="wide"><table>\n<thead><tr>{headers}</tr></thead>\n<tbody>\n{rows}</tbody>\n</table></div>\n'
+    return f'<div class="wide" tabindex="0"><table>\n<thead><tr>{headers}</tr></thead>\n<tbody>\n{rows}</tbody>\n</table></div>\n'
+
+
+def _name(label: str, style: str) -> str:
+    """The label of an entry; one that goes on with the entry above has none."""
+    return f'<th scope="row" class="{escape(style)}">{text(label)}</th>' if label else "<td></td>"
+
+
+def _header(name: str, side: str) -> str:
+    """A column's header; a cell without text is none."""
+    return f'<th scope="col" class="{side}">{text(name)}</th>' if name else "<td></td>"
 
 
 def _bars(block: Bars) -> str:
@@ -149,7 +163,7 @@ def _share(part_bytes: int, whole_bytes: int) -> str:
 
 
 def _code(block: Code) -> str:
-    return f"<pre><code>{text(block.text.rstrip(chr(10)))}</code></pre>\n"
+    return f'<pre tabindex="0"><code>{text(block.text.rstrip(chr(10)))}</code></pre>\n'
 
 
 def _either(block: Either) -> str:

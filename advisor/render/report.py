@@ -11,6 +11,7 @@ from advisor.render import words
 from advisor.render.advice import advice
 from advisor.render.blocks import Block, Code, Heading, Paragraph, bullets, entries
 from advisor.render.estimate import breakdown
+from advisor.render.explore import explore
 from advisor.render.figures import figures
 from advisor.render.html import body, document, folded, text
 from advisor.render.results import verdict_first
@@ -23,8 +24,9 @@ _OF_VERDICT = (Heading, Paragraph, Code)
 def advice_report(answer: Advice, series: Series) -> str:
     """Return an answer as a page. Raises MissingExtraError without the extra `report`."""
     first, rest = _split(verdict_first(advice(answer)))
-    parts = [body(first), *figures(answer, series), body(rest), *_rungs(answer), body(_sources(answer)), body(_made_by(answer))]
-    return page(f"{answer.model.id} on {answer.gpu.name}", "".join(parts))
+    explored, rules = explore(answer, series)
+    parts = [body(first), *figures(answer, series), explored, body(rest), *_rungs(answer), body(_sources(answer)), body(_made_by(answer))]
+    return page(f"{answer.model.id} on {answer.gpu.name}", "".join(parts), rules)
 
 
 def screen_report(title: str, blocks: Iterable[Block]) -> str:
@@ -32,9 +34,9 @@ def screen_report(title: str, blocks: Iterable[Block]) -> str:
     return page(title, body(verdict_first(blocks)) + body([Heading("Made by"), entries(_versions({}))]))
 
 
-def page(title: str, content: str) -> str:
-    """Return a page with its title over it."""
-    return document(title, f"<h1>{text(title)}</h1>\n{content}")
+def page(title: str, content: str, rules: str = "") -> str:
+    """Return a page with its title over it; `rules` as `document` takes them."""
+    return document(title, f"<h1>{text(title)}</h1>\n{content}", rules)
 
 
 def _split(blocks: list[Block]) -> tuple[list[Block], list[Block]]:

@@ -54,6 +54,7 @@ body:has(>main.advise){{margin:0;background:#fff;color:#1b1b1b}}
 .advise .wide td:first-child,.advise .right{{white-space:pre;font-variant-numeric:tabular-nums}}
 .advise th.right,.advise td.right{{text-align:right}}
 .advise .entries th,.advise .bars th{{font-weight:normal;white-space:nowrap}}.advise .entries th.bold{{font-weight:600}}
+.advise .entries td{{overflow-wrap:anywhere}}
 .advise .bars{{width:100%}}.advise .bar{{width:70%}}.advise .bar div{{height:.9em;min-width:1px}}
 .advise .free{{border:1px dashed currentColor;box-sizing:border-box;opacity:.6}}
 .advise .stack{{position:relative;display:flex;height:1.6em;margin:.6em 0 1.1em;border-left:1px solid currentColor}}
@@ -65,6 +66,12 @@ body:has(>main.advise){{margin:0;background:#fff;color:#1b1b1b}}
 .advise pre{{overflow-x:auto;padding:.6em;border:1px solid #8886;border-radius:4px;font-size:.88em;background:none;color:inherit}}
 .advise figure{{margin:1em 0}}.advise figure svg{{max-width:100%;height:auto}}.advise figcaption{{font-size:.9em;opacity:.85}}
 .advise summary{{cursor:pointer;font-weight:600;margin:.4em 0}}
+.advise .explore fieldset{{border:0;margin:.4em 0;padding:0;display:flex;flex-wrap:wrap;gap:.3em}}.advise .explore legend{{font-size:.9em}}
+.advise .explore label{{position:relative}}.advise .explore input{{position:absolute;opacity:0;inset:0;margin:0;width:100%;height:100%}}
+.advise .explore span{{display:block;padding:.15em .6em;border:1px solid #808080;border-radius:4px;font-size:.9em}}
+.advise .explore p span{{padding:0;border:0;font-size:1em}}
+.advise .explore :checked+span{{font-weight:600;box-shadow:inset 0 -3px var(--p0)}}
+.advise .explore :focus-visible+span{{outline:3px solid var(--p0);outline-offset:1px}}
 @media print{{.advise *{{print-color-adjust:exact;-webkit-print-color-adjust:exact}}.advise pre{{white-space:pre-wrap}}
 .advise .wide{{font-size:.8em}}.advise figure,.advise tr{{break-inside:avoid}}}}
 """
