@@ -88,7 +88,7 @@ def _tensors(model: Any) -> Iterator[tuple[str, Any]]:
 @contextmanager
 def micro_step(built: MetaModel, plan: Plan, last: bool) -> Iterator[None]:
     """Around one micro-batch: the Trainer's loop reduces gradients at the last of a step alone (accelerate accelerator.py `no_sync`)."""
-    if plan.sharding is Sharding.NONE or last or plan.stack not in DEFERS:
+    if plan.sharding is Sharding.NONE or last or plan.sync_each_batch or plan.stack not in DEFERS:
         yield
     elif plan.sharding is Sharding.FSDP2:
         built.model.set_requires_gradient_sync(False)
@@ -163,7 +163,11 @@ def _wrap_by_fsdp2(built: MetaModel, plan: Plan, device_type: str) -> None:
     if plan.masters is Masters.LIFTED:
         _lift(built.model)
     dtype = _mixed(plan)
-    options = {"mesh": _mesh(plan, device_type), "mp_policy": MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=dtype)}
+    options = {
+        "mesh": _mesh(plan, device_type),
+        "mp_policy": MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=dtype),
+        "reshard_after_forward": plan.reshard_after_forward,
+    }
     for layer in built.model.get_submodule(built.layer_path):
         fully_shard(layer, **options)
     fully_shard(built.model, **options)
@@ -191,7 +195,7 @@ def _accelerator(plan: Plan, device_type: str) -> Any:
 
     plugin = FullyShardedDataParallelPlugin(
         fsdp_version=2,
-        reshard_after_forward=True,
+        reshard_after_forward=plan.reshard_after_forward,
         auto_wrap_policy="transformer_based_wrap",
         cpu_offload=False,
         cpu_ram_efficient_loading=False,
@@ -232,7 +236,7 @@ def _fsdp1(recorder: Recorder) -> Iterator[tuple[Any, str, Any]]:
 
 def _wrap_by_fsdp1(built: MetaModel, plan: Plan, device_type: str) -> None:
     """accelerate accelerator.py `prepare_model`, with the settings that `accelerate config` writes."""
-    from torch.distributed.fsdp import BackwardPrefetch, FullyShardedDataParallel, MixedPrecision
+    from torch.distributed.fsdp import BackwardPrefetch, FullyShardedDataParallel, MixedPrecision, ShardingStrategy
 
     dtype = _mixed(plan)
     if plan.quantization is not None:
@@ -240,6 +244,7 @@ def _wrap_by_fsdp1(built: MetaModel, plan: Plan, device_type: str) -> None:
     policy = None if dtype is None else MixedPrecision(param_dtype=dtype, reduce_dtype=dtype, buffer_dtype=dtype)
     built.model = FullyShardedDataParallel(
         built.model,
+        sharding_strategy=ShardingStrategy.FULL_SHARD if plan.reshard_after_forward else ShardingStrategy.SHARD_GRAD_OP,
         auto_wrap_policy=_wrap_policy(built, plan),
         mixed_precision=policy,
         use_orig_params=not plan.method.has_adapter,

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from advisor.errors import UnsupportedError
 from advisor.memory.intervals import ESTIMATE, interval_of
-from advisor.memory.peak import priced_model, resting, size_of, step_phase, whatever_the_batch, without_batch
+from advisor.memory.peak import priced_model, resting, step_phase, whatever_the_batch, without_batch
 from advisor.memory.program import Station
 from advisor.memory.runtime import context_of, has_caching_allocator, has_flash, workspace_bytes
 from advisor.memory.slack import Slack, slack_of
@@ -44,7 +44,7 @@ def curves_of(model: ModelSpec, plan: Plan, gpu: GpuSpec) -> Curves:
 
     def over(stations: tuple[Station, ...], held_bytes: int, left: Size) -> tuple[Size, ...]:
         around = left.plus(Size(constant=rest + held_bytes))
-        return tuple(size_of(station, standing).plus(around) for station in stations)
+        return tuple(station.live.plus(around) for station in stations)
 
     return Curves(
         phases=(

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, field_validator
 
+from advisor.values.sharing import Offload
 from advisor.values.vocabulary import Attention, Head, Loss, Method, Mixers, Optimizer, Quantization, Sharding, Stack, Value, Word
 
 # Judgement: far above anything that is run, so that what exceeds them is a slip of the finger and not an answer in exbibytes.
@@ -134,6 +135,12 @@ class Request(Value):
     stack: Stack | None = None
     shard: Sharding | None = None
     """What several cards share, and whose engine does it."""
+    offload: Annotated[tuple[Offload, ...], Field(min_length=1)] | None = None
+    """What rests on the host. A text is split at its commas."""
+    shard_group: Annotated[Count, Field(le=MAX_GPUS)] | None = None
+    """Cards that share one model, with replicas of them beside."""
+    sync_each_batch: bool | None = None
+    """Gradients are reduced in each micro-batch."""
     reentrant: bool | None = None
     """Checkpointing by `use_reentrant=True`."""
     gpus: Annotated[Count, Field(le=MAX_GPUS)] | None = None
@@ -149,7 +156,7 @@ class Request(Value):
     budget: Annotated[float, Field(gt=0, le=MAX_COUNT, allow_inf_nan=False)] | None = None
     """USD that the runs of the first experiment may cost together."""
 
-    @field_validator("target_modules", mode="before")
+    @field_validator("target_modules", "offload", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         return tuple(name for name in (part.strip() for part in value.split(",")) if name) if isinstance(value, str) else value
