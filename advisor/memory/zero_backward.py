@@ -31,9 +31,8 @@ class Reduction(NamedTuple):
     """Of a gradient that goes to the host, what is copied to take its norm; 0 where it stays."""
     gathered_bytes: int
     """Weights that are whole in backward (stage 3); each is freed when its own is done (stage3.py, `release_sub_module`)."""
-    head_bytes: int
-    """Of the head, among them."""
     embedding_bytes: int
+    """Of the embeddings, among them."""
 
     def beside(self, gradient_bytes: int) -> int:
         return gradient_bytes + int(gradient_bytes * self.norm_share)
@@ -55,7 +54,6 @@ def reduction_of(model: ModelSpec, plan: Plan) -> Reduction:
         part_bytes=0 if third or away else reduced_part_bytes(model, plan),
         norm_share=NORM_BYTES / element / (plan.n_gpus if third else 1) if away else 0,
         gathered_bytes=gathered_bytes(model, plan, weights) if third else 0,
-        head_bytes=model.shape.head_params * computed.base_dtype.size_bytes,
         embedding_bytes=model.shape.embedding_params * computed.base_dtype.size_bytes,
     )
 
@@ -98,9 +96,8 @@ def _reduced_at_once(step: Step, reduction: Reduction) -> Iterator[Station]:
     for moment in step.head.backward.peaks:
         yield Station(behind.plus(step.held).plus(moment.live), behind, moment.live.plus(step.held), 0)
     head, part = step.head.backward.kept.constant, reduction.part_bytes
-    freed = min(reduction.head_bytes, reduction.gathered_bytes) if head else 0
     live = behind.plus(step.held).plus(step.head.entry)
-    yield _moment(live, behind, part + reduction.beside(head), freed)
+    yield _moment(live, behind, part + reduction.beside(head))  # its weights may still be whole
     for layer, count in reversed(step.runs):
         for station in layer_stations(step, layer, behind.plus(step.resting(layer), -1), step.waiting_bytes):
             yield _with_gradients(station, part)
