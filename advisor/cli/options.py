@@ -97,6 +97,7 @@ TEXT_OPTIONS: dict[str, tuple[str, str]] = {
     "shard": (_choices(Sharding), "What several GPUs share, and by which engine; replicas (ddp) first, if left out."),
     "offload": ("WHAT", "What rests on the host, under ZeRO or FSDP: optimizer, or optimizer,params."),
     "shard_group": ("N", "GPUs that share one model, with replicas beside them (FSDP's hybrid sharding); all if left out."),
+    "host_memory": ("SIZE", "Of each machine that holds the GPUs, such as 512GiB: held against what its processes take."),
     "dataset_tokens": ("TOKENS", "Size of the training set; 30M is 30,000,000."),
     "epochs": ("X", "Passes over the training set, for hours and USD."),
     "price": ("USD", "What a card rents for an hour; the prices on record if left out."),
@@ -141,7 +142,7 @@ PANELS = {
         "eval_items",
         "budget",
     ),
-    "Several cards": ("gpus", "shard", "offload", "shard_group", "sync_each_batch"),
+    "Several cards": ("gpus", "shard", "offload", "shard_group", "sync_each_batch", "host_memory"),
 }
 """Headings in the help; the options that stand in none are of the training loop."""
 LOOP_PANEL = "Training loop and memory"

@@ -13,6 +13,7 @@ from advisor.memory.params import TensorGroup, adapter_tensors, model_tensors, t
 from advisor.memory.units import shared_adapter_bytes, shared_weights_bytes, trained_share
 from advisor.memory.weights import adapter_bytes, scales_bytes, weights_bytes
 from advisor.memory.zero import reduced_part_bytes, trained_part
+from advisor.units import format_size
 from advisor.values import GpuSpec, Method, ModelSpec, Optimizer, Plan, Sharding, Term, TermBytes
 from advisor.values.card import CARDS_OF_MACHINE
 from advisor.values.memory import HostMemory
@@ -45,6 +46,16 @@ def host_memory(model: ModelSpec, plan: Plan, gpu: GpuSpec | None) -> HostMemory
         available_bytes=None if gpu is None else gpu.host_bytes,
         mends=mends,
     )
+
+
+def said_of_host(host: HostMemory) -> str:
+    """What the processes of a node hold, in a line, and what makes it less; with what the machine has, where that was said."""
+    loading = host.load_bytes >= host.training_bytes
+    what = "loading takes" if loading else "what is offloaded takes"
+    has = "" if host.available_bytes is None else f", of {format_size(host.available_bytes)}"
+    mend = f"; {host.mends} loads one model" if loading and host.mends else ""
+    processes = f"its {host.processes} processes" if host.processes > 1 else "its process"
+    return f"host memory of a machine: {what} {format_size(host.peak_bytes)} in {processes}{has}{mend}"
 
 
 def _terms(parts: Iterable[Part]) -> tuple[TermBytes, ...]:

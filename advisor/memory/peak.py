@@ -17,7 +17,7 @@ from advisor.memory.dtypes import computing
 from advisor.memory.evaluation import autocast_copies_bytes, compile_evaluation, evaluated
 from advisor.memory.head import Ending
 from advisor.memory.held import Held
-from advisor.memory.host_memory import host_memory
+from advisor.memory.host_memory import host_memory, said_of_host
 from advisor.memory.intervals import ESTIMATE, interval_of
 from advisor.memory.layers import Setting
 from advisor.memory.program import Loop, Program, Station, compile_program, forward_stations, program_of, step_of
@@ -47,6 +47,7 @@ def estimate_memory(model: ModelSpec, plan: Plan, gpu: GpuSpec | None = None) ->
     before = program.outlives_backward.at(batch.tokens, batch.pairs)
     workspace = workspace_bytes(gpu)
     step = step_phase(standing, workspace, before)
+    host = host_memory(model, plan, gpu)
     memory = MemoryBreakdown(
         source="estimate",
         phases=(
@@ -59,8 +60,8 @@ def estimate_memory(model: ModelSpec, plan: Plan, gpu: GpuSpec | None = None) ->
         reserved_slack_bytes=slack_of(model, plan, program, step).at(*batch) if has_caching_allocator(gpu) else 0,
         context_bytes=context_of(gpu.compute_capability if gpu else None).context_bytes,
         interval=interval_of(ESTIMATE, model, plan, gpu),
-        host=host_memory(model, plan, gpu),
-        notes=expert_notes(model, plan),
+        host=host,
+        notes=(*expert_notes(model, plan), *((said_of_host(host),) if host is not None and (host.lacks or host.training) else ())),
     )
     return with_chance(narrowed(memory, model, plan, gpu), model, plan, gpu)
 

@@ -40,6 +40,7 @@ class Options(TypedDict, total=False):
     offload: Iterable[Offload | str] | str | None
     shard_group: int | str | None
     sync_each_batch: bool | None
+    host_memory: int | str | None
     reentrant: bool | None
     gpus: int | str | None
     dataset_tokens: int | str | None

@@ -6,6 +6,8 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, field_validator
 
+from advisor.errors import InvalidInputError
+from advisor.units import parse_size
 from advisor.values.sharing import Offload
 from advisor.values.vocabulary import Attention, Head, Loss, Method, Mixers, Optimizer, Quantization, Sharding, Stack, Value, Word
 
@@ -75,6 +77,19 @@ ImageSize = Annotated[tuple[_Side, _Side], BeforeValidator(_read_size)]
 """Width and height of a picture, in pixels."""
 
 
+def _read_bytes(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    try:
+        return parse_size(value)
+    except InvalidInputError as error:
+        raise ValueError(str(error)) from None
+
+
+HostBytes = Annotated[int, BeforeValidator(_read_bytes), Field(gt=0)]
+"""A size of memory: "512GiB" as text."""
+
+
 class Precision(Word):
     """Type of the weights and of the computation. `-amp` keeps fp32 weights and computes in 16 bit under torch.autocast."""
 
@@ -141,6 +156,8 @@ class Request(Value):
     """Cards that share one model, with replicas of them beside."""
     sync_each_batch: bool | None = None
     """Gradients are reduced in each micro-batch."""
+    host_memory: HostBytes | None = None
+    """Of the machine that holds the cards: "512GiB" as text."""
     reentrant: bool | None = None
     """Checkpointing by `use_reentrant=True`."""
     gpus: Annotated[Count, Field(le=MAX_GPUS)] | None = None
