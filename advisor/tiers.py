@@ -105,13 +105,16 @@ def _losses_of_embeddings(plan: Plan) -> str:
 
 _UNPLAYED: dict[str, Reason] = {
     "shard_group": _unless("shard_group", "plays one group of cards, without replicas beside it", None),
+    "reshard_after_forward": lambda plan: (
+        "" if plan.reshard_after_forward or plan.sharding is Sharding.FSDP2 else "does not run FSDP1's units whole between passes"
+    ),
     "offload": lambda plan: "moves nothing to the host; advise estimate prices it" if plan.offload else "",
 }
 
 _RUN = Fields(
     reads=frozenset((*SHAPE, *IMAGES, *ADAPTER, *WEIGHTS, *LOOP, *ENGINE, "n_gpus", "labels", "eval_micro_batch_size", "mixers"))
     - {"stack", "quantization", "quantized_experts"}
-    | {"reshard_after_forward", "sync_each_batch"},
+    | {"sync_each_batch"},
     neutral={**SCALE, **ON_THE_HOST, "deepspeed": "read under ZeRO alone, which is not played"},
     limits={
         "sharding": _unplayed_engine,
@@ -136,7 +139,7 @@ FIELDS: Mapping[Tier, Fields] = {
     ),
     Tier.TRACE: _RUN,
     Tier.TAPE: Fields(
-        reads=_RUN.reads - {"n_gpus", "masters", "reshard_after_forward", "sync_each_batch"},
+        reads=_RUN.reads - {"n_gpus", "masters", "sync_each_batch"},
         neutral={
             **_RUN.neutral,
             **dict.fromkeys(("sharding", *SHARED), "one card shares nothing"),
