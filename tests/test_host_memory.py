@@ -12,6 +12,7 @@ from advisor.devices import load_gpu
 from advisor.errors import InvalidInputError
 from advisor.memory import estimate_memory
 from advisor.speed import step_time
+from advisor.units import MIB
 from advisor.values import Fit, Plan, Term
 
 MODEL = hub.load_model("qwen2.5-32b")
@@ -92,3 +93,22 @@ def test_a_question_asked_backwards_does_not_look_at_the_host() -> None:
 
     with pytest.raises(InvalidInputError, match="does not look at the host"):
         fit("llama-3-8b", "24GB", seq_len="max", host_memory="64GiB")
+
+
+COMMUNICATORS = [
+    # cards, settings → MiB beside the allocator (github.com/NVIDIA/nccl/issues/964: 544 for a group of two, 688 for more)
+    (1, {}, 0),
+    (2, {"sharding": "ddp"}, 544),
+    (8, {"sharding": "fsdp2"}, 688),
+    (16, {"sharding": "fsdp2", "shard_group": 8}, 3 * 688),
+]
+
+
+@pytest.mark.parametrize(("cards", "settings", "mib"), COMMUNICATORS)
+def test_communicators_are_in_the_process_alone(cards: int, settings: dict[str, Any], mib: int) -> None:
+    plan = Plan.model_validate({"n_gpus": cards, **settings})
+    memory = estimate_memory(hub.load_model("llama-3-8b"), plan, load_gpu("a100 80gb sxm"))
+    assert memory.communicator_bytes == mib * MIB
+    assert memory.process_bytes == memory.peak_reserved_bytes + memory.context_bytes + mib * MIB
+    unknown = estimate_memory(hub.load_model("llama-3-8b"), plan)
+    assert unknown.interval.context_bytes >= memory.interval.context_bytes

@@ -103,6 +103,8 @@ class MemoryBreakdown(Shown, Computed):
     """What the caching allocator holds beyond the live tensors at the peak: unfilled segments and fragments."""
     context_bytes: Bytes
     """CUDA context of the process, outside the allocator."""
+    communicator_bytes: Bytes = 0
+    """Of NCCL or RCCL between several cards, outside the allocator."""
     interval: Interval
     fit_probability: Annotated[float, Field(ge=0, le=1)] | None = None
     """At least this likely the card holds it, by the errors on measured runs; None without a card."""
@@ -143,7 +145,7 @@ class MemoryBreakdown(Shown, Computed):
     @property
     def process_bytes(self) -> int:
         """Comparable to the process's line in nvidia-smi."""
-        return self.peak_reserved_bytes + self.context_bytes
+        return self.peak_reserved_bytes + self.context_bytes + self.communicator_bytes
 
     @computed_field  # type: ignore[prop-decorator]
     @property
