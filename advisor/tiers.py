@@ -104,7 +104,7 @@ def _losses_of_embeddings(plan: Plan) -> str:
 
 
 _UNPLAYED: dict[str, Reason] = {
-    "shard_group": _unless("shard_group", "plays one group of cards, without replicas beside it", None),
+    "shard_group": lambda plan: "" if plan.shard_group is None or plan.sharding is Sharding.FSDP2 else "does not run FSDP1 with replicas",
     "reshard_after_forward": lambda plan: (
         "" if plan.reshard_after_forward or plan.sharding is Sharding.FSDP2 else "does not run FSDP1's units whole between passes"
     ),

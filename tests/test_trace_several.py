@@ -138,11 +138,14 @@ def test_deepspeed_is_refused_in_one_line(engine: str) -> None:
 
 
 WHOLE = [
-    # units that stay whole between passes, and gradients that are reduced in each micro-batch: settings of full fine-tuning on four cards
+    # units that stay whole between passes, gradients that are reduced in each micro-batch, groups of cards with replicas of their shards:
+    # settings of full fine-tuning on four cards
     {"sharding": "fsdp2", "reshard_after_forward": False},
     {"sharding": "fsdp2", "reshard_after_forward": False, "stack": "plain"},
     {"sharding": "fsdp2", "sync_each_batch": True, "grad_accum_steps": 3},
     {"sharding": "fsdp1", "sync_each_batch": True, "grad_accum_steps": 3},
+    {"sharding": "fsdp2", "n_gpus": 8, "shard_group": 4, **LIFTED},
+    {"sharding": "fsdp2", "n_gpus": 8, "shard_group": 4, "grad_accum_steps": 2, "stack": "plain"},
 ]
 
 

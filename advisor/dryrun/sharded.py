@@ -24,6 +24,8 @@ from advisor.memory.units import CARVES, DEFERS
 from advisor.values import Masters, Plan, Sharding
 
 ADAPTER, WEIGHTS = "adapter", "weights"
+SHARDED, REPLICATED = ("fsdp",), "replicas"
+"""Dimensions of the mesh of cards."""
 
 
 @contextmanager
@@ -182,7 +184,9 @@ def _lift(model: Any) -> None:
 def _mesh(plan: Plan, device_type: str) -> Any:
     from torch.distributed.device_mesh import init_device_mesh
 
-    return init_device_mesh(device_type, (plan.n_gpus,), mesh_dim_names=("fsdp",))
+    if plan.shard_group is None:
+        return init_device_mesh(device_type, (plan.n_gpus,), mesh_dim_names=SHARDED)
+    return init_device_mesh(device_type, (plan.n_gpus // plan.shard_group, plan.shard_group), mesh_dim_names=(REPLICATED, *SHARDED))
 
 
 def _mixed(plan: Plan) -> torch.dtype | None:
@@ -202,13 +206,14 @@ def _accelerator(plan: Plan, device_type: str) -> Any:
         activation_checkpointing=False,
         mixed_precision_policy=plan.autocast_dtype.value if plan.autocast else None,
     )
+    names = SHARDED if plan.shard_group is None else (REPLICATED, *SHARDED)
     return SimpleNamespace(
         state=SimpleNamespace(fsdp_plugin=plugin),
         device=torch.device(device_type),
         mixed_precision=plan.autocast_dtype.value if plan.autocast else "no",
         is_main_process=False,
-        torch_device_mesh={("fsdp",): _mesh(plan, device_type)},
-        parallelism_config=SimpleNamespace(fsdp_dim_names=("fsdp",)),
+        torch_device_mesh={names: _mesh(plan, device_type)},
+        parallelism_config=SimpleNamespace(fsdp_dim_names=names),
     )
 
 

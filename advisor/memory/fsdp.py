@@ -200,6 +200,8 @@ def _after(done: _Done, units: Units, unit: Unit, count: int = 1) -> _Done:
     if not units.reduces:
         return done if units.carries else done._replace(whole_bytes=done.whole_bytes + unit.gradient_bytes * count)
     shard = 0 if units.offloads or units.accumulates_shards else units.share(unit.trained_bytes)
+    if units.replicates and (units.accumulates_shards or unit.trained_bytes != unit.gradient_bytes):  # else the buffer is the shard
+        shard += units.share(unit.gradient_bytes)
     return _Done(
         whole_bytes=done.whole_bytes - (unit.gradient_bytes * count if units.carries else 0),
         shard_bytes=done.shard_bytes + shard * count,

@@ -68,6 +68,9 @@ class Units(NamedTuple):
     """Each micro-batch is reduced into the shards of those before it."""
     offloads: bool
     """Shards lie on the host: a unit's is copied to the card to be gathered, and its gradient leaves when it is reduced."""
+    replicates: bool
+    """Shards of gradients are reduced over groups of cards, from buffers that stay to the end of backward
+    (`_fully_shard/_fsdp_param_group.py` `AllReduceState`)."""
     reshards: bool
     """A unit is freed after its forward; else it is whole until its backward has ended."""
     keeps_inputs: bool
@@ -121,6 +124,7 @@ def units_of(model: ModelSpec, plan: Plan) -> Units:
         reduces=True,
         accumulates_shards=plan.grad_accum_steps > 1 and not defers,
         offloads=plan.offloads_params,
+        replicates=plan.sharding is Sharding.FSDP2 and plan.shard_group is not None,
         reshards=plan.reshard_after_forward,
         keeps_inputs=keeps_inputs_of(plan),
         wraps_adapters=plan.sharding is Sharding.FSDP1 and not full,
