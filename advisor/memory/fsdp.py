@@ -173,7 +173,9 @@ def _post_backward(live: Size, kept: Size, units: Units, unit: Unit, gathered: i
     scattered = units.share(reduced) + (units.share(unit.trained_bytes) if unit.trained_bytes != reduced else 0)
     others = done.whole_bytes + done.shard_bytes - (own if units.carries else 0)
     if units.copies:
-        yield _around(live, kept, ZERO, gathered, others + reduced + max(own, scattered))
+        # the dry run shows a gradient beside its shard where the shard is reduced over groups, too
+        made = own + scattered if units.replicates else max(own, scattered)
+        yield _around(live, kept, ZERO, gathered, others + reduced + made)
         return
     accumulated = own if units.carries else 0
     yield _around(live, kept, ZERO, gathered + unit.gathered_bytes, others + accumulated + own + reduced)
