@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from advisor.bounded import place
 from advisor.errors import AdvisorError
-from advisor.inputs import as_gpu, as_model, as_request, plan_for
+from advisor.inputs import as_gpu, as_model, as_request, in_machine, plan_for
 from advisor.on_demand import Progress, answered, silent, telling
 from advisor.values import Advice, Fit, GpuSpec, MemoryBreakdown, ModelSpec, Plan
 
@@ -81,7 +81,7 @@ def estimate(
     """
     from advisor.memory import estimate_memory
 
-    spec, card = as_model(model, progress), None if gpu is None else as_gpu(gpu, use_calibrations)
+    spec, card = as_model(model, progress), in_machine(gpu, use_calibrations, options)
     asked = plan or plan_for(spec, card, options)
     return answered(lambda: estimate_memory(spec, asked, card), progress)
 
@@ -201,7 +201,7 @@ def price(
     """As `estimate`, with the plan that the options were taken to mean."""
     from advisor.memory import estimate_memory
 
-    spec, card = as_model(model, progress), None if gpu is None else as_gpu(gpu, use_calibrations)
+    spec, card = as_model(model, progress), in_machine(gpu, use_calibrations, options)
     plan = plan_for(spec, card, options)
     return _priced(spec, card, plan, answered(lambda: estimate_memory(spec, plan, card), progress), options)
 

@@ -54,3 +54,13 @@ def as_request(options: Mapping[str, object], gpu: GpuSpec | None = None) -> Req
     from advisor.ladder import request_from
 
     return request_from(options, gpu)
+
+
+def in_machine(gpu: str | GpuSpec | None, use_calibrations: bool, options: Mapping[str, object]) -> GpuSpec | None:
+    """The card in the machine that the options speak of, if there is one."""
+    from advisor.ladder.request import on_machine
+
+    if gpu is None:
+        return None
+    card = as_gpu(gpu, use_calibrations)
+    return on_machine(card, as_request(options, card))

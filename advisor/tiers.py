@@ -53,7 +53,9 @@ WEIGHTS = ("base_dtype", "autocast", "autocast_dtype", "quantization", "double_q
 LOOP = ("optimizer", "gradient_checkpointing", "attention", "padding", "kv_cache_in_outputs", "loss", "stack")
 IMAGES = ("images_per_row", "image_size_pixels")
 CARDS = ("n_gpus", "sharding")
+SHARED = ("shard_group", "reshard_after_forward", "sync_each_batch", "offload", "deepspeed")
 ENGINE = ("masters", "use_reentrant")
+ON_THE_HOST = {"loads_on_rank_0": "who reads the weights decides the host's memory, not the card's"}
 SCALE = dict.fromkeys(("alpha", "use_rslora"), "a factor on the adapter's output: no tensor of its own")
 NO_MIXERS = "no type with a closed form has such layers"
 
@@ -101,12 +103,22 @@ def _losses_of_embeddings(plan: Plan) -> str:
     )
 
 
+_UNPLAYED: dict[str, Reason] = {
+    "shard_group": lambda plan: "" if plan.shard_group is None or plan.sharding is Sharding.FSDP2 else "does not run FSDP1 with replicas",
+    "reshard_after_forward": lambda plan: (
+        "" if plan.reshard_after_forward or plan.sharding is Sharding.FSDP2 else "does not run FSDP1's units whole between passes"
+    ),
+    "offload": lambda plan: "moves nothing to the host; advise estimate prices it" if plan.offload else "",
+}
+
 _RUN = Fields(
     reads=frozenset((*SHAPE, *IMAGES, *ADAPTER, *WEIGHTS, *LOOP, *ENGINE, "n_gpus", "labels", "eval_micro_batch_size", "mixers"))
-    - {"stack", "quantization", "quantized_experts"},
-    neutral={**SCALE},
+    - {"stack", "quantization", "quantized_experts"}
+    | {"sync_each_batch"},
+    neutral={**SCALE, **ON_THE_HOST, "deepspeed": "read under ZeRO alone, which is not played"},
     limits={
         "sharding": _unplayed_engine,
+        **_UNPLAYED,
         "quantization": _packed_layers,
         "quantized_experts": _unless("quantized_experts", "does not run quantised stacked experts", False),
         "head": _losses_of_embeddings,
@@ -118,8 +130,8 @@ _RUN = Fields(
 
 FIELDS: Mapping[Tier, Fields] = {
     Tier.ESTIMATE: Fields(
-        reads=frozenset((*SHAPE, *ADAPTER, *WEIGHTS, *LOOP, *CARDS, *ENGINE, "labels", "shift", "eval_micro_batch_size")),
-        neutral={**SCALE, "mixers": NO_MIXERS},
+        reads=frozenset((*SHAPE, *ADAPTER, *WEIGHTS, *LOOP, *CARDS, *SHARED, *ENGINE, "labels", "shift", "eval_micro_batch_size")),
+        neutral={**SCALE, **ON_THE_HOST, "mixers": NO_MIXERS},
         limits={
             "head": _losses_of_embeddings,
             **_images("prices text alone; advise trace runs images"),
@@ -127,15 +139,19 @@ FIELDS: Mapping[Tier, Fields] = {
     ),
     Tier.TRACE: _RUN,
     Tier.TAPE: Fields(
-        reads=_RUN.reads - {"n_gpus", "masters"},
-        neutral={**_RUN.neutral, "sharding": "one card shares nothing", "masters": "kept by sharding engines only"},
-        limits={**{name: why for name, why in _RUN.limits.items() if name != "sharding"}, "n_gpus": _several_cards},
+        reads=_RUN.reads - {"n_gpus", "masters", "sync_each_batch"},
+        neutral={
+            **_RUN.neutral,
+            **dict.fromkeys(("sharding", *SHARED), "one card shares nothing"),
+            "masters": "kept by sharding engines only",
+        },
+        limits={**{name: why for name, why in _RUN.limits.items() if name not in ("sharding", *SHARED)}, "n_gpus": _several_cards},
         said=_RUN.said,
     ),
     Tier.CALIBRATE: Fields(
         reads=frozenset((*SHAPE, *ADAPTER, *WEIGHTS, *LOOP, *CARDS, *SCALE, "use_reentrant"))
         - {"stack", "quantization", "quantized_experts"},
-        neutral={},
+        neutral={**ON_THE_HOST},
         limits={
             "quantization": _packed_layers,
             "quantized_experts": _unless("quantized_experts", "does not run quantised stacked experts", False),
@@ -146,12 +162,13 @@ FIELDS: Mapping[Tier, Fields] = {
             "mixers": _unless("mixers", "runs what is installed", Mixers.INSTALLED),
             **_images("runs text alone"),
             "masters": _unless("masters", "does not run with fp32 masters of a sharding engine", Plan().masters),
+            **{name: _unless(name, "runs engines with their defaults", getattr(Plan(), name)) for name in SHARED},
         },
         said={"stack": _loop_of_another},
     ),
     Tier.SPEED: Fields(
-        reads=frozenset((*SHAPE, *ADAPTER, *WEIGHTS, *LOOP, *CARDS, "use_reentrant"))
-        - {"stack", "kv_cache_in_outputs", "padding", "quantization", "double_quant", "lora_dropout"},
+        reads=frozenset((*SHAPE, *ADAPTER, *WEIGHTS, *LOOP, *CARDS, *SHARED, "use_reentrant"))
+        - {"deepspeed", "stack", "kv_cache_in_outputs", "padding", "quantization", "double_quant", "lora_dropout"},
         neutral={
             **SCALE,
             "mixers": NO_MIXERS,
@@ -164,6 +181,8 @@ FIELDS: Mapping[Tier, Fields] = {
             "shift": "one copy of the logits, inside the range",
             "eval_micro_batch_size": "the time is that of a training step",
             "masters": "the optimizer's traffic is inside the range",
+            **ON_THE_HOST,
+            "deepspeed": "how large the pieces of an exchange are is inside the range",
         },
         limits={
             **_images("counts the operations of text alone"),

@@ -556,14 +556,6 @@ def test_what_each_card_gathers_beyond_a_block_turns_the_verdict(
     assert any(any(name in finding.message for name in names) for finding in report.findings) is larger
 
 
-def test_whole_weights_between_passes_turn_the_verdict(tmp_path: Path) -> None:
-    path = tmp_path / "train.yaml"
-    path.write_text(json.dumps({**TRL, "fsdp": "shard_grad_op auto_wrap"}), encoding="utf-8")
-    report = check(path, "80GB", gpus=8, seq_len=128)
-    assert any(finding.id == "not-priced" and "whole weights" in finding.message for finding in report.findings)
-    assert report.fit is not Fit.FITS
-
-
 def estimated(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
     """Exit code and text of `advise estimate`, on one line."""
     code = run(["estimate", "--model", "llama-3-8b", *words])

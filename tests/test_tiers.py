@@ -66,6 +66,12 @@ CHANGES: dict[str, tuple[dict[str, object], object]] = {
     "stack": (LORA, "plain"),
     "n_gpus": ({**FULL, "n_gpus": 2, "sharding": "fsdp2"}, 4),
     "sharding": ({**LORA, **FOUR}, "fsdp2"),
+    "shard_group": ({**FULL, "n_gpus": 4, "sharding": "fsdp2"}, 2),
+    "reshard_after_forward": ({**FULL, "n_gpus": 4, "sharding": "fsdp2"}, False),
+    "sync_each_batch": ({**FULL, "n_gpus": 4, "sharding": "fsdp2", "grad_accum_steps": 2}, True),
+    "offload": ({**FULL, "n_gpus": 4, "sharding": "fsdp2"}, ("optimizer", "params")),
+    "deepspeed": ({**FULL, "n_gpus": 4, "sharding": "zero2", "masters": "copied"}, {"reduce_bucket_params": 1000}),
+    "loads_on_rank_0": ({**FULL, "n_gpus": 4, "sharding": "fsdp2"}, True),
     "masters": ({**FULL, "n_gpus": 4, "sharding": "fsdp2", "autocast": True}, "lifted"),
 }
 ANSWERS: dict[Tier, Callable[[ModelSpec, Plan], object]] = {

@@ -135,3 +135,24 @@ def test_the_recommended_rung_is_dry_run_on_several_cards() -> None:
 def test_deepspeed_is_refused_in_one_line(engine: str) -> None:
     with pytest.raises(UnsupportedError, match=f"^sharding {engine}: trace does not run DeepSpeed; advise estimate prices it$"):
         trace(cut("smollm2-360m", 2), Plan.model_validate({**SMALL, "sharding": engine}))
+
+
+WHOLE = [
+    # units that stay whole between passes, gradients that are reduced in each micro-batch, groups of cards with replicas of their shards:
+    # settings of full fine-tuning on four cards
+    {"sharding": "fsdp2", "reshard_after_forward": False},
+    {"sharding": "fsdp2", "reshard_after_forward": False, "stack": "plain"},
+    {"sharding": "fsdp2", "sync_each_batch": True, "grad_accum_steps": 3},
+    {"sharding": "fsdp1", "sync_each_batch": True, "grad_accum_steps": 3},
+    {"sharding": "fsdp2", "n_gpus": 8, "shard_group": 4, **LIFTED},
+    {"sharding": "fsdp2", "n_gpus": 8, "shard_group": 4, "grad_accum_steps": 2, "stack": "plain"},
+]
+
+
+@pytest.mark.parametrize("settings", WHOLE, ids=lambda settings: "-".join(map(str, settings.values())))
+def test_what_stays_whole_is_priced_as_it_is_run(settings: dict[str, object]) -> None:
+    model = cut("llama-3.1-8b", 4)
+    plan = Plan.model_validate({**FULL, "n_gpus": 4, **settings})
+    priced, run = estimate_memory(model, plan), trace(model, plan).breakdown
+    for which in (Phase.FORWARD, Phase.BACKWARD, Phase.OPTIMIZER_STEP):
+        assert allocated(priced, which) == pytest.approx(allocated(run, which), rel=0.003), which

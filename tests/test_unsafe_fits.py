@@ -16,7 +16,15 @@ from advisor.values import Fit, Phase, Sharding
 
 def test_gradients_stay_whole_between_the_trainer_s_micro_batches() -> None:
     """Qwen2.5-32B, full, on 8 cards of 80 GB with two micro-batches: 91.6 GiB (a dry run of that loop; torch's own units)."""
-    asked = {"gpus": 8, "method": "full", "shard": "fsdp2", "batch_size": 1, "seq_len": 2048, "checkpointing": True}
+    asked = {
+        "gpus": 8,
+        "method": "full",
+        "shard": "fsdp2",
+        "batch_size": 1,
+        "seq_len": 2048,
+        "checkpointing": True,
+        "sync_each_batch": False,
+    }
     deferred, at_once = (advise("qwen2.5-32b", "80GB", **asked, grad_accum=steps).rungs[0] for steps in (2, 1))
     assert deferred.fit is not Fit.FITS
     assert deferred.memory.peak_allocated_bytes / GIB > 79.1  # with the units of accelerate, which gather less at once
@@ -27,7 +35,13 @@ def test_the_ladder_offers_what_reduces_at_once() -> None:
     chosen = advise("qwen2.5-32b", "80GB", gpus=8, method="full").chosen
     assert chosen is not None
     assert chosen.plan.sharding.shards_weights
-    assert chosen.plan.grad_accum_steps == 1
+    assert chosen.plan.sync_each_batch or chosen.plan.grad_accum_steps == 1
+
+
+def test_the_ladder_reduces_each_micro_batch_where_the_batch_is_fixed() -> None:
+    rung = advise("qwen2.5-32b", "80GB", gpus=8, method="full", batch_size=1, grad_accum=2, seq_len=2048).rungs[0]
+    assert rung.plan.sync_each_batch
+    assert rung.memory.peak_allocated_bytes / GIB < 79.1
 
 
 def test_mixed_precision_under_fsdp_keeps_masters(tmp_path: Path) -> None:

@@ -25,6 +25,8 @@ def ask(
     """The answer to `advisor.fit`. Raises an AdvisorError, one clear line, for what cannot be used."""
     unknown, fewest = asked({**options, "model": model, "gpu": gpu})
     given = {name: value for name, value in options.items() if not _is_unknown(name, unknown, fewest)}
+    if options.get("host_memory") is not None:
+        raise InvalidInputError("--host-memory: advise fit does not look at the host; ask advise or advise estimate")
     if unknown is Unknown.MODEL:
         card = as_gpu(gpu, use_calibrations)
         with telling(progress, f"the largest model that fits {card.name} …"):

@@ -34,6 +34,7 @@ def check(
     stack: Annotated[str | None, _text("NAME", "Whose file it is, where it does not show.")] = None,
     stack_version: Annotated[str | None, _text("RELEASE", "Whose defaults count, instead of the installed ones.")] = None,
     seq_len: Annotated[str | None, _text("TOKENS", "Longest sequence, instead of the file's bound.")] = None,
+    host_memory: Annotated[str | None, _text("SIZE", "Memory of each machine that holds the GPUs: 512GiB.")] = None,
     accelerate: Annotated[str | None, _text("FILE", "The launcher's configuration.")] = None,
     set: Annotated[
         list[str] | None,
@@ -67,6 +68,7 @@ def check(
         "stack": stack,
         "stack_version": stack_version,
         "seq_len": seq_len,
+        "host_memory": host_memory,
         "accelerate": accelerate,
         "set": tuple(set) if set else None,
         "arguments": tuple(arguments) if arguments else None,

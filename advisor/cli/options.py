@@ -95,6 +95,9 @@ TEXT_OPTIONS: dict[str, tuple[str, str]] = {
     "stack": (_choices(Stack), "Whose training loop runs."),
     "gpus": ("N", "How many equal GPUs; all of a cloud's machine if left out."),
     "shard": (_choices(Sharding), "What several GPUs share, and by which engine; replicas (ddp) first, if left out."),
+    "offload": ("WHAT", "What rests on the host, under ZeRO or FSDP: optimizer, or optimizer,params."),
+    "shard_group": ("N", "GPUs that share one model, with replicas beside them (FSDP's hybrid sharding); all if left out."),
+    "host_memory": ("SIZE", "Of each machine that holds the GPUs, such as 512GiB: held against what its processes take."),
     "dataset_tokens": ("TOKENS", "Size of the training set; 30M is 30,000,000."),
     "epochs": ("X", "Passes over the training set, for hours and USD."),
     "price": ("USD", "What a card rents for an hour; the prices on record if left out."),
@@ -119,6 +122,7 @@ WORDS: dict[str, type[Enum]] = {
 SWITCHES: dict[str, str] = {
     "checkpointing": "Recompute activations in the backward pass.",
     "reentrant": "Checkpointing with use_reentrant=True.",
+    "sync_each_batch": "Reduce gradients in each micro-batch, which carries less of them and sends more.",
     "padding": "Batches hold padding, so that attention gets a mask.",
     "double_quant": "Quantise the quantisation constants too.",
     "kbit_prepare": "Call peft's prepare_model_for_kbit_training.",
@@ -138,7 +142,7 @@ PANELS = {
         "eval_items",
         "budget",
     ),
-    "Several cards": ("gpus", "shard"),
+    "Several cards": ("gpus", "shard", "offload", "shard_group", "sync_each_batch", "host_memory"),
 }
 """Headings in the help; the options that stand in none are of the training loop."""
 LOOP_PANEL = "Training loop and memory"

@@ -30,7 +30,7 @@ from advisor.stacks.towers import tower_remarks
 from advisor.stacks.versions import Profile, profile_of, transformers_of
 from advisor.values import GpuSpec, ModelSpec, Stack, Value
 from advisor.values.check import CheckReport
-from advisor.values.request import MAX_GPUS, Count, Length
+from advisor.values.request import MAX_GPUS, Count, HostBytes, Length
 
 
 class CheckOptions(Value):
@@ -45,6 +45,8 @@ class CheckOptions(Value):
     gpus: Count | None = None
     seq_len: Length | None = None
     """Tokens of the longest sequence."""
+    host_memory: HostBytes | None = None
+    """Of each machine that holds the cards."""
     accelerate: str | None = None
     """An accelerate configuration."""
     set: tuple[str, ...] = ()
@@ -74,8 +76,11 @@ def check(config: str | Path, gpu: str | GpuSpec | None = None, **options: Any) 
     """
     path = place(config)
     card = card_of(gpu)
+    said = options_as(CheckOptions, options)
+    if card is not None and said.host_memory is not None:
+        card = card.model_copy(update={"host_bytes": said.host_memory})
     with boundary(named(config)):
-        read = read_config(path, card, options_as(CheckOptions, options))
+        read = read_config(path, card, said)
         return report_on(str(config), read.model, card, read.reading, read.profile)
 
 

@@ -245,6 +245,7 @@ RULES: tuple[Rule, ...] = (
     rules_run.experts_dropout,
     modules_to_save,
     rules_run.evaluation_larger,
+    rules_run.host_loads,
     rules_run.saved_whole,
     quantized_needlessly,
     of_the_ladder,

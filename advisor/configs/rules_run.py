@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from advisor.configs.situation import Checked
+from advisor.memory.host_memory import said_of_host
 from advisor.stacks import stacked_targets
 from advisor.stacks.rooms import setting_for
 from advisor.units import format_size
@@ -56,6 +57,19 @@ def evaluation_larger(c: Checked) -> Iterator[Finding]:
         hint=f"{smaller}; metrics beside the loss (compute_metrics) would keep the logits of every batch on top",
         numbers={"eval_batch_size": size, "evaluation_bytes": evaluated, "training_bytes": trained},
     )
+
+
+def host_loads(c: Checked) -> Iterator[Finding]:
+    """Every process of a node loads a model of its own, where one setting makes it one. Judgement: worth a warning where that is more than
+    all cards of the node hold."""
+    host = c.memory.host
+    if host is None or not (host.mends or host.lacks or host.training):
+        return
+    much = c.gpu is not None and host.load_bytes > host.processes * c.gpu.usable_bytes
+    level = Level.ERROR if host.lacks else Level.WARNING if host.mends and much else Level.INFO
+    hint = f"set {host.mends}: one process of each node reads the weights" if host.mends else ""
+    numbers = {"load_bytes": host.load_bytes, "training_bytes": host.training_bytes, "processes": host.processes}
+    yield Finding(id="host-memory", level=level, message=said_of_host(host), hint=hint, numbers=numbers)
 
 
 def saved_whole(c: Checked) -> Iterator[Finding]:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from math import prod
 from typing import NamedTuple
 
+from advisor.memory.host_memory import said_of_host
 from advisor.stacks.reading import Kept, Remark, Way
 from advisor.values import Fit, MemoryBreakdown, ModelSpec, Plan, Term
 from advisor.values.memory import MOVING_TERMS
@@ -42,6 +43,8 @@ def settle(
     moving = tuple(remark for remark in remarks if remark.way is not None)
     if usable_bytes is None:
         return Settled(None, None, _line(moving, None, None))
+    if memory.host is not None and memory.host.lacks:
+        return Settled(Fit.DOES_NOT_FIT, Fit.DOES_NOT_FIT, said_of_host(memory.host))
     low_bytes, high_bytes = memory.low_bytes + beside_bytes, memory.high_bytes + beside_bytes
     priced = _fit_of(Bounds(low_bytes, high_bytes), usable_bytes)
     bounds = bounds_of(model, plan, memory, moving, beside_bytes)

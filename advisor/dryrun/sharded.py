@@ -24,6 +24,8 @@ from advisor.memory.units import CARVES, DEFERS
 from advisor.values import Masters, Plan, Sharding
 
 ADAPTER, WEIGHTS = "adapter", "weights"
+SHARDED, REPLICATED = ("fsdp",), "replicas"
+"""Dimensions of the mesh of cards."""
 
 
 @contextmanager
@@ -88,7 +90,7 @@ def _tensors(model: Any) -> Iterator[tuple[str, Any]]:
 @contextmanager
 def micro_step(built: MetaModel, plan: Plan, last: bool) -> Iterator[None]:
     """Around one micro-batch: the Trainer's loop reduces gradients at the last of a step alone (accelerate accelerator.py `no_sync`)."""
-    if plan.sharding is Sharding.NONE or last or plan.stack not in DEFERS:
+    if plan.sharding is Sharding.NONE or last or plan.sync_each_batch or plan.stack not in DEFERS:
         yield
     elif plan.sharding is Sharding.FSDP2:
         built.model.set_requires_gradient_sync(False)
@@ -163,7 +165,11 @@ def _wrap_by_fsdp2(built: MetaModel, plan: Plan, device_type: str) -> None:
     if plan.masters is Masters.LIFTED:
         _lift(built.model)
     dtype = _mixed(plan)
-    options = {"mesh": _mesh(plan, device_type), "mp_policy": MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=dtype)}
+    options = {
+        "mesh": _mesh(plan, device_type),
+        "mp_policy": MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=dtype),
+        "reshard_after_forward": plan.reshard_after_forward,
+    }
     for layer in built.model.get_submodule(built.layer_path):
         fully_shard(layer, **options)
     fully_shard(built.model, **options)
@@ -178,7 +184,9 @@ def _lift(model: Any) -> None:
 def _mesh(plan: Plan, device_type: str) -> Any:
     from torch.distributed.device_mesh import init_device_mesh
 
-    return init_device_mesh(device_type, (plan.n_gpus,), mesh_dim_names=("fsdp",))
+    if plan.shard_group is None:
+        return init_device_mesh(device_type, (plan.n_gpus,), mesh_dim_names=SHARDED)
+    return init_device_mesh(device_type, (plan.n_gpus // plan.shard_group, plan.shard_group), mesh_dim_names=(REPLICATED, *SHARDED))
 
 
 def _mixed(plan: Plan) -> torch.dtype | None:
@@ -191,20 +199,21 @@ def _accelerator(plan: Plan, device_type: str) -> Any:
 
     plugin = FullyShardedDataParallelPlugin(
         fsdp_version=2,
-        reshard_after_forward=True,
+        reshard_after_forward=plan.reshard_after_forward,
         auto_wrap_policy="transformer_based_wrap",
         cpu_offload=False,
         cpu_ram_efficient_loading=False,
         activation_checkpointing=False,
         mixed_precision_policy=plan.autocast_dtype.value if plan.autocast else None,
     )
+    names = SHARDED if plan.shard_group is None else (REPLICATED, *SHARDED)
     return SimpleNamespace(
         state=SimpleNamespace(fsdp_plugin=plugin),
         device=torch.device(device_type),
         mixed_precision=plan.autocast_dtype.value if plan.autocast else "no",
         is_main_process=False,
-        torch_device_mesh={("fsdp",): _mesh(plan, device_type)},
-        parallelism_config=SimpleNamespace(fsdp_dim_names=("fsdp",)),
+        torch_device_mesh={names: _mesh(plan, device_type)},
+        parallelism_config=SimpleNamespace(fsdp_dim_names=names),
     )
 
 
@@ -232,7 +241,7 @@ def _fsdp1(recorder: Recorder) -> Iterator[tuple[Any, str, Any]]:
 
 def _wrap_by_fsdp1(built: MetaModel, plan: Plan, device_type: str) -> None:
     """accelerate accelerator.py `prepare_model`, with the settings that `accelerate config` writes."""
-    from torch.distributed.fsdp import BackwardPrefetch, FullyShardedDataParallel, MixedPrecision
+    from torch.distributed.fsdp import BackwardPrefetch, FullyShardedDataParallel, MixedPrecision, ShardingStrategy
 
     dtype = _mixed(plan)
     if plan.quantization is not None:
@@ -240,6 +249,7 @@ def _wrap_by_fsdp1(built: MetaModel, plan: Plan, device_type: str) -> None:
     policy = None if dtype is None else MixedPrecision(param_dtype=dtype, reduce_dtype=dtype, buffer_dtype=dtype)
     built.model = FullyShardedDataParallel(
         built.model,
+        sharding_strategy=ShardingStrategy.FULL_SHARD if plan.reshard_after_forward else ShardingStrategy.SHARD_GRAD_OP,
         auto_wrap_policy=_wrap_policy(built, plan),
         mixed_precision=policy,
         use_orig_params=not plan.method.has_adapter,

@@ -20,7 +20,7 @@ def compare(report: CheckReport) -> Comparison | None:
 
 def comparison_of(report: CheckReport, reserved_bytes: int, allocated_bytes: int) -> Comparison:
     """Both sides without the CUDA context, which the allocator does not see."""
-    context = report.memory.context_bytes
+    context = report.memory.process_bytes - report.memory.peak_reserved_bytes
     return Comparison(
         predicted_bytes=report.memory.peak_reserved_bytes + report.beside_bytes,
         low_bytes=max(0, report.low_bytes - context),

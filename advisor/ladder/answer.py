@@ -6,7 +6,7 @@ from advisor.ladder.experiment import experiment_evidence, next_experiment
 from advisor.ladder.first_run import with_sized_rank
 from advisor.ladder.fit import Case
 from advisor.ladder.flips import flips
-from advisor.ladder.request import check_request
+from advisor.ladder.request import check_request, on_machine
 from advisor.ladder.rules import findings
 from advisor.ladder.rungs import climb
 from advisor.ladder.situation import Situation
@@ -23,6 +23,7 @@ def advise(model: ModelSpec, gpu: GpuSpec, request: Request) -> Advice:
     With a method asked for, the answer holds that rung alone; the others are still priced, to say what fits instead.
     """
     check_request(request)
+    gpu = on_machine(gpu, request)
     case, asked = Case(model, gpu), request
     request = with_sized_rank(model, asked)
     rungs, missing = climb(case, request)

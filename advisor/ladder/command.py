@@ -99,6 +99,9 @@ def _described(plan: Plan) -> Iterator[Request]:
         loss=plan.loss,
         stack=plan.stack,
         shard=None if plan.sharding is Sharding.NONE else plan.sharding,
+        offload=plan.offload or None,
+        shard_group=plan.shard_group,
+        sync_each_batch=plan.sync_each_batch,
         reentrant=plan.use_reentrant,
         gpus=plan.n_gpus,
     )

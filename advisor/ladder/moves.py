@@ -1,7 +1,8 @@
 """Changes that make a plan take less memory, from what costs nothing to what costs most.
 
-Lossless first (nothing is lifted to fp32, the loss fused into the head), then time (checkpointing, sharding, smaller micro-batches), then
-quality (8-bit optimizer states). The rank is never lowered: an adapter is too small a part of the memory for that to cure anything
+Lossless first (nothing is lifted to fp32, the loss fused into the head), then time (checkpointing, sharding, reduction in each
+micro-batch, smaller micro-batches), then quality (8-bit optimizer states), and last what makes a step several times as long (offload to
+a host whose memory is known). The rank is never lowered: an adapter is too small a part of the memory for that to cure anything
 (facts Q2 and Q9).
 """
 
@@ -13,11 +14,15 @@ from typing import NamedTuple
 from advisor.checkpoints import unshardable
 from advisor.ladder.fit import Case
 from advisor.ladder.knowledge import say
+from advisor.memory.host_memory import host_memory
 from advisor.memory.runtime import has_triton
+from advisor.memory.sharding import HOST_OPTIMIZERS
+from advisor.memory.units import DEFERS
 from advisor.stacks import defaults_of
 from advisor.stacks.engines import shared
 from advisor.stacks.liger import has_liger
-from advisor.values import Change, Head, Loss, Method, Optimizer, Plan, Sharding, Stack
+from advisor.units import format_size
+from advisor.values import Change, Head, Loss, Method, Offload, Optimizer, Plan, Sharding, Stack
 
 
 class Move(NamedTuple):
@@ -76,6 +81,26 @@ def _shard(case: Case, plan: Plan) -> Iterator[Move]:
         yield Move({"sharding": under.sharding, "masters": under.masters}, change)
 
 
+def _reduce_each_batch(case: Case, plan: Plan) -> Iterator[Move]:
+    """Where a Trainer's loop would carry whole gradients to the last micro-batch of a step."""
+    if plan.sharding.is_fsdp and plan.grad_accum_steps > 1 and plan.stack in DEFERS and not plan.sync_each_batch:
+        cost = say("cost.sync_each_batch", n=plan.grad_accum_steps)
+        yield Move({"sync_each_batch": True}, Change(what=say("change.sync_each_batch"), cost=cost))
+
+
+def _offload(case: Case, plan: Plan) -> Iterator[Move]:
+    """Only where the machine's memory is known: a plan that fits the cards and not their host dies all the same."""
+    if case.gpu.host_bytes is None or plan.offload or not plan.sharding.shards_states or plan.quantization is not None:
+        return
+    optimizer = plan.optimizer if plan.optimizer in HOST_OPTIMIZERS else Optimizer.ADAMW_FUSED
+    moved = (Offload.OPTIMIZER, Offload.PARAMS) if plan.sharding.shards_weights else (Offload.OPTIMIZER,)
+    update: dict[str, object] = {"offload": moved, "optimizer": optimizer}
+    host = host_memory(case.model, plan.model_copy(update=update), case.gpu)
+    if host is not None:
+        what = say("change.offload", what=" and ".join(part.value for part in moved))
+        yield Move(update, Change(what=what, cost=say("cost.offload", host=format_size(host.training_bytes))))
+
+
 def _rebatch(case: Case, plan: Plan) -> Iterator[Move]:
     """The same effective batch otherwise: at once where engines hold whole gradients between passes, else in smaller micro-batches with as
     much more accumulation, by divisors of the old one."""
@@ -92,7 +117,7 @@ def _rebatch(case: Case, plan: Plan) -> Iterator[Move]:
 
 def _eight_bit_optimizer(case: Case, plan: Plan) -> Iterator[Move]:
     """AdamW alone has an 8-bit twin that leaves the recipe as it is."""
-    if plan.optimizer in (Optimizer.ADAMW, Optimizer.ADAMW_FUSED):
+    if plan.optimizer in (Optimizer.ADAMW, Optimizer.ADAMW_FUSED) and not plan.offloads_optimizer:
         what = say("change.optimizer", old=plan.optimizer.value, new=Optimizer.ADAMW_8BIT.value)
         yield Move({"optimizer": Optimizer.ADAMW_8BIT}, Change(what=what, cost=say("cost.optimizer")))
 
@@ -102,8 +127,10 @@ STEPS = (
     Step("loss", _fuse_loss),
     Step("checkpointing", _checkpoint),
     Step("shard", _shard),
+    Step("sync_each_batch", _reduce_each_batch),
     Step("batch_size", _rebatch),
     Step("optimizer", _eight_bit_optimizer),
+    Step("offload", _offload),
 )
 """From the mildest to the costliest."""
 

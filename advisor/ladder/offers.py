@@ -6,7 +6,7 @@ from advisor.checkpoints import check_trainable, refusal
 from advisor.errors import UnsupportedError
 from advisor.ladder.first_run import with_sized_rank
 from advisor.ladder.fit import Case, Priced
-from advisor.ladder.request import check_request
+from advisor.ladder.request import check_request, on_machine
 from advisor.ladder.rungs import fixed_options
 from advisor.ladder.search import furthest, make_fit
 from advisor.ladder.verdict import FIRST_CHOICES, asked_seq_len
@@ -25,6 +25,7 @@ def offer(case: Case, request: Request) -> Offer:
     Raises UnsupportedError where the model or the plan is not priced.
     """
     check_request(request)
+    case = case._replace(gpu=on_machine(case.gpu, request))
     request = with_sized_rank(case.model, request)
     check_trainable(case.model)
     chosen, fixed = _chosen(case, request), fixed_options(request)

@@ -33,6 +33,11 @@ def of_machine(request: Request, gpu: GpuSpec | None) -> Request:
     return request if request.gpus is not None or cards == 1 else request.model_copy(update={"gpus": cards})
 
 
+def on_machine(gpu: GpuSpec, request: Request) -> GpuSpec:
+    """The card in the machine that the request speaks of."""
+    return gpu if request.host_memory is None else gpu.model_copy(update={"host_bytes": request.host_memory})
+
+
 def options_as(kind: type[Options], options: Mapping[str, object], flags: bool = True) -> Options:
     """The same for any set of options: named as flags of the command line, or as a caller writes them."""
     try:

@@ -12,7 +12,9 @@ from advisor.ladder.snippet_load import NO_REENTRANT, load_lines, needs_os, pads
 from advisor.ladder.snippet_packages import packages
 from advisor.ladder.snippet_parts import call, text, torch_dtype
 from advisor.shown import shown
+from advisor.stacks import defaults_of
 from advisor.stacks.write import yaml_config
+from advisor.stacks.write_sharing import sharing_settings
 from advisor.values import ALL_LINEAR, DType, Head, Loss, Method, ModelKind, ModelSpec, Plan, Stack, Task
 
 _HEADS = {
@@ -152,6 +154,5 @@ def _arguments(plan: Plan, learning_rate: str) -> dict[str, str]:
         settings["use_liger_kernel"] = "True"
     if plan.loss is Loss.IN_PLACE:
         settings["liger_kernel_config"] = text({"cross_entropy": True, "fused_linear_cross_entropy": False})
-    if plan.sharding.shards_weights:
-        settings["fsdp"] = "True"
-    return settings
+    sharing = sharing_settings(plan, defaults_of(plan.stack))
+    return settings | {name: "True" if value == "full_shard auto_wrap" else text(value) for name, value in sharing.items()}

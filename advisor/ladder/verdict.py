@@ -5,6 +5,7 @@ from __future__ import annotations
 from advisor.checkpoints import refusal
 from advisor.ladder.fit import Case
 from advisor.ladder.knowledge import say
+from advisor.memory.host_memory import said_of_host
 from advisor.stacks import first_seq_len
 from advisor.units import format_size
 from advisor.values import Fit, Method, Request, Rung, Verdict
@@ -43,6 +44,8 @@ def why_not(case: Case, request: Request, rung: Rung, verdict: Verdict) -> str:
         return ""
     if rung.fit is Fit.WOULD_NOT_START:
         return refusal(case.model, method)
+    if rung.memory.host is not None and rung.memory.host.lacks:
+        return said_of_host(rung.memory.host)
     if method is request.method:
         return verdict.sentence
     sizes = _sizes(case, rung)

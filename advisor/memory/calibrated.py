@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from advisor.memory.runtime import communicators_of
 from advisor.values import GpuSpec, Interval, MemoryBreakdown, ModelSpec, Plan
 from advisor.values.card import CardCalibration, Residual
 from advisor.values.memory import MOVING_TERMS
@@ -12,7 +13,15 @@ a deeper model is held to (tests/test_calibrate_cpu.py)."""
 
 
 def narrowed(memory: MemoryBreakdown, model: ModelSpec, plan: Plan, gpu: GpuSpec | None) -> MemoryBreakdown:
-    """`memory` with the interval of the calibrations that speak for it; as it is where there are none.
+    """`memory` with the interval of the calibrations that speak for it, and with the communicators of several cards, which none of them
+    measured."""
+    found, beside = _narrowed(memory, model, plan, gpu), communicators_of(plan, gpu)
+    interval = found.interval.model_copy(update={"context_bytes": found.interval.context_bytes + beside.margin_bytes})
+    return found.model_copy(update={"communicator_bytes": beside.context_bytes, "interval": interval}) if plan.n_gpus > 1 else found
+
+
+def _narrowed(memory: MemoryBreakdown, model: ModelSpec, plan: Plan, gpu: GpuSpec | None) -> MemoryBreakdown:
+    """`memory` as it is where no calibration speaks for it.
 
     The expected bytes stay what their formulas say: a calibration bounds their error, it does not correct a total.
     """

@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 from advisor.errors import UnsupportedError
 from advisor.memory.intervals import ESTIMATE, interval_of
-from advisor.memory.peak import priced_model, resting, size_of, step_phase, whatever_the_batch, without_batch
+from advisor.memory.peak import priced_model, resting, step_phase, whatever_the_batch, without_batch
 from advisor.memory.program import Station
-from advisor.memory.runtime import context_of, has_caching_allocator, has_flash, workspace_bytes
+from advisor.memory.runtime import communicators_of, context_of, has_caching_allocator, has_flash, workspace_bytes
 from advisor.memory.slack import Slack, slack_of
 from advisor.memory.tape import ZERO, Size
 from advisor.values import GpuSpec, Interval, ModelSpec, Phase, Plan
@@ -41,10 +41,11 @@ def curves_of(model: ModelSpec, plan: Plan, gpu: GpuSpec) -> Curves:
     before = program.outlives_backward
     rest = sum(size for _, size in resting(standing, workspace, standing.gathered_bytes))
     step = step_phase(standing, workspace, 0)
+    interval, beside = interval_of(ESTIMATE, model, plan, gpu), communicators_of(plan, gpu)
 
     def over(stations: tuple[Station, ...], held_bytes: int, left: Size) -> tuple[Size, ...]:
         around = left.plus(Size(constant=rest + held_bytes))
-        return tuple(size_of(station, standing).plus(around) for station in stations)
+        return tuple(station.live.plus(around) for station in stations)
 
     return Curves(
         phases=(
@@ -54,6 +55,6 @@ def curves_of(model: ModelSpec, plan: Plan, gpu: GpuSpec) -> Curves:
             (Phase.OPTIMIZER_STEP, (before.plus(Size(constant=step.allocated_bytes)),)),
         ),
         slack=slack_of(model, plan, program, step) if has_caching_allocator(gpu) else None,
-        context_bytes=context_of(gpu.compute_capability).context_bytes,
-        interval=interval_of(ESTIMATE, model, plan, gpu),
+        context_bytes=context_of(gpu.compute_capability).context_bytes + beside.context_bytes,
+        interval=interval.model_copy(update={"context_bytes": interval.context_bytes + beside.margin_bytes}),
     )

@@ -23,12 +23,15 @@ def forward_stations(step: Step, units: Units) -> Iterator[Station]:
     root = units.tail.gathered_bytes if units.root else 0
     carried = _carried(step, units).gradient_bytes
     behind, copied = ZERO, _copied(units, units.tail if units.root else units.embedding)
+    if not units.reshards:
+        root += units.embedding.gathered_bytes
     for (layer, count), unit in zip(step.runs, units.layers, strict=True):
         size = unit.gathered_bytes
         entering = behind.plus(layer.entry)
         yield _around(entering, behind, ZERO, root + copied + units.prefetched_copies * size, carried)
         copied = _copied(units, unit)
         last = behind.plus(step.resting(layer), count - 1)
+        root += 0 if units.reshards else size * (count - 1)
         if count > 1:
             yield _around(last.plus(layer.entry), last, ZERO, root + copied + units.prefetched_copies * size, carried)
         held = layer.entry if step.loop.checkpointing else ZERO
@@ -36,11 +39,13 @@ def forward_stations(step: Step, units: Units) -> Iterator[Station]:
             kept = last.plus(held) if step.loop.checkpointing else last.plus(moment.kept)
             yield _around(last.plus(held).plus(moment.live), kept, ZERO, root + units.prefetched_copies * size, carried)
         behind = behind.plus(step.resting(layer), count)
+        root += 0 if units.reshards else size
     tail = units.tail.gathered_bytes
+    root -= tail if units.root else 0
     if not units.root:
-        yield _around(behind.plus(step.head.entry), behind, ZERO, copied + 2 * tail, carried)
+        yield _around(behind.plus(step.head.entry), behind, ZERO, root + copied + 2 * tail, carried)
     for moment in step.head.forward.peaks:
-        yield _around(behind.plus(moment.live), behind, moment.live, tail + (copied if units.root else tail), carried)
+        yield _around(behind.plus(moment.live), behind, moment.live, root + tail + (copied if units.root else tail), carried)
 
 
 def _copied(units: Units, unit: Unit) -> int:
@@ -79,7 +84,8 @@ def _backward(step: Step, units: Units) -> Iterator[Station]:
     for layer, count in step.runs:
         behind = behind.plus(step.resting(layer), count)
     tail, done = units.tail, _carried(step, units)
-    ahead = units.layers[-1].gathered_bytes if units.prefetches_at_loss else 0
+    last = units.layers[-1].gathered_bytes if units.reshards else _whole_before(step, units, len(units.layers))
+    ahead = last if units.prefetches_at_loss or not units.reshards else 0
     for moment in step.head.backward.peaks:
         live, logits = behind.plus(step.held).plus(moment.live), moment.live.plus(step.held)
         yield _around(live, behind, logits, tail.gathered_bytes + ahead, done.gradient_bytes)
@@ -87,7 +93,7 @@ def _backward(step: Step, units: Units) -> Iterator[Station]:
         done = done._replace(whole_bytes=done.whole_bytes + _of_head(step, units))
     else:
         live = behind.plus(step.held).plus(step.head.entry)
-        yield from _post_backward(live, behind, units, tail, units.layers[-1].gathered_bytes, done)
+        yield from _post_backward(live, behind, units, tail, last, done)
         done = _after(done, units, tail)
     passed = ZERO
     for position in range(len(step.runs) - 1, -1, -1):
@@ -108,14 +114,28 @@ def _run_stations(step: Step, units: Units, position: int, behind: Size, done: _
         before = behind.plus(step.resting(layer), -1 - index)
         if units.keeps_inputs:
             before = before.plus(layer.entry, 2 * index)
-        ahead = unit if index < count - 1 else units.layers[position - 1] if position else units.embedding
         now = _after(done, units, unit, index) if index else done
-        gathered = root + ahead.gathered_bytes
+        gathered = root + _ahead(step, units, position, count - 1 - index)
         working = (root if units.wraps_adapters else gathered) + unit.gathered_bytes
         for station in layer_stations(step, layer, before, 0):
             yield _around(station.live, station.kept, station.logits, working, now.gradient_bytes)
         live = before.plus(step.held).plus(layer.entry, 2 if units.keeps_inputs else 1)
         yield from _post_backward(live, before, units, unit, gathered, now)
+
+
+def _ahead(step: Step, units: Units, position: int, left: int) -> int:
+    """What is whole already for later in backward than the layer at hand, of whose run `left` are to come: the unit that is prefetched,
+    or all that forward left whole."""
+    if not units.reshards:
+        return _whole_before(step, units, position) + units.layers[position].gathered_bytes * left
+    following = units.layers[position] if left else units.layers[position - 1] if position else units.embedding
+    return following.gathered_bytes
+
+
+def _whole_before(step: Step, units: Units, position: int) -> int:
+    """The embeddings' unit and all layers of the first `position` runs."""
+    layers = zip(step.runs[:position], units.layers[:position], strict=True)
+    return units.embedding.gathered_bytes + sum(unit.gathered_bytes * count for (_, count), unit in layers)
 
 
 def _end(step: Step, units: Units, kept: Size, done: _Done) -> Iterator[Station]:
@@ -153,7 +173,9 @@ def _post_backward(live: Size, kept: Size, units: Units, unit: Unit, gathered: i
     scattered = units.share(reduced) + (units.share(unit.trained_bytes) if unit.trained_bytes != reduced else 0)
     others = done.whole_bytes + done.shard_bytes - (own if units.carries else 0)
     if units.copies:
-        yield _around(live, kept, ZERO, gathered, others + reduced + max(own, scattered))
+        # the dry run shows a gradient beside its shard where the shard is reduced over groups, too
+        made = own + scattered if units.replicates else max(own, scattered)
+        yield _around(live, kept, ZERO, gathered, others + reduced + made)
         return
     accumulated = own if units.carries else 0
     yield _around(live, kept, ZERO, gathered + unit.gathered_bytes, others + accumulated + own + reduced)
@@ -170,6 +192,8 @@ def _carried(step: Step, units: Units) -> _Done:
         return _Done()
     if units.carries:
         return _Done(whole_bytes=sum(unit.gradient_bytes * count for unit, count in held))
+    if units.offloads:
+        return _Done()
     return _Done(shard_bytes=sum(units.share(unit.trained_bytes) * count for unit, count in held))
 
 
@@ -177,8 +201,11 @@ def _after(done: _Done, units: Units, unit: Unit, count: int = 1) -> _Done:
     """Gradients once `count` more units like `unit` are through."""
     if not units.reduces:
         return done if units.carries else done._replace(whole_bytes=done.whole_bytes + unit.gradient_bytes * count)
+    shard = 0 if units.offloads or units.accumulates_shards else units.share(unit.trained_bytes)
+    if units.replicates and (units.accumulates_shards or unit.trained_bytes != unit.gradient_bytes):  # else the buffer is the shard
+        shard += units.share(unit.gradient_bytes)
     return _Done(
         whole_bytes=done.whole_bytes - (unit.gradient_bytes * count if units.carries else 0),
-        shard_bytes=done.shard_bytes + (0 if units.accumulates_shards else units.share(unit.trained_bytes) * count),
+        shard_bytes=done.shard_bytes + shard * count,
         reducing_bytes=unit.gradient_bytes if units.copies else 0,
     )

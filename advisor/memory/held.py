@@ -25,12 +25,6 @@ class Held(NamedTuple):
     """Gradients and their buffers through forward."""
     backward_bytes: int = 0
     """The same through backward, beside the gradients that it makes."""
-    gradient_cards: int = 1
-    """Cards that share a gradient once backward has made it; 0 where it goes into a buffer that is counted already."""
-
-    def share_of_gradients(self, whole_bytes: int) -> int:
-        """What one card holds of gradients that backward has made."""
-        return -(-whole_bytes // self.gradient_cards) if self.gradient_cards else 0
 
 
 def loaded_beside(extra: int, adapter: int, wrapping: int) -> tuple[tuple[Term, int], ...]:

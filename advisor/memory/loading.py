@@ -108,9 +108,9 @@ def fsdp_load(model: ModelSpec, plan: Plan, weights: int, adapter: int) -> Terms
         return wrapped
     whole = weights_bytes(model, plan)
     largest = max(block_weights_bytes(model, block, plan) - block_scales_bytes(model, block, plan) for block in model.shape.blocks)
-    beside = largest + -(-largest // plan.n_gpus)
+    beside = largest + -(-largest // plan.sharing_gpus)
     if not flat and plan.stack in CARVES:
-        beside = -(-(whole - scales_bytes(model, plan)) // plan.n_gpus)
+        beside = -(-(whole - scales_bytes(model, plan)) // plan.sharing_gpus)
     quantised: Terms = ((Term.WEIGHTS, whole), *loaded_beside(load_extra_bytes(model, plan), adapter, beside))
     return max(wrapped, quantised, key=lambda terms: sum(size for _, size in terms))
 

@@ -9,22 +9,22 @@ from typing import NamedTuple
 from advisor.architectures.heads import headed
 from advisor.checkpoints import check_plan, expert_notes, unshardable
 from advisor.errors import UnsupportedError
+from advisor.memory import fsdp, zero_backward
 from advisor.memory.attention import Kernel
 from advisor.memory.calibrated import narrowed
 from advisor.memory.chance import with_chance
 from advisor.memory.dtypes import computing
 from advisor.memory.evaluation import autocast_copies_bytes, compile_evaluation, evaluated
-from advisor.memory.fsdp import backward_stations, forward_stations
 from advisor.memory.head import Ending
 from advisor.memory.held import Held
+from advisor.memory.host_memory import host_memory, said_of_host
 from advisor.memory.intervals import ESTIMATE, interval_of
 from advisor.memory.layers import Setting
-from advisor.memory.program import Loop, Program, Station, compile_program, program_of, step_of
+from advisor.memory.program import Loop, Program, Station, compile_program, forward_stations, program_of, step_of
 from advisor.memory.replayed import estimate_from_tape
 from advisor.memory.runtime import context_of, has_caching_allocator, has_flash, workspace_bytes
-from advisor.memory.sharding import check_engine, held
+from advisor.memory.sharding import check_engine, check_offload, held
 from advisor.memory.slack import slack_of
-from advisor.memory.tape import Size
 from advisor.memory.units import units_of
 from advisor.memory.weights import unquantized_bytes_per_param
 from advisor.stacks.targets import refuse_unwrappable, targets
@@ -47,6 +47,7 @@ def estimate_memory(model: ModelSpec, plan: Plan, gpu: GpuSpec | None = None) ->
     before = program.outlives_backward.at(batch.tokens, batch.pairs)
     workspace = workspace_bytes(gpu)
     step = step_phase(standing, workspace, before)
+    host = host_memory(model, plan, gpu)
     memory = MemoryBreakdown(
         source="estimate",
         phases=(
@@ -59,7 +60,8 @@ def estimate_memory(model: ModelSpec, plan: Plan, gpu: GpuSpec | None = None) ->
         reserved_slack_bytes=slack_of(model, plan, program, step).at(*batch) if has_caching_allocator(gpu) else 0,
         context_bytes=context_of(gpu.compute_capability if gpu else None).context_bytes,
         interval=interval_of(ESTIMATE, model, plan, gpu),
-        notes=expert_notes(model, plan),
+        host=host,
+        notes=(*expert_notes(model, plan), *((said_of_host(host),) if host is not None and (host.lacks or host.training) else ())),
     )
     return with_chance(narrowed(memory, model, plan, gpu), model, plan, gpu)
 
@@ -74,6 +76,7 @@ def priced_model(model: ModelSpec, plan: Plan) -> ModelSpec:
     if why:
         raise UnsupportedError(f"{plan.sharding.value}: {why}; use DDP, or train from the 16-bit weights")
     check_engine(plan)
+    check_offload(plan)
     return model
 
 
@@ -100,16 +103,19 @@ def whatever_the_batch(model: ModelSpec, plan: Plan, has_flash: bool) -> tuple[H
     """What does not depend on the batch, for a plan without one: kept, because searches try many batches."""
     computed = computing(plan)
     parts = (model, setting_of(model, computed), kernel_of(computed, has_flash), loop_of(plan))
+    if plan.sharding.is_zero:
+        backward = partial(zero_backward.backward_stations, reduction=zero_backward.reduction_of(model, plan))
+        return held(model, plan), program_of(step_of(*parts), forward_stations, backward)
     if not plan.sharding.is_fsdp:
         return held(model, plan), compile_program(*parts)
     units = units_of(model, plan)
-    forward, backward = partial(forward_stations, units=units), partial(backward_stations, units=units)
+    forward, backward = partial(fsdp.forward_stations, units=units), partial(fsdp.backward_stations, units=units)
     return held(model, plan), program_of(step_of(*parts), forward, backward)
 
 
 def _dynamic(phase: Phase, stations: tuple[Station, ...], standing: Held, workspace: int, batch: Batch, before: int) -> PhaseBytes:
     """`before` is what the step before left alive."""
-    top = max(stations, key=lambda station: size_of(station, standing).at(batch.tokens, batch.pairs))
+    top = max(stations, key=lambda station: station.live.at(batch.tokens, batch.pairs))
     # the first layer of a frozen base keeps less than the others: when its backward ends, less than nothing would be left
     kept, logits = max(top.kept.at(batch.tokens, batch.pairs), 0), top.logits.at(batch.tokens, batch.pairs)
     temporaries = top.live.at(batch.tokens, batch.pairs) - kept - logits - top.gradient_bytes - top.gathered_bytes
@@ -118,20 +124,12 @@ def _dynamic(phase: Phase, stations: tuple[Station, ...], standing: Held, worksp
         phase=phase,
         terms=_terms(
             *resting(standing, workspace, top.gathered_bytes + standing.gathered_bytes),
-            (Term.GRADIENTS, held_bytes + standing.share_of_gradients(top.gradient_bytes)),
+            (Term.GRADIENTS, held_bytes + top.gradient_bytes),
             (Term.ACTIVATIONS, kept),
             (Term.LOGITS, logits + before),
             (Term.TEMPORARIES, temporaries),
         ),
     )
-
-
-def size_of(station: Station, standing: Held) -> Size:
-    """What a card holds at that moment beside what rests, with its share of the gradients."""
-    if standing.gradient_cards == 1:
-        return station.live
-    whole = station.gradient_bytes
-    return station.live.plus(Size(constant=standing.share_of_gradients(whole) - whole))
 
 
 def step_phase(standing: Held, workspace: int, before: int) -> PhaseBytes:

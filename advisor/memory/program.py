@@ -133,14 +133,14 @@ Stations = Callable[[Step], Iterable[Station]]
 
 def compile_program(model: ModelSpec, setting: Setting, kernel: Kernel, loop: Loop) -> Program:
     """Candidate peaks of forward and backward on one card. Raises UnsupportedError for parts without a closed form."""
-    return program_of(step_of(model, setting, kernel, loop), _forward_stations, _backward_stations)
+    return program_of(step_of(model, setting, kernel, loop), forward_stations, backward_stations)
 
 
-def program_of(step: Step, forward_stations: Stations, backward_stations: Stations) -> Program:
+def program_of(step: Step, forward: Stations, backward: Stations) -> Program:
     """Those of the moments that can be the highest for some batch."""
     return Program(
-        forward=_peaks(forward_stations(step)),
-        backward=_peaks(backward_stations(step)),
+        forward=_peaks(forward(step)),
+        backward=_peaks(backward(step)),
         outlives_backward=step.outlives_backward,
         head_transients=highest(moment.live for moment in (*step.head.forward.peaks, *step.head.backward.peaks)),
         block_transients=highest(size for layer, _ in step.runs for size in _block_transients(layer, step.loop)),
@@ -206,7 +206,8 @@ def _block_transients(layer: Layer, loop: Loop) -> Iterator[Size]:
         yield from (moment.live for moment in layer.keeping.peaks)
 
 
-def _forward_stations(step: Step) -> Iterator[Station]:
+def forward_stations(step: Step) -> Iterator[Station]:
+    """Moments of forward on one card."""
     behind = step.under
     for layer, count in step.runs:
         last = behind.plus(step.resting(layer), count - 1)
@@ -219,7 +220,8 @@ def _forward_stations(step: Step) -> Iterator[Station]:
         yield Station(behind.plus(moment.live), behind, moment.live, 0)
 
 
-def _backward_stations(step: Step) -> Iterator[Station]:
+def backward_stations(step: Step) -> Iterator[Station]:
+    """Moments of backward on one card, whose gradients stay whole."""
     behind = step.under
     for layer, count in step.runs:
         behind = behind.plus(step.resting(layer), count)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from advisor.profiles import read
 from advisor.units import MIB
-from advisor.values import GpuSpec
+from advisor.values import GpuSpec, Plan
 
 CUBLAS_WORKSPACE_BYTES = 8_519_680
 """4096 KiB x 2 + 16 KiB x 8 (torch 2.13 aten/src/ATen/cuda/CublasHandlePool.cpp, default `CUBLAS_WORKSPACE_CONFIG`)."""
@@ -51,6 +51,25 @@ class Context(NamedTuple):
 
     context_bytes: int
     margin_bytes: int
+
+
+GROUPS_OF_HYBRID = 3
+"""Hybrid sharding has a group of shards and one of replicas beside that of all processes (torch 2.13 distributed/device_mesh.py)."""
+
+
+def communicators_of(plan: Plan, gpu: GpuSpec | None) -> Context:
+    """What the collectives of the plan's groups take, and how far that may be off; nothing on one card."""
+    if plan.n_gpus == 1 or not has_caching_allocator(gpu):
+        return Context(0, 0)
+    vendor = gpu.vendor if gpu is not None else None
+    rows = [
+        row
+        for row in read("communicators")
+        if row["vendor"] in (None, vendor) and (row["cards"] == "several" or plan.n_gpus == 2)  # of two cards the row of two speaks
+    ]
+    row = next((row for row in reversed(rows) if row["cards"] == "two"), rows[-1])
+    groups = GROUPS_OF_HYBRID if plan.shard_group else 1
+    return Context(row["communicator_bytes"] + (groups - 1) * row["further_bytes"], row["margin_bytes"] * groups)
 
 
 @cache

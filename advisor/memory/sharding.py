@@ -8,9 +8,9 @@ from advisor.memory.held import Held
 from advisor.memory.loading import fsdp_load, replica_load
 from advisor.memory.optimizer import state_bytes, step_temporary_bytes
 from advisor.memory.units import shared_adapter_bytes, shared_weights_bytes, trained_share
-from advisor.memory.weights import adapter_bytes, weights_bytes
+from advisor.memory.weights import adapter_bytes, scales_bytes, weights_bytes
 from advisor.memory.zero import held_by_zero
-from advisor.values import DType, Masters, ModelSpec, Plan, Sharding
+from advisor.values import DType, Masters, ModelSpec, Optimizer, Plan, Sharding
 
 
 def check_engine(plan: Plan) -> None:
@@ -26,6 +26,18 @@ def check_engine(plan: Plan) -> None:
             f"{plan.sharding.value}: {plan.method.label} with adapters in {plan.adapter_dtype.value} stops at the first optimizer step "
             "under mixed precision (their gradients stay in 16 bit); keep the adapters in fp32, as peft does, or use FSDP2"
         )
+
+
+HOST_OPTIMIZERS = (Optimizer.ADAMW, Optimizer.ADAMW_FUSED, Optimizer.SGD)
+"""Those that step on the host: torch's, for which accelerate puts DeepSpeed's own under ZeRO (1.15 utils/deepspeed.py
+`map_pytorch_optim_to_deepspeed`). bitsandbytes' kernels are the card's."""
+
+
+def check_offload(plan: Plan) -> None:
+    """Raises UnsupportedError for an optimizer that does not step on the host."""
+    if plan.offloads_optimizer and plan.optimizer not in HOST_OPTIMIZERS:
+        known = ", ".join(each.value for each in HOST_OPTIMIZERS)
+        raise UnsupportedError(f"offload: {plan.optimizer.value} does not step on the host; choose one of {known}")
 
 
 def held(model: ModelSpec, plan: Plan) -> Held:
@@ -57,8 +69,11 @@ def _replica(model: ModelSpec, plan: Plan) -> Held:
 
 def _held_by_fsdp(model: ModelSpec, plan: Plan) -> Held:
     """A share of everything; what is gathered and reduced is in the stations of `memory.fsdp`. Nothing is gathered in the
-    optimizer's step: each unit is resharded when its backward is done."""
+    optimizer's step: each unit is resharded when its backward is done. With shards on the host the step is there too."""
     weights, adapter = shared_weights_bytes(model, plan), shared_adapter_bytes(model, plan)
+    if plan.offloads_params:
+        resting = scales_bytes(model, plan)
+        return Held(fsdp_load(model, plan, resting, 0), resting, 0, states_bytes=0, step_gradient_bytes=0, step_temporary_bytes=0)
     return Held(
         load=fsdp_load(model, plan, weights, adapter),
         weights_bytes=weights,

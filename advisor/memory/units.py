@@ -66,6 +66,13 @@ class Units(NamedTuple):
     """Of the micro-batch at hand: its gradients are reduced."""
     accumulates_shards: bool
     """Each micro-batch is reduced into the shards of those before it."""
+    offloads: bool
+    """Shards lie on the host: a unit's is copied to the card to be gathered, and its gradient leaves when it is reduced."""
+    replicates: bool
+    """Shards of gradients are reduced over groups of cards, from buffers that stay to the end of backward
+    (`_fully_shard/_fsdp_param_group.py` `AllReduceState`)."""
+    reshards: bool
+    """A unit is freed after its forward; else it is whole until its backward has ended."""
     keeps_inputs: bool
     """Checkpoints and their gradients stay to the end of backward (`keeps_inputs_of`)."""
     wraps_adapters: bool
@@ -101,7 +108,7 @@ def units_of(model: ModelSpec, plan: Plan) -> Units:
         for params in (model.shape.embedding_params, model.shape.head_params + model.shape.other_params)
     )
     root = plan.sharding is Sharding.FSDP1 or plan.stack not in CARVES or model.shape.tied_embeddings
-    defers = plan.stack in DEFERS
+    defers = plan.stack in DEFERS and not plan.sync_each_batch
     return Units(
         layers=tuple(layers),
         embedding=Unit() if root else embedding,
@@ -109,13 +116,16 @@ def units_of(model: ModelSpec, plan: Plan) -> Units:
         root=root,
         tied=model.shape.tied_embeddings,
         prefetches_at_loss=plan.sharding is Sharding.FSDP1 or plan.stack not in CARVES,
-        cards=plan.n_gpus,
+        cards=plan.sharing_gpus,
         copies=plan.sharding is Sharding.FSDP2,
         defers=plan.grad_accum_steps > 1 and defers,
         middles=plan.grad_accum_steps > 2 and defers,
         carries=plan.grad_accum_steps > 1 and defers,
         reduces=True,
         accumulates_shards=plan.grad_accum_steps > 1 and not defers,
+        offloads=plan.offloads_params,
+        replicates=plan.sharding is Sharding.FSDP2 and plan.shard_group is not None,
+        reshards=plan.reshard_after_forward,
         keeps_inputs=keeps_inputs_of(plan),
         wraps_adapters=plan.sharding is Sharding.FSDP1 and not full,
     )
@@ -144,7 +154,7 @@ def shared_weights_bytes(model: ModelSpec, plan: Plan) -> int:
     """One card's part of the base weights as they rest, with what is never sharded."""
     scales = scales_bytes(model, plan)
     if plan.quantization is not None:
-        return -(-(weights_bytes(model, plan) - scales) // plan.n_gpus) + scales
+        return -(-(weights_bytes(model, plan) - scales) // plan.sharing_gpus) + scales
     per_param = trained_bytes_per_param(plan) if plan.method is Method.FULL else plan.base_dtype.size_bytes
     return _padded(model_tensors(model), plan) * per_param
 
@@ -164,5 +174,7 @@ def _padded(groups: Iterable[TensorGroup], plan: Plan) -> int:
     """Elements on one card. FSDP2 shards every parameter along its first dimension, and pads it to a multiple of the cards
     (`_fully_shard/_fsdp_param.py` `_init_sharded_param`); FSDP1 shards a flat one."""
     if plan.sharding is Sharding.FSDP1:
-        return -(-sum(group.numel * group.copies for group in groups) // plan.n_gpus)
-    return sum(-(-rows // plan.n_gpus) * (group.numel // rows) * group.copies for group in groups if (rows := group.rows or group.numel))
+        return -(-sum(group.numel * group.copies for group in groups) // plan.sharing_gpus)
+    return sum(
+        -(-rows // plan.sharing_gpus) * (group.numel // rows) * group.copies for group in groups if (rows := group.rows or group.numel)
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 KINDS = (
+    "communicators",
     "explanations",
     "gpus",
     "instances",
@@ -74,9 +75,11 @@ def row_type(kind: str) -> Any:
             "links": rates.LinkRates,
             "spread": rates.TimeSpread,
         }[file]
-    if room in ("runtime", "measurements"):
+    if room in ("runtime", "measurements", "communicators"):
         from advisor.profiles import runtime
 
+        if room == "communicators":
+            return runtime.CommunicatorRow
         return runtime.Residuals if file else runtime.ContextRow
     from advisor.profiles import explanations, gpus, model_types, models
 

@@ -85,7 +85,7 @@ class KernelRates(Row):
 class LinkRates(Row):
     """Which share of a link's line rate collectives reach, and how much of them compute does not hide."""
 
-    link: Literal["fabric", "pcie", "network"]
+    link: Literal["fabric", "pcie", "network", "host", "host memory"]
     share_low: Rate
     share_high: Rate
     exposed_low: Exposed

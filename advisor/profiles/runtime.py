@@ -23,6 +23,21 @@ class ContextRow(Row):
     judgement: bool
 
 
+class CommunicatorRow(Row):
+    """What a communicator of NCCL or RCCL takes of each card, outside torch's allocator. Of the rows that match, the last speaks."""
+
+    vendor: str | None
+    """null: every vendor."""
+    cards: Literal["two", "several"]
+    """Cards of a group: two, or two and more."""
+    communicator_bytes: Bytes
+    further_bytes: Bytes
+    """Of each group beyond the first."""
+    margin_bytes: Bytes
+    source: Text
+    judgement: bool
+
+
 class ErrorsRow(Row):
     """Errors of one kind of plan in one group: measured, or replayed, over predicted, less one."""
 

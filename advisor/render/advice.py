@@ -131,6 +131,8 @@ def parts_of(memory: MemoryBreakdown) -> Iterator[Bar]:
     yield from (Bar(words.term(term.term), term.bytes) for term in memory.terms if term.bytes)
     yield Bar("allocator slack", memory.reserved_slack_bytes)
     yield Bar("CUDA context", memory.context_bytes)
+    if memory.communicator_bytes:
+        yield Bar("communicators", memory.communicator_bytes)
 
 
 def _reasons(answer: Advice) -> Iterator[Block]:

@@ -93,6 +93,7 @@ def _process(memory: MemoryBreakdown) -> Block:
         ("+ allocator slack", gib(memory.reserved_slack_bytes, 2)),
         ("= reserved", gib(memory.peak_reserved_bytes, 2)),
         ("+ CUDA context", gib(memory.context_bytes, 2)),
+        *([("+ communicators (NCCL)", gib(memory.communicator_bytes, 2))] if memory.communicator_bytes else []),
         ("= process, expected", gib(memory.expected_bytes, 2)),
         ("between", f"{gib(memory.low_bytes, 2)} and {gib(memory.high_bytes, 2)}"),
     ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from advisor.units import GIB, format_count, format_size, gib
 from advisor.values import Fit, Head, Phase, Plan, Range, Shift, Term
 
@@ -83,11 +85,29 @@ def plan(plan: Plan) -> str:
     checkpointing = f"checkpointing {'on' if plan.gradient_checkpointing else 'off'}"
     loss = f"{plan.loss.value} loss{f', shifted {plan.shift.value}' if plan.shift is not Shift.LABELS else ''}; "
     evaluation = f"evaluation of {plan.eval_micro_batch_size} sequences; " if plan.eval_micro_batch_size else ""
-    cards = f"{plan.n_gpus} cards ({plan.sharding.value}); " if plan.n_gpus > 1 else ""
+    cards = f"{plan.n_gpus} cards ({', '.join(sharing(plan))}); " if plan.n_gpus > 1 else ""
     return (
         f"{method}; {base}; {plan.optimizer.value}; {batch}; {checkpointing}; "
         f"{plan.attention.value} attention; {_head(plan)}{loss}{evaluation}{cards}{plan.stack.value} stack"
     )
+
+
+def sharing(plan: Plan) -> Iterator[str]:
+    """How several cards share the plan's model, beyond the engine's defaults."""
+    yield plan.sharding.value
+    if plan.shard_group:
+        yield f"in groups of {plan.shard_group}"
+    if not plan.reshard_after_forward:
+        yield "not resharded"
+    if plan.sync_each_batch:
+        yield "reduced in each micro-batch"
+    if plan.offload:
+        yield f"{' and '.join(part.value for part in plan.offload)} on the host"
+    if plan.loads_on_rank_0:
+        yield "read by one process of each node"
+    stated = plan.deepspeed.model_dump(exclude_defaults=True)
+    if plan.sharding.is_zero and stated:
+        yield " and ".join(f"{name.removesuffix('_params')} {value}" for name, value in stated.items())
 
 
 def _head(plan: Plan) -> str:

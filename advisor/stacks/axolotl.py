@@ -13,9 +13,11 @@ from advisor.stacks.facts import FOUR_BIT, Default, StackDefaults
 from advisor.stacks.fields import Fields
 from advisor.stacks.hf import HF, PEFT_ADAPTER_FP32
 from advisor.stacks.reading import Adapter, Around, Batch, Cards, Loop, Reading, Way, Weights, assemble
+from advisor.stacks.sharing import cards_of
 from advisor.stacks.stored import as_stored
 from advisor.stacks.trainer_arguments import Notes
 from advisor.stacks.write import Line, number, rate_setting, setting
+from advisor.stacks.write_sharing import axolotl_lines
 from advisor.values.plan import ALL_LINEAR, Plan
 from advisor.values.vocabulary import Attention, DType, Loss, Method, Optimizer, Quantization, Stack
 
@@ -229,7 +231,7 @@ def _cards(fields: Fields, around: Around, notes: Notes) -> Cards:
     n_gpus = fields.count("dp_shard_size")
     if n_gpus is not None and around.launch.n_gpus is None:
         around = around._replace(launch=around.launch._replace(n_gpus=n_gpus, fsdp=n_gpus > 1 or around.launch.fsdp))
-    return common.cards(fields, around, notes)
+    return cards_of(fields, around, notes)
 
 
 def _evaluation(fields: Fields, micro: int) -> int | None:
@@ -260,8 +262,7 @@ def write(plan: Plan, model: str, learning_rate: str, defaults: StackDefaults) -
     yield setting("attn_implementation", _ATTENTION_NAMES[plan.attention])
     yield setting("optimizer", plan.optimizer.value)
     yield rate_setting(learning_rate)
-    if plan.sharding.shards_weights:
-        yield from ("fsdp_version: 2", "fsdp_config:", "  reshard_after_forward: true", "  auto_wrap_policy: TRANSFORMER_BASED_WRAP")
+    yield from axolotl_lines(plan, defaults)
     yield from ("", "datasets:  # yours", "  - path: data.jsonl", "    type: chat_template", "output_dir: out")
 
 

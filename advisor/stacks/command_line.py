@@ -12,7 +12,7 @@ from advisor.stacks.commands import Job, Started, launcher_of, started
 from advisor.stacks.files import looks_like_settings, read_text
 from advisor.stacks.jobs import PRICED
 from advisor.stacks.keys import is_off
-from advisor.stacks.launch import read_accelerate
+from advisor.stacks.launch import offloaded, read_accelerate
 from advisor.stacks.places import find_file
 from advisor.stacks.reading import Launch
 from advisor.stacks.shell import ShellCommand, commands_of, shown
@@ -171,8 +171,8 @@ def _by_options(options: dict[str, Any], launch: Launch) -> Launch:
         launch = launch._replace(zero_stage=int(options["zero_stage"]))
     if str(options.get("mixed_precision")) in _PRECISIONS:
         launch = launch._replace(precision=_PRECISIONS[str(options["mixed_precision"])])
-    devices = (options.get("offload_param_device"), options.get("offload_optimizer_device"))
-    return launch._replace(offload=True) if any(device not in (None, "none") for device in devices) else launch
+    on_host = offloaded(options.get("offload_optimizer_device"), options.get("offload_param_device"))
+    return launch._replace(offload=on_host) if on_host else launch
 
 
 def _processes(options: dict[str, Any], environment: dict[str, str]) -> int | None:

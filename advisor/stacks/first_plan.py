@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
@@ -50,13 +50,12 @@ def default_plan(method: Method, model: ModelSpec, gpu: GpuSpec | None, request:
     quantization = _quantization(method, model, request)
     check_plan(model, method, quantization)
     targets = _targets(model, request, quantization)
-    rank = request.rank or FIRST_RANK
     if method.has_adapter:
         check_targets(model, targets)
         targets = without_stacked(model, targets) if method.is_dora else targets
         if not targets:
             raise InvalidInputError(f"--target-modules: peft has no DoRA for stacked experts; name attention projections of {model.id} too")
-        check_rank(model, targets, rank)
+        check_rank(model, targets, request.rank or FIRST_RANK)
     numbers = _numbers(method, gpu, _with_fp16(request, quantization), stack)
     n_gpus = request.gpus or 1
     micro_batch, accumulation = batch(request, n_gpus)
@@ -66,8 +65,8 @@ def default_plan(method: Method, model: ModelSpec, gpu: GpuSpec | None, request:
     try:
         return Plan(
             method=method,
-            rank=rank,
-            alpha=request.alpha or ALPHA_PER_RANK * rank,
+            rank=request.rank or FIRST_RANK,
+            alpha=request.alpha or ALPHA_PER_RANK * (request.rank or FIRST_RANK),
             target_modules=targets,
             lora_dropout=_dropout(method, model, targets, request, stack),
             adapter_dtype=_adapter_dtype(stack, quantization, numbers),
@@ -97,6 +96,7 @@ def default_plan(method: Method, model: ModelSpec, gpu: GpuSpec | None, request:
             n_gpus=n_gpus,
             sharding=sharding,
             masters=masters_of(sharding, stack.stack, mixed=numbers.autocast, quantized=quantization is not None),
+            **_shared(request, n_gpus),
         )
     except ValidationError as error:
         raise InvalidInputError(str(error.errors()[0]["msg"]).removeprefix("Value error, ")) from None
@@ -119,6 +119,15 @@ def sharding_of(request: Request) -> Sharding:
     if request.shard is Sharding.NONE:
         raise InvalidInputError(f"--shard none: {request.gpus} GPUs that train one model share it or its gradients; ddp shares least")
     return request.shard or Sharding.DDP
+
+
+def _shared(request: Request, n_gpus: int) -> dict[str, Any]:
+    """What the request says of how cards share, beyond the engine."""
+    return {
+        "shard_group": None if request.shard_group == n_gpus else request.shard_group,
+        "sync_each_batch": bool(request.sync_each_batch),
+        "offload": request.offload or (),
+    }
 
 
 def _given(option: bool | None, default: bool) -> bool:

@@ -11,6 +11,7 @@ from advisor.stacks import trainer_arguments as common
 from advisor.stacks.fields import Fields
 from advisor.stacks.keys import unread_remarks
 from advisor.stacks.reading import Adapter, Around, Batch, Loop, Reading, Way, Weights, assemble
+from advisor.stacks.sharing import cards_of
 from advisor.stacks.stored import as_stored
 from advisor.stacks.trainer_arguments import MICRO_BATCH, Notes
 from advisor.stacks.trl import default_targets, loss_of
@@ -72,7 +73,7 @@ def read(fields: Fields, around: Around) -> Reading:
         notes.unpriced("activation_offloading", "moves kept activations to the host", Way.DOWN)
     if fields.text("device_map") in _SPLITTING and (around.launch.n_gpus or 1) > 1:
         notes.unpriced("device_map", "splits the layers over the cards; priced as whole replicas", Way.DOWN)
-    cards = common.cards(fields, around, notes)
+    cards = cards_of(fields, around, notes)
     common.stored_as_bytes(fields.group("quantization_config") if fields.has("quantization_config") else fields, weights, cards, notes)
     plan = assemble(around, adapter, weights, batch, loop, cards)
     return Reading(

@@ -10,6 +10,7 @@ from advisor.stacks.fields import Fields
 from advisor.stacks.files import read_settings
 from advisor.stacks.places import is_below, project_of
 from advisor.stacks.reading import Launch
+from advisor.values.sharing import Offload
 from advisor.values.vocabulary import DType
 
 MARKS = ("distributed_type", "compute_environment", "num_processes", "num_machines")
@@ -21,6 +22,16 @@ BY_BLOCK = "TRANSFORMER_BASED_WRAP"
 WHOLE_STRATEGIES = ("SHARD_GRAD_OP", "2", "_HYBRID_SHARD_ZERO2", "HYBRID_SHARD_ZERO2", "5")
 """Strategies of FSDP1 that keep layers whole from forward to backward, by name and number (utils/constants.py FSDP_SHARDING_STRATEGY)."""
 _PRECISIONS = {"bf16": DType.BF16, "fp16": DType.FP16, "no": DType.FP32, "fp8": DType.BF16}
+
+
+ALL_OFFLOADED = (Offload.OPTIMIZER, Offload.PARAMS)
+"""What FSDP's one setting moves."""
+
+
+def offloaded(optimizer_device: str | None, params_device: str | None) -> tuple[Offload, ...]:
+    """What DeepSpeed keeps elsewhere than on the card, by the devices that it is told."""
+    devices = zip(Offload, (optimizer_device, params_device), strict=True)
+    return tuple(part for part, device in devices if device not in (None, "none"))
 
 
 def is_accelerate(values: object) -> bool:
@@ -37,8 +48,7 @@ def read_accelerate(path: Path) -> Launch:
     n_gpus = fields.count("num_processes")
     fsdp, deepspeed = fields.group("fsdp_config"), fields.group("deepspeed_config")
     stage = deepspeed.integer("zero_stage") if kind == "DEEPSPEED" else None
-    devices = (deepspeed.text("offload_param_device"), deepspeed.text("offload_optimizer_device"))
-    offload = any(device not in (None, "none") for device in devices) or bool(fsdp.flag("fsdp_offload_params"))
+    on_host = offloaded(deepspeed.text("offload_optimizer_device"), deepspeed.text("offload_param_device"))
     strategy = (fsdp.text("fsdp_sharding_strategy") or "").upper()
     stated = fsdp.raw("fsdp_reshard_after_forward")
     reshards = strategy not in WHOLE_STRATEGIES and str(stated).upper() not in ("FALSE", *WHOLE_STRATEGIES)
@@ -57,7 +67,8 @@ def read_accelerate(path: Path) -> Launch:
         wraps=(fsdp.text("fsdp_auto_wrap_policy") or BY_BLOCK).upper() == BY_BLOCK,
         loads_on_host=kind == "FSDP" and fsdp.flag("fsdp_cpu_ram_efficient_loading") is True,
         zero_stage=stage,
-        offload=offload,
+        offload=ALL_OFFLOADED if fsdp.flag("fsdp_offload_params") else on_host,
+        deepspeed_file=deepspeed.text("deepspeed_config_file") or "",
         precision=None if word == "no" else _PRECISIONS[word],
         source=str(path),
     )

@@ -16,10 +16,12 @@ from advisor.stacks.first_plan import first_attention
 from advisor.stacks.hf import HF
 from advisor.stacks.liger import passed_over
 from advisor.stacks.reading import Adapter, Around, Batch, Cards, Loop, Reading, Way, Weights, assemble
+from advisor.stacks.sharing import cards_of
 from advisor.stacks.stored import LLAMAFACTORY_EXPANDS, as_stored
 from advisor.stacks.trainer_arguments import MICRO_BATCH, Notes
 from advisor.stacks.words import saved_dtype
 from advisor.stacks.write import Line, number, rate_setting, setting
+from advisor.stacks.write_sharing import sharing_lines
 from advisor.values.plan import ALL_LINEAR, Plan
 from advisor.values.vocabulary import Attention, DType, Loss, Method, Quantization, Sharding, Stack
 
@@ -79,7 +81,7 @@ def read(fields: Fields, around: Around) -> Reading:
     stage = fields.text("stage") or "sft"
     if stage not in ("sft", "pt"):
         notes.unpriced(f"stage: {stage}", "holds more than one sequence or model; priced as supervised fine-tuning", Way.UP)
-    cards = common.cards(fields, around, notes)
+    cards = cards_of(fields, around, notes)
     stated = _weights(fields, around, kind == "full" and not lifts_itself(cards.sharding), notes)
     weights = as_stored(fields, around, stated, notes)
     cutoff = common.sequence(fields.count("cutoff_len") or CUTOFF_LEN, around, notes, "cutoff_len")
@@ -213,8 +215,7 @@ def write(plan: Plan, model: str, learning_rate: str, defaults: StackDefaults) -
     yield rate_setting(learning_rate)
     if plan.loss is Loss.FUSED:
         yield setting("enable_liger_kernel", True)
-    if plan.sharding.shards_weights:
-        yield setting("fsdp", "full_shard auto_wrap")
+    yield from sharing_lines(plan, defaults)
     yield from ("", "dataset: yours  # a name in dataset_info.json", "template: default  # the model's", "output_dir: out")
 
 

@@ -8,6 +8,7 @@ from advisor.stacks.facts import Default, StackDefaults
 from advisor.stacks.fields import Fields
 from advisor.stacks.hf import HF, PEFT_ADAPTER_FP32
 from advisor.stacks.reading import Adapter, Around, Batch, Cards, Loop, Reading, Way, Weights, assemble
+from advisor.stacks.sharing import cards_of
 from advisor.stacks.stored import as_stored
 from advisor.stacks.trainer_arguments import Notes
 from advisor.stacks.words import dtype_named, saved_dtype
@@ -119,7 +120,7 @@ def _adapter(fields: Fields, around: Around) -> Adapter:
 
 def _cards(fields: Fields, around: Around, notes: Notes) -> Cards:
     """deepspeed and fsdp are files, or the short names zero2, zero3, zero3_offload, fsdp2 (swift/config)."""
-    return common.cards(fields, around, notes)
+    return cards_of(fields, around, notes)
 
 
 def _evaluation(fields: Fields) -> int | None:

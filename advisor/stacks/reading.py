@@ -15,6 +15,7 @@ from advisor.values.card import GpuSpec
 from advisor.values.model import ModelSpec
 from advisor.values.plan import ALL_LINEAR, Plan
 from advisor.values.request import MAX_COUNT, MAX_GPUS
+from advisor.values.sharing import DeepSpeedSettings, Offload
 from advisor.values.vocabulary import Attention, DType, Loss, Method, Optimizer, Quantization, Sharding
 
 
@@ -72,7 +73,8 @@ class Launch(NamedTuple):
     fsdp: bool = False
     fsdp_version: int | None = None
     zero_stage: int | None = None
-    offload: bool = False
+    offload: tuple[Offload, ...] = ()
+    """What rests on the host, of the engine that the launcher names."""
     precision: DType | None = None
     """Type of the autocast; FP32 where it is switched off."""
     checkpointing: bool = False
@@ -83,6 +85,8 @@ class Launch(NamedTuple):
     """accelerate's `cpu_ram_efficient_loading`."""
     hybrid: bool = False
     """Shards are those of one node, and each node holds all of them."""
+    deepspeed_file: str = ""
+    """DeepSpeed's own configuration, which the launcher hands on."""
     wraps: bool = True
     """FSDP gathers block by block, as far as the launcher says."""
     source: str = ""
@@ -149,6 +153,13 @@ class Cards(NamedTuple):
     sharding: Sharding = Sharding.NONE
     bf16_masters: bool = False
     """DeepSpeed keeps masters and gradients in bf16."""
+    offload: tuple[Offload, ...] = ()
+    shard_group: int | None = None
+    """Cards of a group that shares a model; None where there is one group."""
+    reshards: bool = True
+    sync_each_batch: bool = False
+    loads_on_rank_0: bool = False
+    deepspeed: DeepSpeedSettings = DeepSpeedSettings()
 
 
 class Reading(NamedTuple):
@@ -212,6 +223,12 @@ def assemble(around: Around, adapter: Adapter | None, weights: Weights, batch: B
                 bf16_masters=cards.bf16_masters,
             ),
             use_reentrant=loop.checkpointing and reentrant,
+            shard_group=cards.shard_group,
+            reshard_after_forward=cards.reshards,
+            sync_each_batch=cards.sync_each_batch,
+            offload=cards.offload,
+            deepspeed=cards.deepspeed,
+            loads_on_rank_0=cards.loads_on_rank_0,
         )
     except ValidationError as error:
         raise InvalidInputError(str(error.errors()[0]["msg"]).removeprefix("Value error, ")) from None

@@ -5,19 +5,14 @@ Read in transformers 5.23 training_args.py; names that older releases had are un
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
-
-from advisor.errors import AdvisorError, InvalidInputError
-from advisor.json_files import read_object
-from advisor.stacks.engines import deepspeed_file, fsdp_of
+from advisor.errors import InvalidInputError
 from advisor.stacks.facts import FOUR_BIT
 from advisor.stacks.fields import Fields
 from advisor.stacks.first_plan import first_attention, first_seq_len
 from advisor.stacks.liger import passed_over
-from advisor.stacks.places import find_file
 from advisor.stacks.reading import NOTHING_STAYS, WEIGHTS_STAY, Around, Cards, Kept, Remark, Way, Weights
 from advisor.stacks.words import ATTENTIONS, NEAREST, OPTIMIZERS, dtype_named
-from advisor.values.vocabulary import Attention, DType, Loss, Optimizer, Quantization, Sharding, Stack
+from advisor.values.vocabulary import Attention, DType, Loss, Optimizer, Quantization
 
 MICRO_BATCH = 8
 """`per_device_train_batch_size` and `per_device_eval_batch_size` where they are left out."""
@@ -128,18 +123,18 @@ def checkpointing(fields: Fields, around: Around, notes: Notes) -> bool:
     settings = fields.group("gradient_checkpointing_kwargs", "activation_checkpointing_kwargs")
     if settings.integer("every_n_layers") not in (None, 1):
         notes.unpriced("every_n_layers", "checkpoints fewer layers than are priced", Way.UP)
-    inner = _fsdp_settings(fields).flag("activation_checkpointing", "fsdp_activation_checkpointing")
+    inner = fsdp_settings(fields).flag("activation_checkpointing", "fsdp_activation_checkpointing")
     return bool(default if stated is None else stated) or bool(inner) or around.launch.checkpointing
 
 
 def reentrant(fields: Fields, around: Around) -> bool | None:
     """`use_reentrant` as the file says it; None where it leaves it to the stack."""
-    if around.launch.checkpointing or _fsdp_settings(fields).flag("activation_checkpointing", "fsdp_activation_checkpointing"):
+    if around.launch.checkpointing or fsdp_settings(fields).flag("activation_checkpointing", "fsdp_activation_checkpointing"):
         return False  # accelerate 1.15 accelerator.py: CheckpointImpl.NO_REENTRANT
     return fields.group("gradient_checkpointing_kwargs", "activation_checkpointing_kwargs").flag("use_reentrant")
 
 
-def _fsdp_settings(fields: Fields) -> Fields:
+def fsdp_settings(fields: Fields) -> Fields:
     """The group `fsdp_config`; empty where it is a file's name."""
     return Fields({}, fields.where) if isinstance(fields.raw("fsdp_config"), str) else fields.group("fsdp_config")
 
@@ -173,98 +168,6 @@ def evaluation(fields: Fields) -> int | None:
     if strategy in (None, "no"):
         return None
     return size or MICRO_BATCH
-
-
-def cards(fields: Fields, around: Around, notes: Notes) -> Cards:
-    """Several cards and what they share, as the file, its DeepSpeed settings and the launcher say."""
-    launch, inner = around.launch, _fsdp_settings(fields)
-    fsdp = fields.raw("fsdp")
-    options = " ".join(map(str, fsdp)) if isinstance(fsdp, list) else str(fsdp or "").lower()
-    sharded = launch.fsdp or (bool(options) and options not in ("false", "no_shard"))
-    offload = launch.offload or "offload" in options or bool(inner.flag("offload_params", "fsdp_offload_params", "cpu_offload"))
-    zero = DeepSpeed(launch.zero_stage)
-    if stated := fields.raw("deepspeed"):
-        zero = deepspeed(stated, around)
-        offload = zero.offload
-    strategy = f"{options} {inner.raw('reshard_after_forward', 'fsdp_reshard_after_forward', 'fsdp_sharding_strategy')}".lower()
-    if sharded and ("false" in strategy or "shard_grad_op" in strategy or not launch.reshards):
-        notes.unpriced("reshard_after_forward: false", "keeps whole weights on every card from forward to backward", Way.UP)
-    if sharded and (launch.hybrid or "hybrid" in strategy):
-        notes.unpriced("hybrid sharding", "shards over the cards of one node; priced as over all", Way.UP)
-    if sharded and (not launch.wraps or _unwrapped(options, around)):
-        notes.unpriced("auto_wrap_policy", "gathers units larger than a block, or the whole model; priced by blocks", Way.UP)
-    efficient = launch.loads_on_host or bool(inner.flag("cpu_ram_efficient_loading", "fsdp_cpu_ram_efficient_loading"))
-    if sharded and efficient and any(fields.raw(name) for name in _QUANTIZED):
-        notes.unpriced(
-            "cpu_ram_efficient_loading", "may quantise on the host; priced with the whole model on each card at loading", Way.DOWN
-        )
-    version = inner.integer("version", "fsdp_version") or fields.integer("fsdp_version") or launch.fsdp_version
-    return shared(around, notes, zero, offload, _fsdp(around, version) if sharded else None)
-
-
-def _unwrapped(options: str, around: Around) -> bool:
-    """Options without `auto_wrap`: before 5.10, transformers left the policy to accelerate then, whose default is NO_WRAP
-    (transformers 5.6 and 5.10 training_args.py `_process_fsdp_args`; accelerate 1.15 utils/dataclasses.py)."""
-    older = around.defaults.stack in (Stack.HF, Stack.LLAMAFACTORY) and fsdp_of(around.defaults) is Sharding.FSDP1
-    return older and bool(options) and "shard" in options and "auto_wrap" not in options
-
-
-def _fsdp(around: Around, version: int | None) -> Sharding:
-    return fsdp_of(around.defaults) if version is None else Sharding.FSDP1 if version == 1 else Sharding.FSDP2
-
-
-def shared(around: Around, notes: Notes, zero: DeepSpeed, offload: bool, fsdp: Sharding | None) -> Cards:
-    """What an engine and offloading come to on the cards that there are."""
-    n_gpus = around.launch.n_gpus
-    if offload:
-        notes.unpriced("offload", "moves weights or states to the host, which is not priced", Way.DOWN)
-    engine = _ZERO.get(zero.stage or 0) or fsdp
-    if n_gpus is None and engine is not None:
-        text = "the file shards over several GPUs, and their number does not stand in it: priced on one"
-        notes.remark("gpus-unknown", "gpus", text, "say it with --gpus N, or give the accelerate configuration", Way.DOWN)
-    if (n_gpus or 1) == 1:
-        return Cards()
-    return Cards(n_gpus or 1, engine or Sharding.DDP, zero.bf16_masters)
-
-
-_QUANTIZED = ("load_in_4bit", "load_in_8bit", "quantization_bit", "quant_bits", "quantization_config")
-"""Settings that make a base of 4 or 8 bit. transformers 4 loads such a base on the host where it may, 5.23 on the card
-(modeling_utils.py, quantizers/quantizer_bnb_4bit.py `update_device_map`)."""
-_ZERO = {1: Sharding.ZERO1, 2: Sharding.ZERO2, 3: Sharding.ZERO3}
-
-
-class DeepSpeed(NamedTuple):
-    """What DeepSpeed's settings say."""
-
-    stage: int | None = None
-    offload: bool = False
-    bf16_masters: bool = False
-
-
-def deepspeed(stated: Any, around: Around) -> DeepSpeed:
-    """ZeRO stage and offloading of DeepSpeed settings: in place, in a file that can be read, or in one that the framework brings.
-
-    Raises InvalidInputError for a file that is neither.
-    """
-    if isinstance(stated, str):
-        found = find_file(stated, around.folder)
-        if found is None:
-            row = deepspeed_file(stated, around.defaults.stack)
-            if row is None:
-                raise InvalidInputError(f"deepspeed: {stated}: there is no such file beside it, above it or here; put it there")
-            return DeepSpeed(row["stage"], row.get("offload", False))
-        try:
-            stated = read_object(found)
-        except AdvisorError as error:
-            raise InvalidInputError(f"deepspeed: {error}") from None
-    if not isinstance(stated, dict):
-        raise InvalidInputError("deepspeed: it must be a file or a group of settings")
-    zero = stated.get("zero_optimization")
-    settings = Fields(zero if isinstance(zero, dict) else {}, "deepspeed", "zero_optimization.")
-    offload = any(settings.group(name).text("device") not in (None, "none") for name in ("offload_param", "offload_optimizer"))
-    bf16 = stated.get("bf16")
-    masters = bool(Fields(bf16, "deepspeed", "bf16.").flag("bf16_master_weights_and_grads")) if isinstance(bf16, dict) else False
-    return DeepSpeed(settings.integer("stage"), offload, masters)
 
 
 def stored_as_bytes(fields: Fields, weights: Weights, cards: Cards, notes: Notes) -> None:

@@ -10,10 +10,12 @@ from advisor.stacks.facts import FOUR_BIT, Default, StackDefaults
 from advisor.stacks.fields import Fields
 from advisor.stacks.hf import HF
 from advisor.stacks.reading import Adapter, Around, Batch, Loop, Reading, Way, Weights, assemble
+from advisor.stacks.sharing import cards_of
 from advisor.stacks.stored import as_stored
 from advisor.stacks.trainer_arguments import MICRO_BATCH, Notes
 from advisor.stacks.words import PEFT_TARGETS, saved_dtype
 from advisor.stacks.write import Line, number, rate_setting, setting
+from advisor.stacks.write_sharing import sharing_lines
 from advisor.values.model import ModelSpec
 from advisor.values.plan import ALL_LINEAR, Plan
 from advisor.values.vocabulary import Attention, DType, Loss, Method, Quantization, Stack
@@ -96,7 +98,7 @@ def read(fields: Fields, around: Around) -> Reading:
         common.reentrant(fields, around),
     )
     saved = fields.names("lora_modules_to_save") or ()
-    cards = common.cards(fields, around, notes)
+    cards = cards_of(fields, around, notes)
     common.stored_as_bytes(fields, weights, cards, notes)
     return Reading(
         plan=assemble(around, adapter, weights, batch, loop, cards),
@@ -193,8 +195,7 @@ def write(plan: Plan, model: str, learning_rate: str, defaults: StackDefaults) -
         yield setting("use_liger_kernel", True)
     elif plan.loss is not defaults.loss.value:
         yield setting("loss_type", "chunked_nll" if plan.loss is Loss.CHUNKED else "nll")
-    if plan.sharding.shards_weights:
-        yield setting("fsdp", "full_shard auto_wrap")
+    yield from sharing_lines(plan, defaults)
     yield from ("", "dataset_name: yours", "output_dir: out")
 
 

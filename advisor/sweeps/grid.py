@@ -133,6 +133,8 @@ def _values(name: str, value: Any, where: str) -> Iterator[Any]:
 
 def _option(name: str, value: Any, where: str) -> Any:
     """The value as a request holds it."""
+    if name == "host_memory":
+        raise InvalidInputError(f"{where}: host_memory: a sweep does not look at the host; ask advise estimate")
     try:
         return getattr(as_request({name: value}), name)
     except InvalidInputError as error:
@@ -147,7 +149,8 @@ def _kinds(axes: dict[str, tuple[Any, ...]], load_model: Callable[[str], Any], l
         options = dict(zip(own, values, strict=True))
         model, gpu = load_model(options.pop("model")), load_card(options.pop("gpu"))
         if options.get("gpus", gpu.gpus_of_machine) == 1:
-            options.pop("shard", None)
+            for name in ("shard", "offload", "shard_group", "sync_each_batch"):
+                options.pop(name, None)
         key = (model.id, gpu.name, gpu.usable_bytes, *options.items())
         if key not in seen:
             seen.add(key)

@@ -27,6 +27,7 @@ from advisor.values.memory import Interval, MemoryBreakdown, PhaseBytes, TermByt
 from advisor.values.model import AttentionShape, Block, HeadShape, Linear, MlpShape, ModelShape, ModelSpec
 from advisor.values.plan import ALL_LINEAR, Plan
 from advisor.values.request import Precision, Request, Task
+from advisor.values.sharing import DeepSpeedSettings, Offload
 from advisor.values.vocabulary import (
     SCHEMA_VERSION,
     Attention,
@@ -57,6 +58,7 @@ __all__ = [
     "Change",
     "CheckpointFormat",
     "DType",
+    "DeepSpeedSettings",
     "Finding",
     "Fit",
     "GpuSpec",
@@ -75,6 +77,7 @@ __all__ = [
     "ModelShape",
     "ModelSpec",
     "ModelSummary",
+    "Offload",
     "Optimizer",
     "Phase",
     "PhaseBytes",

@@ -67,6 +67,10 @@ class CardCalibration(Value):
     rates: StepRates | None = None
 
 
+CARDS_OF_MACHINE = 8
+"""Cards that NVLink or one bus joins, where no machine is named: NVIDIA's HGX boards, and the clouds' machines (profiles/instances)."""
+
+
 class GpuSpec(Value):
     """A card as a training process sees it. `None` means that no sound source was found."""
 
@@ -96,8 +100,15 @@ class GpuSpec(Value):
     """One line for the reader: what was asked for and what it was taken to mean."""
     gpus_of_machine: Positive = 1
     """Cards of the cloud machine that was named: how many are used where nobody says."""
+    host_bytes: Bytes | None = None
+    """Memory of the machine that holds the cards, where it was said."""
     calibrations: tuple[CardCalibration, ...] = ()
     """Runs on this card in this user's data directory, newest first."""
+
+    @property
+    def most_of_machine(self) -> int:
+        """Cards of one machine."""
+        return max(CARDS_OF_MACHINE, self.gpus_of_machine)
 
     def calibrations_of(self, model_type: str, plan_kind: str) -> tuple[CardCalibration, ...]:
         """Those that speak for such a model and plan."""

@@ -54,6 +54,43 @@ class Interval(Value):
     source: str
 
 
+class HostMemory(Computed):
+    """Memory of one node's host: what all processes on it hold. Pages of files that the system may drop are not counted."""
+
+    processes: Annotated[int, Field(gt=0)]
+    """Cards of the node, each with a process of its own."""
+    load: tuple[TermBytes, ...]
+    """At the highest moment of loading."""
+    training: tuple[TermBytes, ...]
+    """In the optimizer's step."""
+    rounding_bytes: Bytes = 0
+    """What page-locked buffers take beyond their tensors: their sizes are rounded up to powers of two."""
+    available_bytes: Bytes | None = None
+    """What the machine has, where it was said."""
+    mends: str = ""
+    """The setting under which loading holds less."""
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def load_bytes(self) -> int:
+        return sum(term.bytes for term in self.load)
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def training_bytes(self) -> int:
+        return sum(term.bytes for term in self.training) + self.rounding_bytes
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def peak_bytes(self) -> int:
+        return max(self.load_bytes, self.training_bytes)
+
+    @property
+    def lacks(self) -> bool:
+        """The machine has less than its processes take."""
+        return self.available_bytes is not None and self.peak_bytes > self.available_bytes
+
+
 class MemoryBreakdown(Shown, Computed):
     """Memory of one plan on one card. Peak is the largest phase, never a sum of phases."""
 
@@ -66,11 +103,15 @@ class MemoryBreakdown(Shown, Computed):
     """What the caching allocator holds beyond the live tensors at the peak: unfilled segments and fragments."""
     context_bytes: Bytes
     """CUDA context of the process, outside the allocator."""
+    communicator_bytes: Bytes = 0
+    """Of NCCL or RCCL between several cards, outside the allocator."""
     interval: Interval
     fit_probability: Annotated[float, Field(ge=0, le=1)] | None = None
     """At least this likely the card holds it, by the errors on measured runs; None without a card."""
     usable_bytes: Bytes | None = None
     """What the card lets the process have; None without a card."""
+    host: HostMemory | None = None
+    """Of a node that holds several cards; None on one card."""
     notes: tuple[str, ...] = ()
 
     @cached_property
@@ -104,7 +145,7 @@ class MemoryBreakdown(Shown, Computed):
     @property
     def process_bytes(self) -> int:
         """Comparable to the process's line in nvidia-smi."""
-        return self.peak_reserved_bytes + self.context_bytes
+        return self.peak_reserved_bytes + self.context_bytes + self.communicator_bytes
 
     @computed_field  # type: ignore[prop-decorator]
     @property

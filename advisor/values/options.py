@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import TypedDict
 
 from advisor.values.request import Precision, Task
+from advisor.values.sharing import Offload
 from advisor.values.vocabulary import Attention, Head, Loss, Method, Mixers, Optimizer, Quantization, Sharding, Stack
 
 
@@ -36,6 +37,10 @@ class Options(TypedDict, total=False):
     loss: Loss | str | None
     stack: Stack | str | None
     shard: Sharding | str | None
+    offload: Iterable[Offload | str] | str | None
+    shard_group: int | str | None
+    sync_each_batch: bool | None
+    host_memory: int | str | None
     reentrant: bool | None
     gpus: int | str | None
     dataset_tokens: int | str | None

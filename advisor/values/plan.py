@@ -2,8 +2,9 @@
 
 from typing import Annotated
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from advisor.values.sharing import DeepSpeedSettings, Offload
 from advisor.values.vocabulary import (
     Attention,
     DType,
@@ -80,6 +81,23 @@ class Plan(Value):
     n_gpus: Positive = 1
     sharding: Sharding = Sharding.NONE
     masters: Masters = Masters.NONE
+    shard_group: Positive | None = None
+    """Cards that share one model between them, with replicas beside them (FSDP's hybrid sharding); None: all of them."""
+    reshard_after_forward: bool = True
+    """FSDP frees a unit after its forward, and gathers it anew for backward."""
+    sync_each_batch: bool = False
+    """Gradients are reduced in each micro-batch rather than in the last (accelerate `GradientAccumulationPlugin.sync_each_batch`)."""
+    offload: tuple[Offload, ...] = ()
+    """What rests on the host. Under FSDP parameters and optimizer go together."""
+    deepspeed: DeepSpeedSettings = DeepSpeedSettings()
+    """Read under ZeRO alone."""
+    loads_on_rank_0: bool = False
+    """The first process of each node alone reads the weights, and sends the others their part (accelerate `cpu_ram_efficient_loading`)."""
+
+    @field_validator("offload")
+    @classmethod
+    def _once(cls, value: tuple[Offload, ...]) -> tuple[Offload, ...]:
+        return tuple(sorted(set(value)))
 
     @model_validator(mode="after")
     def _consistent(self) -> "Plan":
@@ -99,7 +117,38 @@ class Plan(Value):
             raise ValueError("masters: parameters are lifted to fp32 under FSDP only")
         if self.masters is Masters.COPIED and not self.sharding.is_zero:
             raise ValueError("masters: an fp32 copy beside 16-bit parameters is kept by DeepSpeed only")
+        self._check_sharing()
         return self
+
+    def _check_sharing(self) -> None:
+        """Raises ValueError for settings that the engine does not have."""
+        if self.shard_group is not None and not self.sharding.is_fsdp:
+            raise ValueError("shard_group: shards and replicas of them are FSDP's; say --shard fsdp")
+        if self.shard_group is not None and self.n_gpus % self.shard_group:
+            raise ValueError(f"shard_group: groups of {self.shard_group} do not divide {self.n_gpus} GPUs")
+        if not self.reshard_after_forward and not self.sharding.is_fsdp:
+            raise ValueError("reshard_after_forward: a setting of FSDP alone")
+        if self.loads_on_rank_0 and not self.sharding.is_fsdp:
+            raise ValueError("loads_on_rank_0: a setting of FSDP alone (cpu_ram_efficient_loading)")
+        if self.offload and not self.sharding.shards_states:
+            raise ValueError("offload: states and weights go to the host under ZeRO or FSDP alone; say --shard zero2 or --shard fsdp")
+        if self.offload and self.sharding.is_fsdp and len(self.offload) < len(Offload):
+            raise ValueError("offload: FSDP moves parameters and optimizer together; say --offload optimizer,params")
+        if Offload.PARAMS in self.offload and self.sharding.is_zero and self.sharding is not Sharding.ZERO3:
+            raise ValueError(f"offload: {self.sharding.value} keeps whole weights on the card; say --offload optimizer, or --shard zero3")
+
+    @property
+    def sharing_gpus(self) -> int:
+        """Cards over which a model is shared out."""
+        return self.shard_group or self.n_gpus
+
+    @property
+    def offloads_optimizer(self) -> bool:
+        return Offload.OPTIMIZER in self.offload
+
+    @property
+    def offloads_params(self) -> bool:
+        return Offload.PARAMS in self.offload
 
     @property
     def tokens_per_step(self) -> int:
@@ -137,5 +186,11 @@ class Plan(Value):
             self.stack.value,
             f"{self.n_gpus} x {self.sharding.value}" if self.n_gpus > 1 else "",
             f"{self.masters.value} masters" if self.masters is not Masters.NONE else "",
+            f"shared by {self.shard_group}" if self.shard_group else "",
+            "" if self.reshard_after_forward else "not resharded",
+            "reduced in each micro-batch" if self.sync_each_batch else "",
+            f"{' and '.join(part.value for part in self.offload)} on the host" if self.offload else "",
+            "" if self.deepspeed == DeepSpeedSettings() else f"DeepSpeed {self.deepspeed.model_dump_json(exclude_defaults=True)}",
+            "read by one process" if self.loads_on_rank_0 else "",
         )
         return ", ".join(part for part in parts if part)

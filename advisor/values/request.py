@@ -6,6 +6,9 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, field_validator
 
+from advisor.errors import InvalidInputError
+from advisor.units import parse_size
+from advisor.values.sharing import Offload
 from advisor.values.vocabulary import Attention, Head, Loss, Method, Mixers, Optimizer, Quantization, Sharding, Stack, Value, Word
 
 # Judgement: far above anything that is run, so that what exceeds them is a slip of the finger and not an answer in exbibytes.
@@ -74,6 +77,19 @@ ImageSize = Annotated[tuple[_Side, _Side], BeforeValidator(_read_size)]
 """Width and height of a picture, in pixels."""
 
 
+def _read_bytes(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    try:
+        return parse_size(value)
+    except InvalidInputError as error:
+        raise ValueError(str(error)) from None
+
+
+HostBytes = Annotated[int, BeforeValidator(_read_bytes), Field(gt=0)]
+"""A size of memory: "512GiB" as text."""
+
+
 class Precision(Word):
     """Type of the weights and of the computation. `-amp` keeps fp32 weights and computes in 16 bit under torch.autocast."""
 
@@ -134,6 +150,14 @@ class Request(Value):
     stack: Stack | None = None
     shard: Sharding | None = None
     """What several cards share, and whose engine does it."""
+    offload: Annotated[tuple[Offload, ...], Field(min_length=1)] | None = None
+    """What rests on the host. A text is split at its commas."""
+    shard_group: Annotated[Count, Field(le=MAX_GPUS)] | None = None
+    """Cards that share one model, with replicas of them beside."""
+    sync_each_batch: bool | None = None
+    """Gradients are reduced in each micro-batch."""
+    host_memory: HostBytes | None = None
+    """Of the machine that holds the cards: "512GiB" as text."""
     reentrant: bool | None = None
     """Checkpointing by `use_reentrant=True`."""
     gpus: Annotated[Count, Field(le=MAX_GPUS)] | None = None
@@ -149,7 +173,7 @@ class Request(Value):
     budget: Annotated[float, Field(gt=0, le=MAX_COUNT, allow_inf_nan=False)] | None = None
     """USD that the runs of the first experiment may cost together."""
 
-    @field_validator("target_modules", mode="before")
+    @field_validator("target_modules", "offload", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         return tuple(name for name in (part.strip() for part in value.split(",")) if name) if isinstance(value, str) else value

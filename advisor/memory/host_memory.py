@@ -1,0 +1,143 @@
+"""What the processes of one node hold of its host's memory: the model as it is loaded, and what is offloaded.
+
+Sources are files of transformers 5.23, accelerate 1.15, torch 2.13 and DeepSpeed 0.19.8.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from advisor.memory.optimizer import MOMENTS, trained_bytes_per_param
+from advisor.memory.params import TensorGroup, adapter_tensors, model_tensors, trainable_tensors
+from advisor.memory.units import shared_adapter_bytes, shared_weights_bytes, trained_share
+from advisor.memory.weights import adapter_bytes, scales_bytes, weights_bytes
+from advisor.memory.zero import reduced_part_bytes, trained_part
+from advisor.units import format_size
+from advisor.values import GpuSpec, Method, ModelSpec, Optimizer, Plan, Sharding, Term, TermBytes
+from advisor.values.card import CARDS_OF_MACHINE
+from advisor.values.memory import HostMemory
+
+RANK_0_LOADS = "fsdp_config: cpu_ram_efficient_loading: true"
+"""Under which transformers builds the model of every process but the node's first on meta (modeling_utils.py `is_local_dist_rank_0`)."""
+
+
+class Part(NamedTuple):
+    """Bytes of one process on the host."""
+
+    term: Term
+    size_bytes: int
+    pinned_bytes: int = 0
+    """The same as page-locked buffers hold it; 0 where they are ordinary memory."""
+
+
+def host_memory(model: ModelSpec, plan: Plan, gpu: GpuSpec | None) -> HostMemory | None:
+    """Memory of the host of a full node; None on one card, whose host holds no more than the model."""
+    if plan.n_gpus == 1:
+        return None
+    processes = min(plan.n_gpus, gpu.most_of_machine if gpu is not None else CARDS_OF_MACHINE)
+    loaded, mends = _loaded(model, plan, processes)
+    parts = tuple(_offloaded(model, plan))
+    return HostMemory(
+        processes=processes,
+        load=_terms([Part(Term.WEIGHTS, loaded)]),
+        training=_terms(part._replace(size_bytes=part.size_bytes * processes) for part in parts),
+        rounding_bytes=sum(max(0, part.pinned_bytes - part.size_bytes) for part in parts) * processes,
+        available_bytes=None if gpu is None else gpu.host_bytes,
+        mends=mends,
+    )
+
+
+def said_of_host(host: HostMemory) -> str:
+    """What the processes of a node hold, in a line, and what makes it less; with what the machine has, where that was said."""
+    loading = host.load_bytes >= host.training_bytes
+    what = "loading takes" if loading else "what is offloaded takes"
+    has = "" if host.available_bytes is None else f", of {format_size(host.available_bytes)}"
+    mend = f"; {host.mends} loads one model" if loading and host.mends else ""
+    processes = f"its {host.processes} processes" if host.processes > 1 else "its process"
+    return f"host memory of a machine: {what} {format_size(host.peak_bytes)} in {processes}{has}{mend}"
+
+
+def _terms(parts: Iterable[Part]) -> tuple[TermBytes, ...]:
+    held: dict[Term, int] = {}
+    for part in parts:
+        held[part.term] = held.get(part.term, 0) + part.size_bytes
+    return tuple(TermBytes(term=term, bytes=size) for term, size in held.items() if size)
+
+
+def _loaded(model: ModelSpec, plan: Plan, processes: int) -> tuple[int, str]:
+    """Bytes of the models that are loaded at once, and the setting that makes them one.
+
+    Each process loads a whole model in the type that it rests in. Under ZeRO-3 the first one alone reads the weights, which it shares
+    out tensor by tensor (modeling_utils.py `_load_state_dict_into_zero3_model`, `map_location`); quantised ones go to the card tensor by
+    tensor (quantizers/quantizer_bnb_4bit.py `update_device_map`).
+    """
+    if plan.quantization is not None:
+        return 0, ""
+    whole = weights_bytes(model, plan)
+    if plan.loads_on_rank_0 or plan.sharding is Sharding.ZERO3:
+        return whole, ""
+    return whole * processes, RANK_0_LOADS if plan.sharding.is_fsdp else ""
+
+
+def _offloaded(model: ModelSpec, plan: Plan) -> Iterator[Part]:
+    if plan.offloads_params and plan.sharding.is_fsdp:
+        yield from _of_fsdp(model, plan)
+    elif plan.offload:
+        yield from _of_zero(model, plan)
+
+
+def _of_fsdp(model: ModelSpec, plan: Plan) -> Iterator[Part]:
+    """Shards, their gradients and the states of the optimizer (torch distributed/fsdp/_fully_shard/_fsdp_param.py, `offload_to_cpu`);
+    shards and gradients are page-locked (`CPUOffloadPolicy.pin_memory`). Foreach AdamW makes its temporaries there too."""
+    groups = tuple(model_tensors(model)) if plan.quantization is None else ()
+    trained = tuple(model_tensors(model) if plan.method is Method.FULL else adapter_tensors(model, plan))
+    per_param = trained_bytes_per_param(plan)
+    resting = per_param if plan.method is Method.FULL else plan.base_dtype.size_bytes
+    weights = shared_weights_bytes(model, plan) - scales_bytes(model, plan)
+    yield Part(Term.WEIGHTS, weights, _pinned(groups, plan, resting))
+    adapter = shared_adapter_bytes(model, plan)
+    yield Part(Term.ADAPTER, adapter, _pinned(trained, plan, per_param) if plan.method.has_adapter else 0)
+    params = trained_share(model, plan, sum(group.numel * group.copies for group in trained))
+    yield Part(Term.GRADIENTS, params * per_param, _pinned(trained, plan, per_param))
+    yield Part(Term.OPTIMIZER, MOMENTS[plan.optimizer] * params * per_param)
+    if plan.optimizer is Optimizer.ADAMW:
+        yield Part(Term.TEMPORARIES, params * per_param)
+
+
+def _pinned(groups: Iterable[TensorGroup], plan: Plan, element_bytes: int) -> int:
+    """Each tensor's shard in a buffer of its own."""
+    return sum(_power_of_two(-(-group.numel // plan.sharing_gpus) * element_bytes) * group.copies for group in groups)
+
+
+def _power_of_two(size_bytes: int) -> int:
+    """A page-locked buffer's size (torch aten/src/ATen/core/CachingHostAllocator.h, `PowerOf2Ceil`)."""
+    return 1 << (size_bytes - 1).bit_length() if size_bytes > 0 else 0
+
+
+def _of_zero(model: ModelSpec, plan: Plan) -> Iterator[Part]:
+    """One's own part of masters, fp32 gradients and moments (runtime/zero/stage_1_and_2.py `single_partition_of_fp32_groups`, stage3.py
+    `fp32_partitioned_groups_flat`), with 16-bit copies in between. DeepSpeed's own AdamW makes no temporaries (ops/adam/cpu_adam.py)."""
+    part = trained_part(model, plan)
+    pinned = plan.deepspeed.pin_memory
+    yield from (_flat(Term.OPTIMIZER, size, pinned) for size in (part.masters_bytes, part.masters_bytes))
+    yield Part(Term.OPTIMIZER, part.states_bytes)
+    if plan.sharding is Sharding.ZERO3:
+        yield _flat(Term.GRADIENTS, part.gradient_bytes, pinned)
+        if plan.offloads_params:
+            whole = weights_bytes(model, plan) - scales_bytes(model, plan) + adapter_bytes(model, plan)
+            yield _flat(Term.WEIGHTS, -(-whole // plan.n_gpus), pinned)
+        return
+    yield _flat(Term.WEIGHTS, part.flat_bytes, pinned)
+    yield _flat(Term.GRADIENTS, part.largest_bytes, pinned)
+    if plan.grad_accum_steps > 1:  # a buffer for each tensor (`accumulated_grads_in_cpu`)
+        held = reduced_part_bytes(model, plan)
+        tensors = tuple(trainable_tensors(model, plan))
+        whole = sum(group.numel * group.copies for group in tensors)
+        rounded = sum(_power_of_two(group.numel * part.element_bytes) * group.copies for group in tensors)
+        share = held / max(1, whole * part.element_bytes)
+        yield Part(Term.GRADIENTS, held, int(rounded * share) if pinned else 0)
+
+
+def _flat(term: Term, size_bytes: int, pinned: bool) -> Part:
+    return Part(term, size_bytes, _power_of_two(size_bytes) if pinned else 0)

@@ -1,0 +1,93 @@
+"""How cards share a model, as the settings of a Trainer: DeepSpeed's in place, or FSDP's. `stacks.sharing` reads them back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from advisor.stacks.engines import fsdp_of
+from advisor.stacks.facts import StackDefaults
+from advisor.stacks.zero_settings import SIZES
+from advisor.values.plan import Plan
+from advisor.values.sharing import DeepSpeedSettings
+from advisor.values.vocabulary import Sharding
+
+AUTO = "auto"
+"""What the Trainer fills in by its own arguments (transformers 5.23 integrations/deepspeed.py `HfTrainerDeepSpeedConfig`)."""
+
+
+def sharing_settings(plan: Plan, defaults: StackDefaults) -> dict[str, Any]:
+    """Settings by name; none on one card, nor where each card holds a replica that is reduced once a step."""
+    settings: dict[str, Any] = {}
+    if plan.sharding.is_zero:
+        settings["deepspeed"] = deepspeed_settings(plan)
+    elif plan.sharding.is_fsdp:
+        settings |= _fsdp(plan, defaults)
+    if plan.sync_each_batch:
+        settings["accelerator_config"] = {"gradient_accumulation_kwargs": {"sync_each_batch": True}}
+    return settings
+
+
+def _fsdp(plan: Plan, defaults: StackDefaults) -> dict[str, Any]:
+    strategy = "full_shard" if plan.reshard_after_forward else "shard_grad_op"
+    inner: dict[str, Any] = {}
+    if plan.sharding is not fsdp_of(defaults):
+        inner["version"] = 1 if plan.sharding is Sharding.FSDP1 else 2
+    if not plan.reshard_after_forward and plan.sharding is Sharding.FSDP2:
+        inner["reshard_after_forward"] = False
+    if plan.loads_on_rank_0:
+        inner["cpu_ram_efficient_loading"] = True
+    offload = " offload" if plan.offload else ""
+    return {"fsdp": f"{strategy} auto_wrap{offload}", **({"fsdp_config": inner} if inner else {})}
+
+
+def deepspeed_settings(plan: Plan) -> dict[str, Any]:
+    """DeepSpeed's own configuration, complete: sizes that the plan leaves open are `auto` in stage 3, and DeepSpeed's below."""
+    stage, stated = int(plan.sharding.value[-1]), plan.deepspeed
+    zero: dict[str, Any] = {"stage": stage}
+    for name, key in SIZES.items():
+        value = getattr(stated, name)
+        if value is not None and value != getattr(DeepSpeedSettings(), name):
+            zero[key] = value
+        elif value is None and stage == 3:
+            zero[key] = AUTO
+    if stated.overlap_comm is not None:
+        zero["overlap_comm"] = stated.overlap_comm
+    for part in plan.offload:
+        zero["offload_optimizer" if part.value == "optimizer" else "offload_param"] = {"device": "cpu", "pin_memory": stated.pin_memory}
+    more = {"data_types": {"grad_accum_dtype": "fp32"}} if stated.fp32_gradients else {}
+    return {
+        "train_micro_batch_size_per_gpu": AUTO,
+        "gradient_accumulation_steps": AUTO,
+        "gradient_clipping": AUTO,
+        "bf16": {"enabled": AUTO},
+        "zero_optimization": zero,
+        **more,
+    }
+
+
+def sharing_lines(plan: Plan, defaults: StackDefaults) -> Iterator[str]:
+    """The settings as YAML."""
+    yield from _nested(sharing_settings(plan, defaults), "")
+
+
+def axolotl_lines(plan: Plan, defaults: StackDefaults) -> Iterator[str]:
+    """The same in axolotl's words, whose FSDP settings are its own (axolotl 0.19 utils/schemas/fsdp.py)."""
+    if not plan.sharding.is_fsdp:
+        yield from sharing_lines(plan, defaults)
+        return
+    yield from ("fsdp_version: 2", "fsdp_config:", f"  reshard_after_forward: {str(plan.reshard_after_forward).lower()}")
+    if plan.offload:
+        yield "  offload_params: true"
+    if plan.loads_on_rank_0:
+        yield "  cpu_ram_efficient_loading: true"
+    yield "  auto_wrap_policy: TRANSFORMER_BASED_WRAP"
+
+
+def _nested(values: Mapping[str, Any], indent: str) -> Iterator[str]:
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield f"{indent}{name}:"
+            yield from _nested(value, f"{indent}  ")
+        else:
+            yield f"{indent}{name}: {str(value).lower() if isinstance(value, bool) else value}"

@@ -1,0 +1,133 @@
+"""DeepSpeed's settings: in place, in a file of its own, in one that a framework brings, or the launcher's few.
+
+Keys and defaults of DeepSpeed 0.19.8 runtime/zero/config.py and offload_config.py.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from advisor.errors import AdvisorError, InvalidInputError
+from advisor.json_files import read_object
+from advisor.stacks.engines import deepspeed_file
+from advisor.stacks.fields import Fields
+from advisor.stacks.launch import offloaded
+from advisor.stacks.places import find_file
+from advisor.stacks.reading import Around, Launch, Way
+from advisor.stacks.trainer_arguments import Notes
+from advisor.values.sharing import DeepSpeedSettings, Offload
+
+DEFAULTS = DeepSpeedSettings(reduce_bucket_params=500_000_000, prefetch_params=50_000_000, persistence_params=100_000)
+"""What DeepSpeed takes where its file does not say it (`pp_int`)."""
+
+
+class DeepSpeed(NamedTuple):
+    """What DeepSpeed's settings say."""
+
+    stage: int | None = None
+    offload: tuple[Offload, ...] = ()
+    bf16_masters: bool = False
+    settings: DeepSpeedSettings = DeepSpeedSettings()
+
+
+NO_DEEPSPEED = DeepSpeed()
+
+
+def of_launcher(launch: Launch) -> DeepSpeed:
+    """accelerate's own settings hold no sizes, so that DeepSpeed's defaults stand (accelerate 1.15 utils/dataclasses.py
+    `DeepSpeedPlugin`)."""
+    if launch.zero_stage is None:
+        return NO_DEEPSPEED
+    stage, offload = launch.zero_stage, launch.offload if launch.zero_stage else ()
+    return DeepSpeed(stage, _of_stage(stage, offload), settings=DEFAULTS if stage == 3 else DeepSpeedSettings())
+
+
+def _of_stage(stage: int, offload: tuple[Offload, ...]) -> tuple[Offload, ...]:
+    """Stages below 3 keep parameters on the card whatever is said (runtime/engine.py `_configure_zero_optimizer`)."""
+    return offload if stage == 3 else tuple(part for part in offload if part is Offload.OPTIMIZER)
+
+
+def deepspeed(stated: Any, around: Around, notes: Notes) -> DeepSpeed:
+    """ZeRO's stage, offload and sizes. Raises InvalidInputError for a file that cannot be read, and is none that a framework brings."""
+    if isinstance(stated, str):
+        found = find_file(stated, around.folder)
+        if found is None:
+            return _brought(stated, around, notes)
+        try:
+            stated = read_object(found)
+        except AdvisorError as error:
+            raise InvalidInputError(f"deepspeed: {error}") from None
+    if not isinstance(stated, dict):
+        raise InvalidInputError("deepspeed: it must be a file or a group of settings")
+    whole = Fields(stated, "deepspeed")
+    zero, stage = whole.group("zero_optimization"), whole.group("zero_optimization").integer("stage") or 0
+    _refuse_unread(whole, zero, notes)
+    masters = bool(whole.group("bf16").flag("bf16_master_weights_and_grads"))
+    devices = [zero.group(name).text("device") for name in ("offload_optimizer", "offload_param")]
+    if "nvme" in devices:
+        notes.taken.append("offload to NVMe: priced as to the host, whose memory then holds its buffers alone")
+    return DeepSpeed(stage, _of_stage(stage, offloaded(*devices)), masters, _settings(whole, zero, around, stage))
+
+
+def _brought(stated: str, around: Around, notes: Notes) -> DeepSpeed:
+    row = deepspeed_file(stated, around.defaults.stack)
+    if row is None:
+        raise InvalidInputError(f"deepspeed: {stated}: there is no such file beside it, above it or here; put it there")
+    if row.get("offload", False):
+        notes.unpriced("offload", "moves weights or states to the host; what exactly is not known of this file", Way.DOWN)
+    return DeepSpeed(row["stage"])
+
+
+SIZES = {
+    "reduce_bucket_params": "reduce_bucket_size",
+    "prefetch_params": "stage3_prefetch_bucket_size",
+    "persistence_params": "stage3_param_persistence_threshold",
+    "max_live_params": "stage3_max_live_parameters",
+    "max_reuse_params": "stage3_max_reuse_distance",
+    "sub_group_params": "sub_group_size",
+}
+"""Field of `DeepSpeedSettings` → DeepSpeed's key under `zero_optimization`."""
+_OF_STAGE_3 = ("prefetch_params", "persistence_params", "max_live_params", "max_reuse_params", "sub_group_params")
+
+
+def _size(zero: Fields, key: str, name: str, around: Around, stage: int) -> int | None:
+    """The value; None for what a plan without one means, which in stages 1 and 2 is DeepSpeed's own and in stage 3 `auto`."""
+    first, own = getattr(DeepSpeedSettings(), name), getattr(DEFAULTS, name)
+    if zero.raw(key) == "auto":
+        return int(around.model.hidden_size**2) if stage < 3 else first
+    found = zero.integer(key)
+    stated = own if found is None else found
+    return first if stage < 3 and stated == own else stated
+
+
+def _settings(whole: Fields, zero: Fields, around: Around, stage: int) -> DeepSpeedSettings:
+    sizes = {name: _size(zero, key, name, around, stage) for name, key in SIZES.items() if stage == 3 or name not in _OF_STAGE_3}
+    overlap = None if zero.raw("overlap_comm") == "auto" else zero.flag("overlap_comm")
+    return DeepSpeedSettings(
+        **{name: value for name, value in sizes.items() if value is not None},
+        overlap_comm=overlap,
+        pin_memory=bool(zero.group("offload_optimizer").flag("pin_memory") or zero.group("offload_param").flag("pin_memory")),
+        fp32_gradients=whole.group("data_types").text("grad_accum_dtype") in ("fp32", "float32"),
+    )
+
+
+_UNPRICED = {
+    "zero_hpz_partition_size": (Way.UP, "keeps a second copy of the weights in each node"),
+    "mics_shard_size": (Way.UP, "shards over fewer cards than there are"),
+    "zero_quantized_weights": (Way.EITHER, "gathers weights in 8 bit"),
+    "zero_quantized_gradients": (Way.EITHER, "reduces gradients in 4 bit"),
+    "zenflow": (Way.EITHER, "steps on a part of the gradients on the card"),
+}
+"""Settings of ZeRO that move the memory and have no price."""
+
+
+def _refuse_unread(whole: Fields, zero: Fields, notes: Notes) -> None:
+    """Raises InvalidInputError for parallelism that splits the model otherwise; remarks on what moves the memory and is not priced."""
+    for group, name in (("tensor_parallel", "autotp_size"), ("pipeline", "stages")):
+        if (whole.group(group).integer(name) or 1) > 1:
+            raise InvalidInputError(f"deepspeed: {group}.{name}: splits matrices or layers over cards, which is not priced; leave it out")
+    if (whole.integer("sequence_parallel_size") or 1) > 1:
+        raise InvalidInputError("deepspeed: sequence_parallel_size: splits sequences over cards, which is not priced; leave it out")
+    for name, (way, why) in _UNPRICED.items():
+        if zero.raw(name) not in (None, False, 0, 1, -1):
+            notes.unpriced(name, why, way)

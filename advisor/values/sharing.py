@@ -1,0 +1,46 @@
+"""How an engine shares a model over cards beyond its name: what rests on the host, and the settings of DeepSpeed.
+
+Without `from __future__ import annotations`, as all that the main command loads (see `advisor.values`).
+"""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from advisor.values.vocabulary import Positive, Value, Word
+
+
+class Offload(Word):
+    """What rests on the host, and crosses the bus in every step."""
+
+    OPTIMIZER = "optimizer"
+    """States and masters; the host steps (DeepSpeed `offload_optimizer`)."""
+    PARAMS = "params"
+    """Weights, brought to the card unit by unit (DeepSpeed `offload_param`, FSDP `offload_params`)."""
+
+
+Limit = Annotated[int, Field(ge=0)]
+
+
+class DeepSpeedSettings(Value):
+    """Bucket sizes and limits of ZeRO, in elements (DeepSpeed 0.19.8 runtime/zero/config.py). None: what transformers' Trainer fills in
+    for `auto` (5.23 integrations/deepspeed.py `trainer_config_finalize`), a number that the model's hidden size decides."""
+
+    reduce_bucket_params: Positive | None = None
+    """Gradients that are reduced at once."""
+    overlap_comm: bool | None = None
+    """Reduction beside backward, which takes a second bucket in stages 1 and 2. None: in stage 3 alone (`overlap_comm_valid`)."""
+    prefetch_params: Limit | None = None
+    """Stage 3: parameters that are gathered ahead of their use."""
+    persistence_params: Limit | None = None
+    """Stage 3: parameters that are smaller stay whole on each card."""
+    max_live_params: Limit = 1_000_000_000
+    """Stage 3: parameters that may stay gathered while they are used again soon."""
+    max_reuse_params: Limit = 1_000_000_000
+    """Stage 3: those used again within so many parameters stay gathered."""
+    sub_group_params: Positive = 1_000_000_000
+    """Stage 3: the optimizer steps on so many parameters at a time."""
+    pin_memory: bool = False
+    """What is offloaded lies in page-locked buffers (`offload_optimizer.pin_memory`)."""
+    fp32_gradients: bool = False
+    """Gradients are accumulated in fp32 (`data_types.grad_accum_dtype`)."""
