@@ -239,7 +239,7 @@ def child(module: str, text: str, stages: list[list[str]], limit_s: float) -> No
     code = 0
     for tests in stages:
         code = code or pytest.main(["-x", *OPTIONS, *tests])
-    os._exit({0: 0, 1: 1, 2: 1}.get(code, 9))
+    os._exit({0: 0, 1: 1, 2: 1, 4: 1}.get(code, 9))  # 2 and 4: the module, and so its tests, cannot be loaded
 
 
 def outcome(mutant: Mutant, text: str, runs: Runs) -> str:
@@ -262,6 +262,7 @@ def outcome(mutant: Mutant, text: str, runs: Runs) -> str:
 
 def load_libraries() -> None:
     """What the tests load beside the rooms, once for all children."""
+    sys.dont_write_bytecode = False  # or each child would compile everything anew
     os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", HYPOTHESIS_PROFILE="unshrunk")
     for name in ("pytest", "hypothesis", "pydantic", "yaml", "rich", "typer", "numpy", "torch", "transformers", "peft"):
         importlib.import_module(name)
