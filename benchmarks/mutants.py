@@ -57,6 +57,7 @@ OPERATORS = tuple(
 EQUIVALENT: tuple[tuple[str, str, str], ...] = (
     ("", "@cache", "a cache changes the time alone"),
     ("", "if TYPE_CHECKING", "read by type checkers alone"),
+    ("", "@dataclass(frozen=True", "frozen values and slots keep us from slips; no answer depends on them"),
 )
 """(module, text of the line, why no test can notice a change of it); no module: of any."""
 
