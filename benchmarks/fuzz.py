@@ -77,7 +77,8 @@ def answer(arguments: list[str]) -> Said:
     """What `advise ARGUMENTS` says, on streams that refuse what is no text."""
     from advisor.cli.run import run
 
-    kept, streams = (sys.stdout, sys.stderr), [io.TextIOWrapper(io.BytesIO(), "utf-8", "strict", write_through=True) for _ in range(2)]
+    kept, out, err = (sys.stdout, sys.stderr), io.BytesIO(), io.BytesIO()
+    streams = [io.TextIOWrapper(stream, "utf-8", "strict", write_through=True) for stream in (out, err)]
     sys.stdout, sys.stderr = streams
     begun = time.process_time()
     try:
@@ -92,7 +93,8 @@ def answer(arguments: list[str]) -> Said:
     finally:
         spent = time.process_time() - begun
         sys.stdout, sys.stderr = kept
-    return Said(code, *(stream.buffer.getvalue().decode("utf-8", "backslashreplace") for stream in streams), spent)  # type: ignore[attr-defined]
+    said = [stream.getvalue().decode("utf-8", "backslashreplace") for stream in (out, err)]
+    return Said(code, said[0], said[1], spent)
 
 
 @contextmanager
@@ -155,10 +157,14 @@ def alone(folder: Path) -> None:
 
 def quick() -> None:
     """Build the command line's parser once, and collect as the command itself does."""
-    from advisor.cli import GC_THRESHOLD, run
+    import typer.main
 
-    built = run.get_command(run.app)
-    run.get_command = lambda app: built  # type: ignore[attr-defined]
+    import advisor.cli.run as cli
+    from advisor.cli import GC_THRESHOLD
+    from advisor.cli.app import app
+
+    built = typer.main.get_command(app)
+    setattr(cli, "get_command", lambda _: built)  # noqa: B010
     gc.set_threshold(GC_THRESHOLD)
 
 

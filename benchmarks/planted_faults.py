@@ -53,18 +53,16 @@ FAULTS = (
     Planted(
         "memory/head.py", "wide = cast(tape, logits, vocab, logits_bytes, FP32_BYTES)", "wide = logits", "other_sources memory_goldens"
     ),
-    Planted(
-        "memory/head.py", "size = Size(vocab * logits_bytes)", "size = Size(vocab * logits_bytes // 2)", "heads memory_goldens families"
-    ),
+    Planted("memory/head.py", "size = Size(vocab * logits_bytes)", "size = Size(vocab * logits_bytes // 2)", "memory_goldens heads"),
     Planted("memory/evaluation.py", "return params * plan.autocast_dtype.size_bytes", "return 0", "other_sources"),
     # norms, slack, what the process holds
     Planted(
         "memory/norms.py",
         "wide = Size(features * FP32_BYTES)\n    narrow",
         "wide = Size(features * x_bytes)\n    narrow",
-        "tape memory_goldens",
+        "other_sources",
     ),
-    Planted("memory/runtime.py", "HANDLES = 2", "HANDLES = 1", "memory_goldens known_values"),
+    Planted("memory/runtime.py", "HANDLES = 2", "HANDLES = 1", "other_sources"),
     Planted("memory/slack.py", "max(min(head, block)", "max(max(head, block)", "slack"),
     Planted("memory/slack.py", "return 2 * _half_logits_bytes", "return _half_logits_bytes", "slack"),
     # several cards
@@ -72,7 +70,7 @@ FAULTS = (
     Planted("memory/fsdp.py", "tail.gathered_bytes + ahead, done", "tail.gathered_bytes, done", "sharding sharded_grid"),
     Planted("memory/fsdp.py", "root + copied + units.prefetched_copies * size, carried)\n", "root, carried)\n", "sharding sharded_grid"),
     Planted("memory/peak.py", "Phase.FORWARD, program.forward", "Phase.FORWARD, program.backward", "memory_goldens memory_laws"),
-    Planted("memory/peak.py", "min(plan.grad_accum_steps, 3)", "1", "memory_goldens memory_laws"),
+    Planted("memory/peak.py", "min(plan.grad_accum_steps, 3)", "1", "other_sources"),
     # how sure
     Planted("memory/chance.py", "held * found.effective / (found.effective + 1)", "held", "chance"),
     Planted("memory/chance.py", "error if above else -error", "error", "chance"),

@@ -19,7 +19,8 @@ from advisor import api, record
 from advisor.allocator.caching import Allocator, AllocatorConfig
 from advisor.calibration import run as calibrate_run
 from advisor.ledger import facts_from_ledger
-from advisor.memory import head, loading, optimizer, weights
+from advisor.memory import head, loading, norms, optimizer, peak, runtime, weights
+from advisor.memory.tape import Size, Tape, Tensor, forward
 from advisor.render import check as render_check
 from advisor.units import MIB
 from advisor.values import Level, Optimizer, Phase, Plan, Term
@@ -164,6 +165,41 @@ def test_bitsandbytes_keeps_small_states_in_fp32_and_on_the_card() -> None:
     paged = eight_bit.model_copy(update={"optimizer": Optimizer.PAGED_ADAMW_32BIT})
     assert optimizer.state_bytes(model, paged) == of_norms
     assert optimizer.paged_bytes(model, paged) == 2 * 4 * matrices
+
+
+def test_a_norm_makes_what_the_library_s_own_does() -> None:
+    """transformers' RMSNorm in bf16 under a frozen base, run for real: what lives at most.
+
+    The closed form is below it by the result: while that is made, the fp32 copy before it still has its name in the library's function.
+    """
+    torch = pytest.importorskip("torch")
+    modeling = pytest.importorskip("transformers.models.llama.modeling_llama")
+    tokens, features = 64, 256
+    norm = modeling.LlamaRMSNorm(features).to(torch.bfloat16).requires_grad_(False)
+    x = torch.ones(1, tokens, features, dtype=torch.bfloat16, requires_grad=True)
+    norm(x)
+    with storages() as live:
+        made = norm(x)
+    setting = peak.setting_of(api.as_model("llama-3.2-1b"), Plan(method="lora", base_dtype="bf16"))
+    tape, entry = Tape(), Tensor(Size(features * 2), True)
+    norms.rms_norm(tape, entry, features, setting, 2)
+    highest_bytes = max(moment.live.at(tokens, 0) for moment in forward(tape, entry, keep=True, entry_held=True).peaks)
+    assert highest_bytes == live.peak_bytes - made.nbytes
+
+
+def test_each_of_two_threads_has_a_workspace_of_cublas() -> None:
+    """By hand from torch's documentation (CUDA semantics, "cuBLAS workspaces"): one for each handle, `:4096:2:16:8`, in KiB times number;
+    `:4096:8` from compute capability 9.0 on. Forward and backward run in a thread each, and a handle belongs to a thread."""
+    assert runtime.workspace_bytes(api.as_gpu("rtx 4090")) == 2 * (4096 * 2 + 16 * 8) * KIB
+    assert runtime.workspace_bytes(api.as_gpu("h100")) == 2 * 4096 * 8 * KIB
+
+
+@pytest.mark.parametrize(("grad_accum", "held_bytes"), [(1, 0), (4, 1_235_814_400 * 2)])
+def test_gradients_are_there_in_the_forward_pass_of_the_next_micro_batch(grad_accum: int, held_bytes: int) -> None:
+    """torch adds into `.grad` until zero_grad (torch.autograd, "Default gradient layouts"); Llama 3.2 1B's published parameters in bf16."""
+    plan = Plan(method="full", base_dtype="bf16", grad_accum_steps=grad_accum)
+    phases = {phase.phase: phase for phase in api.estimate("llama-3.2-1b", plan).phases}
+    assert sum(term.bytes for term in phases[Phase.FORWARD].terms if term.term is Term.GRADIENTS) == held_bytes
 
 
 def test_ddp_sends_the_weights_in_buckets_of_its_own_size(tmp_path: Path) -> None:
