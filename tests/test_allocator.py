@@ -108,6 +108,18 @@ STREAMS = [
         "+a 30M +b 40M -a -b +c 44M",
         (44, 44, 70, 70),
     ),
+    (
+        "it frees them although the card has room: 130 are reserved, above a quarter of 400, when nothing idle holds 70",
+        AllocatorConfig(limit_bytes=400 * MIB, garbage_collection_threshold=0.25),
+        "+a 60M +b 40M +c 30M -a -b +d 70M",
+        (100, 100, 130, 130),
+    ),
+    (
+        "it stops at the threshold, the oldest first: a brings 162 under 110, so b stays",
+        AllocatorConfig(limit_bytes=440 * MIB, garbage_collection_threshold=0.25),
+        "+a 60M +b 40M -a +c 62M -b +d 64M",
+        (126, 166, 126, 166),
+    ),
 ]
 
 
