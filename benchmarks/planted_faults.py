@@ -76,7 +76,7 @@ FAULTS = (
     Planted("memory/chance.py", "error if above else -error", "error", "chance"),
     Planted("ladder/fit.py", "memory.high_bytes <= usable_bytes", "memory.expected_bytes <= usable_bytes", "verdict ladder"),
     Planted("ladder/fit.py", "memory.low_bytes > usable_bytes else", "memory.expected_bytes > usable_bytes else", "verdict ladder"),
-    Planted("evidence/statistics.py", "(share * n + 0.5) / (n + 1)", "share", "evidence_statistics"),
+    Planted("statistics.py", "(share * n + 0.5) / (n + 1)", "share", "evidence_statistics"),
     # the allocator
     Planted("allocator/blocks.py", "MIN_BLOCK_BYTES = 512", "MIN_BLOCK_BYTES = 256", "allocator"),
     Planted("allocator/blocks.py", "LARGE_SEGMENT_BYTES = 20 * MIB", "LARGE_SEGMENT_BYTES = 10 * MIB", "allocator"),
