@@ -53,7 +53,7 @@ FAULTS = (
     Planted(
         "memory/head.py", "wide = cast(tape, logits, vocab, logits_bytes, FP32_BYTES)", "wide = logits", "other_sources memory_goldens"
     ),
-    Planted("memory/head.py", "size = Size(vocab * logits_bytes)", "size = Size(vocab * logits_bytes // 2)", "memory_goldens heads"),
+    Planted("memory/head.py", "size = Size(vocab * logits_bytes)", "size = Size(vocab * logits_bytes // 2)", "other_sources"),
     Planted("memory/evaluation.py", "return params * plan.autocast_dtype.size_bytes", "return 0", "other_sources"),
     # norms, slack, what the process holds
     Planted(
