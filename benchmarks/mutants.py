@@ -275,7 +275,7 @@ def outcome(mutant: Mutant, text: str, runs: Runs) -> str:
 def load_libraries() -> None:
     """What the tests load beside the rooms, once for all children."""
     sys.dont_write_bytecode = False  # or each child would compile everything anew
-    os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", HYPOTHESIS_PROFILE="unshrunk")
+    os.environ.update(PYTHONPATH=str(ROOT), OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", HYPOTHESIS_PROFILE="unshrunk")
     for name in ("pytest", "hypothesis", "pydantic", "yaml", "rich", "typer", "numpy", "torch", "transformers", "peft"):
         importlib.import_module(name)
 
