@@ -54,7 +54,10 @@ FAULTS = (
         "memory/head.py", "wide = cast(tape, logits, vocab, logits_bytes, FP32_BYTES)", "wide = logits", "other_sources memory_goldens"
     ),
     Planted(
-        "memory/head.py", "logits_bytes = output_bytes(setting, setting.stream_bytes, quantized=False)", "logits_bytes = 1", "other_sources"
+        "memory/head.py",
+        "linear(tape, normed, head, setting, setting.stream_bytes)",
+        "linear(tape, normed, head, setting, 1)",
+        "other_sources",
     ),
     Planted("memory/evaluation.py", "return params * plan.autocast_dtype.size_bytes", "return 0", "other_sources"),
     # norms, slack, what the process holds
@@ -94,7 +97,7 @@ FAULTS = (
     # exit codes, doors and what is written
     Planted("values/advice.py", "3 if Fit.UNCERTAIN in fits else 1", "1", "verdict ladder cli"),
     Planted("values/check.py", "any(finding.level is Level.ERROR for finding in self.findings)", "False", "check"),
-    Planted("cli/run.py", "' '.join(message.split())", "message", "hostile_inputs"),
+    Planted("cli/run.py", "shown(' '.join(message.split()))", "message", "hostile_inputs"),
     Planted("render/check.py", '.replace("\\n", "%0A")', "", "other_sources"),
     Planted("render/check.py", '.replace(",", "%2C")', "", "check other_sources"),
     Planted("cli/files.py", "text, flag, said, over=False)", "text, flag, said, over=True)", "configs"),
