@@ -181,7 +181,7 @@ def sweep(grid: str | Path, out: str | Path | None = None, *, progress: Progress
     from advisor.sweeps.sweep import sweep as run
 
     path = place(grid)
-    return run(path, path.with_suffix(".parquet") if out is None else place(out), progress)
+    return run(path, path.parent / f"{path.stem or 'sweep'}.parquet" if out is None else place(out), progress)
 
 
 class Priced(NamedTuple):

@@ -21,6 +21,7 @@ _FITS = (Fit.FITS, Fit.UNCERTAIN, Fit.DOES_NOT_FIT)
 def compare(
     models: Sequence[str | ModelSpec],
     gpus: Sequence[str | GpuSpec],
+    /,  # the options have a `gpus` of their own, the number of cards
     *,
     use_calibrations: bool = True,
     record: bool = True,

@@ -7,11 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import Phase, settings
 
 # Derandomised, so that a run says the same twice and everywhere; no deadline, because two busy cores are no reason to fail.
 settings.register_profile("default", deadline=None, derandomize=True)
 settings.register_profile("wide", deadline=None, max_examples=2000)
+# A counter-example is enough where nobody reads it: benchmarks/mutants.py.
+settings.register_profile("unshrunk", deadline=None, derandomize=True, phases=(Phase.explicit, Phase.generate))
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 SCREENS = Path(__file__).parent / "screens"

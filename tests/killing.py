@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
+from types import FrameType, SimpleNamespace
 from typing import Any
 
 from advisor import cli, user_files
@@ -24,7 +24,7 @@ from advisor.ledger import book
 PACKAGE = Path(__file__).parent.parent / "advisor"
 _WRITE = (
     *("user_files.py", "cli/check_commands.py", "adapters/truncate.py", "ledger/book.py", "ledger/rows.py", "ledger/store.py"),
-    *("sweeps/sweep.py", "sweeps/table.py"),
+    *("sweeps/sweep.py", "sweeps/table.py", "cli/files.py", "tape/store.py"),
 )
 WRITERS = tuple(str(PACKAGE / name) for name in _WRITE)
 """Where what is written lies half done; a kill anywhere else is before or after."""
@@ -214,7 +214,63 @@ def removed(folder: Path) -> None:
     folder.rmdir()
 
 
-def a_calibration_and_a_tape_are_whole_or_not_there(number: int, most: int, project: Path) -> None:
+def a_page_is_the_one_before_or_the_new_one(number: int, most: int, project: Path) -> None:
+    from advisor.cli.answer import Answer
+    from advisor.cli.pages import with_page
+
+    def asked() -> int:
+        return with_page("p.html", "What a plan takes", lambda: iter(()), Answer("")).exit_code
+
+    before, page = "<p>of yesterday", project / "p.html"
+    assert asked() == 0
+    text = page.read_text(encoding="utf-8")
+    assert len(text) > len(before)
+    count = lines_of(asked)
+    for at in moments(count, most):
+        page.write_text(before, encoding="utf-8")
+        code = killed(asked, at, number)
+        assert code in ((-number,) if number == signal.SIGKILL else (128 + number,))
+        assert page.read_text(encoding="utf-8") in (before, text)
+        if number != signal.SIGKILL:
+            assert names(project) == {"p.html"}
+        for path in project.glob(".advise-*"):
+            path.unlink()
+
+
+def a_kept_tape_is_whole_or_not_there(number: int, most: int, project: Path) -> None:
+    """A recording that was made on the way to an answer, of which the user's cache keeps a copy."""
+    from advisor.tape import shipped, store
+    from advisor.tape.family import from_lists
+
+    kept = shipped.read(next(shipped.shipped_files()))
+    assert kept is not None
+    alike = next(iter(kept.members.values()))
+    tape = from_lists(kept.tapes[0]).of(alike.scales, alike.units)
+    kind: Any = SimpleNamespace(path=project / "x.tape")
+
+    def keep() -> int:
+        store.keep(kind, tape)
+        return 0
+
+    assert keep() == 0
+    whole = kind.path.read_bytes()
+    store._read.clear()
+    kind.path.unlink()
+    packed = store.packed_tapes
+    store.packed_tapes = lambda tapes: whole  # what it is made of takes its time; the writing is what is killed
+    count = lines_of(keep)
+    for at in moments(count, most):
+        kind.path.unlink(missing_ok=True)
+        killed(keep, at, number)
+        assert not kind.path.exists() or kind.path.read_bytes() == whole
+        if number != signal.SIGKILL:
+            assert names(project) <= {"x.tape"}
+        for path in project.glob(".advise-*"):
+            path.unlink()
+    assert packed((tape,)) == whole
+
+
+def a_calibration_is_whole_or_not_there(number: int, most: int, project: Path) -> None:
     from test_calibrate import a_record
 
     os.environ[user_files.DATA.variable] = str(project)
@@ -271,7 +327,9 @@ SCENARIOS = (
     a_ledger_is_begun_or_not,
     a_configuration_is_whole_or_not_there,
     a_truncated_adapter_is_whole_or_not_there,
-    a_calibration_and_a_tape_are_whole_or_not_there,
+    a_page_is_the_one_before_or_the_new_one,
+    a_kept_tape_is_whole_or_not_there,
+    a_calibration_is_whole_or_not_there,
     a_sweep_goes_on_to_the_same_bytes,
 )
 

@@ -12,6 +12,7 @@ from hypothesis import assume, given, settings, strategies as st
 
 from advisor.allocator.alloc_conf import read_alloc_conf
 from advisor.allocator.caching import Allocator, AllocatorConfig, Block, CardFullError, Event, Op, replay, round_size, segment_size
+from advisor.allocator.swift import SwiftAllocator
 from advisor.errors import InvalidInputError
 from advisor.tape.layout import lay_out
 from advisor.tape.stream import EMPTY_CACHE, Birth, Stream
@@ -107,6 +108,18 @@ STREAMS = [
         "+a 30M +b 40M -a -b +c 44M",
         (44, 44, 70, 70),
     ),
+    (
+        "it frees them although the card has room: 130 are reserved, above a quarter of 400, when nothing idle holds 70",
+        AllocatorConfig(limit_bytes=400 * MIB, garbage_collection_threshold=0.25),
+        "+a 60M +b 40M +c 30M -a -b +d 70M",
+        (100, 100, 130, 130),
+    ),
+    (
+        "it stops at the threshold, the oldest first: a brings 162 under 110, so b stays",
+        AllocatorConfig(limit_bytes=440 * MIB, garbage_collection_threshold=0.25),
+        "+a 60M +b 40M -a +c 62M -b +d 64M",
+        (126, 166, 126, 166),
+    ),
 ]
 
 
@@ -126,6 +139,15 @@ def test_replay_names_the_peak_and_the_marks() -> None:
     assert (forward.key, forward.event_index, forward.peak_allocated_bytes, forward.allocated_bytes) == ("forward", 3, 70 * MIB, 40 * MIB)
     assert (backward.peak_allocated_bytes, backward.allocated_bytes) == (60 * MIB, 20 * MIB)
     assert (backward.peak_reserved_bytes, result.peak_reserved_bytes) == (70 * MIB, 70 * MIB)
+
+
+def test_a_peak_that_comes_twice_is_named_where_it_came_first() -> None:
+    """As torch keeps its statistic: `max(current, peak)` (c10/core/CachingDeviceAllocator.h, Stat::increase), no later equal one."""
+    result = replay(_events("+a 30M -a +b 10M +c 20M"))
+    assert (result.peak_event_index, result.reserved_at_peak_bytes) == (0, 30 * MIB)
+    pages = [60, 20, 40]
+    found = SwiftAllocator(pages).run([1, -1, 2, 3], 0, 4)
+    assert (found.event, found.allocated_bytes) == (0, 60 * 512)
 
 
 def test_out_of_memory_is_a_value_of_the_replay() -> None:

@@ -27,6 +27,7 @@ PAIRS = [
     ("gpt-oss-20b", "a100", {}),
     ("llama-3.1-8b-awq", "rtx 3060", {}),
     ("modernbert-base", "t4", {"batch_size": 32}),
+    ("llama-70b", "h100", {"gpus": 4, "shard": "fsdp2"}),
 ]
 
 

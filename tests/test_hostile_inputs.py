@@ -74,6 +74,7 @@ TORCHTUNE = {
     "dataset": {"_component_": "x"},
     "optimizer": {"_component_": "torch.optim.AdamW"},
 }
+MERGE_BOMB = "a: &a {x: 1}\nm0: &m0 {<<: [*a, *a]}\n" + "".join(f"m{n}: &m{n} {{<<: [*m{n - 1}, *m{n - 1}]}}\n" for n in range(1, 27))
 LLAMA_RUN = '{"model":"llama-2-7b","runs":[{"method":"lora",%s}]}'
 T4 = json.loads((ROOT / "profiles" / "measurements" / "t4_fitcheck.json").read_bytes())
 SCORED = T4[0]
@@ -129,6 +130,16 @@ REFUSED: list[tuple[str, dict[str, str], str]] = [
     ("--model ~nobodyx/x --gpu 24GB", {}, "whose home folder"),
     ("config --stack axolotl --model llama-3-8b --gpu 24GB --out .", {}, "is a folder"),
     ("config --stack axolotl --model llama-3-8b --gpu 24GB --out ~nobodyx/x", {}, "whose home folder"),
+    ("sweep .", {}, "is a folder"),
+    ("sweep /dev/zero", {}, "is no regular file"),
+    ("sweep ~nobodyx/x", {}, "whose home folder"),
+    (f"sweep {'a' * 300}", {}, "File name too long"),
+    ("sweep s", {"s": MERGE_BOMB}, "its aliases stand for more than"),
+    ("sweep s", {"s": "a: !!python/object/apply:os.system [id]"}, "not allowed"),
+    ("sweep s", {"s": "{model: x, rank: " + "9" * 400 + "}"}, "a number of 400 characters"),
+    ("sweep s", {"s": "{model: llama-3-8b, gpu: 24GB, seq_len: {from: 1, to: 100000000000, step: 1}}"}, "s"),
+    ("sweep s", {"s": '{model: llama-3-8b, gpu: 24GB, "\\e[2J": 1}'}, r"\\x1b\[2J"),
+    ("check train.py", {"train.py": "x = '\\d'\ny = 1or\n"}, "no valid Python at line 2"),
 ]
 
 
@@ -164,9 +175,6 @@ def test_a_state_of_extremes_is_recorded(state: str, tmp_path: Path, capsys: pyt
     (tmp_path / "d" / "trainer_state.json").write_text(state, encoding="utf-8")
     assert run(["record", "d"]) == 0
     assert capsys.readouterr().err == ""
-
-
-MERGE_BOMB = "a: &a {x: 1}\nm0: &m0 {<<: [*a, *a]}\n" + "".join(f"m{n}: &m{n} {{<<: [*m{n - 1}, *m{n - 1}]}}\n" for n in range(1, 27))
 
 
 def test_a_card_s_merge_bomb_is_left_out_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -425,3 +433,53 @@ def test_control_characters_of_a_file_stand_as_text(tmp_path: Path, capsys: pyte
     assert "\\x1b[2J" in screens
     (tmp_path / "x.yaml").write_text(json.dumps({"base_model": "llama-3-8b", "adapter": ESCAPES}), encoding="utf-8")
     assert "\\x1b[2J" in line_of(["check", "x.yaml"], capsys)
+
+
+NAMED = "--model llama-3.2-1b --gpu 24GB"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        *(
+            ["config", "--stack", "axolotl", *NAMED.split(), "--out"],
+            ["record", "--method", "lora", "--score", "0.5", "--n", "9", "--ledger"],
+        ),
+        *(["estimate", "--method", "lora", *NAMED.split(), "--html"], ["check", "x.yaml", "--gpu", "24GB", "--html"]),
+    ],
+    ids=lambda arguments: arguments[0],
+)
+def test_a_name_that_moves_the_cursor_stands_as_text(arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The file is written under the very name that was given, and what is said of it is of characters that are seen."""
+    (tmp_path / "x.yaml").write_text(lora("meta-llama/Llama-3.2-1B") + "lora_r: 8\nlora_alpha: 16\nsequence_len: 512\n", encoding="utf-8")
+    name = "a\x1b[2Jb\u202e.html"
+    assert run([*arguments, name]) in (0, 1, 3)
+    out, err = capsys.readouterr()
+    assert (tmp_path / name).is_file()
+    assert err == ""
+    assert not set(out) & {"\x1b", "\u202e"}
+
+
+def test_a_script_s_own_warnings_are_not_ours(tmp_path: Path) -> None:
+    """Python itself warns of an escape that is none, where it parses one (Python reference, 2.4.1.1)."""
+    script = "from trl import SFTTrainer\nx = '\\d'\nSFTTrainer(model='meta-llama/Llama-3.2-1B').train()\n"
+    (tmp_path / "train.py").write_text(script, encoding="utf-8")
+    done = started(
+        ["check", "train.py"], tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, environment={"PYTHONWARNINGS": "always"}
+    )
+    assert done.stderr == b""
+    assert done.returncode in (0, 1, 3)
+
+
+def test_a_signalling_nan_is_told_on_the_screen_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """0x7f800001: the cast to double precision raises IEEE 754's invalid operation (6.2, "signaling NaN")."""
+    pytest.importorskip("numpy")
+    (tmp_path / "d").mkdir()
+    path = file_of(tmp_path / "d", FACTORS, 0)
+    path.write_bytes(path.read_bytes() + struct.pack("<I", 0x7F800001) * 64)
+    settings_of = {"peft_type": "LORA", "r": 4, "lora_alpha": 16, "target_modules": ["q"]}
+    (tmp_path / "d" / CONFIG).write_text(json.dumps(settings_of), encoding="utf-8")
+    assert run(["inspect", "d"]) == 0
+    out, err = capsys.readouterr()
+    assert "adapter-not-finite" in out
+    assert err == ""

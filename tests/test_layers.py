@@ -192,11 +192,20 @@ def test_functions_stay_small() -> None:
 
 # Asking after, opening and parsing what others wrote is done in one place each.
 _OF_PATHS = {"read_text", "read_bytes", "expanduser", "is_dir", "is_file", "exists", "iterdir", "glob", "rglob", "open", "stat", "resolve"}
-_OF_MODULES = {("json", "loads"), ("json", "load"), ("yaml", "safe_load"), ("yaml", "load"), ("yaml", "SafeLoader"), ("os", "stat")}
+_OF_MODULES = {
+    ("json", "loads"),
+    ("json", "load"),
+    ("yaml", "safe_load"),
+    ("yaml", "load"),
+    ("yaml", "SafeLoader"),
+    ("os", "stat"),
+    ("ast", "parse"),
+}
 DOORS = {
     "bounded.py": "bytes, and what is asked of paths",
     "json_files.py": "JSON",
     "yaml_files.py": "YAML",
+    "stacks/syntax.py": "Python",
     "page/app.py": "the page's own sheet and script",
     "profiles/__init__.py": "the package's own rows",
     "profiles/files.py": "the package's own rows",
@@ -224,7 +233,7 @@ DOORS = {
     "dryrun/meta_model.py": "the config.json that config_files has read",
     "cli/run.py": "the null device",
 }
-"""Modules that read bytes, ask after paths or parse by themselves, and what. Everything else goes through the first three."""
+"""Modules that read bytes, ask after paths or parse by themselves, and what. Everything else goes through the first four."""
 
 
 def _past_the_doors(path: Path) -> Iterator[str]:

@@ -5,6 +5,7 @@ Each row once could be changed without any test to notice it.
 
 from __future__ import annotations
 
+import inspect
 import re
 import weakref
 from collections.abc import Iterator
@@ -18,10 +19,11 @@ from advisor import api, record
 from advisor.allocator.caching import Allocator, AllocatorConfig
 from advisor.calibration import run as calibrate_run
 from advisor.ledger import facts_from_ledger
-from advisor.memory import head, loading, optimizer, weights
+from advisor.memory import head, loading, norms, optimizer, peak, runtime, weights
+from advisor.memory.tape import Size, Tape, Tensor, forward
 from advisor.render import check as render_check
 from advisor.units import MIB
-from advisor.values import Level, Phase, Plan, Term
+from advisor.values import Level, Optimizer, Phase, Plan, Term
 from advisor.values.advice import Finding
 from advisor.values.check import CheckReport
 
@@ -128,6 +130,76 @@ def test_lifting_tied_embeddings_to_fp32_holds_them_twice() -> None:
     """
     plan = Plan(method="qlora", quantization="nf4", base_dtype="bf16", kbit_prepare=True)
     assert weights.load_extra_bytes(api.as_model("llama-3.2-1b"), plan) == 128_256 * 2048 * 2
+
+
+LLAMA_1B_LAYER = 2 * 2048 * 2048 + 2 * 512 * 2048 + 3 * 8192 * 2048
+"""Of Llama 3.2 1B's config.json: q and o, k and v of 8 heads of 64, and the three of the feed-forward layer; it has 16 of them."""
+LLAMA_1B_NORMS = 16 * 2 + 1
+"""Of 2,048 each."""
+
+
+def test_what_is_not_quantised_rests_in_16_bit_unless_it_is_lifted() -> None:
+    """peft 0.21 utils/other.py, prepare_model_for_kbit_training lifts what is no Params4bit to fp32; without the call it stays."""
+    model, plan = api.as_model("llama-3.2-1b"), Plan(method="qlora", quantization="nf4", base_dtype="bf16", double_quant=False)
+    embeddings_and_norms = 128_256 * 2048 + LLAMA_1B_NORMS * 2048
+    four_bit = 16 * (LLAMA_1B_LAYER // 2 + LLAMA_1B_LAYER // 64 * 4)  # two to a byte, and a scale in fp32 for each 64
+    tables = 16 * 7 * 16 * 4  # the 16 values of nf4, for each matrix
+    assert weights.weights_bytes(model, plan) == four_bit + tables + 2 * embeddings_and_norms
+    lifted = plan.model_copy(update={"kbit_prepare": True})
+    assert weights.weights_bytes(model, lifted) == four_bit + tables + 4 * embeddings_and_norms
+
+
+def test_bitsandbytes_keeps_small_states_in_fp32_and_on_the_card() -> None:
+    """By hand for Llama 3.2 1B: the norms lie below both of bitsandbytes' bounds, every matrix above them.
+
+    bitsandbytes 0.50 optim/optimizer.py, Optimizer2State.init_state: `p.numel() < min_8bit_size` has states in fp32; get_state_buffer:
+    `not self.is_paged or p.numel() < 1e5` lies on the card. A scale in fp32 stands for 256 values of a state.
+    """
+    optim = pytest.importorskip("bitsandbytes.optim")
+    assert inspect.signature(optim.AdamW8bit).parameters["min_8bit_size"].default == optimizer.EIGHT_BIT_MIN_NUMEL
+    model, matrices = api.as_model("llama-3.2-1b"), 128_256 * 2048 + 16 * LLAMA_1B_LAYER
+    of_norms = LLAMA_1B_NORMS * 2048 * 2 * 4
+    eight_bit = Plan(method="full", optimizer="adamw_8bit", base_dtype="bf16")
+    # a layer's two norms are counted as one tensor, which is none of bitsandbytes' small ones: 6 bytes too few of each of their numbers
+    assert optimizer.state_bytes(model, eight_bit) == pytest.approx(2 * (matrices + matrices // 256 * 4) + of_norms, rel=2e-4)
+    paged = eight_bit.model_copy(update={"optimizer": Optimizer.PAGED_ADAMW_32BIT})
+    assert optimizer.state_bytes(model, paged) == of_norms
+    assert optimizer.paged_bytes(model, paged) == 2 * 4 * matrices
+
+
+def test_a_norm_makes_what_the_library_s_own_does() -> None:
+    """transformers' RMSNorm in bf16 under a frozen base, run for real: what lives at most.
+
+    The closed form is below it by the result: while that is made, the fp32 copy before it still has its name in the library's function.
+    """
+    torch = pytest.importorskip("torch")
+    modeling = pytest.importorskip("transformers.models.llama.modeling_llama")
+    tokens, features = 64, 256
+    norm = modeling.LlamaRMSNorm(features).to(torch.bfloat16).requires_grad_(False)
+    x = torch.ones(1, tokens, features, dtype=torch.bfloat16, requires_grad=True)
+    norm(x)
+    with storages() as live:
+        made = norm(x)
+    setting = peak.setting_of(api.as_model("llama-3.2-1b"), Plan(method="lora", base_dtype="bf16"))
+    tape, entry = Tape(), Tensor(Size(features * 2), True)
+    norms.rms_norm(tape, entry, features, setting, 2)
+    highest_bytes = max(moment.live.at(tokens, 0) for moment in forward(tape, entry, keep=True, entry_held=True).peaks)
+    assert highest_bytes == live.peak_bytes - made.nbytes
+
+
+def test_each_of_two_threads_has_a_workspace_of_cublas() -> None:
+    """By hand from torch's documentation (CUDA semantics, "cuBLAS workspaces"): one for each handle, `:4096:2:16:8`, in KiB times number;
+    `:4096:8` from compute capability 9.0 on. Forward and backward run in a thread each, and a handle belongs to a thread."""
+    assert runtime.workspace_bytes(api.as_gpu("rtx 4090")) == 2 * (4096 * 2 + 16 * 8) * KIB
+    assert runtime.workspace_bytes(api.as_gpu("h100")) == 2 * 4096 * 8 * KIB
+
+
+@pytest.mark.parametrize(("grad_accum", "held_bytes"), [(1, 0), (4, 1_235_814_400 * 2)])
+def test_gradients_are_there_in_the_forward_pass_of_the_next_micro_batch(grad_accum: int, held_bytes: int) -> None:
+    """torch adds into `.grad` until zero_grad (torch.autograd, "Default gradient layouts"); Llama 3.2 1B's published parameters in bf16."""
+    plan = Plan(method="full", base_dtype="bf16", grad_accum_steps=grad_accum)
+    phases = {phase.phase: phase for phase in api.estimate("llama-3.2-1b", plan).phases}
+    assert sum(term.bytes for term in phases[Phase.FORWARD].terms if term.term is Term.GRADIENTS) == held_bytes
 
 
 def test_ddp_sends_the_weights_in_buckets_of_its_own_size(tmp_path: Path) -> None:

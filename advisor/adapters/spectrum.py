@@ -40,8 +40,8 @@ class Roots:
 def roots(b: Any, a: Any) -> Roots | None:
     """R factors of `b` (out × r) and `a` (r × in); None where they hold NaN or infinity."""
     np = numpy()
-    wide_b, wide_a = b.astype(np.float64, copy=False), a.astype(np.float64, copy=False)
-    with np.errstate(all="ignore"):
+    with np.errstate(all="ignore"):  # a signalling NaN is told by the cast already
+        wide_b, wide_a = b.astype(np.float64, copy=False), a.astype(np.float64, copy=False)
         gram_b, gram_a = wide_b.T @ wide_b, wide_a @ wide_a.T
     if not (np.isfinite(gram_b).all() and np.isfinite(gram_a).all()):
         return None

@@ -13,6 +13,7 @@ from advisor.cli.files import write_new
 from advisor.cli.options import GpuName, Html, Json, ModelName, takes_plan_options
 from advisor.cli.pages import with_page
 from advisor.errors import InvalidInputError
+from advisor.shown import shown
 
 FORMATS = ("text", "github")
 
@@ -104,4 +105,4 @@ def config(
         return Answer(written.text)
     path = place(out)
     write_new(path, written.text, "--out", out)
-    return Answer(f"{path}: {written.advice.verdict.sentence}\n", done=f"{path} is written")
+    return Answer(f"{shown(str(path))}: {written.advice.verdict.sentence}\n", done=f"{path} is written")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from advisor.cli.answer import Answer
 from advisor.cli.files import page_place, write_page
 from advisor.errors import InvalidInputError
+from advisor.shown import shown as visible
 
 if TYPE_CHECKING:
     from advisor.render.blocks import Block
@@ -37,7 +38,7 @@ def with_report(html: str | None, model: str, ask: Callable[[], Advice], shown: 
     figures.need()
     answer = ask()
     write_page(path, advice_report(answer, series_of(answer, as_model(model))), html)
-    last = f"report: {path}\n" if printed else ""
+    last = f"report: {visible(str(path))}\n" if printed else ""
     return Answer(shown(answer) + last, answer.exit_code, done=f"{path} is written")
 
 

@@ -6,6 +6,8 @@ import ast
 import operator
 from collections.abc import Callable, Mapping, Sequence
 
+from advisor.stacks.syntax import expression_of
+
 OPEN = "\ue000"
 """Stands before the text of what only running the script would show (Unicode's private use area: no script has it)."""
 LARGEST_NUMBER = 10**18
@@ -61,8 +63,7 @@ class Values:
 def arithmetic(text: str, values: Values) -> str | None:
     """`$((4 * NGPU))` as a text; None where a name is open or it is no arithmetic of whole numbers."""
     try:
-        tree = ast.parse(text.replace("${", "").replace("}", "").replace("$", "").strip(), mode="eval")
-        result = _whole(tree.body, values)
+        result = _whole(expression_of(text.replace("${", "").replace("}", "").replace("$", "").strip()), values)
     except (SyntaxError, ValueError, ArithmeticError, RecursionError, MemoryError):
         return None
     return str(result)

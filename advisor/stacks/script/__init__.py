@@ -15,6 +15,7 @@ from advisor.stacks.script.job import job_of
 from advisor.stacks.script.machine import Start
 from advisor.stacks.script.settings import Settings, settings_of
 from advisor.stacks.script.text import code_of
+from advisor.stacks.syntax import tree_of
 
 __all__ = ["ENDINGS", "Settings", "Start", "parse_script"]
 
@@ -27,7 +28,7 @@ def parse_script(text: str, path: Path, start: Start | None = None) -> Settings:
     Raises InvalidInputError for what is no Python, UnsupportedError, one line that names it, for a training that is not priced.
     """
     try:
-        tree = ast.parse(code_of(text, path))
+        tree = tree_of(code_of(text, path))
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         place = f" at line {error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
         raise InvalidInputError(f"{path} is no valid Python{place}") from None

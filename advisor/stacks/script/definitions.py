@@ -12,6 +12,7 @@ from advisor.stacks.script.expressions import defaults_of, evaluate
 from advisor.stacks.script.machine import Machine
 from advisor.stacks.script.scopes import PARENT, module_of
 from advisor.stacks.script.values import ABSENT, SCOPE, Box, Function, Name, UserClass, Value
+from advisor.stacks.syntax import tree_of
 
 _MODULES = "*modules"
 MAX_MODULES = 8
@@ -91,7 +92,7 @@ def _own_module(machine: Machine, scope: Box, module: str) -> Box | None:
         return None
     modules[module] = None
     try:
-        tree = ast.parse(read_text(path))
+        tree = tree_of(read_text(path))
     except (AdvisorError, OSError, SyntaxError, ValueError, RecursionError, MemoryError):
         return None
     inner = machine.box(SCOPE, None, {"__name__": module, _MODULES: modules})
