@@ -418,14 +418,26 @@ def standing(rung: Rung) -> tuple[int, int]:
     return order.index(rung.fit), rung.plan.seq_len_tokens
 
 
-@pytest.mark.parametrize(("model", "gpu"), [("gemma-3-1b", "8GB"), ("llama-3.1-8b", "24GB"), ("phi-4", "24GB"), ("llama-70b", "80GB")])
+@pytest.mark.parametrize(("model", "gpu"), GRID)
+def test_more_cards_are_never_worse(model: str, gpu: str) -> None:
+    """No rung that fits ceases to, or has its sequences cut further, on more cards."""
+    spec, on = load_model(model), load_gpu(gpu)
+    before: dict[Method, tuple[int, int]] = {}
+    for cards in (1, 2, 4, 8, 12, 16, 32, 64):
+        found = {rung.plan.method: standing(rung) for rung in advise(spec, on, Request(gpus=cards)).rungs}
+        assert all(found[method] >= known for method, known in before.items()), (cards, before, found)
+        before = found
+
+
+@pytest.mark.parametrize(("model", "gpu"), GRID)
 def test_the_longest_sequence_is_a_limit(model: str, gpu: str) -> None:
-    """Asked for, it fits; one step more does not, whatever is changed."""
+    """Asked for, it fits; one step more does not, whatever is changed, unless the model's positions were the limit."""
     spec, on = load_model(model), load_gpu(gpu)
     for rung in advise(spec, on, Request()).rungs:
         longest = rung.max_seq_len_tokens
         if longest is not None and rung.fit is Fit.FITS:
-            for tokens, fits in ((longest, True), (longest + fit.SEQ_GRID_TOKENS, False)):
+            beyond = [(longest + fit.SEQ_GRID_TOKENS, False)] if longest != spec.max_position_tokens else []
+            for tokens, fits in ((longest, True), *beyond):
                 asked = advise(spec, on, Request(method=rung.plan.method, seq_len=tokens))
                 assert (asked.rungs[0].fit is Fit.FITS) is fits, (rung.plan.method, tokens)
 
