@@ -1,13 +1,15 @@
 """The cheapest changes that make a plan fit, and the longest sequences that they reach.
 
 A change takes no more memory than none, so that the cheapest set of them, counted by its costliest member, then the next, is found step by
-step: steps are taken from the mildest on until the plan fits, and taken back from the costliest on where it fits without. One change may
-take less and still fit less surely: few runs of the fused loss were measured, and intervals are wide where few were. It is tried both ways.
+step: steps are taken from the mildest on until the plan fits, and taken back from the costliest on where it fits without. Two changes may
+take less and still fit less surely: few runs of the fused loss and of sharded weights were measured, and intervals are wide where few were.
+They are tried both ways.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from itertools import combinations
 
 from advisor.ladder.fit import Case, Priced, longest_seq, price, price_or_none
 from advisor.ladder.knowledge import say
@@ -16,8 +18,8 @@ from advisor.values import Change, Fit, Plan
 
 SHORTEST_SEQ_TOKENS = 512
 """Sequences are not cut below this to make a plan fit. Judgement: most instruction data no longer fits in fewer tokens."""
-LESS_SURE = "loss"
-"""The step whose plans are bounded by fewer runs than those without it."""
+LESS_SURE = {"loss": "loss", "shard": "sharding"}
+"""Steps whose plans are bounded by fewer runs than those without them, and the field of a plan that each sets."""
 
 _SURENESS = (Fit.FITS, Fit.UNCERTAIN, Fit.DOES_NOT_FIT)
 
@@ -31,18 +33,32 @@ def make_fit(case: Case, first: Plan, fixed: frozenset[str]) -> Priced:
     Where nothing does, sequences are cut; where that is fixed or of no use, the most frugal plan at the length asked for, with the
     changes that saved something.
     """
-    found = _changed(case, first, fixed)
-    if found.fit is Fit.FITS:
-        return found
-    tried = [found]
-    if any(change.what == say("change.loss") for change in found.changes):
-        tried.append(_changed(case, first, fixed | {LESS_SURE}))
-    best = min(tried, key=lambda priced: (_SURENESS.index(priced.fit), priced.memory.high_bytes))
+    tried = _tried(case, first, fixed)
+    best = _surest(tried)
     if best.fit is Fit.FITS or "seq_len" in fixed:
         return best
     shortened = [_shorten(case, priced) for priced in tried]
     fitting = [priced for priced in shortened if priced.fit is Fit.FITS]
     return max(fitting, key=lambda priced: priced.plan.seq_len_tokens) if fitting else best
+
+
+def _tried(case: Case, first: Plan, fixed: frozenset[str]) -> list[Priced]:
+    """`first` with the changes that make it fit; where they do not, also without those that are less sure, one by one and together."""
+    found = _changed(case, first, fixed)
+    if found.fit is Fit.FITS:
+        return [found]
+    taken = {option for option, field in LESS_SURE.items() if getattr(found.plan, field) != getattr(first, field)}
+    return [found, *(_changed(case, first, fixed | without) for without in _parts(taken))]
+
+
+def _parts(options: Iterable[str]) -> list[frozenset[str]]:
+    """Every set of the options but the empty one, the smallest first."""
+    ordered = sorted(options)
+    return [frozenset(part) for size in range(1, len(ordered) + 1) for part in combinations(ordered, size)]
+
+
+def _surest(tried: list[Priced]) -> Priced:
+    return min(tried, key=lambda priced: (_SURENESS.index(priced.fit), priced.memory.high_bytes))
 
 
 def furthest(case: Case, plan: Plan, fixed: frozenset[str]) -> int | None:
@@ -53,14 +69,14 @@ def furthest(case: Case, plan: Plan, fixed: frozenset[str]) -> int | None:
     if case.model.tables is None:
         return longest_seq(case, plan)
     longest = longest_seq(case, _with(plan, _all_moves(case, plan, fixed)))
-    if LESS_SURE not in fixed:
-        longest = longest_seq(case, _with(plan, _all_moves(case, plan, fixed | {LESS_SURE})), longest or 0)
+    for without in _parts(option for option in LESS_SURE if option not in fixed and (option != "shard" or plan.n_gpus > 1)):
+        longest = longest_seq(case, _with(plan, _all_moves(case, plan, fixed | without)), longest or 0)
     return longest
 
 
 def changes_for(case: Case, plan: Plan, tokens: int, fixed: frozenset[str]) -> tuple[Change, ...]:
     """What sequences of `tokens` need to be changed beyond `plan`, of options that are not `fixed`."""
-    return _changed(case, plan.model_copy(update={"seq_len_tokens": tokens}), fixed).changes
+    return _surest(_tried(case, plan.model_copy(update={"seq_len_tokens": tokens}), fixed)).changes
 
 
 def _all_moves(case: Case, plan: Plan, fixed: frozenset[str]) -> dict[str, Move]:
