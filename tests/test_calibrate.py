@@ -100,6 +100,7 @@ NO_FORMULAS = {
     "display",
     "errors",
     "formulas",
+    "frames",
     "json_files",
     "names",
     "profiles",

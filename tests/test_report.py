@@ -251,7 +251,7 @@ def test_the_options_of_the_signature_are_the_fields_of_a_request() -> None:
     assert list(hints) == list(fields)
     for name, field in fields.items():
         own = _plain(field.annotation)
-        lists = {Iterable if kind is tuple else kind for kind in own} if name == "target_modules" else own
+        lists = {Iterable if kind is tuple else kind for kind in own} if name in ("target_modules", "offload") else own
         assert _plain(hints[name]) == lists | (set() if bool in own else {str}), name
 
 

@@ -15,11 +15,13 @@ from pydantic import Field, model_validator
 from advisor import profiles
 from advisor.values import (
     Attention,
+    DeepSpeedSettings,
     DType,
     Head,
     Loss,
     Masters,
     Mixers,
+    Offload,
     Optimizer,
     Quantization,
     Sharding,
@@ -127,6 +129,12 @@ class Settings(Value):
     mixers: Mixers | None = None
     images_per_row: int | None = None
     image_size_pixels: tuple[int, int] | None = None
+    shard_group: int | None = None
+    reshard_after_forward: bool | None = None
+    sync_each_batch: bool | None = None
+    offload: tuple[Offload, ...] | None = None
+    deepspeed: DeepSpeedSettings | None = None
+    loads_on_rank_0: bool | None = None
 
 
 class Measurement(Value):

@@ -66,7 +66,7 @@ def host_loads(c: Checked) -> Iterator[Finding]:
     if host is None or not (host.mends or host.lacks or host.training):
         return
     much = c.gpu is not None and host.load_bytes > host.processes * c.gpu.usable_bytes
-    level = Level.ERROR if host.lacks else Level.WARNING if host.mends and much else Level.INFO
+    level = Level.ERROR if host.lacks else Level.WARNING if host.is_open or (host.mends and much) else Level.INFO
     hint = f"set {host.mends}: one process of each node reads the weights" if host.mends else ""
     numbers = {"load_bytes": host.load_bytes, "training_bytes": host.training_bytes, "processes": host.processes}
     yield Finding(id="host-memory", level=level, message=said_of_host(host), hint=hint, numbers=numbers)

@@ -49,6 +49,8 @@ def settle(
     priced = _fit_of(Bounds(low_bytes, high_bytes), usable_bytes)
     bounds = bounds_of(model, plan, memory, moving, beside_bytes)
     fit = _fit_of(bounds, usable_bytes)
+    if fit is Fit.FITS and memory.host is not None and memory.host.is_open:
+        return Settled(Fit.UNCERTAIN, priced, said_of_host(memory.host))
     return Settled(fit, priced, _line(moving, fit, priced))
 
 

@@ -38,11 +38,12 @@ class Priced(NamedTuple):
 
 
 def classify(memory: MemoryBreakdown, usable_bytes: int) -> Fit:
-    """Fits when the whole interval does; does not when none of it does, or the machine has too little for what its processes hold."""
+    """Fits when the whole interval does; does not when none of it does, or the machine has too little for what its processes hold. What
+    rests on a machine whose memory is not known may fit."""
     if memory.host is not None and memory.host.lacks:
         return Fit.DOES_NOT_FIT
     if memory.high_bytes <= usable_bytes:
-        return Fit.FITS
+        return Fit.UNCERTAIN if memory.host is not None and memory.host.is_open else Fit.FITS
     return Fit.DOES_NOT_FIT if memory.low_bytes > usable_bytes else Fit.UNCERTAIN
 
 

@@ -55,7 +55,8 @@ def said_of_host(host: HostMemory) -> str:
     has = "" if host.available_bytes is None else f", of {format_size(host.available_bytes)}"
     mend = f"; {host.mends} loads one model" if loading and host.mends else ""
     processes = f"its {host.processes} processes" if host.processes > 1 else "its process"
-    return f"host memory of a machine: {what} {format_size(host.peak_bytes)} in {processes}{has}{mend}"
+    asks = "; whether the machine has it is open (--host-memory)" if host.is_open else ""
+    return f"host memory of a machine: {what} {format_size(host.peak_bytes)} in {processes}{has}{mend}{asks}"
 
 
 def _terms(parts: Iterable[Part]) -> tuple[TermBytes, ...]:

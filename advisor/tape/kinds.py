@@ -21,6 +21,12 @@ NEUTRAL: Mapping[str, str] = {
     "n_gpus": "a recording is of one card",
     "sharding": "one card shares nothing",
     "masters": "kept by sharding engines only",
+    "shard_group": "one card shares nothing",
+    "reshard_after_forward": "one card shares nothing",
+    "sync_each_batch": "one card reduces nothing",
+    "offload": "moved by sharding engines only",
+    "deepspeed": "settings of an engine of several cards",
+    "loads_on_rank_0": "one process loads",
 }
 """Fields that change no event of a recording, and why."""
 

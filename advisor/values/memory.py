@@ -90,6 +90,11 @@ class HostMemory(Computed):
         """The machine has less than its processes take."""
         return self.available_bytes is not None and self.peak_bytes > self.available_bytes
 
+    @property
+    def is_open(self) -> bool:
+        """States or weights rest on the host, and nobody said what the machine has: a plan that fits its cards may die of it."""
+        return self.available_bytes is None and self.training_bytes > 0
+
 
 class MemoryBreakdown(Shown, Computed):
     """Memory of one plan on one card. Peak is the largest phase, never a sum of phases."""
