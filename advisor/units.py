@@ -13,14 +13,26 @@ KIB = 1024
 MIB = 1024**2
 GIB = 1024**3
 
-_UNITS = {"": 1, "b": 1, "kib": KIB, "mib": MIB, "gib": GIB, "kb": 10**3, "mb": 10**6, "gb": 10**9, "g": 10**9}
+_UNITS = {
+    "": 1,
+    "b": 1,
+    "kib": KIB,
+    "mib": MIB,
+    "gib": GIB,
+    "kb": 10**3,
+    "mb": 10**6,
+    "gb": 10**9,
+    "g": 10**9,
+    "tib": KIB * GIB,
+    "tb": 10**12,
+}
 _SIZE = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*$", re.IGNORECASE)
 _LONGEST_SIZE = 40
 """Characters. Judgement; far below the 308 digits of the largest float."""
 
 
 def parse_size(text: str) -> int:
-    """Bytes of a literal size: "79.2GiB" (2**30), "24576MiB", "80GB" (10**9), "1024" (bytes).
+    """Bytes of a literal size: "79.2GiB" (2**30), "24576MiB", "80GB" (10**9), "1TiB", "1024" (bytes).
 
     Raises InvalidInputError when the text is no size or is not positive.
     """

@@ -48,7 +48,8 @@ def classify(memory: MemoryBreakdown, usable_bytes: int) -> Fit:
 
 
 def price(case: Case, plan: Plan, changes: tuple[Change, ...] = ()) -> Priced:
-    memory = memory_of(case.model, plan, case.gpu)
+    asked = estimate_memory if case.gpu.calibrations else memory_of  # a calibration holds what cannot be a key
+    memory = asked(case.model, plan, case.gpu)
     return Priced(plan, memory, classify(memory, case.gpu.usable_bytes), changes)
 
 
