@@ -66,8 +66,9 @@ class Cause:
 
 CAUSES = {
     "rate": Cause(Setup(learning_rate=5e-5), 1600, frozenset({Binding.LEARNING_RATE})),
-    "data": Cause(Setup(epochs=20), 100, frozenset({Binding.DATA, Binding.DATA_OVERFIT})),
+    "data": Cause(Setup(epochs=20), 100, frozenset({Binding.DATA, Binding.DATA_OVERFIT, Binding.CAPACITY})),
 }
+"""From the few rows full fine-tuning learns what the adapter does not (95 % against 70 %), so that both names are right there."""
 
 
 class Project:

@@ -154,7 +154,8 @@ def test_marketed_size_is_the_smallest_card_sold_so(reference, usable_bytes, car
 
 
 @pytest.mark.parametrize(
-    ("reference", "usable_bytes"), [("79.2GiB", round(79.2 * GIB)), ("81559MiB", 81559 * MIB), ("24576 mib", 24 * GIB), ("2TiB", 2048 * GIB)]
+    ("reference", "usable_bytes"),
+    [("79.2GiB", round(79.2 * GIB)), ("81559MiB", 81559 * MIB), ("24576 mib", 24 * GIB), ("2TiB", 2048 * GIB)],
 )
 def test_literal_size(reference, usable_bytes):
     gpu = load_gpu(reference)

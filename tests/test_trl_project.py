@@ -139,3 +139,7 @@ def test_what_is_said_of_a_real_project_is_true(cause: str, least_runs: int, tmp
         assert last.binding is Binding.NONE
     else:
         assert last.binding in CAUSES[cause].right
+        reached = {
+            method: max(scores((run,))[run.id or 0] for run in found if run.method is method) for method in (Method.LORA, Method.FULL)
+        }
+        assert last.binding is not Binding.CAPACITY or reached[Method.FULL] > reached[Method.LORA] + 0.1
