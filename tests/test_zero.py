@@ -190,6 +190,10 @@ def _higher(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
     return {"params": one["params"], "trained": one["trained"], "host": max(one["host"], other["host"]), "peaks": peaks}
 
 
+HEAD_BYTES = 2 << 20
+"""The head's weights, which stage 3 has released before the peak in some runs and not in others, the kept rows among them."""
+
+
 def test_deepspeed_holds_what_is_kept(tmp_path: Path) -> None:
     if os.environ.get("FRAMEWORK") != "deepspeed" and find_spec("deepspeed") is None:
         pytest.skip("needs deepspeed: .ci/frameworks makes an environment with it")
@@ -199,4 +203,6 @@ def test_deepspeed_holds_what_is_kept(tmp_path: Path) -> None:
     for name, row in found.items():
         kept = measured(name)
         assert row["host"] == kept["host"], name
-        assert row["peaks"] == pytest.approx(kept["peaks"], rel=0.001), name
+        freed = HEAD_BYTES if name.startswith("stage 3") else 0
+        for phase, peak in kept["peaks"].items():
+            assert 0.999 * peak - freed <= row["peaks"][phase] <= 1.001 * peak + freed, (name, phase)
