@@ -401,7 +401,7 @@ def test_ms_swift_s_own_scripts(script: str, model: str, cards: int, loss: str, 
     memory = estimate_memory(hub.load_model(model), Plan.model_validate(plan), CARD)
     assert memory.low_bytes / GIB <= high
     assert memory.high_bytes / GIB >= low
-    assert memory.expected_bytes / GIB == pytest.approx((low + high) / 2, rel=0.16)  # a cache is in it that no formula knows
+    assert memory.expected_bytes / GIB == pytest.approx((low + high) / 2, rel=0.15)  # a cache is in it that no formula knows
 
 
 # ------------------------------------------------------------------------------------------------ laws

@@ -203,6 +203,7 @@ def test_deepspeed_holds_what_is_kept(tmp_path: Path) -> None:
     for name, row in found.items():
         kept = measured(name)
         assert row["host"] == kept["host"], name
-        freed = HEAD_BYTES if name.startswith("stage 3") else 0
+        freed = HEAD_BYTES if name.startswith("stage 3") and "host" in name else 0
         for phase, peak in kept["peaks"].items():
-            assert 0.999 * peak - freed <= row["peaks"][phase] <= 1.001 * peak + freed, (name, phase)
+            off = abs(row["peaks"][phase] - peak)
+            assert min(off, abs(off - freed)) <= 0.001 * peak, (name, phase)

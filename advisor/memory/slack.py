@@ -17,7 +17,8 @@ class Slack(NamedTuple):
 
     Optimizer states on the card settle in the segments that the head left, because they are made after the first backward; the head's
     next tensors then need segments of their own, which are idle when gradients and the step's temporaries come. So the slack is no less
-    than what head and step both need, as far as states can settle.
+    than what head and step both need, as far as states can settle. DeepSpeed makes its states before the first forward pass, when nothing
+    has left a segment yet (DeepSpeed 0.19.8 runtime/zero/stage3.py and stage_1_and_2.py `initialize_optimizer_states`): none settle.
 
     Read off the replay of traced steps (torch c10/cuda/CUDACachingAllocator.cpp splits a segment where a smaller tensor fits), and off by
     what `advise accuracy` shows: the interval holds that.
@@ -44,7 +45,8 @@ def slack_of(model: ModelSpec, plan: Plan, program: Program, step: PhaseBytes) -
     held = {term.term: term.bytes for term in step.terms}
     stepping = held.get(Term.GRADIENTS, 0) + held.get(Term.TEMPORARIES, 0)
     logits = dropped_logits_bytes(model, plan, 1) + kept_logits_bytes(model, plan, 1)
-    return Slack(program.head_transients, program.block_transients, min(stepping, held.get(Term.OPTIMIZER, 0)), logits)
+    settling = 0 if plan.sharding.is_zero else min(stepping, held.get(Term.OPTIMIZER, 0))
+    return Slack(program.head_transients, program.block_transients, settling, logits)
 
 
 def dropped_logits_bytes(model: ModelSpec, plan: Plan, tokens: int) -> int:
