@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -88,11 +90,24 @@ def test_a_machine_that_has_too_little_turns_the_verdict() -> None:
     assert any("cpu_ram_efficient_loading" in note for note in held.memory.notes)
 
 
-def test_a_question_asked_backwards_does_not_look_at_the_host() -> None:
-    from advisor import fit
+@pytest.mark.parametrize("option", [{"host_memory": "64GiB"}, {"offload": "optimizer,params", "shard": "zero3", "gpus": 2}])
+def test_what_does_not_look_at_the_host_says_so(option: dict[str, Any], tmp_path: Path) -> None:
+    """Backwards and in a sweep a plan that fits its cards and not their host would be called a fit."""
+    pytest.importorskip("pyarrow")
+    from advisor import fit, sweep
 
     with pytest.raises(InvalidInputError, match="does not look at the host"):
-        fit("llama-3-8b", "24GB", seq_len="max", host_memory="64GiB")
+        fit("llama-3-8b", "24GB", seq_len="max", method="full", **option)
+    grid = {"model": "llama-3-8b", "gpu": "24GB", "method": "full", **option}
+    (tmp_path / "grid.yaml").write_text(json.dumps(grid), encoding="utf-8")
+    with pytest.raises(InvalidInputError, match="does not look at the host"):
+        sweep(tmp_path / "grid.yaml", tmp_path / "out.csv")
+
+
+@pytest.mark.parametrize(("said", "expected"), [(None, Fit.UNCERTAIN), ("64GiB", Fit.DOES_NOT_FIT), ("2TiB", Fit.FITS)])
+def test_states_on_a_host_that_nobody_told_of_are_open(said: str | None, expected: Fit) -> None:
+    options = {"method": "full", "gpus": 8, "shard": "zero3", "offload": "optimizer,params", "gpu": "80GB"}
+    assert price(MODEL, **options, **({"host_memory": said} if said else {})).fit is expected
 
 
 COMMUNICATORS = [

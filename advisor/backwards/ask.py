@@ -9,6 +9,7 @@ from advisor.backwards.question import Question, asked
 from advisor.devices import search_gpus
 from advisor.errors import InvalidInputError
 from advisor.inputs import as_gpu, as_model, as_request
+from advisor.ladder.request import OF_THE_HOST
 from advisor.on_demand import Progress, answered, telling
 from advisor.values import GpuSpec, ModelSpec
 from advisor.values.question import FitAnswer, Unknown
@@ -25,8 +26,9 @@ def ask(
     """The answer to `advisor.fit`. Raises an AdvisorError, one clear line, for what cannot be used."""
     unknown, fewest = asked({**options, "model": model, "gpu": gpu})
     given = {name: value for name, value in options.items() if not _is_unknown(name, unknown, fewest)}
-    if options.get("host_memory") is not None:
-        raise InvalidInputError("--host-memory: advise fit does not look at the host; ask advise or advise estimate")
+    told = next((name for name in OF_THE_HOST if options.get(name)), None)
+    if told is not None:
+        raise InvalidInputError(f"--{told.replace('_', '-')}: advise fit does not look at the host; ask advise or advise estimate")
     if unknown is Unknown.MODEL:
         card = as_gpu(gpu, use_calibrations)
         with telling(progress, f"the largest model that fits {card.name} …"):

@@ -33,6 +33,10 @@ def of_machine(request: Request, gpu: GpuSpec | None) -> Request:
     return request if request.gpus is not None or cards == 1 else request.model_copy(update={"gpus": cards})
 
 
+OF_THE_HOST = ("host_memory", "offload")
+"""Options that say something only where the host's memory is looked at too."""
+
+
 def on_machine(gpu: GpuSpec, request: Request) -> GpuSpec:
     """The card in the machine that the request speaks of."""
     return gpu if request.host_memory is None else gpu.model_copy(update={"host_bytes": request.host_memory})

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 from advisor.bounded import named, read_text
 from advisor.errors import InvalidInputError
 from advisor.inputs import as_gpu, as_model, as_request
+from advisor.ladder.request import OF_THE_HOST
 from advisor.refusals import did_you_mean
 from advisor.values import GpuSpec, ModelSpec, Request
 from advisor.yaml_files import LARGEST_BYTES, parse_yaml
@@ -133,8 +134,8 @@ def _values(name: str, value: Any, where: str) -> Iterator[Any]:
 
 def _option(name: str, value: Any, where: str) -> Any:
     """The value as a request holds it."""
-    if name == "host_memory":
-        raise InvalidInputError(f"{where}: host_memory: a sweep does not look at the host; ask advise estimate")
+    if name in OF_THE_HOST:
+        raise InvalidInputError(f"{where}: {name}: a sweep does not look at the host; ask advise estimate")
     try:
         return getattr(as_request({name: value}), name)
     except InvalidInputError as error:
