@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from math import prod
 from typing import NamedTuple
 
+from advisor.ladder.fit import on_host
 from advisor.memory.host_memory import said_of_host
 from advisor.stacks.reading import Kept, Remark, Way
 from advisor.values import Fit, MemoryBreakdown, ModelSpec, Plan, Term
@@ -43,14 +44,13 @@ def settle(
     moving = tuple(remark for remark in remarks if remark.way is not None)
     if usable_bytes is None:
         return Settled(None, None, _line(moving, None, None))
-    if memory.host is not None and memory.host.lacks:
-        return Settled(Fit.DOES_NOT_FIT, Fit.DOES_NOT_FIT, said_of_host(memory.host))
     low_bytes, high_bytes = memory.low_bytes + beside_bytes, memory.high_bytes + beside_bytes
     priced = _fit_of(Bounds(low_bytes, high_bytes), usable_bytes)
     bounds = bounds_of(model, plan, memory, moving, beside_bytes)
     fit = _fit_of(bounds, usable_bytes)
-    if fit is Fit.FITS and memory.host is not None and memory.host.is_open:
-        return Settled(Fit.UNCERTAIN, priced, said_of_host(memory.host))
+    turned = on_host(fit, memory.host)
+    if memory.host is not None and turned is not fit:
+        return Settled(turned, priced if turned is Fit.UNCERTAIN else turned, said_of_host(memory.host))
     return Settled(fit, priced, _line(moving, fit, priced))
 
 

@@ -10,6 +10,7 @@ from advisor.errors import UnsupportedError
 from advisor.memory import estimate_memory
 from advisor.memory.replayed import NotRecorded, least_bytes
 from advisor.values import Change, Fit, GpuSpec, MemoryBreakdown, ModelSpec, Plan
+from advisor.values.memory import HostMemory
 
 SEQ_GRID_TOKENS = 128
 """Sequence lengths are searched in these steps. Judgement: kernels like multiples of it, and no reader wants a finer answer."""
@@ -38,13 +39,19 @@ class Priced(NamedTuple):
 
 
 def classify(memory: MemoryBreakdown, usable_bytes: int) -> Fit:
-    """Fits when the whole interval does; does not when none of it does, or the machine has too little for what its processes hold. What
-    rests on a machine whose memory is not known may fit."""
-    if memory.host is not None and memory.host.lacks:
-        return Fit.DOES_NOT_FIT
+    """Fits when the whole interval does, and the machine holds its part; does not when none of it does."""
     if memory.high_bytes <= usable_bytes:
-        return Fit.UNCERTAIN if memory.host is not None and memory.host.is_open else Fit.FITS
-    return Fit.DOES_NOT_FIT if memory.low_bytes > usable_bytes else Fit.UNCERTAIN
+        return on_host(Fit.FITS, memory.host)
+    return on_host(Fit.DOES_NOT_FIT if memory.low_bytes > usable_bytes else Fit.UNCERTAIN, memory.host)
+
+
+def on_host(fit: Fit, host: HostMemory | None) -> Fit:
+    """The verdict of the card, after the machine's: one that has too little turns it, one whose memory nobody told of leaves it open."""
+    if host is None:
+        return fit
+    if host.lacks:
+        return Fit.DOES_NOT_FIT
+    return Fit.UNCERTAIN if fit is Fit.FITS and host.is_open else fit
 
 
 def price(case: Case, plan: Plan, changes: tuple[Change, ...] = ()) -> Priced:
