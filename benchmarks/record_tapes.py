@@ -115,7 +115,7 @@ def enter_members(model_type: str) -> None:
 
 def _weighs(kept: shipped.Kept, alike: Likeness, model: ModelSpec, plan: Plan) -> bool:
     """Whether the tape of a full fine-tuning holds as many weights as the model has: config classes may round what they are told."""
-    tape = from_lists(kept.tapes[0]).of(alike.scales, alike.units)
+    tape = from_lists(kept.tapes[0]).of(alike.scales, alike.order)
     try:
         births = tape.at(Shape(*tape.regime.least[:2]), 0).births
     except ValueError as error:  # no whole number of bytes

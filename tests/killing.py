@@ -245,7 +245,7 @@ def a_kept_tape_is_whole_or_not_there(number: int, most: int, project: Path) -> 
     kept = shipped.read(next(shipped.shipped_files()))
     assert kept is not None
     alike = next(iter(kept.members.values()))
-    tape = from_lists(kept.tapes[0]).of(alike.scales, alike.units)
+    tape = from_lists(kept.tapes[0]).of(alike.scales, alike.order)
     kind: Any = SimpleNamespace(path=project / "x.tape")
 
     def keep() -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from fractions import Fraction
 from math import ceil
 from typing import Any
@@ -18,13 +19,12 @@ from advisor.memory.replayed import breakdown_of, estimate_from_tape
 from advisor.memory.runtime import HANDLES, workspace_bytes
 from advisor.tape import shipped, store
 from advisor.tape.columns import from_columns
-from advisor.tape.cut import Cut
+from advisor.tape.cut import Cut, find_cuts
 from advisor.tape.dimensions import Depth, factors_of, groups_of, likeness, scaled
 from advisor.tape.family import as_lists, from_lists
 from advisor.tape.growth import Fitting, Part, Point, in_blocks
 from advisor.tape.repeat import repetition_of
 from advisor.tape.sizes import Shape
-from advisor.tape.written import deeper
 from advisor.values import Method, ModelSpec, Plan, Quantization
 from benchmarks import record_tapes
 
@@ -90,16 +90,16 @@ LLAMA: dict[str, Any] = {
     "rms_norm_eps": 1e-5,
     "tie_word_embeddings": False,
 }
-DEPTH = Depth(Cut((0, 1, 2, 3), (0, 1, 2, 3), 12), (), ("num_hidden_layers",))
+DEPTH = Depth(Cut((0, 1, 2, 11), (0, *(2,) * 10, 3)), (), ("num_hidden_layers",))
 PATTERN = ["local", "local", "global"]
 PATTERNED = {**LLAMA, "num_hidden_layers": 18, "layer_types": PATTERN * 6}
-PATTERNED_DEPTH = Depth(Cut((*range(12),), (0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3), 6), (), ("num_hidden_layers",))
+PATTERNED_DEPTH = Depth(find_cuts(PATTERN * 6)[0], (), ("num_hidden_layers",))
 
 
 def alike(changes: dict[str, Any], freedom: int = 3) -> object:
     groups = groups_of(LLAMA, freedom)
     found = likeness(LLAMA, {**LLAMA, **changes}, {"attention_bias": False, "mlp_bias": None}, groups, DEPTH)
-    return None if found is None else (*map(str, found.scales), found.units)
+    return None if found is None else (*map(str, found.scales), len(found.order or ()))
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def alike(changes: dict[str, Any], freedom: int = 3) -> object:
         ({"hidden_size": 1024, "num_attention_heads": 16, "num_key_value_heads": 8}, ("2", "4", "1", "1", 12)),
         ({"hidden_size": 1024}, None),  # heads twice as wide
         ({"num_key_value_heads": 8}, None),  # as many as of queries: another path through attention
-        ({"num_hidden_layers": 4}, None),  # no equal units
+        ({"num_hidden_layers": 2}, None),  # no layer amid others
         ({"tie_word_embeddings": True}, None),
         ({"attention_bias": False}, ("1", "1", "1", "1", 12)),  # the type's default, told
         ({"attention_bias": True}, None),
@@ -126,13 +126,16 @@ def test_models_are_alike_where_only_dimensions_differ(changes: dict[str, Any], 
 
 
 @pytest.mark.parametrize(
-    ("layers", "units"),
-    [(PATTERN * 6, 6), (PATTERN * 9, 9), ([*PATTERN * 5, "local"], None), (["global", *PATTERN * 5], None), (PATTERN * 4, None)],
+    ("layers", "repeat"),
+    [(PATTERN * 6, True), (PATTERN * 9, True), (PATTERN * 4, True), ([*PATTERN * 5, "local"], False), (["global", *PATTERN * 5], False)],
 )
-def test_layers_repeat_as_they_were_recorded(layers: list[str], units: int | None) -> None:
+def test_layers_repeat_as_they_were_recorded(layers: list[str], repeat: bool) -> None:
     other = {**PATTERNED, "layer_types": layers, "num_hidden_layers": len(layers)}
     found = likeness(PATTERNED, other, {}, groups_of(PATTERNED, 3), PATTERNED_DEPTH)
-    assert (found and found.units) == units
+    assert (found is not None) == repeat
+    if found is not None and found.order is not None:
+        kept = [PATTERNED["layer_types"][layer] for layer in PATTERNED_DEPTH.cut.layers]
+        assert [kept[number] for number in found.order] == layers
 
 
 @pytest.mark.parametrize("freedom", [4, 3, 2, 1])
@@ -193,7 +196,7 @@ def test_a_family_tape_is_the_dry_run_of_another_model(method: Method, quantizat
         asked = plan.model_copy(update={"rank": rank, "micro_batch_size": shape.rows, "seq_len_tokens": shape.tokens})
         scales = (*found.scales, *((Fraction(rank, plan.rank),) if method.has_adapter else ()))
         family = next(tape for tape in made.tapes if tape.tape.regime.covers(shape))
-        tape = from_lists(json.loads(json.dumps(as_lists(family)))).of(scales, found.units)
+        tape = from_lists(json.loads(json.dumps(as_lists(family)))).of(scales, found.order)
         replayed = breakdown_of(tape.replay(shape, workspace_bytes(None) // HANDLES), other, asked, None)
         fresh = trace(other, asked).breakdown
         assert replayed.phases == fresh.phases
@@ -207,11 +210,12 @@ def test_a_repetition_for_another_depth_is_what_would_be_found_there(layers: int
     recording = Recordings([Variant(model, plan)], None, lambda _: None).at(Shape(1, 128))
     assert recording.cut is not None
 
-    def found(units: int) -> object:
-        cut = Cut(recording.cut.layers, recording.cut.units, units)
-        return repetition_of(recording.stream, cut, recording.layer_path)
-
-    assert deeper(found(layers), layers, others) == found(others)
+    depth = Depth(recording.cut, (), ("num_hidden_layers",))
+    order = depth.order_of(others)
+    assert order is not None
+    own = Cut((*recording.cut.layers[:-1], others - 1), order)
+    found = repetition_of(recording.stream, recording.cut, recording.layer_path)
+    assert replace(found, order=order) == repetition_of(recording.stream, own, recording.layer_path)
 
 
 # -- what the wheel carries --------------------------------------------------------------------------------------------------------

@@ -327,7 +327,7 @@ def damage(name: str, value: object) -> bytes:
         lzma.compress(b"not json"),
         lzma.compress(b"[]"),
         lzma.compress(b'{"format": 0, "tapes": []}'),
-        lzma.compress(b'{"format": 2}'),
+        lzma.compress(b'{"format": 3}'),
         damage("events", [1, 2, 3]),
         damage("events", "events"),
         damage("formula_of", [99, 0, 0, 0]),
@@ -336,8 +336,10 @@ def damage(name: str, value: object) -> bytes:
         damage("births", [[-1]] * 7),
         damage("regime", [1]),
         damage("places", [99] * 5),
-        damage("copies", [[0, 99, -1]]),
-        damage("units", [[]]),
+        damage("runs", [[0, 99, -1, 0]]),
+        damage("runs", [[0, 5, 3, 1]]),
+        damage("layers", [[]]),
+        damage("order", [1.5]),
     ],
 )
 def test_a_damaged_file_counts_as_absent_and_is_written_anew(cache: Path, content: bytes) -> None:

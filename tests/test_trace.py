@@ -6,7 +6,9 @@ import json
 from importlib.metadata import version
 from pathlib import Path
 
+import hypothesis
 import pytest
+from hypothesis import given, strategies as st
 
 pytest.importorskip("torch")
 pytest.importorskip("transformers")
@@ -23,7 +25,7 @@ from advisor.dryrun.isolation import libraries_untouched
 from advisor.errors import InvalidInputError, UnsupportedError
 from advisor.hub import load_model
 from advisor.memory import estimate_memory
-from advisor.tape.cut import find_cut
+from advisor.tape.cut import find_cuts
 from advisor.values import Attention, Fit, Loss, Method, ModelSpec, Optimizer, Phase, Plan, Stack, Term
 from advisor.values.advice import TracedAdvice
 
@@ -160,6 +162,9 @@ FULL, PLAIN = {"method": "full"}, {"gradient_checkpointing": False, "stack": "pl
         ("allenai/OLMo-2-0425-1B", PLAIN),
         ("gpt2", {"method": "qlora"}),
         pytest.param("allenai/OLMoE-1B-7B-0924", {}, marks=[pytest.mark.long, since("transformers", "5.0")]),
+        pytest.param("google/gemma-3-270m", PLAIN, marks=since("transformers", "5.0")),  # local layers, and global ones amid them
+        pytest.param("ibm-granite/granite-4.0-h-350m", {}, marks=[pytest.mark.long, since("transformers", "5.0")]),  # of no period
+        pytest.param("LiquidAI/LFM2-350M", {}, marks=[pytest.mark.long, since("transformers", "5.0")]),
     ],
 )
 def test_repeated_layers_equal_the_whole_model(model: str, settings: dict[str, object]) -> None:
@@ -172,23 +177,38 @@ def test_repeated_layers_equal_the_whole_model(model: str, settings: dict[str, o
 
 
 @pytest.mark.parametrize(
-    ("kinds", "layers", "units", "total_units"),
+    ("kinds", "kept"),
     [
-        ("a" * 32, (0, 1, 2, 3), (0, 1, 2, 3), 32),
-        ("aab" * 8, tuple(range(12)), (0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3), 8),
-        ("d" + "m" * 30, (0, 1, 2, 3, 4), (0, 0, 1, 2, 3), 30),
-        ("ab" * 6 + "a", (*range(8), 12), (0, 0, 1, 1, 2, 2, 3, 3, 3), 6),
+        ("a" * 32, "aaaa"),
+        ("d" + "m" * 30, "dmmmm"),
+        ("ab" * 6 + "a", "abababa"),
+        ("aab" * 8, "aabaabaab"),
+        ("SSSSSF" * 5 + "SSSS", "SSFSSFSSFSSSS"),  # Gemma 3 4B
+        ("LLLF" * 8, "LLLFLLLFLLF"),  # Qwen3.5 9B
+        ("MMMMMAMMMMMMMMMAMMMMMMMMMAMMMMMMMMMAMMMM", "MMAMMAMMAMMMM"),  # Granite 4.0 h
+        ("CCACCACCACACACAC", "CCACCACACAC"),  # LFM2 350M
     ],
 )
-def test_cut(kinds: str, layers: tuple[int, ...], units: tuple[int, ...], total_units: int) -> None:
-    cut = find_cut(list(kinds))
-    assert cut is not None
-    assert (cut.layers, cut.units, cut.total_units) == (layers, units, total_units)
+def test_what_is_kept_of_a_models_layers(kinds: str, kept: str) -> None:
+    cut = find_cuts(kinds)[0]
+    assert "".join(kinds[layer] for layer in cut.layers) == kept
+
+
+@given(st.text("abc", min_size=1, max_size=40))
+@hypothesis.settings(max_examples=200, deadline=None)
+def test_each_layer_has_one_of_its_kind_with_its_neighbours_that_stands_for_it(kinds: str) -> None:
+    for cut in find_cuts(kinds):
+        kept = "".join(kinds[layer] for layer in cut.layers)
+        assert len(kept) < len(kinds)
+        for whole, name in ((layer, cut.order[layer]) for layer in range(len(kinds))):
+            assert f"^{kinds}$"[whole : whole + 3] == f"^{kept}$"[name : name + 3]
+            assert (kinds[whole] in kinds[:whole]) == (kept[name] in kept[:name])
+            assert (kinds[whole] in kinds[whole + 1 :]) == (kept[name] in kept[name + 1 :])
 
 
 @pytest.mark.parametrize("kinds", ["a" * 4, "abcdefgh", ""])
 def test_no_cut_where_it_saves_nothing(kinds: str) -> None:
-    assert find_cut(list(kinds)) is None
+    assert find_cuts(kinds) == ()
 
 
 # -- laws -------------------------------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from advisor.tape.cut import Cut, find_cut, signature, signatures_of
+from advisor.tape.cut import Cut, find_cuts, signature, signatures_of
 
 COUNT_NAMES = (
     *("num_hidden_layers", "n_layer", "num_layers", "n_layers", "decoder_layers", "encoder_layers"),
@@ -94,13 +94,13 @@ def find(whole: Any, layer_path: str, build: Callable[[ConfigCut], Any]) -> tupl
     layers = whole.get_submodule(layer_path)
     for path, holder in _configs(whole.config):
         names = tuple(name for name, count in _counts(holder).items() if count == len(layers))
-        cut = find_cut(signatures_of(layers, holder)) if names or _has_list(holder, len(layers)) else None
-        if cut is None:
+        if not names and not _has_list(holder, len(layers)):
             continue
-        for fields in dict.fromkeys((names, *((name,) for name in names))):
-            config_cut = ConfigCut(cut.layers, path, len(layers), fields)
-            if _is_the_same(whole, layer_path, cut, partial(build, config_cut)):
-                return cut, config_cut
+        for cut in find_cuts(signatures_of(layers, holder)):
+            for fields in dict.fromkeys((names, *((name,) for name in names))):
+                config_cut = ConfigCut(cut.layers, path, len(layers), fields)
+                if _is_the_same(whole, layer_path, cut, partial(build, config_cut)):
+                    return cut, config_cut
     return None
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from advisor.tape.sizes import Size
 from advisor.tape.stream import Birth, Stream
 from advisor.tape.tape import Regime, Tape
-from advisor.tape.written import Copies, Name, NotRepeatable, Repetition
+from advisor.tape.written import Name, NotRepeatable, Repetition, Run
 from advisor.values import Phase
 
 _PHASES = tuple(Phase)
@@ -37,9 +37,10 @@ def as_columns(tape: Tape) -> dict[str, Any]:
         "births": _columns(births, 7),
         "formula_of": list(tape.formula_of),
         "formulas": [[*formula.factors, formula.divisor] for formula in tape.formulas],
-        "copies": [[copies.start, copies.stop, *copies.units] for copies in tape.repetition.copies],
+        "runs": [list(run) for run in tape.repetition.runs],
+        "order": list(tape.repetition.order),
         "likes": [*_steps(name.like for name in names)],
-        "units": [name.unit for name in names],
+        "layers": [name.layer for name in names],
         "relative": [int(name.relative) for name in names],
         "notes": list(stream.notes),
         "strings": list(strings.texts),
@@ -68,13 +69,13 @@ def from_columns(data: dict[str, Any], trusted: bool = False) -> Tape:
     marks = [(_natural(at), str(text)) for at, text in data["marks"]]
     stream = Stream(births, events, places, phases, marks, tuple(map(str, data["notes"])))
     formulas = tuple(Size(tuple(row[:-1]), row[-1]) for row in map(_whole, data["formulas"]))
-    names = zip(_sums(_whole(data["likes"])), _whole(data["units"]), map(bool, data["relative"]), strict=True)
-    copies = tuple(Copies(row[0], row[1], tuple(row[2:])) for row in map(_whole, data["copies"]))
+    names = zip(_sums(_whole(data["likes"])), _whole(data["layers"]), map(bool, data["relative"]), strict=True)
+    runs = tuple(Run(*row) for row in map(_whole, data["runs"]))
     tape = Tape(
         stream=stream,
         formula_of=tuple(_whole(data["formula_of"])),
         formulas=formulas,
-        repetition=Repetition(copies, tuple(Name(*name) for name in names)),
+        repetition=Repetition(runs, tuple(Name(*name) for name in names), tuple(_whole(data["order"]))),
         layer_path=str(data["layer_path"]),
         regime=regime_in(data),
         versions={str(name): str(version) for name, version in data["versions"].items()},
@@ -92,19 +93,21 @@ def regime_in(data: dict[str, Any]) -> Regime:
 
 def _check(tape: Tape) -> None:
     """Raises ValueError where the lists do not belong together."""
-    events = len(tape.stream.events)
+    events, deep = len(tape.stream.events), tape.repetition
+    runs = deep.runs
     whole = (
-        len(tape.stream.places) == len(tape.stream.phases) == len(tape.repetition.names) == events,
+        len(tape.stream.places) == len(tape.stream.phases) == len(deep.names) == events,
         len(tape.formula_of) == len(tape.stream.births),
         all(0 <= number <= len(tape.formulas) for number in tape.formula_of),
         all(len(formula.factors) == 6 and formula.divisor > 0 for formula in tape.formulas),
-        all(0 <= copies.start < copies.stop <= events for copies in tape.repetition.copies),
+        [run.start for run in runs] + [events] == [0] + [run.stop for run in runs],
+        all(run.start < run.stop and -1 <= run.layer <= max(deep.order, default=-1) for run in runs),
     )
     if not all(whole):
         raise ValueError("a tape whose lists do not belong together")
     try:
         tape.events  # noqa: B018 (written out now, so that what does not belong together shows)
-    except NotRepeatable as error:
+    except (NotRepeatable, IndexError) as error:
         raise ValueError(str(error)) from error
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import NamedTuple
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 from advisor.tape.cut import Cut
 from advisor.tape.repeat import repetition_of
@@ -14,7 +14,8 @@ from advisor.tape.tape import GRID_TOKENS, LENGTH, WORKSPACE, Regime, Tape
 from advisor.tape.written import Repetition, unrepeated
 
 
-class Recording(NamedTuple):
+@dataclass(frozen=True)
+class Recording:
     """A stream recorded at one shape; of a short model, and how that was cut, or of the whole one."""
 
     shape: Shape
@@ -22,7 +23,7 @@ class Recording(NamedTuple):
     layer_path: str
     cut: Cut | None
 
-    @property
+    @cached_property
     def structure(self) -> tuple[object, ...]:
         """All of the stream but its sizes."""
         stream = self.stream

@@ -12,7 +12,7 @@ from fractions import Fraction
 from math import prod
 from typing import Any, NamedTuple
 
-from advisor.tape.cut import UNITS, Cut
+from advisor.tape.cut import MAX_PERIOD, Cut
 
 Path = tuple[str, ...]
 """Fields that lead to a value of a nested config."""
@@ -53,26 +53,30 @@ class Depth(NamedTuple):
     counts: tuple[str, ...]
     """Its fields that count them."""
 
-    @property
-    def period(self) -> int:
-        return self.cut.units.count(1)
-
-    @property
-    def total(self) -> int:
-        """Layers of the whole model."""
-        kept = len(self.cut.layers) - UNITS * self.period
-        return kept + self.cut.total_units * self.period
-
-    def cut_of(self, layers: int) -> Cut | None:
-        """The same layers of a model of `layers`; None where it has no equal units of them."""
-        outside = len(self.cut.layers) - UNITS * self.period
-        units, rest = divmod(layers - outside, self.period)
-        if rest or units <= UNITS:
+    def order_of(self, layers: int) -> tuple[int, ...] | None:
+        """The order (`Cut.order`) of a model of so many layers, whole periods of the pattern more or fewer; None where there is none."""
+        order = self.cut.order
+        start, stop, period = _pattern(order)
+        rest, more = (layers - len(order)) % period, layers - len(order)
+        if rest or stop - start + more < period:
             return None
-        after = self.cut.units.count(UNITS - 1) - self.period
-        first = len(self.cut.layers) - after
-        kept = (*range(first), *range(layers - after, layers))
-        return Cut(kept, self.cut.units, units)
+        repeated = tuple(order[start + number % period] for number in range(stop - start + more))
+        return (*order[:start], *repeated, *order[stop:])
+
+
+def _pattern(order: tuple[int, ...]) -> tuple[int, int, int]:
+    """Where the longest stretch begins and ends in which an order comes again and again, and after how many layers."""
+    best = (0, 0, 1)
+    for period in range(1, MAX_PERIOD + 1):
+        start = 0
+        for layer in range(len(order) + 1):
+            comes_again = layer + period < len(order) and order[layer] == order[layer + period]
+            if comes_again:
+                continue
+            if layer > start and layer + period - start > best[1] - best[0]:
+                best = (start, layer + period, period)
+            start = layer + 1
+    return best
 
 
 def at(config: Mapping[str, Any], path: Path) -> Any:
@@ -170,8 +174,8 @@ class Likeness(NamedTuple):
 
     scales: tuple[Fraction, ...]
     """By which each group of dimensions is larger."""
-    units: int | None
-    """How many units of layers the other model has; None where the whole model was recorded."""
+    order: tuple[int, ...] | None
+    """Of the other model's layers (`Cut.order`); None where the whole model was recorded."""
 
 
 def likeness(
@@ -192,20 +196,18 @@ def likeness(
         if ratio is None:
             return None
         scales.append(ratio)
-    cut = None
+    order = None
     if depth is not None:
         count = (*depth.holder, depth.counts[0])
         layers = at(other, count) or at(defaults, count)
-        cut = depth.cut_of(layers) if type(layers) is int else None
-        if cut is None:
-            return None
-        short = _short(other, depth, cut)
+        order = depth.order_of(layers) if type(layers) is int else None
+        short = None if order is None else _short(other, depth, order)
         if short is None:
             return None
-        first, other = _short(first, depth, depth.cut) or first, short
+        first, other = _short(first, depth, depth.cut.order) or first, short
     free = {path for paths in groups for path in paths}
     same = _flat(first, defaults, free) == _flat(other, defaults, free)
-    return Likeness(tuple(scales), cut.total_units if cut is not None else None) if same else None
+    return Likeness(tuple(scales), order) if same else None
 
 
 def _are_grouped(config: Mapping[str, Any]) -> list[bool]:
@@ -220,21 +222,20 @@ def _ratio(larger: Any, smaller: Any) -> Fraction | None:
     return Fraction(larger, smaller)
 
 
-def _short(config: Mapping[str, Any], depth: Depth, cut: Cut) -> dict[str, Any] | None:
-    """The config of the kept layers alone; None where its lists do not repeat as the cut says."""
+def _short(config: Mapping[str, Any], depth: Depth, order: tuple[int, ...]) -> dict[str, Any] | None:
+    """The config of the kept layers alone; None where its lists say other things of layers for which one of them stands."""
     holder = at(config, depth.holder) if depth.holder else config
     if not isinstance(holder, Mapping):
         return None
-    layers = len(cut.layers) + (cut.total_units - UNITS) * depth.period
     short = dict(holder)
-    start = cut.units.count(0) - depth.period
     for name, value in holder.items():
         if isinstance(value, (list, tuple)) or (isinstance(value, str) and "pattern" in name):
-            if len(value) != layers:
+            if len(value) != len(order):
                 continue
-            if any(value[number] != value[number + depth.period] for number in range(start, start + (cut.total_units - 1) * depth.period)):
+            said = dict(zip(order, value, strict=True))
+            if any(said[kept] != each for kept, each in zip(order, value, strict=True)):
                 return None
-            short[name] = [value[number] for number in cut.layers]
+            short[name] = [said[kept] for kept in sorted(said)]
     short.update(dict.fromkeys(depth.counts, 0))
     return _with(config, depth.holder, short)
 

@@ -14,7 +14,7 @@ from advisor.tape.growth import Fitting, Growth, Part, Point, in_blocks
 from advisor.tape.sizes import Size
 from advisor.tape.stream import LOADED, QUANTISED, WARM_UP, Birth
 from advisor.tape.tape import WORKSPACE, Tape
-from advisor.tape.written import Repetition, deeper, write_out
+from advisor.tape.written import Repetition, write_out
 
 Scales = tuple[Fraction, ...]
 
@@ -36,17 +36,15 @@ class FamilyTape:
     growths: tuple[Growth, ...]
     """Of each formula of the tape."""
     warm_up: WarmUp | None = None
-    units: int | None = None
-    """Units of layers of the first model; None where all of its layers were recorded."""
 
-    def of(self, scales: Scales, units: int | None = None) -> Tape:
-        """The tape of a model whose dimensions are larger by `scales`, of so many units of layers. Raises ValueError where a size would be
-        no whole number of bytes."""
+    def of(self, scales: Scales, order: tuple[int, ...] | None = None) -> Tape:
+        """The tape of a model whose dimensions are larger by `scales`, and whose layers are of that order (`Cut.order`), or of the first
+        model's. Raises ValueError where a size would be no whole number of bytes."""
         tape = self.tape
         formulas = [growth.of(scales) for growth in self.growths]
         deep = tape.repetition
-        if units is not None and self.units is not None and units != self.units:
-            deep = deeper(deep, self.units, units)
+        if order is not None and deep.order:
+            deep = replace(deep, order=order)
         if self.warm_up is not None:
             size_bytes = _warm_up_bytes(tape.stream.births, tape.formula_of, formulas, _births(tape, deep), self.warm_up.share)
             formulas[self.warm_up.formula] = Size((size_bytes, 0, 0, 0, 0, 0))
@@ -94,7 +92,7 @@ def grown(recordings: Sequence[Recording], scales: Sequence[Scales], share: Frac
         regime=regime_of([recording.shape for recording in recordings]),
         versions=dict(versions),
     )
-    family = FamilyTape(tape, growths, warm_up, first.cut.total_units if first.cut is not None else None)
+    family = FamilyTape(tape, growths, warm_up)
     _check_warm_up(family, recordings, scales)
     return replace(family, tape=family.of(ones))
 
@@ -164,7 +162,7 @@ def as_lists(family: FamilyTape) -> dict[str, Any]:
         for growth in family.growths
     ]
     warm_up = family.warm_up and [family.warm_up.formula, family.warm_up.share.numerator, family.warm_up.share.denominator]
-    return {"tape": as_columns(family.tape), "growths": growths, "warm_up": warm_up, "units": family.units}
+    return {"tape": as_columns(family.tape), "growths": growths, "warm_up": warm_up}
 
 
 def from_lists(data: dict[str, Any]) -> FamilyTape:
@@ -174,4 +172,4 @@ def from_lists(data: dict[str, Any]) -> FamilyTape:
         for unit_bytes, per, *parts in data["growths"]
     )
     warm_up = data["warm_up"] and WarmUp(data["warm_up"][0], Fraction(*data["warm_up"][1:]))
-    return FamilyTape(from_columns(data["tape"], trusted=True), growths, warm_up, data["units"])
+    return FamilyTape(from_columns(data["tape"], trusted=True), growths, warm_up)

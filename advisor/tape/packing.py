@@ -6,7 +6,7 @@ import json
 import lzma
 from typing import Any
 
-FORMAT = 2
+FORMAT = 3
 """Version of the files: it rises when a list is renamed, removed or changes its meaning."""
 LARGEST_BYTES = 64 << 20
 """A file that unpacks to more is damaged. Judgement: a tape of 100 layers that all differ takes a twentieth."""

@@ -75,7 +75,7 @@ def find(model: ModelSpec, plan: Plan, has_flash: bool) -> Tape | None:
         rank = (Fraction(plan.rank, reference(plan).rank),) if plan.method.has_adapter else ()
         for place, regime in enumerate(head.regimes):
             if regime.covers(shape):
-                return _grown(path, place, (*alike.scales, *rank), alike.units)
+                return _grown(path, place, (*alike.scales, *rank), alike.order)
     return None
 
 
@@ -105,10 +105,10 @@ def _likeness(model_type: str, family: Family, head: Head, content: Mapping[str,
 
 
 @lru_cache(maxsize=256)
-def _grown(path: Path, place: int, scales: tuple[Fraction, ...], units: int | None) -> Tape:
+def _grown(path: Path, place: int, scales: tuple[Fraction, ...], order: tuple[int, ...] | None) -> Tape:
     kept = read(path)
     assert kept is not None
-    return from_lists(kept.tapes[place]).of(scales, units)
+    return from_lists(kept.tapes[place]).of(scales, order)
 
 
 def digest_of_config(content: Mapping[str, Any]) -> str:
@@ -172,14 +172,8 @@ def read(path: Path) -> Kept | None:
 
 def write(path: Path, kept: Kept) -> None:
     """Write a file whole."""
-    depth = kept.depth and [
-        list(kept.depth.cut.layers),
-        list(kept.depth.cut.units),
-        kept.depth.cut.total_units,
-        kept.depth.holder,
-        kept.depth.counts,
-    ]
-    members = {digest: [[str(scale) for scale in alike.scales], alike.units] for digest, alike in sorted(kept.members.items())}
+    depth = kept.depth and [kept.depth.cut.layers, kept.depth.cut.order, kept.depth.holder, kept.depth.counts]
+    members = {digest: [[str(scale) for scale in alike.scales], alike.order] for digest, alike in sorted(kept.members.items())}
     content = {"groups": kept.groups, "depth": depth, "tapes": kept.tapes, "members": members}
     write_whole(path, packed(content))
     read.cache_clear()
@@ -190,9 +184,11 @@ def _kept(data: Mapping[str, Any]) -> Kept:
     groups = tuple(tuple(tuple(path) for path in paths) for paths in data["groups"])
     depth = None
     if data["depth"] is not None:
-        layers, units, total_units, holder, counts = data["depth"]
-        depth = Depth(Cut(tuple(layers), tuple(units), total_units), tuple(holder), tuple(counts))
-    members = {digest: Likeness(tuple(map(Fraction, scales)), units) for digest, (scales, units) in data["members"].items()}
+        layers, order, holder, counts = data["depth"]
+        depth = Depth(Cut(tuple(layers), tuple(order)), tuple(holder), tuple(counts))
+    members = {
+        digest: Likeness(tuple(map(Fraction, scales)), order and tuple(order)) for digest, (scales, order) in data["members"].items()
+    }
     return Kept(groups, depth, tuple(data["tapes"]), members)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -12,22 +13,24 @@ class NotRepeatable(Exception):
     """The recording is not regular enough; trace the whole model instead."""
 
 
-class Copies(NamedTuple):
-    """Events start..stop of the short stream, written once for each unit of the long model."""
+class Run(NamedTuple):
+    """Consecutive events of one layer of the short model, or of none."""
 
     start: int
     stop: int
-    units: tuple[int, ...]
-    """Units in the order in which they are written; -1 stands for none."""
+    layer: int
+    """-1 stands for none."""
+    step: int
+    """Of the pass through the layers that it is part of: 1 for upwards, -1 for downwards; 0 where it stands alone."""
 
 
 class Name(NamedTuple):
     """What a storage is called in every copy of the run that makes it or lets it go."""
 
     like: int
-    """Number of its kind: storages of one kind are told apart by their units."""
-    unit: int
-    """Distance from the unit of the copy where `relative`, else the unit itself."""
+    """Number of its kind: storages of one kind are told apart by their layers."""
+    layer: int
+    """Distance from the layer of the copy where `relative`, else the layer itself: the short model's first or last, or -1 for none."""
     relative: bool
 
 
@@ -35,9 +38,36 @@ class Name(NamedTuple):
 class Repetition:
     """How a short stream is written out for a deep model: its events copied run by run, with the storages that each names."""
 
-    copies: tuple[Copies, ...]
+    runs: tuple[Run, ...]
     names: tuple[Name, ...]
     """Of each event of the short stream."""
+    order: tuple[int, ...]
+    """For each layer of the deep model the short model's that does what it does; empty where the short model is the whole."""
+
+    def copies(self) -> Iterator[tuple[Run, int]]:
+        """Each run that is written out, with the layer of the deep model that it is written for, in their order."""
+        last = len(self.order) - 1
+        for run_of, step in _passes(self.runs):
+            if step == 0:
+                ((layer, run),) = run_of.items()
+                yield run, layer if layer < 0 else self.order.index(layer)
+                continue
+            layers = range(last + 1) if step > 0 else range(last, -1, -1)
+            yield from ((run_of[self.order[layer]], layer) for layer in layers if self.order[layer] in run_of)
+
+
+def _passes(runs: Sequence[Run]) -> Iterator[tuple[dict[int, Run], int]]:
+    """The runs of each pass through the layers by their layer, and which way it goes."""
+    run_of: dict[int, Run] = {}
+    before: Run | None = None
+    for run in runs:
+        follows = before is not None and run.step == before.step != 0 and (run.layer - before.layer) * run.step > 0
+        if before is not None and not follows:
+            yield run_of, before.step
+            run_of = {}
+        run_of[run.layer] = before = run
+    if before is not None:
+        yield run_of, before.step
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +86,7 @@ class Written:
 def unrepeated(stream: Stream) -> Repetition:
     """That of a stream which is the whole model's already."""
     names = tuple(Name(abs(signed), -1, False) for signed in stream.events)
-    return Repetition((Copies(0, len(stream.events), (-1,)),), names)
+    return Repetition((Run(0, len(stream.events), -1, 0),), names, ())
 
 
 def long_stream(stream: Stream, written: Written) -> Stream:
@@ -79,43 +109,32 @@ def write_out(stream: Stream, repetition: Repetition) -> Written:
     alive: dict[tuple[int, int], int] = {}
     starts: dict[int, int] = {}
     short, names = stream.events, repetition.names
-    for copies in repetition.copies:
-        starts[copies.start] = len(events)
-        for unit in copies.units:
-            sources.extend(range(copies.start, copies.stop))
-            for index in range(copies.start, copies.stop):
-                signed = short[index]
-                like, distance, relative = names[index]
-                name = (like, unit + distance if relative else distance)
-                if signed > 0:
-                    births.append(signed - 1)
-                    number = alive[name] = len(births)
-                else:
-                    if name not in alive:
-                        raise NotRepeatable(f"a {stream.births[-signed - 1].op} dies that no copy has made")
-                    number = -alive.pop(name)
-                events.append(number)
-    marks = [(_moved(at, repetition.copies, starts, len(events)), text) for at, text in stream.marks]
+    deepest = len(repetition.order) - 1
+    highest = repetition.order[-1] if repetition.order else -1
+    for (start, stop, _, _), copy in repetition.copies():
+        starts.setdefault(start, len(events))
+        sources.extend(range(start, stop))
+        for index in range(start, stop):
+            signed = short[index]
+            like, layer, relative = names[index]
+            name = (like, copy + layer if relative else deepest if layer == highest else layer)
+            if signed > 0:
+                births.append(signed - 1)
+                number = alive[name] = len(births)
+            else:
+                if name not in alive:
+                    raise NotRepeatable(f"a {stream.births[-signed - 1].op} dies that no copy has made")
+                number = -alive.pop(name)
+            events.append(number)
+    marks = [(_moved(at, repetition.runs, starts, len(events)), text) for at, text in stream.marks]
     return Written(events, births, sources, marks)
 
 
-def _moved(at: int, copies: tuple[Copies, ...], starts: dict[int, int], end: int) -> int:
+def _moved(at: int, runs: Sequence[Run], starts: dict[int, int], end: int) -> int:
     """Where the long stream has the first copy of event `at`; its end where there is none."""
-    found = next((each for each in copies if each.start <= at < each.stop), None)
-    return end if found is None else starts[found.start] + at - found.start
-
-
-def deeper(repetition: Repetition, units: int, other_units: int) -> Repetition:
-    """The same repetition for a model of `other_units` instead of `units`: copies of the middle unit are more or fewer, and the last unit,
-    wherever it is named, is the other model's last (see `repeat.repetition_of`)."""
-    last, other_last = units - 1, other_units - 1
-    up, down = tuple(range(2, last)), tuple(range(last - 1, 2, -1))
-    for_units = {
-        up: tuple(range(2, other_last)),
-        (*down, *up): (*range(other_last - 1, 2, -1), *range(2, other_last)),
-        (*down, 2): tuple(range(other_last - 1, 1, -1)),
-        (last,): (other_last,),
-    }
-    copies = tuple(each._replace(units=for_units.get(each.units, each.units)) for each in repetition.copies)
-    names = tuple(name._replace(unit=other_last) if not name.relative and name.unit == last else name for name in repetition.names)
-    return Repetition(copies, names)
+    found = next((run for run in runs if run.start <= at < run.stop), None)
+    if found is None:
+        return end
+    if found.start not in starts:
+        raise NotRepeatable("a step begins amid the layers")
+    return starts[found.start] + at - found.start
