@@ -33,8 +33,10 @@ LONGEST_TOKENS = 1 << 17
 TOTAL_THRESHOLDS = (3072, 4096)
 """Tokens of a batch at which a kernel or a loss goes another way: `embedding_dense_backward_cuda` (advisor/dryrun/kernels.py) and the tiles
 of the fused loss (advisor/dryrun/fused_head.py). They save recordings; what decides is whether the recordings agree."""
-_LENGTHS = re.compile(r"window|chunk|original_max_position")
-"""Names of a config's lengths at which attention goes another way."""
+_FROM = (re.compile(r"window|chunk"), 1)
+_BEYOND = (re.compile(r"original_max_position"), 0)
+"""Names of a config's lengths from which on attention needs a mask (transformers 5.23 masking_utils.py: none where `kv_length <
+local_attention_size`), and beyond which its rotations differ (modeling_rope_utils.py: `seq_len > original_max_position_embeddings`)."""
 
 
 def tape_of(model: ModelSpec, plan: Plan, gpu: GpuSpec | None = None, progress: Callable[[str], None] = lambda _: None) -> Tape:
@@ -53,9 +55,9 @@ def widest(recorder: Recordings, shape: Shape, compile_: Callable[[list[Recordin
     model, plan, _ = recorder.variants[0]
     everything = wide(shape, model.max_position_tokens or LONGEST_TOKENS, _shortest_tokens(model, plan))
     none: frozenset[int] = frozenset()
-    thresholds = ((none, TOTAL_THRESHOLDS[:1]), (none, TOTAL_THRESHOLDS), (_lengths(model), TOTAL_THRESHOLDS))
-    narrower = [between(shape, everything, lengths, frozenset(totals)) for lengths, totals in thresholds]
-    for bounds in dict.fromkeys((everything, *narrower)):
+    windows, lengths = _lengths(model, _FROM), _lengths(model, _FROM, _BEYOND)
+    thresholds = ((windows, ()), (none, ()), (none, TOTAL_THRESHOLDS[:1]), (none, TOTAL_THRESHOLDS), (lengths, TOTAL_THRESHOLDS))
+    for bounds in dict.fromkeys(between(shape, everything, of_rows, frozenset(totals)) for of_rows, totals in thresholds):
         made = recorder.among(shape, bounds, compile_)
         if made is not None:
             return made
@@ -144,15 +146,15 @@ def _shortest_tokens(model: ModelSpec, plan: Plan) -> int:
     return 0 if found is None else found.tokens + 1
 
 
-def _lengths(model: ModelSpec) -> frozenset[int]:
-    """Lengths of the config at which attention may go another way."""
+def _lengths(model: ModelSpec, *names: tuple[re.Pattern[str], int]) -> frozenset[int]:
+    """Lengths of the config, of those names, up to which attention goes one way, and beyond which it may go another."""
 
     def found(content: Any, name: str = "") -> Iterator[int]:
         if isinstance(content, dict):
             for key, value in content.items():
                 yield from found(value, key)
-        elif isinstance(content, int) and _LENGTHS.search(name):
-            yield content
+        elif isinstance(content, int):
+            yield from (content - less for pattern, less in names if pattern.search(name))
 
     return frozenset(found(json.loads(model.config_json)))
 
