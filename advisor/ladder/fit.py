@@ -99,7 +99,12 @@ def may_fit(case: Case, plan: Plan) -> bool:
 
 def longest_seq(case: Case, plan: Plan, known_tokens: int = 0) -> int | None:
     """Longest sequence, on the grid, that surely fits at this micro-batch; None when the shortest does not. Sequences of `known_tokens`
-    are known to fit."""
+    are known to fit.
+
+    Of a model without tables no shorter ones are looked at than the plan's where those fit: they may be another recording.
+    """
+    if case.model.tables is None and plan.seq_len_tokens > known_tokens and fits(case, plan):
+        known_tokens = plan.seq_len_tokens
     limit = max(case.model.max_position_tokens or FAR_TOKENS, plan.seq_len_tokens)
     if fits(case, plan.model_copy(update={"seq_len_tokens": limit})):
         return limit
