@@ -65,6 +65,17 @@ def test_llamafactory_s_read_back(tmp_path: Path) -> None:
     assert canonical(read(written(tmp_path, plan), Stack.LLAMAFACTORY)) == canonical(plan)
 
 
+def test_a_script_that_loads_first_reads_whole_models(tmp_path: Path) -> None:
+    """transformers asks for the processes' group, which the arguments make (5.23 distributed/fsdp.py `is_fsdp_enabled`)."""
+    script = written(tmp_path, plan_of(Stack.HF, {"sharding": "fsdp2", "masters": "lifted", "loads_on_rank_0": True}))
+    assert read(script, Stack.HF).loads_on_rank_0
+    head, arguments, load, *rest = (tmp_path / "train.py").read_text(encoding="utf-8").split("\n\n")
+    (tmp_path / "train.py").write_text("\n\n".join((head, load, arguments, *rest)), encoding="utf-8")
+    found = read_config(script, None, CheckOptions()).reading
+    assert not found.plan.loads_on_rank_0
+    assert any(remark.id == "loads-first" for remark in found.remarks)
+
+
 def test_axolotl_starts_its_launcher_itself() -> None:
     plan = plan_of(Stack.AXOLOTL, {"sharding": "fsdp2"})
     with pytest.raises(UnsupportedError, match="leave --launch out"):
