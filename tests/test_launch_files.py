@@ -92,7 +92,9 @@ def environment(script: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]
 
     words = [word for word in script.read_text(encoding="utf-8").splitlines()[-1].split()[2:] if not word.startswith(('"', "--m", "29500"))]
     monkeypatch.chdir(script.parent)
-    args, _, _ = launch._validate_launch_command(launch.launch_command_parser().parse_args(words))
+    args, read, of_precision = launch._validate_launch_command(launch.launch_command_parser().parse_args(words))
+    names = [*read.deepspeed_config, *(["mixed_precision"] if of_precision else [])]
+    args.deepspeed_fields_from_accelerate_config = ",".join(names)  # as `launch_command` does
     args.use_cpu = False
     made = prepare_deepspeed_cmd_env(args)[1] if args.use_deepspeed else prepare_multi_gpu_env(args)
     own = {name: value for name, value in made.items() if os.environ.get(name) != value}

@@ -19,6 +19,7 @@ import real_processes
 from advisor.architectures import spec_from_config
 from advisor.errors import UnsupportedError
 from advisor.memory import estimate_memory
+from advisor.stacks.write_launch import ACCELERATE_FILE, launcher_files
 from advisor.values import DeepSpeedSettings, MemoryBreakdown, Phase, Plan, Term
 
 HERE = Path(__file__).parent
@@ -194,6 +195,25 @@ def _read(names: list[str], said: str) -> dict[str, dict[str, Any]]:
             _, rank, held = line.split(maxsplit=2)
             of_rank.setdefault(rank, []).append(json.loads(held))
     return {name: reduce(_higher, rows) for name, rows in zip(names, zip(*of_rank.values(), strict=True), strict=True)}
+
+
+@pytest.mark.parametrize("launcher", ["torchrun", "accelerate"])
+def test_deepspeed_holds_the_same_through_a_launcher(launcher: str, tmp_path: Path) -> None:
+    """Started by the file that `advise config` writes, too."""
+    if find_spec("deepspeed") is None:
+        pytest.skip("needs deepspeed: .ci/frameworks makes an environment with it")
+    name = "stage 2, accumulating"
+    plan = plan_of(name)
+    for file, text in launcher_files(plan).items():
+        (tmp_path / file).write_text(text, encoding="utf-8")
+    words = {
+        "torchrun": ["torch.distributed.run", "--standalone", "--nproc-per-node", str(plan.n_gpus)],
+        "accelerate": ["accelerate.commands.launch", "--config_file", str(tmp_path / ACCELERATE_FILE), "--main_process_port", "0"],
+    }
+    runs = json.dumps([(plan.model_dump(mode="json"), deepspeed_file(plan))])
+    found = _read([name], real_processes.said_through(words[launcher], "real_zero.py", json.dumps(CONFIG), runs))[name]
+    for phase, peak in measured(name)["peaks"].items():
+        assert found["peaks"][phase] == pytest.approx(peak, rel=0.001), phase
 
 
 def _higher(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
