@@ -16,7 +16,7 @@ from advisor.architectures import spec_from_config
 from advisor.dryrun import trace
 from advisor.memory import estimate_memory
 from advisor.stacks.write_launch import ACCELERATE_FILE, launcher_files
-from advisor.values import Plan, Term
+from advisor.values import Phase, Plan, Term
 
 CONFIG = {
     "model_type": "llama",
@@ -96,3 +96,23 @@ def test_what_lies_on_the_host_beside_real_processes(tmp_path: Path) -> None:
     resting = sum(term.bytes for term in host.training if term.term is not Term.TEMPORARIES) / host.processes
     assert resting == 8 * model.params // 2
     assert held == pytest.approx(resting, rel=0.03)
+
+
+NARROW = {**CONFIG, "vocab_size": 1024, "hidden_size": 1024, "intermediate_size": 3072}
+"""Layers that outweigh the head, so that backward peaks inside one."""
+ACCUMULATING = [
+    {"sharding": "fsdp2", "n_gpus": 4, "grad_accum_steps": 3},
+    {"sharding": "fsdp2", "n_gpus": 4, "grad_accum_steps": 3, "base_dtype": "bf16", "autocast": True, "masters": "lifted"},
+    {"sharding": "fsdp2", "n_gpus": 4, "grad_accum_steps": 3, "sync_each_batch": True},
+    {"grad_accum_steps": 3, "base_dtype": "bf16"},
+]
+
+
+@pytest.mark.parametrize("settings", ACCUMULATING, ids=name_of)
+def test_gradients_go_into_those_of_earlier_micro_batches(settings: dict[str, object]) -> None:
+    """Live bytes of backward in the closed form: a gradient is added in place when it is there, and no layer's stay beside the sum."""
+    plan = Plan.model_validate({**FULL, "seq_len_tokens": 64, **settings})
+    model = spec_from_config(NARROW, id="narrow", source="tests/test_real_cards.py")
+    held = real_card.live_peaks(trace(model, plan).stream)["backward"]
+    said = next(each.allocated_bytes for each in estimate_memory(model, plan).phases if each.phase is Phase.BACKWARD)
+    assert said == pytest.approx(held, rel=0.002)
