@@ -1,11 +1,12 @@
 """One of several real processes over gloo on the CPU: a step of torch's FSDP2 with `CPUOffloadPolicy`, and what then lies on the host.
 
-python tests/real_offload.py RANK CARDS STORE CONFIG     (CONFIG is JSON, STORE a file that the processes share)
+python tests/real_offload.py MEET CONFIG CARDS     (CONFIG is JSON, MEET file:// with a file that they share; RANK is in the environment)
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 
 import torch
@@ -16,9 +17,10 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 
 def main() -> None:
-    rank, cards, store, config = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], json.loads(sys.argv[4])
+    meet, config, cards = sys.argv[1], json.loads(sys.argv[2]), int(sys.argv[3])
+    rank = int(os.environ["RANK"])
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=cards)
+    dist.init_process_group("gloo", init_method=meet, rank=rank, world_size=cards)
     config.pop("architectures")
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**config), dtype=torch.bfloat16)
     options = {"mesh": init_device_mesh("cpu", (cards,)), "offload_policy": CPUOffloadPolicy(pin_memory=False)}

@@ -1,6 +1,7 @@
 """One of several real processes of DeepSpeed over gloo on the CPU: trains a small model under the recorder, and prints what it held.
 
-python tests/real_zero.py RANK STORE CONFIG RUNS     (STORE is a file that they share; RUNS a list of plans, each with DeepSpeed's file)
+python tests/real_zero.py MEET CONFIG RUNS     (MEET says how they find each other: env:// of a launcher, or file:// with a file that they
+share; RANK is in the environment; RUNS is a list of plans of as many cards, each with DeepSpeed's file)
 """
 
 from __future__ import annotations
@@ -105,17 +106,18 @@ def on_host(optimizer: Any) -> Iterator[torch.Tensor]:
 
 
 def main() -> None:
-    rank, store, config, runs = int(sys.argv[1]), sys.argv[2], json.loads(sys.argv[3]), json.loads(sys.argv[4])
+    meet, config, runs = sys.argv[1], json.loads(sys.argv[2]), json.loads(sys.argv[3])
+    rank = int(os.environ["RANK"])
     plans = [(Plan.model_validate(plan), deepspeed_config) for plan, deepspeed_config in runs]
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     cards = plans[0][0].n_gpus
-    os.environ.update(RANK=str(rank), WORLD_SIZE=str(cards), LOCAL_RANK=str(rank))
-    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=cards)
+    os.environ.update(WORLD_SIZE=str(cards), LOCAL_RANK=str(rank))
+    dist.init_process_group("gloo", init_method=meet, rank=rank, world_size=cards)
     for plan, deepspeed_config in plans:
         held = run(plan, config, deepspeed_config)
         gc.collect()
-        print("HELD", json.dumps(held), flush=True)
+        print("HELD", rank, json.dumps(held), flush=True)
     dist.destroy_process_group()
 
 

@@ -103,19 +103,27 @@ ACCELERATE: list[tuple[dict[str, Any], dict[str, Any]]] = [
     # accelerate 1.15 commands/config/config_args.py and utils/dataclasses.py
     (
         {"distributed_type": "FSDP", "fsdp_config": {"fsdp_version": 2, "fsdp_offload_params": True, "fsdp_reshard_after_forward": True}},
-        {"sharding": "fsdp2", "offload": ["optimizer", "params"]},
+        {"sharding": "fsdp2", "offload": ["optimizer", "params"], "loads_on_rank_0": True},  # the launcher's own default
     ),
     (
         {"distributed_type": "FSDP", "fsdp_config": {"fsdp_version": 1, "fsdp_sharding_strategy": "SHARD_GRAD_OP"}},
-        {"sharding": "fsdp1", "reshard_after_forward": False},
+        {"sharding": "fsdp1", "reshard_after_forward": False, "loads_on_rank_0": True},
     ),
     (
         {"distributed_type": "FSDP", "fsdp_config": {"fsdp_version": 1, "fsdp_sharding_strategy": "HYBRID_SHARD"}},
-        {"sharding": "fsdp1", "shard_group": 8},
+        {"sharding": "fsdp1", "shard_group": 8, "loads_on_rank_0": True},
     ),
     (
-        {"distributed_type": "FSDP", "fsdp_config": {"fsdp_version": 2, "fsdp_cpu_ram_efficient_loading": True}},
-        {"sharding": "fsdp2", "loads_on_rank_0": True},
+        {"distributed_type": "FSDP", "fsdp_config": {"fsdp_version": 2, "fsdp_cpu_ram_efficient_loading": False}},
+        {"sharding": "fsdp2"},
+    ),
+    (
+        {
+            "distributed_type": "FSDP",
+            "fsdp_config": {"fsdp_version": 2, "fsdp_cpu_ram_efficient_loading": False},
+            "parallelism_config": {"parallelism_config_dp_replicate_size": 4, "parallelism_config_dp_shard_size": 4},
+        },
+        {"sharding": "fsdp2", "shard_group": 4},
     ),
     ({"distributed_type": "DEEPSPEED", "deepspeed_config": {"zero_stage": 2}}, {"sharding": "zero2"}),
     (
@@ -140,6 +148,21 @@ REFUSED = [
 def test_other_parallelism_is_refused_by_its_key(more: dict[str, Any], key: str, tmp_path: Path) -> None:
     with pytest.raises(InvalidInputError, match=key):
         plan_of({"deepspeed": {"zero_optimization": {"stage": 3}, **more}}, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("inner", "says"),
+    [
+        ({"parallelism_config_tp_size": 2}, "parallelism_config_tp_size"),
+        ({"parallelism_config_cp_size": 4}, "parallelism_config_cp_size"),
+        ({"parallelism_config_sp_size": 4}, "parallelism_config_sp_size"),
+        ({"parallelism_config_dp_replicate_size": 3, "parallelism_config_dp_shard_size": 4}, "are not the 16"),
+    ],
+)
+def test_other_parallelism_of_accelerate_is_refused(inner: dict[str, int], says: str, tmp_path: Path) -> None:
+    launch = {"distributed_type": "FSDP", "num_processes": 16, "fsdp_config": {"fsdp_version": 2}, "parallelism_config": inner}
+    with pytest.raises(InvalidInputError, match=says):
+        plan_of({}, tmp_path, launch)
 
 
 def test_what_zero_keeps_besides_turns_the_verdict(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""ZeRO in the closed form beside DeepSpeed's own steps: two processes over gloo on the CPU, whose bytes are kept in data/zero_real.json.
+"""ZeRO in the closed form beside DeepSpeed's own steps: two and four processes over gloo on the CPU. Bytes are kept in data/zero_real.json.
 
 With DeepSpeed installed (`.ci/frameworks` makes such an environment) the steps are run again, and must hold what is kept;
 `UPDATE_ZERO=1` keeps what they hold now.
@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
+from functools import reduce
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
+import real_processes
 
 from advisor.architectures import spec_from_config
 from advisor.errors import UnsupportedError
 from advisor.memory import estimate_memory
+from advisor.stacks.write_launch import ACCELERATE_FILE, launcher_files
 from advisor.values import DeepSpeedSettings, MemoryBreakdown, Phase, Plan, Term
 
 HERE = Path(__file__).parent
@@ -54,6 +55,7 @@ ROWS: dict[str, dict[str, Any]] = {
     "stage 1": {"sharding": "zero1", "deepspeed": ALONE},
     "stage 1, accumulating": {"sharding": "zero1", "deepspeed": ALONE, "grad_accum_steps": 3},
     "stage 1, overlapping": {"sharding": "zero1", "deepspeed": OVERLAPPING},
+    "stage 1, overlapping and accumulating": {"sharding": "zero1", "deepspeed": OVERLAPPING, "grad_accum_steps": 3},
     "stage 2": {"sharding": "zero2", "deepspeed": OVERLAPPING},
     "stage 2, accumulating": {"sharding": "zero2", "deepspeed": OVERLAPPING, "grad_accum_steps": 3},
     "stage 2, one bucket": {"sharding": "zero2", "deepspeed": ALONE},
@@ -64,6 +66,13 @@ ROWS: dict[str, dict[str, Any]] = {
     "stage 3, LoRA": {"sharding": "zero3", "deepspeed": AUTO, "method": "lora"},
     "stage 3, optimizer on the host": {"sharding": "zero3", "deepspeed": AUTO, **ON_HOST},
     "stage 3, all on the host": {"sharding": "zero3", "deepspeed": AUTO, "offload": ("optimizer", "params")},
+    "stage 1, four": {"sharding": "zero1", "deepspeed": ALONE, "n_gpus": 4},
+    "stage 1, four, accumulating": {"sharding": "zero1", "deepspeed": ALONE, "grad_accum_steps": 3, "n_gpus": 4},
+    "stage 1, four, overlapping and accumulating": {"sharding": "zero1", "deepspeed": OVERLAPPING, "grad_accum_steps": 3, "n_gpus": 4},
+    "stage 2, four": {"sharding": "zero2", "deepspeed": OVERLAPPING, "n_gpus": 4},
+    "stage 2, four, accumulating": {"sharding": "zero2", "deepspeed": OVERLAPPING, "grad_accum_steps": 3, "n_gpus": 4},
+    "stage 3, four": {"sharding": "zero3", "deepspeed": AUTO, "n_gpus": 4},
+    "stage 3, four, accumulating": {"sharding": "zero3", "deepspeed": AUTO, "grad_accum_steps": 3, "n_gpus": 4},
 }
 
 
@@ -108,6 +117,11 @@ def held(name: str) -> MemoryBreakdown:
     return estimate_memory(spec_from_config(CONFIG, id="real", source="tests/test_zero.py"), plan_of(name))
 
 
+FREED_IN_BACKWARD = frozenset(name for name in ROWS if name.endswith("overlapping and accumulating"))
+"""In their last micro-batch gradients are gone one by one, those that fit a bucket and those of one's own part when they were copied
+(stage_1_and_2.py `reduce_independent_p_g_buckets_and_remove_grads`, `copy_grads_in_partition`); priced as if all stayed to its end."""
+
+
 @pytest.mark.parametrize("phase", ["forward", "backward", "optimizer_step"])
 @pytest.mark.parametrize("name", ROWS)
 def test_live_bytes_beside_deepspeed(name: str, phase: str) -> None:
@@ -117,7 +131,11 @@ def test_live_bytes_beside_deepspeed(name: str, phase: str) -> None:
     temporaries = 4 * row["trained"] // plan.n_gpus if plan.offload and phase == "optimizer_step" else 0
     on_card = row["peaks"][phase] - row["host"] - temporaries
     small = row["params"] // 100 if on_card < row["params"] // 10 else 0  # nearly nothing but a bucket
-    assert allocated(held(name), Phase(phase)) == pytest.approx(on_card, rel=0.01, abs=small)
+    found = allocated(held(name), Phase(phase))
+    if name in FREED_IN_BACKWARD and phase == "backward":
+        assert 0 <= found - on_card <= 0.04 * on_card
+        return
+    assert found == pytest.approx(on_card, rel=0.01, abs=small)
 
 
 @pytest.mark.parametrize("name", ROWS)
@@ -164,25 +182,38 @@ def test_bitsandbytes_does_not_step_on_the_host() -> None:
 # ------------------------------------------------------------------------------------------------------------ DeepSpeed itself
 
 
-def run_for_real(names: list[str], folder: Path) -> dict[str, dict[str, Any]]:
-    """Each row's highest bytes over its two processes."""
-    environment = {**os.environ, "PYTHONPATH": str(HERE.parent), "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+def run_for_real(names: list[str], cards: int, folder: Path) -> dict[str, dict[str, Any]]:
+    """Each row's highest bytes over its processes."""
     runs = json.dumps([(plan_of(name).model_dump(mode="json"), deepspeed_file(plan_of(name))) for name in names])
-    command = [sys.executable, str(HERE / "real_zero.py")]
-    started = [
-        subprocess.Popen(
-            [*command, str(rank), str(folder / "store"), json.dumps(CONFIG), runs], env=environment, stdout=subprocess.PIPE, text=True
-        )
-        for rank in range(2)
-    ]
-    try:
-        said = [process.communicate(timeout=1800)[0] for process in started]
-    finally:
-        for process in started:
-            process.kill()
-    assert [process.returncode for process in started] == [0, 0]
-    both = [[json.loads(line.removeprefix("HELD ")) for line in text.splitlines() if line.startswith("HELD ")] for text in said]
-    return {name: _higher(*pair) for name, pair in zip(names, zip(*both, strict=True), strict=True)}
+    return _read(names, real_processes.said("real_zero.py", cards, folder, json.dumps(CONFIG), runs))
+
+
+def _read(names: list[str], said: str) -> dict[str, dict[str, Any]]:
+    of_rank: dict[str, list[dict[str, Any]]] = {}
+    for line in said.splitlines():
+        if line.startswith("HELD "):
+            _, rank, held = line.split(maxsplit=2)
+            of_rank.setdefault(rank, []).append(json.loads(held))
+    return {name: reduce(_higher, rows) for name, rows in zip(names, zip(*of_rank.values(), strict=True), strict=True)}
+
+
+@pytest.mark.parametrize("launcher", ["torchrun", "accelerate"])
+def test_deepspeed_holds_the_same_through_a_launcher(launcher: str, tmp_path: Path) -> None:
+    """Started by the file that `advise config` writes, too."""
+    if find_spec("deepspeed") is None:
+        pytest.skip("needs deepspeed: .ci/frameworks makes an environment with it")
+    name = "stage 2, accumulating"
+    plan = plan_of(name)
+    for file, text in launcher_files(plan).items():
+        (tmp_path / file).write_text(text, encoding="utf-8")
+    words = {
+        "torchrun": ["torch.distributed.run", "--standalone", "--nproc-per-node", str(plan.n_gpus)],
+        "accelerate": ["accelerate.commands.launch", "--config_file", str(tmp_path / ACCELERATE_FILE), "--main_process_port", "0"],
+    }
+    runs = json.dumps([(plan.model_dump(mode="json"), deepspeed_file(plan))])
+    found = _read([name], real_processes.said_through(words[launcher], "real_zero.py", json.dumps(CONFIG), runs))[name]
+    for phase, peak in measured(name)["peaks"].items():
+        assert found["peaks"][phase] == pytest.approx(peak, rel=0.001), phase
 
 
 def _higher(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
@@ -197,7 +228,10 @@ HEAD_BYTES = 2 << 20
 def test_deepspeed_holds_what_is_kept(tmp_path: Path) -> None:
     if os.environ.get("FRAMEWORK") != "deepspeed" and find_spec("deepspeed") is None:
         pytest.skip("needs deepspeed: .ci/frameworks makes an environment with it")
-    found = run_for_real(list(ROWS), tmp_path)
+    found: dict[str, dict[str, Any]] = {}
+    for cards in (2, 4):
+        (tmp_path / str(cards)).mkdir()
+        found |= run_for_real([name for name in ROWS if plan_of(name).n_gpus == cards], cards, tmp_path / str(cards))
     if os.environ.get("UPDATE_ZERO"):
         KEPT.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     for name, row in found.items():

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from advisor.bounded import place
 from advisor.cli.answer import Answer, as_json, screen
-from advisor.cli.files import write_new
+from advisor.cli.files import write_new, write_together
 from advisor.cli.options import GpuName, Html, Json, ModelName, takes_plan_options
 from advisor.cli.pages import with_page
 from advisor.errors import InvalidInputError
 from advisor.shown import shown
 
+if TYPE_CHECKING:
+    from advisor.configs.emit import Named
+
 FORMATS = ("text", "github")
+SHELL = (".sh", ".bash")
+"""Endings that are read as shell scripts (advisor/stacks/detect.py)."""
 
 
 def _text(metavar: str, help: str) -> Any:
@@ -85,11 +90,14 @@ def config(
     options: dict[str, Any],
     model: ModelName,
     gpu: GpuName = None,
-    out: Annotated[str | None, typer.Option(metavar="FILE", help="Where to write it; stdout if left out.", show_default=False)] = None,
+    out: Annotated[str | None, _text("FILE", "Where to write it; stdout if left out.")] = None,
+    launch: Annotated[str | None, _text("FILE", "Write a script that starts it, with accelerate's and DeepSpeed's files beside.")] = None,
 ) -> Answer:
     """Write the recommended plan as a framework's own file: trl, hf, axolotl or llamafactory.
 
     advise config --stack axolotl --model llama-3-8b --gpu 24GB --out qlora.yml
+
+    With --launch start.sh, what the cards share stands in accelerate.yaml (and deepspeed.json) beside the file, and not in it.
 
     Exit code: 0 written, 1 nothing fits, 2 bad input.
     """
@@ -98,11 +106,32 @@ def config(
     stack = options.pop("stack", None)
     if stack is None:
         raise InvalidInputError("--stack is missing: trl, hf, axolotl or llamafactory")
-    written = emitted(model, gpu, stack, options)
+    names = None if launch is None else _names(out, launch)
+    written = emitted(model, gpu, stack, options, names)
     if written.advice.chosen is None:
         return Answer(f"{written.advice.verdict.sentence}\n", written.advice.exit_code)
     if out is None:
         return Answer(written.text)
     path = place(out)
-    write_new(path, written.text, "--out", out)
+    if names is None:
+        write_new(path, written.text, "--out", out)
+    else:
+        write_together(path.parent, written.files, "--launch")
     return Answer(f"{shown(str(path))}: {written.advice.verdict.sentence}\n", done=f"{path} is written")
+
+
+def _names(out: str | None, launch: str) -> Named:
+    """Names of the trainer's file and of the script. Raises InvalidInputError where they are not two files of one folder."""
+    from advisor.configs.emit import Named
+    from advisor.stacks.write_launch import ACCELERATE_FILE, DEEPSPEED_FILE
+
+    if out is None:
+        raise InvalidInputError("--launch starts a file: say with --out where to write that")
+    training, script = place(out), place(launch)
+    if training.parent != script.parent:
+        raise InvalidInputError(f"--launch {launch}: it is written beside --out {out}; name it in the same folder")
+    if script.suffix not in SHELL:
+        raise InvalidInputError(f"--launch {launch}: name a file that ends in .sh")
+    if len({training.name, script.name, ACCELERATE_FILE, DEEPSPEED_FILE}) < 4:
+        raise InvalidInputError(f"--out {out}: the name is taken by one of the launcher's files; choose another")
+    return Named(training.name, script.name)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from advisor.bounded import is_folder, place
+from advisor.bounded import exists, is_folder, place
 from advisor.errors import InvalidInputError
 from advisor.user_files import write_whole
 
@@ -50,6 +51,16 @@ def write_timeline(path: Path, stream: Stream, layer_path: str, alloc_conf: str,
 def write_new(path: Path, text: str, flag: str, said: str) -> None:
     """Write a file that is not there yet. Raises InvalidInputError where it is."""
     _write(_writable(path, flag, said), text, flag, said, over=False)
+
+
+def write_together(folder: Path, texts: Mapping[str, str], flag: str) -> None:
+    """Write files of one folder, none of which is there yet: where one is, nothing is written. Raises InvalidInputError."""
+    paths = {_writable(folder / name, flag, str(folder / name)): text for name, text in texts.items()}
+    for path in paths:
+        if exists(path):
+            raise InvalidInputError(f"{flag} {path} is there already; it is not overwritten")
+    for path, text in paths.items():
+        _write(path, text, flag, str(path), over=False)
 
 
 def _writable(path: Path, flag: str, said: str) -> Path:

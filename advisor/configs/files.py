@@ -55,6 +55,15 @@ class CheckOptions(Value):
     """What a script is started with."""
 
 
+_LOADS_FIRST = Remark(
+    "loads-first",
+    "cpu_ram_efficient_loading",
+    "the model is loaded before the trainer's arguments are made, which start the processes' group: each process reads a whole model",
+    "make the arguments before the model",
+)
+"""transformers 5.23 distributed/fsdp.py `is_fsdp_enabled`, which asks for the group; training_args.py `_setup_devices` makes it."""
+
+
 class Read(NamedTuple):
     """A file with everything that it was read with."""
 
@@ -106,6 +115,9 @@ def read_found(opened: Opened, path: Path, gpu: GpuSpec | None, options: CheckOp
     launch, taken = _launch(path, opened, options)
     around = Around(model, gpu, profile.defaults, launch, options.seq_len, str(path.parent))
     reading = read_opened(opened, around, where)
+    if opened.loads_first and reading.plan.loads_on_rank_0:
+        plan = reading.plan.model_copy(update={"loads_on_rank_0": False})
+        reading = reading._replace(plan=plan, remarks=(*reading.remarks, _LOADS_FIRST))
     experts = expert_remarks(model, reading.plan, transformers_of(profile))
     stored = reading.plan.quantization is not None or model.checkpoint_format is not None
     named = () if stored or spec is not None else _quantised_by_name(model_named(opened, where))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain
 
 from advisor.architectures import LABEL_MODULES, headed
 from advisor.errors import UnsupportedError
@@ -13,9 +14,9 @@ from advisor.ladder.snippet_packages import packages
 from advisor.ladder.snippet_parts import call, text, torch_dtype
 from advisor.shown import shown
 from advisor.stacks import defaults_of
-from advisor.stacks.write import yaml_config
-from advisor.stacks.write_sharing import sharing_settings
-from advisor.values import ALL_LINEAR, DType, Head, Loss, Method, ModelKind, ModelSpec, Plan, Stack, Task
+from advisor.stacks.write import started_by, yaml_config
+from advisor.stacks.write_sharing import sharing_settings, without_sharing
+from advisor.values import ALL_LINEAR, DType, Head, Loss, Method, ModelKind, ModelSpec, Plan, Sharding, Stack, Task
 
 _HEADS = {
     Head.LM: ("AutoModelForCausalLM", "CAUSAL_LM"),
@@ -35,9 +36,10 @@ _WRITTEN = (ModelKind.DECODER, ModelKind.ENCODER)
 """Kinds whose data is text alone, which every stack takes."""
 
 
-def snippet(model: ModelSpec, plan: Plan, task: Task | None = None) -> str:
+def snippet(model: ModelSpec, plan: Plan, task: Task | None = None, script: str = "") -> str:
     """The plan as Python that trains it on its stack, or as the stack's own file.
 
+    `script`: what starts the training; its launcher's files then say what the cards share.
     The data is left to the user, who puts it in one marked place; everything that changes a byte is not.
     """
     if model.kind not in _WRITTEN and plan.stack is not Stack.HF:
@@ -51,12 +53,10 @@ def snippet(model: ModelSpec, plan: Plan, task: Task | None = None) -> str:
         return f"# configurations of {plan.stack.value} are read (advise check), not written\n"
     rate = show(sweep_of(model, plan, task).mid)
     model = headed(model, plan)
-    sections = (
-        (f"# pip install {' '.join(packages(model, plan))}", *_imports(model, plan)),
-        load_lines(model, plan, _class_of(model)),
-        _adapter(model, plan),
-        _training(plan, rate),
-    )
+    head = (f"# pip install {' '.join(packages(model, plan))}", *_imports(model, plan))
+    loading = (load_lines(model, plan, _class_of(model)), _adapter(model, plan))
+    settings, training = [*_settings(plan, rate, script)], _training(plan, rate)
+    sections = (head, settings, *loading, training) if _loads_by_arguments(plan) else (head, *loading, chain(settings, training))
     return "\n\n".join("\n".join(section) for section in sections) + "\n"
 
 
@@ -115,21 +115,35 @@ def _adapter(model: ModelSpec, plan: Plan) -> Iterator[str]:
         yield f"    parameter.data = parameter.data.to({torch_dtype(plan.adapter_dtype)})"
 
 
-def _training(plan: Plan, learning_rate: str) -> Iterator[str]:
-    if plan.n_gpus > 1:
+def _loads_by_arguments(plan: Plan) -> bool:
+    """Whether the arguments stand before the model: who reads the weights is told by them (transformers 5.23 integrations/deepspeed.py
+    `is_deepspeed_zero3_enabled`, distributed/fsdp.py `is_fsdp_enabled`, which asks for the group that they make)."""
+    return plan.stack is not Stack.PLAIN and (plan.sharding is Sharding.ZERO3 or plan.loads_on_rank_0)
+
+
+def _settings(plan: Plan, learning_rate: str, script: str) -> Iterator[str]:
+    """How it is started, and the trainer's arguments. `script`: what starts it, and says what the cards share."""
+    if script:
+        yield f"# start with: {started_by(script, plan.n_gpus)}"
+    elif plan.n_gpus > 1:
         yield f"# start with: torchrun --nproc-per-node {min(plan.n_gpus, 8)} this_file.py ({plan.n_gpus} GPUs in all)"
+    if plan.stack is Stack.PLAIN:
+        return
+    settings = _arguments(without_sharing(plan) if script else plan, learning_rate)
+    if plan.stack is Stack.TRL:
+        settings["max_length"] = text(plan.seq_len_tokens) if _loads_by_arguments(plan) else "seq_len"
+    yield f"arguments = {call('SFTConfig' if plan.stack is Stack.TRL else 'TrainingArguments', settings)}"
+
+
+def _training(plan: Plan, learning_rate: str) -> Iterator[str]:
     if plan.stack is Stack.PLAIN:
         yield from loop_lines(plan, learning_rate)
         return
-    settings = _arguments(plan, learning_rate)
     if plan.stack is Stack.TRL:
-        settings["max_length"] = "seq_len"
-        yield f"arguments = {call('SFTConfig', settings)}"
         adapter = ", peft_config=adapter" if plan.method.has_adapter else ""
         yield f"{YOURS_TO_TRAIN_ON}  # yours: rows with text, with messages, or with prompt and completion"
         yield f"trainer = SFTTrainer(model=model, args=arguments{adapter}, train_dataset=train_dataset)"
     else:
-        yield f"arguments = {call('TrainingArguments', settings)}"
         yield f"{YOURS_TO_TRAIN_ON}  # yours: rows of what the model takes, with labels"
         yield "trainer = Trainer(model=model, args=arguments, train_dataset=train_dataset)"
     yield "trainer.train()"

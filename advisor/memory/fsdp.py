@@ -117,7 +117,7 @@ def _run_stations(step: Step, units: Units, position: int, behind: Size, done: _
         now = _after(done, units, unit, index) if index else done
         gathered = root + _ahead(step, units, position, count - 1 - index)
         working = (root if units.wraps_adapters else gathered) + unit.gathered_bytes
-        for station in layer_stations(step, layer, before, 0):
+        for station in layer_stations(step, layer, before, 0, adds=units.carries and units.copies):
             yield _around(station.live, station.kept, station.logits, working, now.gradient_bytes)
         live = before.plus(step.held).plus(layer.entry, 2 if units.keeps_inputs else 1)
         yield from _post_backward(live, before, units, unit, gathered, now)

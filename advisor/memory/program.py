@@ -64,6 +64,8 @@ class Layer(NamedTuple):
     """Forward that keeps nothing (inside a checkpoint)."""
     keeping: Walk
     back: Walk
+    adding: Walk
+    """Backward that adds each gradient to an earlier micro-batch's."""
 
 
 class _Recorded(NamedTuple):
@@ -73,21 +75,24 @@ class _Recorded(NamedTuple):
     entry: Tensor
     back: Walk
     """Backward, on top of whatever forward kept."""
+    adding: Walk
+    """The same where gradients are added to those of an earlier micro-batch."""
 
 
 @lru_cache(maxsize=256)
 def _recorded(block: Block, hidden: int, setting: Setting, kernel: Kernel, entry_needs_grad: bool) -> _Recorded:
     tape, entry = block_tape(block, hidden, setting, kernel, entry_needs_grad=entry_needs_grad)
-    return _Recorded(tape, entry, backward(tape, ZERO, Size(hidden * setting.stream_bytes)))
+    made = Size(hidden * setting.stream_bytes)
+    return _Recorded(tape, entry, backward(tape, ZERO, made), backward(tape, ZERO, made, adds=True))
 
 
 @lru_cache(maxsize=256)
 def _layer(block: Block, hidden: int, setting: Setting, kernel: Kernel, loop: Loop, entry_needs_grad: bool = True) -> Layer:
-    tape, entry, back = _recorded(block, hidden, setting, kernel, entry_needs_grad)
+    tape, entry, back, adding = _recorded(block, hidden, setting, kernel, entry_needs_grad)
     checkpointing = loop.checkpointing
     keeping = forward(tape, entry, keep=True, entry_held=checkpointing, stops_early=checkpointing and not loop.reentrant)
     quiet = forward(tape, entry, keep=False, entry_held=True) if checkpointing else keeping
-    return Layer(entry.size, quiet, keeping, back.over(keeping.kept))
+    return Layer(entry.size, quiet, keeping, back.over(keeping.kept), adding.over(keeping.kept))
 
 
 class _Head(NamedTuple):
@@ -231,7 +236,8 @@ def backward_stations(step: Step) -> Iterator[Station]:
     for layer, count in reversed(step.runs):
         for index in (0, count - 1) if count > 1 else (0,):  # the extremes: everything between is linear
             gradients = step.waiting_bytes if step.loop.accumulates else done + layer.back.kept.constant * index
-            yield from layer_stations(step, layer, behind.plus(step.resting(layer), -1 - index), gradients)
+            before = behind.plus(step.resting(layer), -1 - index)
+            yield from layer_stations(step, layer, before, gradients, adds=step.loop.accumulates)
         behind = behind.plus(step.resting(layer), -count)
         done += layer.back.kept.constant * count
     if step.embedding_gradient_bytes:
@@ -240,8 +246,8 @@ def backward_stations(step: Step) -> Iterator[Station]:
         yield Station(live, ZERO, step.held, gradients)
 
 
-def layer_stations(step: Step, layer: Layer, before: Size, gradient_bytes: int) -> Iterator[Station]:
-    """One layer's recomputation and backward, with `before` resting for the layers before it."""
+def layer_stations(step: Step, layer: Layer, before: Size, gradient_bytes: int, *, adds: bool = False) -> Iterator[Station]:
+    """One layer's recomputation and backward, with `before` resting for the layers before it. `adds`: its gradients are there already."""
     base = before.plus(step.held).plus(Size(constant=gradient_bytes))
     if step.loop.checkpointing:
         before, base = before.plus(layer.entry), base.plus(layer.entry)
@@ -251,7 +257,7 @@ def layer_stations(step: Step, layer: Layer, before: Size, gradient_bytes: int) 
             yield Station(base.plus(waiting).plus(moment.live), before.plus(moment.kept), step.held, gradient_bytes)
     if step.loop.reentrant:
         base = base.plus(layer.entry)
-    for moment in layer.back.peaks:
+    for moment in (layer.adding if adds else layer.back).peaks:
         yield Station(base.plus(moment.live), before.plus(moment.kept), step.held, gradient_bytes)
 
 

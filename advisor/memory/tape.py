@@ -228,10 +228,11 @@ def forward(tape: Tape, entry: Tensor, *, keep: bool, entry_held: bool, stops_ea
     return Walk(_peaks(moments), kept)
 
 
-def backward(tape: Tape, kept_size: Size, gradient: Size) -> Walk:
+def backward(tape: Tape, kept_size: Size, gradient: Size, *, adds: bool = False) -> Walk:
     """Run the tape backwards from a live output gradient, with everything that `forward(keep=True)` kept alive.
 
-    Ends with the gradient of the entry tensor alive. `Walk.kept` is the total of parameter gradients, which stay.
+    Ends with the gradient of the entry tensor alive. `Walk.kept` is the total of parameter gradients, which stay. Where it `adds`, each
+    goes into that of an earlier micro-batch as soon as it is there (torch/csrc/autograd/functions/accumulate_grad.h, in place).
     """
     keepers = Counter(id(tensor) for op in tape.ops for tensor in op.kept)
     holders: list[int] = [1]
@@ -267,6 +268,7 @@ def backward(tape: Tape, kept_size: Size, gradient: Size) -> Walk:
         live.constant += op.parameter_gradient_bytes
         parameter_gradients += op.parameter_gradient_bytes
         moments.setdefault(live.with_scratch(op.backward_scratch), kept)
+        live.constant -= op.parameter_gradient_bytes if adds else 0
         for size, storage in done:
             holders[storage] -= 1
             if holders[storage] == 0:

@@ -57,6 +57,7 @@ _MODULES: Mapping[str, tuple[str, str]] = {
     "axolotl.cli.train": ("axolotl", "train"),
     "axolotl.cli.inference": ("axolotl", "inference"),
     "axolotl.cli.preprocess": ("axolotl", "preprocess"),
+    "trl.scripts.sft": ("trl", "sft"),
     "llamafactory.launcher": ("llamafactory-cli", "train"),
     "llamafactory.train": ("llamafactory-cli", "train"),
 }

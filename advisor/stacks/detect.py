@@ -88,6 +88,8 @@ class Opened(NamedTuple):
     """Python, whose calls are read, and no file of settings."""
     unknown: Mapping[str, Unknown] = {}
     """Settings that a script sets to what its text does not say."""
+    loads_first: bool = False
+    """A script loads the model before it makes the trainer's arguments."""
 
 
 def open_file(path: Path, stack: Stack | None, start: Start | None = None) -> Opened:
@@ -141,7 +143,7 @@ def open_text(text: str, path: Path, stack: Stack | None, start: Start | None = 
     if path.suffix in ENDINGS:
         found = parse_script(text, path, start)
         script = Opened(stack or found.stack, found.values, text, launch=_started(text), taken=found.taken, is_script=True)
-        return script._replace(unknown=found.unknown, remarks=found.remarks)
+        return script._replace(unknown=found.unknown, remarks=found.remarks, loads_first=found.loads_first)
     file = parse_settings(text, path)
     values: dict[str, Any] = file.values
     taken: tuple[str, ...] = ()

@@ -21,6 +21,10 @@ BY_BLOCK = "TRANSFORMER_BASED_WRAP"
 """`fsdp_auto_wrap_policy` that gathers a block at a time (utils/constants.py FSDP_AUTO_WRAP_POLICY)."""
 WHOLE_STRATEGIES = ("SHARD_GRAD_OP", "2", "_HYBRID_SHARD_ZERO2", "HYBRID_SHARD_ZERO2", "5")
 """Strategies of FSDP1 that keep layers whole from forward to backward, by name and number (utils/constants.py FSDP_SHARDING_STRATEGY)."""
+DP_REPLICATE, DP_SHARD = "parallelism_config_dp_replicate_size", "parallelism_config_dp_shard_size"
+"""Replicas of FSDP2, and cards that share one of them (commands/launch.py)."""
+_SPLITS = ("tp", "cp", "sp")
+"""Kinds of `parallelism_config` that split matrices or sequences over cards."""
 _PRECISIONS = {"bf16": DType.BF16, "fp16": DType.FP16, "no": DType.FP32, "fp8": DType.BF16}
 
 
@@ -64,14 +68,33 @@ def read_accelerate(path: Path) -> Launch:
         checkpointing=bool(fsdp.flag("fsdp_activation_checkpointing")),
         reshards=reshards,
         hybrid=hybrid,
+        shard_group=_shard_group(fields, n_gpus),
         wraps=(fsdp.text("fsdp_auto_wrap_policy") or BY_BLOCK).upper() == BY_BLOCK,
-        loads_on_host=kind == "FSDP" and fsdp.flag("fsdp_cpu_ram_efficient_loading") is True,
+        loads_on_host=kind == "FSDP" and fsdp.flag("fsdp_cpu_ram_efficient_loading") is not False,
         zero_stage=stage,
         offload=ALL_OFFLOADED if fsdp.flag("fsdp_offload_params") else on_host,
         deepspeed_file=deepspeed.text("deepspeed_config_file") or "",
         precision=None if word == "no" else _PRECISIONS[word],
         source=str(path),
     )
+
+
+def _shard_group(fields: Fields, n_gpus: int | None) -> int | None:
+    """Cards that share a model under `parallelism_config`; None where it names no replicas.
+
+    Raises InvalidInputError for parallelism that is not priced, by its key.
+    """
+    inner = fields.group("parallelism_config")
+    for kind in _SPLITS:
+        name = f"parallelism_config_{kind}_size"
+        if (inner.integer(name) or 1) > 1:
+            raise InvalidInputError(f"{fields.where}: {name}: splits matrices or sequences over cards, which is not priced; leave it out")
+    replicas, group = inner.count(DP_REPLICATE) or 1, inner.count(DP_SHARD) or 1
+    if replicas == 1:
+        return None
+    if n_gpus is not None and replicas * group != n_gpus:
+        raise InvalidInputError(f"{fields.where}: {replicas} replicas over {group} GPUs each are not the {n_gpus} of num_processes")
+    return group
 
 
 def beside(path: Path) -> Path | None:

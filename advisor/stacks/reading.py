@@ -85,6 +85,8 @@ class Launch(NamedTuple):
     """accelerate's `cpu_ram_efficient_loading`."""
     hybrid: bool = False
     """Shards are those of one node, and each node holds all of them."""
+    shard_group: int | None = None
+    """Cards that share one model, with replicas beside them; None where the launcher names no number."""
     deepspeed_file: str = ""
     """DeepSpeed's own configuration, which the launcher hands on."""
     wraps: bool = True

@@ -74,7 +74,7 @@ def _of_fsdp(fields: Fields, around: Around, engine: Sharding, n_gpus: int, note
         n_gpus,
         engine,
         offload=ALL_OFFLOADED if _offloads(fields, around) else (),
-        shard_group=_group(around, n_gpus, notes) if hybrid else None,
+        shard_group=launch.shard_group or (_group(around, n_gpus, notes) if hybrid else None),
         reshards=not whole,
         loads_on_rank_0=launch.loads_on_host or bool(efficient),
     )

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from advisor.checkpoints import expanded_by, packed
 from advisor.errors import UnsupportedError
 from advisor.shown import quoted
-from advisor.stacks.facts import StackDefaults
 from advisor.stacks.known import defaults_of, room_of
+from advisor.stacks.write_sharing import without_sharing
 from advisor.values.model import ModelSpec
 from advisor.values.plan import Plan
 from advisor.values.vocabulary import Stack
@@ -27,16 +27,23 @@ _PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9_./-]*")
 _MEANT_OTHERWISE = frozenset(["true", "false", "yes", "no", "on", "off", "null", "none", "y", "n"])
 
 
-def yaml_config(plan: Plan, model: ModelSpec, learning_rate: str, defaults: StackDefaults | None = None) -> str:
+def yaml_config(plan: Plan, model: ModelSpec, learning_rate: str, script: str = "") -> str:
     """The plan as its stack's YAML; data and output are left to the user, everything that changes a byte is not.
 
+    `script`: what starts the training; its launcher's files then say what the cards share.
     Raises UnsupportedError where the framework has no setting that loads the checkpoint as the plan wants it.
     """
     loading = tuple(_loading(plan, model))
     alone, several = STARTS[plan.stack]
     start = alone if plan.n_gpus == 1 else f"{several.format(n=min(plan.n_gpus, 8))} ({plan.n_gpus} GPUs in all)"
-    lines = room_of(plan.stack).write(plan, model.id, learning_rate, defaults or defaults_of(plan.stack))
+    if script:
+        start, plan = started_by(script, plan.n_gpus), without_sharing(plan)
+    lines = room_of(plan.stack).write(plan, model.id, learning_rate, defaults_of(plan.stack))
     return "\n".join((f"# start with: {start}", *lines, *loading)) + "\n"
+
+
+def started_by(script: str, n_gpus: int) -> str:
+    return f"bash {script} ({n_gpus} GPUs in all)"
 
 
 def _loading(plan: Plan, model: ModelSpec) -> Iterator[Line]:

@@ -10,7 +10,7 @@ from advisor.stacks.facts import StackDefaults
 from advisor.stacks.zero_settings import SIZES
 from advisor.values.plan import Plan
 from advisor.values.sharing import DeepSpeedSettings
-from advisor.values.vocabulary import Sharding
+from advisor.values.vocabulary import Masters, Sharding
 
 AUTO = "auto"
 """What the Trainer fills in by its own arguments (transformers 5.23 integrations/deepspeed.py `HfTrainerDeepSpeedConfig`)."""
@@ -66,9 +66,17 @@ def deepspeed_settings(plan: Plan) -> dict[str, Any]:
     }
 
 
+def without_sharing(plan: Plan) -> Plan:
+    """The plan as the trainer's own file says it where the launcher's says what cards share."""
+    if plan.sharding is Sharding.NONE:
+        return plan
+    shared = {"sharding": Sharding.DDP, "masters": Masters.NONE, "shard_group": None, "reshard_after_forward": True}
+    return plan.model_copy(update={**shared, "offload": (), "deepspeed": DeepSpeedSettings(), "loads_on_rank_0": False})
+
+
 def sharing_lines(plan: Plan, defaults: StackDefaults) -> Iterator[str]:
     """The settings as YAML."""
-    yield from _nested(sharing_settings(plan, defaults), "")
+    yield from nested_lines(sharing_settings(plan, defaults))
 
 
 def axolotl_lines(plan: Plan, defaults: StackDefaults) -> Iterator[str]:
@@ -84,10 +92,11 @@ def axolotl_lines(plan: Plan, defaults: StackDefaults) -> Iterator[str]:
     yield "  auto_wrap_policy: TRANSFORMER_BASED_WRAP"
 
 
-def _nested(values: Mapping[str, Any], indent: str) -> Iterator[str]:
+def nested_lines(values: Mapping[str, Any], indent: str = "") -> Iterator[str]:
+    """Groups of settings as YAML, whose words need no quotes."""
     for name, value in values.items():
         if isinstance(value, Mapping):
             yield f"{indent}{name}:"
-            yield from _nested(value, f"{indent}  ")
+            yield from nested_lines(value, f"{indent}  ")
         else:
             yield f"{indent}{name}: {str(value).lower() if isinstance(value, bool) else value}"

@@ -32,6 +32,8 @@ class Settings(NamedTuple):
     """Settings that it sets to what cannot be known, by name; those of groups with a dot."""
     remarks: tuple[Remark, ...]
     taken: tuple[str, ...]
+    loads_first: bool = False
+    """The model is loaded before the arguments are made, as far as lines show it."""
 
 
 def settings_of(job: Job, seen: Seen, module: Box, where: str) -> Settings:
@@ -56,7 +58,12 @@ def settings_of(job: Job, seen: Seen, module: Box, where: str) -> Settings:
     for name, why in list(found.unknown.items()):
         if name in found.values:
             found.unknown.pop(name, why)
-    return Settings(job.stack, found.values, found.unknown, tuple(found.remarks), tuple(found.taken))
+    return Settings(job.stack, found.values, found.unknown, tuple(found.remarks), tuple(found.taken), _loads_first(job))
+
+
+def _loads_first(job: Job) -> bool:
+    loaded = job.model.slots.get(LOAD) if isinstance(job.model, Box) else None
+    return isinstance(loaded, Box) and job.arguments is not None and loaded.line < job.arguments.line
 
 
 _AS_TRAINING_ARGUMENTS = {"gradient_checkpointing": False, "bf16": False}
