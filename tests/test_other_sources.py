@@ -69,6 +69,11 @@ def test_best_fit_among_expandable_blocks_goes_by_what_they_can_grow_to() -> Non
     assert Reserved(AllocatorConfig(expandable_segments=True)).after(mebibytes) == 60 * MIB
 
 
+def test_an_empty_storage_points_nowhere_as_torch_s_own() -> None:
+    torch = pytest.importorskip("torch")
+    assert Allocator().malloc(0).address == torch.empty(0).data_ptr()
+
+
 # -------------------------------------------------------------------------------------------------------------------- memory
 
 
