@@ -121,6 +121,12 @@ STREAMS = [
         (126, 166, 126, 166),
     ),
     (
+        "it stops where just enough has gone: 162 are 52 above 110, which a is",
+        AllocatorConfig(limit_bytes=440 * MIB, garbage_collection_threshold=0.25),
+        "+a 52M +b 40M -a +c 70M -b +d 64M",
+        (134, 174, 134, 174),
+    ),
+    (
         "cached segments below the split limit go only with the whole cache, the small pool's among it",
         AllocatorConfig(limit_bytes=200 * MIB, max_split_size_bytes=40 * MIB),
         "+k 38M +a 38M +b 38M +c 38M +d 1M -a -b -c -d +e 80M",
