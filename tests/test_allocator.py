@@ -330,6 +330,7 @@ def test_nothing_overlaps_and_nothing_is_lost(config: AllocatorConfig, steps: li
     run.live.clear()
     run.check()
     run.allocator.empty_cache()
+    run.check()
     assert (run.allocator.allocated_bytes, run.allocator.reserved_bytes, run.allocator.cached_bytes) == (0, 0, 0)
 
 
