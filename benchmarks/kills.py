@@ -10,6 +10,7 @@ acknowledged by the exit code must be there, what is there must be whole, and af
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
 import signal
@@ -23,14 +24,13 @@ from pathlib import Path
 from random import Random
 from typing import NamedTuple
 
+from advisor.ledger import book
+from advisor.user_files import DATA
+from benchmarks.fuzz_doors import FACTS
+
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
-
-from killing import JOURNAL, adapter  # noqa: E402
-
-from advisor.ledger import book  # noqa: E402
-from advisor.user_files import DATA  # noqa: E402
-from benchmarks.fuzz_doors import FACTS  # noqa: E402
+killing = importlib.import_module("killing")
 
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 MOST_S = 120
@@ -70,7 +70,7 @@ PLAN = ["--model", "llama-3.2-1b", "--gpu", "24GB"]
 COMMANDS = {
     "record": Written(["record", "--method", "lora", "--rank", "8"], _nothing, ""),
     "config": Written(["config", "--stack", "axolotl", *PLAN, "--out", "q.yml"], _nothing, "q.yml"),
-    "truncate": Written(["inspect", "a", "--truncate", "4", "--out", "b"], lambda folder: adapter(folder / "a"), "b"),
+    "truncate": Written(["inspect", "a", "--truncate", "4", "--out", "b"], lambda folder: killing.adapter(folder / "a"), "b"),
     "page": Written(["estimate", *PLAN, "--method", "lora", "--html", "p.html"], _nothing, "p.html"),
     "check": Written(["check", "t.yaml", "--gpu", "24GB", "--html", "p.html"], _lay_trainer_file, "p.html"),
     "sweep_csv": Written(["sweep", "s.yaml", "--out", "s.csv"], _lay_sweep, "s.csv", ("s.csv.parts",)),
@@ -126,7 +126,7 @@ def left(command: Written, folder: Path, number: int, before: set[str]) -> list[
     found = {one.name for one in [*folder.iterdir(), *inside, *(folder / "tmp").iterdir()]} - own
     strange = {name for name in found if not name.endswith(".arrow") and name != "sweep.json"}
     if number == signal.SIGKILL:
-        strange = {name for name in strange if not name.startswith(".advise-") and name != JOURNAL.name}
+        strange = {name for name in strange if not name.startswith(".advise-") and name != killing.JOURNAL.name}
     return [f"left behind: {sorted(strange)}"] if strange else []
 
 
