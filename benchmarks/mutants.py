@@ -6,8 +6,8 @@
     python -m benchmarks.mutants --survivors         what was tried and not noticed
 
 Needs the packages cosmic-ray and coverage beside the tests' own. Nothing is written into the sources: a forked child loads the one mutated
-module in place of its file. A mutant is noticed where a test fails, or where it takes a multiple of the tests' own time. What no test could
-notice is a row of EQUIVALENT, with the reason.
+module in place of its file. Where nothing is recorded, a mutant meets whole files: those that own its module (OWN). It is noticed where a
+test fails, or where it takes a multiple of the tests' own time. What no test could notice is a row of EQUIVALENT, with the reason.
 """
 
 from __future__ import annotations
@@ -34,11 +34,35 @@ KEPT = ROOT / "build" / "mutants"
 _PRICED = ("memory_goldens", "memory_laws", "known_values", "slack", "heads", "losses", "methods", "families")
 TESTS = {
     "allocator": ("allocator", "other_sources", "snapshots"),
-    "tape": ("tape", "tapes", "without_tables", "sampling"),
+    "tape": ("tapes", "families", "timeline", "allocator", "without_tables"),
     "memory": (*_PRICED, "chance", "intervals", "sharding", "sharded_grid", "images", "mixers", "quantised_checkpoints", "other_sources"),
     "ladder": ("ladder", "rules", "first_run", "snippet", "verdict", "summary", "fit", "command_lines", "emitted_names"),
 }
 """Files of the tests that own a room: tests/test_NAME.py."""
+
+_CLOSED_FORM = "memory_goldens slack tape sharded_grid zero host_memory trace_grid other_sources"
+OWN = {
+    "memory": _CLOSED_FORM,
+    "memory/calibrated": "calibrate",
+    "memory/chance": "chance",
+    "memory/conformal": "intervals",
+    "memory/curves": "sweeps",
+    "memory/evaluation": f"losses {_CLOSED_FORM}",
+    "memory/fsdp": f"sharding {_CLOSED_FORM}",
+    "memory/intervals": "intervals chance slack",
+    "memory/kinds": "intervals",
+    "memory/replayed": "families tapes without_tables",
+    "memory/sharding": f"sharding {_CLOSED_FORM}",
+    "memory/task_head": f"heads {_CLOSED_FORM}",
+    "memory/units": f"sharding {_CLOSED_FORM}",
+    "memory/weights": f"quantised_checkpoints {_CLOSED_FORM}",
+    "tape": "tapes families",
+    "tape/breakdown": "timeline tapes snapshots without_tables",
+    "tape/layout": "allocator tapes",
+    "tape/stream": "allocator tapes",
+    "tape/timeline": "timeline",
+}
+"""Of a room's modules, those of its files that own them, the quickest first: what a mutant meets where nothing is recorded."""
 
 OPERATORS = tuple(
     f"core/{name}"
@@ -57,6 +81,12 @@ OPERATORS = tuple(
 EQUIVALENT: tuple[tuple[str, str, str], ...] = (
     ("", "@cache", "a cache changes the time alone"),
     ("", "if TYPE_CHECKING", "read by type checkers alone"),
+    (
+        "allocator/caching",
+        "        self.reserved_bytes = 0",
+        "the highest is taken of it and the allocator's own, which is nothing at least",
+    ),
+    ("allocator/expandable", "ADDRESS_SPACE_BYTES = 1 << 47", "any space that never fills"),
     ("", "@dataclass(frozen=True", "frozen values and slots keep us from slips; no answer depends on them"),
 )
 """(module, text of the line, why no test can notice a change of it); no module: of any."""
@@ -65,8 +95,9 @@ FIRST, MOST = 40, 400
 """Tests that a mutant meets: the quickest ones at first, then the others."""
 MOST_TEST_S = 40.0
 """Judgement: time of a mutant's tests, as recorded."""
-SLOWER = 10
-"""Judgement: a mutant that takes so many times its tests' time does not end."""
+SLOWER, LOADING_S = 4, 60
+"""Judgement: a mutant that takes so many times its tests' time, beside that of loading them, does not end. Of the processor's time, as
+another process beside it takes none of that."""
 
 
 class Mutant(NamedTuple):
@@ -130,19 +161,18 @@ def change_of(mutant: Mutant) -> str:
 
 
 class Timed:
-    """Of a run of tests: which one it is at, and how long each took."""
+    """Of a run of tests: which one it is at, and how much of the processor's time each took."""
 
     def __init__(self, coverage: Any) -> None:
-        self.coverage, self.seconds = coverage, dict[str, float]()
+        self.coverage, self.seconds, self.begun_s = coverage, dict[str, float](), 0.0
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
         self.coverage.switch_context(nodeid)
+        self.begun_s = time.process_time()
 
-    def pytest_runtest_logfinish(self) -> None:
+    def pytest_runtest_logfinish(self, nodeid: str) -> None:
         self.coverage.switch_context("")
-
-    def pytest_runtest_logreport(self, report: Any) -> None:
-        self.seconds[report.nodeid] = self.seconds.get(report.nodeid, 0.0) + report.duration
+        self.seconds[nodeid] = time.process_time() - self.begun_s
 
 
 def record(room: str) -> None:
@@ -172,6 +202,12 @@ def files(room: str) -> list[Path]:
     return [path for name in TESTS[room] if (path := ROOT / "tests" / f"test_{name}.py").exists()]
 
 
+UNKNOWN = "?"
+"""Stands for every line of a module of which nothing is recorded."""
+MOST_OF_A_FILE_S = 120.0
+"""Judgement: what the slowest of the files takes, where nothing is recorded."""
+
+
 class Runs(NamedTuple):
     """Of a room: which tests run a line of it, and how long each takes."""
 
@@ -181,6 +217,8 @@ class Runs(NamedTuple):
     def tests_of(self, mutant: Mutant) -> list[str]:
         """Those that run the mutant's lines or, of what is loaded but once, anything of its module: the quickest of each file first."""
         by_line = self.lines.get(mutant.module, {})
+        if UNKNOWN in by_line:
+            return by_line[UNKNOWN]
         numbers = range(mutant.first_line, mutant.last_line + 1)
         found = {name for number in numbers for name in by_line.get(str(number), ())}
         found = found or {name for names in by_line.values() for name in names}
@@ -201,14 +239,18 @@ class Runs(NamedTuple):
 
 
 def runs_of(room: str) -> Runs:
-    """As it was recorded; without a recording every file of the room's tests, for each of its lines."""
+    """As it was recorded; without a recording the files that own a module, for each of its lines."""
     path = KEPT / f"{room}.json"
     if path.exists():
         return Runs(**json.loads(path.read_text(encoding="utf-8")))
-    sys.stderr.write(f"{room}: nothing is recorded, so each mutant meets all of its tests\n")
-    every = [str(one) for one in files(room)]
-    seconds = {name: (1 + number / 1000) * MOST_TEST_S / (2 * len(every)) for number, name in enumerate(every)}  # none is left out
-    return Runs({str(one.relative_to(ROOT)): {"0": every} for one in modules([room])}, seconds)
+    sys.stderr.write(f"{room}: nothing is recorded, so each mutant meets the files of its module\n")
+    return Runs({str(one.relative_to(ROOT)): {UNKNOWN: owners(room, one.stem)} for one in modules([room])}, {})
+
+
+def owners(room: str, module: str) -> list[str]:
+    """Paths of the files that own a module."""
+    named = OWN.get(f"{room}/{module}") or OWN.get(room) or " ".join(TESTS[room])
+    return [str(ROOT / "tests" / f"test_{name}.py") for name in named.split()]
 
 
 # ------------------------------------------------------------------------------------------------------------------ one mutant
@@ -259,8 +301,9 @@ def outcome(mutant: Mutant, text: str, runs: Runs) -> str:
     tests = runs.tests_of(mutant)
     if not tests:
         return "untested"
-    stages = [stage for stage in (tests[:FIRST], tests[FIRST:]) if stage]
-    limit_s = 30 + SLOWER * sum(runs.seconds.get(name, 0.0) for name in tests)
+    files_alone = not runs.seconds
+    stages = [[name] for name in tests] if files_alone else [stage for stage in (tests[:FIRST], tests[FIRST:]) if stage]
+    limit_s = LOADING_S + (MOST_OF_A_FILE_S if files_alone else SLOWER * sum(runs.seconds.get(name, 0.0) for name in tests))
     pid = os.fork()
     if pid == 0:
         try:

@@ -120,6 +120,24 @@ STREAMS = [
         "+a 60M +b 40M -a +c 62M -b +d 64M",
         (126, 166, 126, 166),
     ),
+    (
+        "it stops where just enough has gone: 162 are 52 above 110, which a is",
+        AllocatorConfig(limit_bytes=440 * MIB, garbage_collection_threshold=0.25),
+        "+a 52M +b 40M -a +c 70M -b +d 64M",
+        (134, 174, 134, 174),
+    ),
+    (
+        "cached segments below the split limit go only with the whole cache, the small pool's among it",
+        AllocatorConfig(limit_bytes=200 * MIB, max_split_size_bytes=40 * MIB),
+        "+k 38M +a 38M +b 38M +c 38M +d 1M -a -b -c -d +e 80M",
+        (118, 118, 153, 154),
+    ),
+    (
+        "above it the largest go first, one after another, whatever smaller ones lie beside them",
+        AllocatorConfig(limit_bytes=300 * MIB, max_split_size_bytes=40 * MIB),
+        "+k 38M +a 22M +b 24M +c 60M +d 70M -a -b -c -d +e 130M",
+        (168, 214, 214, 214),
+    ),
 ]
 
 
@@ -148,6 +166,10 @@ def test_a_peak_that_comes_twice_is_named_where_it_came_first() -> None:
     pages = [60, 20, 40]
     found = SwiftAllocator(pages).run([1, -1, 2, 3], 0, 4)
     assert (found.event, found.allocated_bytes) == (0, 60 * 512)
+    two_parts = SwiftAllocator([60, 20, 20])
+    two_parts.run([1, 2], 0, 2)
+    found = two_parts.run([1, 2, -1, -2, 3], 2, 5)  # 20 pages are left, then none, then 20 again
+    assert (found.event, found.allocated_bytes) == (2, 20 * 512)
 
 
 def test_out_of_memory_is_a_value_of_the_replay() -> None:
@@ -170,10 +192,22 @@ def test_a_full_card_raises_and_stays_usable(config: AllocatorConfig) -> None:
     assert allocator.malloc(40 * MIB).size_bytes == 40 * MIB
 
 
+@pytest.mark.parametrize(("limit_mib", "span_mib"), [(1440, 1620), (1430, 1620), (20, 40)])
+def test_an_expandable_segment_spans_an_eighth_more_than_the_card(limit_mib: int, span_mib: int) -> None:
+    """torch 2.13, ExpandableSegment: "we allocate enough address space for 1 1/8 the total memory on the GPU", in whole handles.
+
+    By hand: 1,440 and its eighth are 81 handles of 20 MiB; 1,430 and its 178.75 are 80.4, so 81; 20 and 2.5 are two.
+    """
+    segment = Allocator(AllocatorConfig(limit_bytes=limit_mib * MIB, expandable_segments=True)).malloc(2 * MIB).segment
+    assert segment is not None
+    assert segment.size_bytes == span_mib * MIB
+
+
 def test_an_empty_storage_takes_nothing() -> None:
     allocator = Allocator()
     allocator.free(allocator.malloc(0))
     assert (allocator.peak_allocated_bytes, allocator.peak_reserved_bytes) == (0, 0)
+    assert replay([Event(Op.ALLOC, "of no size")]).peak_reserved_bytes == 0
 
 
 def test_wrong_use_is_refused() -> None:
@@ -234,6 +268,47 @@ class Run:
         for block, asked_bytes in self.live:
             assert block.size_bytes >= round_size(asked_bytes, allocator.config.roundup_power2_divisions) >= asked_bytes
             assert block.size_bytes % 512 == block.address % 512 == 0
+        self.check_tiles()
+
+    def check_tiles(self) -> None:
+        """Blocks tile their segments, linked both ways; what is free never lies beside its like (try_merge_blocks); handles are whole."""
+        pools = (self.allocator._small, self.allocator._large)
+        listed = {id(block): block for pool in pools for *_, block in (*pool.free, *pool.unmapped)}
+        assert all(not block.allocated and (block.mapped or block.is_split) for block in listed.values())
+        firsts = {id(first): first for first in map(first_of, (*listed.values(), *(block for block, _ in self.live if block.size_bytes)))}
+        mapped_bytes, ends = 0, []
+        for first in sorted(firsts.values(), key=lambda block: block.address):
+            blocks = row_of(first)
+            assert all(block.allocated is not (id(block) in listed) for block in blocks)
+            assert all(type(block.size_bytes) is type(block.address) is int and block.size_bytes > 0 for block in blocks)
+            assert all(left.address + left.size_bytes == right.address and right.prev is left for left, right in pairwise(blocks))
+            assert all(left.allocated or right.allocated or left.mapped is not right.mapped for left, right in pairwise(blocks))
+            ends.append((first.address, blocks[-1].address + blocks[-1].size_bytes))
+            mapped_bytes += sum(block.size_bytes for block in blocks if block.mapped)
+            segment = first.segment
+            assert all(block.segment is segment and block.pool is first.pool for block in blocks)
+            assert segment is not None or all(block.mapped for block in blocks)
+            if segment is not None:
+                assert ends[-1] == (segment.address, segment.address + segment.size_bytes)
+                gaps = [block for block in blocks if not block.mapped]
+                assert all(
+                    (gap.address - segment.address) % segment.handle_bytes == 0 == gap.size_bytes % segment.handle_bytes for gap in gaps
+                )
+        assert mapped_bytes == self.allocator.reserved_bytes
+        assert all(end <= start for (_, end), (start, _) in pairwise(ends))
+
+
+def first_of(block: Block) -> Block:
+    while block.prev is not None:
+        block = block.prev
+    return block
+
+
+def row_of(block: Block) -> list[Block]:
+    blocks = [block]
+    while (after := blocks[-1].next) is not None:
+        blocks.append(after)
+    return blocks
 
 
 @settings(max_examples=60, deadline=None)
@@ -255,6 +330,7 @@ def test_nothing_overlaps_and_nothing_is_lost(config: AllocatorConfig, steps: li
     run.live.clear()
     run.check()
     run.allocator.empty_cache()
+    run.check()
     assert (run.allocator.allocated_bytes, run.allocator.reserved_bytes, run.allocator.cached_bytes) == (0, 0, 0)
 
 

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 from hypothesis import given, settings, strategies as st
 
+from advisor.cli.files import write_new
 from advisor.configs import check, config
 from advisor.configs.emit import WRITTEN, read_text, text_of
-from advisor.errors import AdvisorError, UnsupportedError
+from advisor.errors import AdvisorError, InvalidInputError, UnsupportedError
 from advisor.hub import load_model
 from advisor.memory import estimate_memory
 from advisor.stacks import default_plan
@@ -283,3 +284,13 @@ def test_the_framework_s_own_parser_takes_what_is_written(stack: str, tmp_path: 
     done = subprocess.run([interpreter, "-c", PARSERS[stack], *files], capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr[-2000:]
     assert len(files) == 16
+
+
+def test_a_file_that_is_there_is_not_written_over(tmp_path: Path) -> None:
+    """Whoever lays it there between the look and the writing keeps it, too."""
+    path = tmp_path / "mine.yml"
+    path.write_text("mine", encoding="utf-8")
+    with pytest.raises(InvalidInputError, match="is there already; it is not overwritten"):
+        write_new(path, "another", "--out", "mine.yml")
+    assert path.read_text(encoding="utf-8") == "mine"
+    assert [one.name for one in tmp_path.iterdir()] == ["mine.yml"]

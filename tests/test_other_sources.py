@@ -19,8 +19,8 @@ from advisor import api, record
 from advisor.allocator.caching import Allocator, AllocatorConfig
 from advisor.calibration import run as calibrate_run
 from advisor.ledger import facts_from_ledger
-from advisor.memory import head, loading, norms, optimizer, peak, runtime, weights
-from advisor.memory.tape import Size, Tape, Tensor, forward
+from advisor.memory import feed_forward, head, loading, norms, optimizer, peak, runtime, weights
+from advisor.memory.tape import Size, Tape, Tensor, backward, forward
 from advisor.render import check as render_check
 from advisor.units import MIB
 from advisor.values import Level, Optimizer, Phase, Plan, Term
@@ -67,6 +67,11 @@ def test_best_fit_among_expandable_blocks_goes_by_what_they_can_grow_to() -> Non
     """
     mebibytes = "+a:20480 +b:30720 -a +c:8192 +d:12288 +e:10240"
     assert Reserved(AllocatorConfig(expandable_segments=True)).after(mebibytes) == 60 * MIB
+
+
+def test_an_empty_storage_points_nowhere_as_torch_s_own() -> None:
+    torch = pytest.importorskip("torch")
+    assert Allocator().malloc(0).address == torch.empty(0).data_ptr()
 
 
 # -------------------------------------------------------------------------------------------------------------------- memory
@@ -185,6 +190,41 @@ def test_a_norm_makes_what_the_library_s_own_does() -> None:
     norms.rms_norm(tape, entry, features, setting, 2)
     highest_bytes = max(moment.live.at(tokens, 0) for moment in forward(tape, entry, keep=True, entry_held=True).peaks)
     assert highest_bytes == live.peak_bytes - made.nbytes
+
+
+@pytest.mark.parametrize("name", ["relu", "relu2", "gelu", "gelu_new", "gelu_fast", "gelu_pytorch_tanh", "silu", "bloom_gelu"])
+def test_an_activation_keeps_and_makes_what_the_library_s_own_does(name: str) -> None:
+    """transformers' function in bf16, run for real: what it keeps, and what lives at most in either direction. Its input is another's."""
+    torch = pytest.importorskip("torch")
+    functions = pytest.importorskip("transformers.activations").ACT2FN
+    bloom = pytest.importorskip("transformers.models.bloom.modeling_bloom")
+    act = bloom.BloomGelu() if name == "bloom_gelu" else functions[name]
+    tokens, features = 64, 32
+
+    class Loss(torch.autograd.Function):  # type: ignore[misc]
+        """Lets go of what it is given, and makes the gradient when that is asked for, so that neither has a name here."""
+
+        @staticmethod
+        def forward(ctx: Any, given: Any) -> Any:
+            return given.new_empty(())
+
+        @staticmethod
+        def backward(ctx: Any, gradient: Any) -> Any:
+            return gradient.new_ones(tokens, features)
+
+    x = torch.randn(tokens, features, dtype=torch.bfloat16, requires_grad=True)
+    with storages() as live:
+        loss = Loss.apply(act(x))
+        kept_bytes, highest_bytes = live.now_bytes, live.peak_bytes
+        live.peak_bytes = live.now_bytes
+        loss.backward()
+    size, tape = Size(features * 2), Tape()
+    entry = Tensor(size, True)
+    feed_forward.activation(tape, entry, size, name)
+    there = forward(tape, entry, keep=True, entry_held=True)
+    back = backward(tape, there.kept, size)
+    counted = [there.kept.at(tokens, 0), *(max(moment.live.at(tokens, 0) for moment in walk.peaks) for walk in (there, back))]
+    assert counted == pytest.approx([kept_bytes, highest_bytes, live.peak_bytes], abs=16)  # single numbers
 
 
 def test_each_of_two_threads_has_a_workspace_of_cublas() -> None:

@@ -220,12 +220,15 @@ def _shared(tape: Tape, x: Tensor, block: Block, linears: tuple[Linear, ...], se
 
 
 def activation(tape: Tape, x: Tensor, size: Size, name: str, *, trained: bool = False) -> Tensor:
-    """An activation function: most keep their input; ReLU keeps its result; `gelu_new` is written out in eight operations."""
+    """An activation function: most keep their input; ReLU keeps its result; `gelu_new` is written out in eight operations.
+
+    A power's gradient makes two tensors beside its result (torch csrc/autograd/FunctionsManual.cpp `pow_backward`).
+    """
     if name in ("relu", "relu2"):
         y = tape.op((x,), size)
         tape.ops[-1].kept = (y,)
-        return tape.op((y,), size, keeps=(y,), scratch=(Size(), size)) if name == "relu2" else y
-    if name in ("gelu_new", "gelu_fast"):
+        return tape.op((y,), size, keeps=(y,), scratch=(Size(), size.scaled(2))) if name == "relu2" else y
+    if name == "gelu_new":
         half = tape.op((x,), size)
         cubed = tape.op((x,), size, keeps=(x,), scratch=(Size(), size.scaled(2)))
         inner = tape.op((tape.op((cubed,), size), x), size, aliases=(True, True))
@@ -233,11 +236,28 @@ def activation(tape: Tape, x: Tensor, size: Size, name: str, *, trained: bool = 
         tape.ops[-1].kept = (tanh,)
         shifted = tape.op((tanh,), size, aliases=(True,))
         return tape.op((half, shifted), size, keeps=(half, shifted))
+    if name == "gelu_fast":
+        return _gelu_fast(tape, x, size)
     if name == "bloom_gelu":  # one node, whose forward and backward are written out (models/bloom/modeling_bloom.py `bloom_gelu_back`)
-        return tape.op((x,), size, keeps=(x,), scratch=(size.scaled(2), size.scaled(4)))
+        return tape.op((x,), size, keeps=(x,), scratch=(size.scaled(3), size.scaled(4)))
     if name == "xielu":
         return _xielu(tape, x, size, trained)
     return tape.op((x,), size, keeps=(x,))
+
+
+def _gelu_fast(tape: Tape, x: Tensor, size: Size) -> Tensor:
+    """Written out in Python: `0.5 * x * (1 + tanh(x * 0.798 * (1 + 0.0447 * x * x)))` (transformers 5.23 activations.py
+    `FastGELUActivation`); a product keeps both of its factors, where both depend on `x`."""
+    half = tape.op((x,), size)
+    scaled = tape.op((x,), size)
+    slope = tape.op((x,), size)
+    curved = tape.op((slope, x), size, keeps=(slope, x))
+    bent = tape.op((curved,), size, aliases=(True,))
+    inner = tape.op((scaled, bent), size, keeps=(scaled, bent))
+    tanh = tape.op((inner,), size)
+    tape.ops[-1].kept = (tanh,)
+    shifted = tape.op((tanh,), size, aliases=(True,))
+    return tape.op((half, shifted), size, keeps=(half, shifted))
 
 
 def _xielu(tape: Tape, x: Tensor, size: Size, trained: bool) -> Tensor:
