@@ -16,7 +16,15 @@ both need evidence that nobody has yet (facts D2, D15, C6)."""
 
 
 def decide(case: Case, request: Request, rungs: tuple[Rung, ...]) -> Verdict:
-    """LoRA where it fits; QLoRA where only that does; the asked method where one was asked for."""
+    """LoRA where it fits; QLoRA where only that does; the asked method where one was asked for. Says so where some cards stay idle."""
+    verdict = _decided(case, request, rungs)
+    used = next((rung.plan.n_gpus for rung in rungs if rung.plan.method is verdict.method), request.gpus)
+    if used == request.gpus or verdict.method is None:
+        return verdict
+    return verdict.model_copy(update={"sentence": f"{verdict.sentence} {say('verdict.fewer_cards', used=used, n=request.gpus)}"})
+
+
+def _decided(case: Case, request: Request, rungs: tuple[Rung, ...]) -> Verdict:
     if request.method is not None:
         return _asked(case, request, rungs)
     asked_seq = asked_seq_len(case, request)
