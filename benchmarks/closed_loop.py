@@ -9,7 +9,8 @@ of the oracle is read by the engine but through the runs' scores. Beside the adv
 search over set-ups, full fine-tuning with a sweep, and one fixed recipe with a sweep. A target counts as reached where the expected score
 of the run that was settled on is at it, within the standard error of one score.
 
-Aims: the target reached in 80 % of the projects, and no experiment asked for twice.
+Aims: the target reached in 80 % of the projects, no experiment asked for twice, and none asked for that cannot show its published gain
+unless the answer says so, and with how many items it could.
 """
 
 from __future__ import annotations
@@ -173,6 +174,8 @@ class Outcome:
     runs: int = 0
     hours: float = 0.0
     twice: int = 0
+    silent: int = 0
+    """Answers whose experiment cannot show what it is to gain, without saying so."""
     last: str = ""
 
 
@@ -268,6 +271,7 @@ def follow(cause: str, n: int, seed: int, tell: Callable[[str], None] = lambda l
     for _ in range(MOST_ANSWERS):
         step = api.next_step(world.facts(runs))
         out.answers += 1
+        out.silent += is_silent(step)
         out.last = f"{step.gate} {step.binding.value} {step.rung.value}"
         tell(f"  {step.current:5} {100 * (_score(runs, step) or 0):.1f} of {world.target:.1f}: {out.last}: {step.next_experiment[:150]}")
         if step.run is None and step.binding is Binding.DATA:
@@ -281,6 +285,17 @@ def follow(cause: str, n: int, seed: int, tell: Callable[[str], None] = lambda l
         runs += [world.run(setup, f"r{len(runs) + number}") for number, setup in enumerate(planned(world, step.run, first))]
     out.reached = world.reached(step.current)
     return out
+
+
+def is_silent(step: NextStep) -> bool:
+    """The next run must win by more than its published gain is at most, and the answer does not say so, or not what it would take."""
+    accept, gain = step.accept_if, step.expected_gain
+    if accept is None or accept.difference is None or gain is None or " only if it wins by " not in accept.sentence:
+        return False
+    if accept.difference <= gain.points.high:
+        return False
+    said = f"more than the {gain.points.high:.1f} points to be expected" in accept.sentence
+    return not said or accept.items_needed is None or " items" not in accept.sentence
 
 
 def _score(runs: list[RunFacts], step: NextStep) -> float | None:
@@ -353,7 +368,8 @@ def _line(name: str, outcomes: list[Outcome]) -> str:
     return (
         f"{name:16} {reached:3} of {len(outcomes):3} reached; {mean(each.answers for each in outcomes):4.1f} answers, "
         f"{mean(each.runs for each in outcomes):4.1f} runs, {mean(each.hours for each in outcomes):5.1f} hours of a LoRA run; "
-        f"{sum(each.twice for each in outcomes)} asked twice{'; short: ' + ends if ends else ''}"
+        f"{sum(each.twice for each in outcomes)} asked twice, {sum(each.silent for each in outcomes)} hide that they cannot show their gain"
+        f"{'; short: ' + ends if ends else ''}"
     )
 
 
@@ -383,7 +399,7 @@ def main() -> int:
         print(_line(name, [replace(each, last="") for each in outcomes]))
     advice = every["advice"]
     enough = sum(each.reached for each in advice) >= 0.8 * len(advice)
-    return int(not enough or any(each.twice for each in advice))
+    return int(not enough or any(each.twice or each.silent for each in advice))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,10 @@ from functools import cache
 
 import pytest
 
-from benchmarks.closed_loop import CAUSES, Outcome, Setup, best_rate, follow, true_score, tuned
+from advisor import NextStep
+from advisor.values import Range
+from advisor.values.next_step import Acceptance, Gain
+from benchmarks.closed_loop import CAUSES, Outcome, Setup, best_rate, follow, is_silent, true_score, tuned
 
 SEEDS = range(3)
 
@@ -25,6 +28,30 @@ def test_the_target_is_reached(cause: str) -> None:
 @pytest.mark.parametrize("cause", CAUSES)
 def test_no_experiment_is_asked_for_twice(cause: str) -> None:
     assert [outcome.twice for outcome in outcomes(cause)] == [0] * len(SEEDS)
+
+
+@pytest.mark.parametrize("cause", CAUSES)
+def test_no_experiment_hides_that_it_cannot_show_its_gain(cause: str) -> None:
+    assert [outcome.silent for outcome in outcomes(cause)] == [0] * len(SEEDS)
+
+
+HIDES = [
+    # two standard errors, the published gain's upper end, the sentence, whether it hides something
+    (4.6, 3.1, "Keep it only if it wins by at least 2 standard errors (4.6 points)", True),
+    (4.6, 3.1, "Keep it only if it wins by at least 4.6 points; that is more than the 3.1 points to be expected: about 3,000 items", False),
+    (4.6, 3.1, "Keep it only if it wins by at least 4.6 points; that is more than the 3.1 points to be expected", True),
+    (2.9, 3.1, "Keep it only if it wins by at least 2 standard errors (2.9 points)", False),
+    (4.6, 3.1, "Keep it unless it scores less by 2 standard errors (4.6 points)", False),
+]
+
+
+@pytest.mark.parametrize(("threshold", "gain", "sentence", "hides"), HIDES)
+def test_what_hiding_is(threshold: float, gain: float, sentence: str, hides: bool) -> None:
+    step = NextStep.model_construct(
+        accept_if=Acceptance(standard_errors=2, difference=threshold, items_needed=3000, sentence=sentence),
+        expected_gain=Gain(points=Range(low=0, high=gain, source="test"), conditions="test"),
+    )
+    assert is_silent(step) is hides
 
 
 @pytest.mark.parametrize("cause", CAUSES)
