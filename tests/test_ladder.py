@@ -273,13 +273,16 @@ def test_the_main_job_says_why() -> None:
         (7_500, {"seq_len": 2048}, "straddles the 7.3 GiB of the card"),
         (5_000, {}, "Nothing fits: the smallest, QLoRA, needs"),
         (30_000, {"method": "qlora"}, "QLoRA, as asked: it fits"),
+        (7_500, {"method": "qlora"}, "QLoRA, as asked, with sequences cut to 1,536 tokens: at 2,048 tokens it does not surely fit"),
         (15_000, {"method": "lora"}, "LoRA, as asked, does not fit"),
         (15_000, {"method": "lora"}, "What fits as it stands: QLoRA, QDoRA."),
     ],
 )
 @pytest.mark.usefixtures("simple")
 def test_sentences_of_the_verdict(mib: int, options: dict[str, Any], words: str) -> None:
-    assert words in advise(LLAMA_8B, card(mib * MIB), request_from(options)).verdict.sentence
+    sentence = advise(LLAMA_8B, card(mib * MIB), request_from(options)).verdict.sentence
+    assert words in sentence
+    assert "cards alone" not in sentence
 
 
 @pytest.mark.usefixtures("simple")
