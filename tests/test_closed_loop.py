@@ -3,13 +3,29 @@
 from __future__ import annotations
 
 from functools import cache
+from pathlib import Path
 
 import pytest
 
 from advisor import NextStep
 from advisor.values import Range
 from advisor.values.next_step import Acceptance, Gain
-from benchmarks.closed_loop import CAUSES, Outcome, Setup, best_rate, follow, is_silent, true_score, tuned
+from benchmarks.closed_loop import (
+    CAUSES,
+    SEEDS as BENCHMARK_SEEDS,
+    SIZES,
+    WAYS,
+    Outcome,
+    Setup,
+    best_rate,
+    cells,
+    follow,
+    is_silent,
+    played,
+    row,
+    true_score,
+    tuned,
+)
 
 SEEDS = range(3)
 
@@ -52,6 +68,36 @@ def test_what_hiding_is(threshold: float, gain: float, sentence: str, hides: boo
         expected_gain=Gain(points=Range(low=0, high=gain, source="test"), conditions="test"),
     )
     assert is_silent(step) is hides
+
+
+PAGE = Path(__file__).parent.parent / "docs" / "advice.md"
+
+
+def rows_of(name: str) -> list[list[str]]:
+    """Cells of a table of the page, without its head."""
+    lines = PAGE.read_text(encoding="utf-8").partition(f"<!-- table: {name} -->\n")[2].partition("\n\n")[0].splitlines()
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
+
+
+def reached(cell: str) -> int:
+    return int(cell.partition(" of ")[0])
+
+
+@pytest.mark.parametrize("cause", [pytest.param(cause, marks=() if cause == "undertrained" else pytest.mark.slow) for cause in CAUSES])
+def test_the_page_shows_the_benchmarks_figures(cause: str) -> None:
+    made = row(cells(cause, [played(cause, n, BENCHMARK_SEEDS) for n in SIZES]))
+    assert made in PAGE.read_text(encoding="utf-8").splitlines()
+
+
+def test_the_totals_of_the_page_are_those_of_its_rows() -> None:
+    """Each row has as many projects as the others, so that means of rows are means of all."""
+    by_cause, totals = rows_of("causes"), {name: cells for name, *cells in rows_of("totals")}
+    assert [cause for cause, *_ in by_cause] == [*CAUSES]
+    assert reached(totals["advice"][0]) == sum(reached(one) + reached(other) for _, one, other, *_ in by_cause)
+    for at, way in enumerate(WAYS[1:], start=6):
+        assert reached(totals[way][0]) == sum(reached(cells[at]) for cells in by_cause)
+    for at, total in ((4, 1), (5, 2)):
+        assert float(totals["advice"][total]) == pytest.approx(sum(float(cells[at]) for cells in by_cause) / len(by_cause), abs=0.11)
 
 
 @pytest.mark.parametrize("cause", CAUSES)
