@@ -485,16 +485,23 @@ def test_cards_that_stay_idle_are_paid_for() -> None:
     assert two.step_time.usd.low == pytest.approx(2 * one.step_time.usd.low)
 
 
-@pytest.mark.parametrize(("model", "gpu"), GRID)
-def test_the_longest_sequence_is_a_limit(model: str, gpu: str) -> None:
+LIMITS = [
+    *(pytest.param(*cell.values, 1, marks=cell.marks) for cell in GRID),
+    *(pytest.param(*cell.values, cards, marks=pytest.mark.slow) for cell in GRID for cards in (2, 8)),
+    ("mistral-7b", "8GB", 8),  # whole gradients held between passes, or one pass of a larger micro-batch
+]
+
+
+@pytest.mark.parametrize(("model", "gpu", "cards"), LIMITS)
+def test_the_longest_sequence_is_a_limit(model: str, gpu: str, cards: int) -> None:
     """Asked for, it fits; one step more does not, whatever is changed, unless the model's positions were the limit."""
     spec, on = load_model(model), load_gpu(gpu)
-    for rung in advise(spec, on, Request()).rungs:
+    for rung in advise(spec, on, Request(gpus=cards)).rungs:
         longest = rung.max_seq_len_tokens
         if longest is not None and rung.fit is Fit.FITS:
             beyond = [(longest + fit.SEQ_GRID_TOKENS, False)] if longest != spec.max_position_tokens else []
             for tokens, fits in ((longest, True), *beyond):
-                asked = advise(spec, on, Request(method=rung.plan.method, seq_len=tokens))
+                asked = advise(spec, on, Request(method=rung.plan.method, seq_len=tokens, gpus=cards))
                 assert (asked.rungs[0].fit is Fit.FITS) is fits, (rung.plan.method, tokens)
 
 

@@ -105,10 +105,11 @@ def changes_for(case: Case, plan: Plan, tokens: int, fixed: frozenset[str]) -> t
 
 
 def _all_moves(case: Case, plan: Plan, fixed: frozenset[str]) -> dict[str, Move]:
-    """The move of each step that saves most."""
+    """The move of each step that saves most where sequences are long: a micro-batch is never made larger then."""
     taken: dict[str, Move] = {}
     for step in STEPS:
         moves = [] if step.option in fixed else [*step.moves(case, _with(plan, taken))]
+        moves = [move for move in moves if move.applied(plan).micro_batch_size <= plan.micro_batch_size]
         if len(moves) == 1:
             taken[step.option] = moves[0]
         elif moves:
