@@ -2,6 +2,7 @@
 
     python -m benchmarks.closed_loop                 12 causes x 10 seeds x 2 sizes of the evaluation, some minutes on one core
     python -m benchmarks.closed_loop --seeds 3 --cause full --tell
+    python -m benchmarks.closed_loop --table         the table of docs/advice.md
 
 Every effect of the oracle is published (ids of profiles/methods/facts.json): the responses to learning rate, rank, batch and epochs are
 tables of one study each, the others differences. Scores scatter by the items' binomial error and by a point from run to run (N2). Nothing
@@ -9,7 +10,8 @@ of the oracle is read by the engine but through the runs' scores. Beside the adv
 search over set-ups, full fine-tuning with a sweep, and one fixed recipe with a sweep. A target counts as reached where the expected score
 of the run that was settled on is at it, within the standard error of one score.
 
-Aims: the target reached in 80 % of the projects, and no experiment asked for twice.
+Aims: the target reached in 80 % of the projects, no experiment asked for twice, and none asked for that cannot show its published gain
+unless the answer says so, and with how many items it could.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ import argparse
 import math
 import random
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from statistics import mean
@@ -173,6 +175,8 @@ class Outcome:
     runs: int = 0
     hours: float = 0.0
     twice: int = 0
+    silent: int = 0
+    """Answers whose experiment cannot show what it is to gain, without saying so."""
     last: str = ""
 
 
@@ -268,6 +272,7 @@ def follow(cause: str, n: int, seed: int, tell: Callable[[str], None] = lambda l
     for _ in range(MOST_ANSWERS):
         step = api.next_step(world.facts(runs))
         out.answers += 1
+        out.silent += is_silent(step)
         out.last = f"{step.gate} {step.binding.value} {step.rung.value}"
         tell(f"  {step.current:5} {100 * (_score(runs, step) or 0):.1f} of {world.target:.1f}: {out.last}: {step.next_experiment[:150]}")
         if step.run is None and step.binding is Binding.DATA:
@@ -281,6 +286,17 @@ def follow(cause: str, n: int, seed: int, tell: Callable[[str], None] = lambda l
         runs += [world.run(setup, f"r{len(runs) + number}") for number, setup in enumerate(planned(world, step.run, first))]
     out.reached = world.reached(step.current)
     return out
+
+
+def is_silent(step: NextStep) -> bool:
+    """The next run must win by more than its published gain is at most, and the answer does not say so, or not what it would take."""
+    accept, gain = step.accept_if, step.expected_gain
+    if accept is None or accept.difference is None or gain is None or " only if it wins by " not in accept.sentence:
+        return False
+    if accept.difference <= gain.points.high:
+        return False
+    said = f"more than the {gain.points.high:.1f} points to be expected" in accept.sentence
+    return not said or accept.items_needed is None or " items" not in accept.sentence
 
 
 def _score(runs: list[RunFacts], step: NextStep) -> float | None:
@@ -353,37 +369,103 @@ def _line(name: str, outcomes: list[Outcome]) -> str:
     return (
         f"{name:16} {reached:3} of {len(outcomes):3} reached; {mean(each.answers for each in outcomes):4.1f} answers, "
         f"{mean(each.runs for each in outcomes):4.1f} runs, {mean(each.hours for each in outcomes):5.1f} hours of a LoRA run; "
-        f"{sum(each.twice for each in outcomes)} asked twice{'; short: ' + ends if ends else ''}"
+        f"{sum(each.twice for each in outcomes)} asked twice, {sum(each.silent for each in outcomes)} hide that they cannot show their gain"
+        f"{'; short: ' + ends if ends else ''}"
     )
+
+
+Played = dict[str, list[Outcome]]
+"""Outcomes of the advice, and of each way to do without it."""
+WAYS = ("advice", "random search", "always full", "fixed recipe")
+SIZES, SEEDS = (1319, 5000), 10
+"""Held-out items, GSM8K's test set and a larger one, and projects of each cause."""
+
+
+def played(cause: str, n: int, seeds: int, tell: Callable[[str], None] = lambda line: None) -> Played:
+    """The same projects each way; random search has as many runs as the advice took."""
+    found: Played = {way: [] for way in WAYS}
+    for seed in range(seeds):
+        tell(f" {cause}, seed {seed}")
+        advised = follow(cause, n, seed, tell)
+        outcomes = (advised, searched(cause, n, seed, max(4, advised.runs)), always_full(cause, n, seed), recipe(cause, n, seed))
+        for way, outcome in zip(WAYS, outcomes, strict=True):
+            found[way].append(outcome)
+    return found
+
+
+HEAD = ("true cause", *(f"reached, {n:,} items" for n in SIZES), "answers", "runs", "time", "random search", "always full", "fixed recipe")
+
+
+def cells(cause: str, by_size: Iterable[Played]) -> tuple[str, ...]:
+    """A row of the table in docs/advice.md."""
+    sizes = [*by_size]
+    advised = [outcome for each in sizes for outcome in each["advice"]]
+    return (
+        cause,
+        *(_reached(each["advice"]) for each in sizes),
+        f"{mean(each.answers for each in advised):.1f}",
+        f"{mean(each.runs for each in advised):.1f}",
+        f"{mean(each.hours for each in advised):.1f}",
+        *(_reached([outcome for each in sizes for outcome in each[way]]) for way in WAYS[1:]),
+    )
+
+
+def _reached(outcomes: list[Outcome]) -> str:
+    return f"{sum(each.reached for each in outcomes)} of {len(outcomes)}"
+
+
+def row(words: Iterable[str]) -> str:
+    """As Markdown."""
+    return f"| {' | '.join(words)} |"
+
+
+def totals(every: Played) -> Iterator[str]:
+    """What each way came to, as Markdown."""
+    yield row(("", "reached", "runs", "time"))
+    yield row(("---", "--:", "--:", "--:"))
+    for way, outcomes in every.items():
+        yield row((way, _reached(outcomes), f"{mean(each.runs for each in outcomes):.1f}", f"{mean(each.hours for each in outcomes):.1f}"))
+
+
+def _table(causes: Iterable[str], seeds: int) -> None:
+    print(row(HEAD))
+    print(row(("---", *["--:"] * (len(HEAD) - 1))))
+    every: Played = {way: [] for way in WAYS}
+    for cause in causes:
+        by_size = [played(cause, n, seeds) for n in SIZES]
+        print(row(cells(cause, by_size)), flush=True)
+        for way in WAYS:
+            every[way] += [outcome for each in by_size for outcome in each[way]]
+    print()
+    print("\n".join(totals(every)))
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--seeds", type=int, default=SEEDS)
     parser.add_argument("--items", type=int, action="append", help="size of the evaluation (1319 and 5000)")
     parser.add_argument("--cause", choices=[*CAUSES], action="append")
     parser.add_argument("--tell", action="store_true", help="every answer in one line")
+    parser.add_argument("--table", action="store_true", help="the table of docs/advice.md")
     arguments = parser.parse_args()
-    every: dict[str, list[Outcome]] = {"advice": [], "random search": [], "always full": [], "fixed recipe": []}
-    for n in arguments.items or (1319, 5000):
+    causes, tell = arguments.cause or [*CAUSES], print if arguments.tell else lambda line: None
+    if arguments.table:
+        _table(causes, arguments.seeds)
+        return 0
+    every: Played = {way: [] for way in WAYS}
+    for n in arguments.items or SIZES:
         print(f"{n:,} items")
-        for cause in arguments.cause or CAUSES:
-            found = []
-            for seed in range(arguments.seeds):
-                if arguments.tell:
-                    print(f" {cause}, seed {seed}")
-                found.append(follow(cause, n, seed, print if arguments.tell else lambda line: None))
-                every["random search"].append(searched(cause, n, seed, max(4, found[-1].runs)))
-                every["always full"].append(always_full(cause, n, seed))
-                every["fixed recipe"].append(recipe(cause, n, seed))
-            every["advice"] += found
-            print(_line(cause, found), flush=True)
+        for cause in causes:
+            found = played(cause, n, arguments.seeds, tell)
+            print(_line(cause, found["advice"]), flush=True)
+            for way in WAYS:
+                every[way] += found[way]
     print("all")
-    for name, outcomes in every.items():
-        print(_line(name, [replace(each, last="") for each in outcomes]))
+    for way, outcomes in every.items():
+        print(_line(way, [replace(each, last="") for each in outcomes]))
     advice = every["advice"]
     enough = sum(each.reached for each in advice) >= 0.8 * len(advice)
-    return int(not enough or any(each.twice for each in advice))
+    return int(not enough or any(each.twice or each.silent for each in advice))
 
 
 if __name__ == "__main__":

@@ -185,7 +185,6 @@ def test_without_a_single_error_nothing_is_known(known):
 # (settings, what the source names)
 UNSEEN = [
     ({"n_gpus": 4, "sharding": "zero2"}, "ZeRO-2"),
-    ({"n_gpus": 2, "sharding": "ddp"}, "replicas"),
     ({"quantization": "int8", "method": "qlora"}, "int8 base"),
     ({"stack": "torchtune"}, "torchtune"),
     ({"lora_dropout": 0.05}, "dropout"),
@@ -206,6 +205,18 @@ def test_a_setting_that_no_card_ran_widens_both_tiers(tier, settings, named):
     assert unseen.high_share + unseen.low_share > own.high_share + own.low_share + 0.05
     assert unseen.source.startswith("wide, because ")
     assert named in unseen.source
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+@pytest.mark.parametrize("tier", [ESTIMATE, TRACE])
+def test_a_replica_errs_as_one_card_does(tier, method):
+    """What DDP adds is counted to the byte (tests/test_sharded_grid.py, tests/test_real_cards.py); shards are another kind."""
+    one, replica, shard = (
+        interval_of(tier, LLAMA, Plan(method=method, **cards), None)
+        for cards in ({}, {"n_gpus": 2, "sharding": "ddp"}, {"n_gpus": 2, "sharding": "fsdp2"})
+    )
+    assert replica == one
+    assert shard.high_share > one.high_share
 
 
 @given(

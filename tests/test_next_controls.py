@@ -125,12 +125,25 @@ def test_alpha_follows_the_rank_as_the_run_had_it(given: dict[str, Any], alpha: 
 
 
 def test_fewer_modules_to_all_of_them_keeps_the_scale() -> None:
+    """And takes the rate along, by the root of the rank: at the old one the lower rank is judged off its best (fact LR5)."""
     one = {"method": "lora", "rank": 64, "alpha": 16, "targets": "q_proj,v_proj", "learning_rate": 2e-4, "score": 0.4, **TUNED}
     answer = step(one, n=20_000)
     assert answer.binding is Binding.TARGET_MODULES
     assert answer.run is not None
     assert answer.run.alpha / answer.run.rank == pytest.approx(16 / 64, rel=0.01)
-    assert answer.run.learning_rates == (2e-4,)
+    assert answer.run.learning_rates == pytest.approx((2e-4 * (64 / answer.run.rank) ** 0.5,), rel=0.02)
+    assert "The learning rate goes with the rank, from 2.0e-4 to 4.4e-4." in answer.next_experiment
+
+
+def test_changes_at_once_share_their_learning_rates() -> None:
+    """Fewer modules and a batch of 512: the rates of the batch's sweep, at the rank of the placement's (facts LR5, LR14)."""
+    one = {"method": "lora", "rank": 64, "alpha": 128, "targets": "q_proj,v_proj", "learning_rate": 2e-4, "batch": 512, "score": 0.4}
+    answer = step(one | TUNED, target=0.47)
+    assert answer.run is not None
+    assert (answer.run.batch, len(answer.run.learning_rates)) == (16, 3)
+    placed, batched = (64 / answer.run.rank) ** 0.5, (16 / 128) ** 0.7
+    assert answer.run.learning_rates[1] == pytest.approx(2e-4 * placed * batched, rel=0.05)
+    assert "Together that makes the learning rates " in answer.next_experiment
 
 
 @pytest.mark.parametrize(("rank", "alpha", "off"), [(32, 1, "below"), (8, 128, "above")])

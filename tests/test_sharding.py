@@ -22,7 +22,7 @@ from advisor.devices import load_gpu
 from advisor.errors import InvalidInputError
 from advisor.hooks.live import settings_of
 from advisor.memory import estimate_memory, weights_bytes
-from advisor.stacks.engines import deepspeed_file, fsdp_of, masters_of, reentrant_of
+from advisor.stacks.engines import deepspeed_file, fsdp_of, masters_of, reentrant_of, shared
 from advisor.stacks.known import defaults_of
 from advisor.units import GIB
 from advisor.values import Fit, MemoryBreakdown, ModelSpec, Phase, Plan, Sharding, Stack, Term
@@ -101,6 +101,21 @@ REENTRANT = [
 def test_reentrant_by_default(stack: str, version: str, engine: str, adapter: bool, reentrant: bool) -> None:
     defaults = defaults_of(Stack(stack))._replace(version=version)
     assert reentrant_of(defaults, Sharding(engine), adapter=adapter) is reentrant
+
+
+@pytest.mark.parametrize(
+    ("stack", "engine", "stated", "other", "reentrant"),
+    [
+        ("ms-swift", "ddp", False, "none", True),  # each engine's own
+        ("ms-swift", "ddp", True, "none", True),  # stated, and kept
+        ("llamafactory", "ddp", True, "fsdp2", False),
+        ("llamafactory", "ddp", False, "none", False),
+        ("hf", "ddp", False, "fsdp2", False),
+    ],
+)
+def test_another_engine_brings_its_own_checkpoints(stack: str, engine: str, stated: bool, other: str, reentrant: bool) -> None:
+    plan = Plan(stack=Stack(stack), n_gpus=2, sharding=Sharding(engine), use_reentrant=stated)
+    assert shared(plan, Sharding(other)).use_reentrant is reentrant
 
 
 WHICH_FSDP = [

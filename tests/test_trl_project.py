@@ -90,7 +90,7 @@ ALWAYS: Callable[..., bool] = lambda runs, *_: True  # noqa: E731  # of publishe
 CLAIMS: dict[str, Callable[..., bool]] = {
     rf"run (\d+): the training loss ended where it began, at a learning rate that is {NUMBER} × below the prior of {RATE}": flat,
     rf"run (\d+): {RATE} is {NUMBER} × below the prior of {RATE}, and was not swept": below_prior,
-    rf"the sweep of run (\d+) is won at {RATE}: its own {RATE} was not among them": won,
+    rf"the sweep of run (\d+) is won at {RATE}: its own {RATE} was not among the rates": won,
     rf"the sweep of run (\d+) is won at {RATE}: by {NUMBER} points over its own {RATE}": won_by,
     rf"run (\d+) saw its data {NUMBER} times; two to three passes are the cheapest gain left": passes,
     rf"the target is reached: {NUMBER} % against {NUMBER} %(?:, though by less than the {NUMBER} points that the evaluation wavers by)?": (

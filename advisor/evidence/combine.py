@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from advisor.evidence.lr import rate_for, rounded
 from advisor.evidence.power import chance_of
 from advisor.evidence.result import Result, next_run
 from advisor.evidence.view import View
+from advisor.ladder.learning_rate import show
 from advisor.values import Range
 from advisor.values.next_step import Binding, Gain, NextRun
 
@@ -27,12 +29,16 @@ def combined(view: View, first: Result, others: Sequence[Result]) -> Result:
         return first
     told = [move.experiment.replace(", nothing else changed", "") for move in (first, *more)]
     together = " ".join(f"({number}) {text}" for number, text in enumerate(told, start=1))
+    planned = [move.run for move in (first, *more) if move.run is not None]
+    run = _merged(view, planned)
+    if sum(each.learning_rates != next_run(view.run).learning_rates for each in planned) > 1:
+        together += f" Together that makes the learning rate{'s' if len(run.learning_rates) > 1 else ''} {_listed(run.learning_rates)}."
     return replace(
         first,
         reason="; ".join(move.reason for move in (first, *more)),
         experiment=f"Change these at once, as the aim is the target and one alone would show in {round(100 * chance.share)} of 100 runs: "
         f"{together}",
-        run=_merged(view, [move.run for move in (first, *more) if move.run is not None]),
+        run=run,
         gain=_sum([move.gain for move in (first, *more) if move.gain is not None]),
         cost="; ".join(dict.fromkeys(move.cost for move in (first, *more) if move.cost)),
         evidence=tuple(dict.fromkeys(name for move in (first, *more) for name in move.evidence)),
@@ -40,14 +46,22 @@ def combined(view: View, first: Result, others: Sequence[Result]) -> Result:
 
 
 def _merged(view: View, runs: list[NextRun]) -> NextRun:
-    """Every setting that one of the moves changes; the first one's where two do."""
+    """Every setting that one of the moves changes; the first one's where two do. Of learning rates those of the move that names most,
+    carried to all changes together (facts LR4, LR5, LR14)."""
     base = next_run(view.run)
     changed: dict[str, object] = {}
     for run in runs:
         for name in NextRun.model_fields:
             if getattr(run, name) != getattr(base, name):
                 changed.setdefault(name, getattr(run, name))
-    return base.model_copy(update=changed)
+    merged = base.model_copy(update=changed)
+    own = max((run for run in runs if run.learning_rates != base.learning_rates), key=lambda run: len(run.learning_rates), default=base)
+    return merged.model_copy(update={"learning_rates": tuple(rounded(rate_for(rate, own, merged)) for rate in own.learning_rates)})
+
+
+def _listed(rates: tuple[float, ...]) -> str:
+    *first, last = map(show, rates)
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def _sum(gains: list[Gain]) -> Gain:

@@ -8,7 +8,7 @@ from advisor.evidence.capacity import RankStep, ample, rank_steps
 from advisor.evidence.gates_doors import compared_at_one_rate, reference
 from advisor.evidence.gates_rank import cut_cost, rank_is_unused
 from advisor.evidence.rates import is_certified
-from advisor.evidence.result import show_gap
+from advisor.evidence.result import show_change, show_gap
 from advisor.evidence.view import View
 from advisor.ladder.knowledge import gate
 from advisor.values import Finding, Level, Task
@@ -82,7 +82,7 @@ def rank_cut(view: View) -> Iterator[Finding]:
     if cut is not None:
         cost, error = cut
         z = abs(cost) / (error or 1)
-        at_half = f"cut to half its rank the adapter of {view.run.label} cost {show_gap(view, cost)}, {z:.1f} standard errors"
+        at_half = f"cut to half its rank, the adapter of {view.run.label} scores {show_change(view, -cost)}, {z:.1f} standard errors"
         if rank_is_unused(view):
             message, hint = f"{at_half}: rank {view.run.rank} is not in use", "the limit is not the rank"
         elif cost <= 2 * error:
@@ -108,7 +108,7 @@ def few_items(view: View) -> Iterator[Finding]:
     yield Finding(
         id="few-items",
         level=Level.WARNING,
-        message=f"{n} held-out items: a score moves by {100 * 1.96 * (0.25 / n) ** 0.5:.0f} points either way (95 %) for nothing",
+        message=f"{n} held-out items: chance alone moves a score by {100 * 1.96 * (0.25 / n) ** 0.5:.0f} points either way (95 %)",
         hint="no climb is decided on fewer than 200",
         numbers={"items": float(n)},
         evidence=("N1", "N3", "N4"),

@@ -97,11 +97,11 @@ def _overfit(view: View, run: RunFacts) -> Found | None:
     found: Overfit | None = by_loss or by_score
     if found is None:
         return _longer_is_worse(view, run)
-    lost = show_gap(view, found.lost) if found.by_score else f"{found.lost:.0%}"
+    lost = f"has fallen by {show_gap(view, found.lost)}" if found.by_score else f"has risen by {found.lost:.0%}"
     thing = "score" if found.by_score else "evaluation loss"
     sure = found.lost > gate("overfit_sure") if not found.by_score else view.items_known
     return (
-        f"the {thing} was best at {found.at_share:.0%} of the training and lost {lost} since",
+        f"the {thing} was best at {found.at_share:.0%} of the training and {lost} since",
         found.at_share,
         HIGH if sure else MEDIUM,
         found.lost if found.by_score else None,

@@ -169,7 +169,7 @@ def _full_words(view: View, planned: NextRun) -> str:
         priced = price_of(view, planned)
         size = f" of {format_size(priced.memory.high_bytes)}" if priced is not None else ""
         room = f" It does not fit the card: its peak{size} takes a larger one, or several with everything sharded."
-    bigger = " Before paying, try a larger base model with LoRA: that buys more than rank did (B8)."
+    bigger = " Before paying, try a larger base model with LoRA: that gained more than rank did where both were measured (B8)."
     swept = _newest_sweep(view, [other for other in view.facts.runs if other.method is Method.FULL])
     data = "all of the data" if planned.data_fraction >= 1 else view.sweep_words(planned.data_fraction)
     if swept is not None and swept.best is not None and swept.standing in ("low edge", "high edge"):

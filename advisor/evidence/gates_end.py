@@ -98,8 +98,8 @@ def half_data(view: View) -> Result | None:
         door=Door.STAY,
         confidence=LOW,
         reason=f"{closed_words(view)}; whether more data would help has not been measured",
-        experiment=f"Run the half-data control: the same set-up on {half:.0%} of the data{steps}. What the whole data gain over it is what "
-        "doubling them would about gain again.",
+        experiment=f"Run the half-data control: the same set-up on {half:.0%} of the data{steps}. What the whole data gain over it is "
+        "about what doubling them would gain again.",
         run=next_run(run, data_fraction=half, epochs=epochs),
         keep="Call the data the limit",
         gain=move("half_data").gain,
@@ -123,8 +123,8 @@ def end_of_ladder(view: View) -> Result:
             door=Door.STAY,
             confidence=MEDIUM if control.difference.wins else LOW,
             reason=f"{closed_words(view)}; {said}",
-            experiment="Collect more data of the same kind, four times as much if it can be had: of what is left it is the largest lever "
-            "that was ever measured. If none can be had, take a larger base model with LoRA, or change the task.",
+            experiment="Collect more data of the same kind, four times as much if it can be had: of what is left it is the largest gain "
+            "that is published. If none can be had, take a larger base model with LoRA, or change the task.",
             gain=move("data").gain,
             cost=move("data").price,
             evidence=("B8", "B10", "LR8"),

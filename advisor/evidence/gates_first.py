@@ -137,7 +137,8 @@ def _memory(view: View, planned: NextRun, keeps: bool) -> Result:
     more = "".join(f", {change}" for change in price.changes) if price is not None else ""
     what = f"Run {planned.method.label}" if not keeps else "Run it again"
     lowered = planned.rank != run.rank and run.rank is not None
-    heavy = f"; rank {run.rank} is among what weighs, and rank {planned.rank} gained nearly as much where both were tuned"
+    nearly = f"rank {planned.rank} gained nearly as much where both were tuned"
+    heavy = f"; an adapter of rank {run.rank} is no small part of the memory, and {nearly}"
     small = "; a lower rank would not help, as an adapter is a small part of the memory"
     low_rank = heavy if lowered else small if run.method.has_adapter else ""
     return Result(

@@ -9,7 +9,7 @@ from advisor.evidence.alike import setup
 from advisor.evidence.done import is_done
 from advisor.evidence.losses import is_broken
 from advisor.evidence.noise import Difference
-from advisor.evidence.result import HIGH, LOW, MEDIUM, Result, next_run, show_gap, show_score
+from advisor.evidence.result import HIGH, LOW, MEDIUM, Result, next_run, show_change, show_gap, show_score
 from advisor.evidence.view import View
 from advisor.ladder.knowledge import gate
 from advisor.ladder.learning_rate import show
@@ -64,7 +64,7 @@ def _kept_it(view: View, run: RunFacts) -> str:
             items = f" on {n:,} items" if n is not None else ""
             return (
                 f"Take run {other.label}, which is at hand: it kept {show_score(view, kept)} of the general benchmark, and cannot be told "
-                f"from {run.label} on the task ({show_gap(view, difference.delta)}, {difference.z:.1f} standard errors{items})."
+                f"from {run.label} on the task ({show_change(view, -difference.delta)}, {difference.z:.1f} standard errors{items})."
             )
     return ""
 
@@ -108,7 +108,7 @@ def _forgetting(view: View, run: RunFacts) -> str | None:
             return f"the general benchmark fell by {show_gap(view, before - after)}, {(before - after) / error:.1f} standard errors"
     if run.forgetting is not None and run.forgetting >= gate("forgetting_high"):
         others = [other.forgetting for other in view.facts.runs if other is not run and other.forgetting is not None]
-        beside = f", {min(others):.1%} for the gentlest other run" if others else ""
+        beside = f", and {min(others):.1%} in the gentlest other run" if others else ""
         return f"the general benchmark lost {run.forgetting:.1%}{beside}"
     return None
 
@@ -206,7 +206,7 @@ def _runs_alike(view: View) -> Result | None:
     alike = [(run, difference) for run, difference in compared if not difference.loses and run not in beaten]
     if not alike or beaten:
         return None
-    shown = ", ".join(f"{run.label} ({show_gap(view, each.delta)}, {each.z:.1f} standard errors)" for run, each in alike[:3])
+    shown = ", ".join(f"{run.label} ({show_change(view, each.delta)}, {each.z:.1f} standard errors)" for run, each in alike[:3])
     more = f" and {len(alike) - 3} more" if len(alike) > 3 else ""
     n = view.noise.items(view.run)
     few = f" on {n} items, too few to decide a climb on" if n is not None and n < gate("few_items") and view.noise.shares else ""
@@ -233,14 +233,14 @@ def _more_items(view: View, difference: float) -> str:
     needed = items_needed_paired(difference, gate("discordant")) if view.noise.shares and difference > 0 else None
     if needed is not None and needed > MOST_ITEMS:
         return (
-            f"Keep {view.run.label}, the cheapest of them: no evaluation of a practical size tells {show_gap(view, difference)} apart, so "
-            "it is no reason to pay more. Say which score would be good enough."
+            f"Keep {view.run.label}, the cheapest of them: no evaluation of a practical size shows a difference of "
+            f"{show_gap(view, difference)}, so it is no reason to pay more. Say which score would be good enough."
         )
     if needed is None:
         return "Measure better before changing anything: three seeds a run, compared item by item."
     return (
-        f"Measure better before changing anything: to tell {show_gap(view, difference)} apart takes about {needed:,} items that both runs "
-        "are scored on, with each item's result kept."
+        f"Measure better before changing anything: a difference of {show_gap(view, difference)} takes about {needed:,} items to show, "
+        "which both runs are scored on, with each item's result kept."
     )
 
 

@@ -132,7 +132,7 @@ def _back(view: View, reason: str, sure: Confidence, odds: float) -> Result:
         experiment=f"Run 16-bit {control.method.label} once, everything else unchanged, as the control, and go on from the better of the "
         "two.",
         run=control,
-        keep=f"Call 4 bit the limit, and stay with {control.method.label} for its score",
+        keep=f"Call 4 bit the limit and stay with {control.method.label} for its score",
         gain=found.gain,
         odds=odds,
         cost=found.price,

@@ -32,7 +32,7 @@ def rate_is_flagged(view: View) -> Result | None:
     known = prior(view, run)
     off = None if known is None else offset(rate, known)
     if view.objective == "sft" and run.method.has_adapter and rate <= gate("lr_full_like"):
-        beside = f", {off.words} the prior of {show(known.rate)}" if off is not None and known is not None else ""
+        beside = f"; it is {off.words} the prior of {show(known.rate)}" if off is not None and known is not None else ""
         reason = f"run {run.label}: {show(rate)} is a learning rate for full fine-tuning; adapters want about ten times that{beside}"
         tenfold = gain_from(off or Offset(threshold("lr_full_divisor"), "low"))
         return _sweep(view, reason, MEDIUM, tenfold, gate("odds_rate_flagged"))
@@ -54,11 +54,13 @@ def rate_is_open(view: View) -> Result | None:
     known = prior(view, run)
     beside = None if known is None or run.learning_rate is None else offset(run.learning_rate, known)
     gain = gain_from(beside or Offset(threshold("lr_sweep_factor"), "low"))
-    told = f"its learning rate of {show(run.learning_rate)} was not swept" if run.learning_rate else "its learning rate is not known"
+    told = "its learning rate is not known"
+    if run.learning_rate is not None:
+        told = f"its learning rate of {show(run.learning_rate)} was not swept at this rank, scale, batch and these targets"
     far = (
         f", and lies {beside.words} the prior of {show(known.rate)}" if beside and known and beside.factor >= gate("lr_gain_spread") else ""
     )
-    reason = f"run {run.label}: {told} at this rank, scale, batch and these targets{far}"
+    reason = f"run {run.label}: {told}{far}"
     odds = gate("odds_rate_unknown") if run.learning_rate is None else gate("odds_rate_unswept")
     return _sweep(view, reason, LOW, gain, odds)
 
@@ -68,7 +70,7 @@ def _measured(view: View, run: RunFacts, found: Better) -> Result | None:
     assert run.learning_rate is not None
     best, rates, own = found.best, found.rates, show(run.learning_rate)
     if found.by is None:
-        won = f"its own {own} broke" if found.wins else f"its own {own} was not among them"
+        won = f"its own {own} broke" if found.wins else f"its own {own} was not among the rates"
     else:
         won = f"by {show_gap(view, found.by) if rates.by_score else f'{found.by:.3g} of evaluation loss'} over its own {own}"
     share = rates.data_fraction / run.data_fraction

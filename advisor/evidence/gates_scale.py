@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from advisor.evidence.alike import differ_only, same_but
 from advisor.evidence.identity import same_length
-from advisor.evidence.lr import DEFAULT_CENTRE, offset, prior, three_points
+from advisor.evidence.lr import DEFAULT_CENTRE, offset, prior, rate_for, rounded, three_points
 from advisor.evidence.published import move
 from advisor.evidence.rates import is_certified
 from advisor.evidence.result import LOW, MEDIUM, Result, next_run
@@ -14,9 +14,10 @@ from advisor.evidence.view import View, scale_of
 from advisor.ladder.knowledge import gate
 from advisor.ladder.learning_rate import show
 from advisor.stacks.first_plan import ALPHA_PER_RANK
+from advisor.stacks.spelling import same_rate
 from advisor.values import ALL_LINEAR, Task
 from advisor.values.evidence import RunFacts
-from advisor.values.next_step import Binding, Confidence, Door
+from advisor.values.next_step import Binding, Confidence, Door, NextRun
 
 MLP_NAMES = (
     "gate",
@@ -154,6 +155,7 @@ def mlp_is_bare(view: View) -> Result | None:
     rank = equal_params_rank(view, run)
     found = move("targets")
     alpha = run.alpha if rank is None or run.alpha is None or run.rank is None else round(run.alpha * rank / run.rank, 3)
+    planned = _at_its_rate(run, next_run(run, targets=(ALL_LINEAR,), rank=rank or run.rank, alpha=alpha))
     return Result(
         gate="R6",
         binding=Binding.TARGET_MODULES,
@@ -161,17 +163,30 @@ def mlp_is_bare(view: View) -> Result | None:
         confidence=MEDIUM,
         reason=f"run {run.label} adapts {', '.join(run.targets)} only: no adapter on the feed-forward layers",
         experiment=f"Adapt all linear layers at rank {rank}{f' and alpha {alpha:g}, the same scale' if alpha is not None else ''}, "
-        "which has as many parameters as before: what it gains is the placement's, not capacity's."
+        f"which has as many parameters as before: what it gains is the placement's, not capacity's.{_rate_words(run, planned)}"
         if rank is not None
         else "Adapt all linear layers, with the rank lowered so that the adapter keeps its number of parameters.",
-        run=next_run(run, targets=(ALL_LINEAR,), rank=rank or run.rank, alpha=alpha),
+        run=planned,
         keep="Go on from the better of the two; call it a gain",
         gain=found.gain,
         odds=gate("odds_targets"),
         cost=found.price,
-        evidence=("T1", "T2", "T3", "T4", "T5"),
+        evidence=("T1", "T2", "T3", "T4", "T5", "LR5"),
         missing=() if rank is not None else ("the model's shape, to keep the number of parameters",),
     )
+
+
+def _at_its_rate(run: RunFacts, planned: NextRun) -> NextRun:
+    """The planned run at what the run's learning rate comes to at the other rank (fact LR5): at the old one it is judged off its best."""
+    if run.learning_rate is None:
+        return planned
+    return planned.model_copy(update={"learning_rates": (rounded(rate_for(run.learning_rate, run, planned)),)})
+
+
+def _rate_words(run: RunFacts, planned: NextRun) -> str:
+    if run.learning_rate is None or same_rate(planned.learning_rates[0], run.learning_rate):
+        return ""
+    return f" The learning rate goes with the rank, from {show(run.learning_rate)} to {show(planned.learning_rates[0])}."
 
 
 def has_mlp(view: View, targets: tuple[str, ...]) -> bool:

@@ -124,7 +124,7 @@ def _untrained(view: View) -> Failure | None:
 
 
 def _result(view: View, run: RunFacts, found: Failure) -> Result:
-    if found.cure in ("setup", "precision"):
+    if found.cure in ("setup", "precision", "evaluation"):
         return _without_rates(view, run, found)
     rates, direction = _untried(view, run, found.cure)
     if not rates:
@@ -175,7 +175,8 @@ def _without_rates(view: View, run: RunFacts, found: Failure) -> Result:
         )
         experiment += "and log the gradient norm."
     else:
-        experiment = f"Change no rate yet. Check {found.check}; then run the first hundred steps again and see the loss fall."
+        after = "score the same run again" if found.cure == "evaluation" else "run the first hundred steps again and see the loss fall"
+        experiment = f"Change no rate yet. Check {found.check}; then {after}."
     return Result(
         gate="R3",
         binding=Binding.OPTIMISATION_BUG,

@@ -53,6 +53,11 @@ def show_score(view: View, level: float) -> str:
     return f"{value:.3g}" if view.unit == "raw" else f"{100 * value:.1f} %"
 
 
+def show_change(view: View, delta: float) -> str:
+    """ "2.0 points better", "0.3 points worse", of a level's difference, in which more is better."""
+    return f"{show_gap(view, abs(delta))} {'better' if delta >= 0 else 'worse'}"
+
+
 def show_gap(view: View, gap: float) -> str:
     """A difference as it reads best: points of a percentage, or the metric's own unit."""
     return f"{gap:.3g}" if view.unit == "raw" else f"{100 * gap:.1f} points"

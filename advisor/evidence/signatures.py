@@ -17,8 +17,8 @@ from advisor.ladder.knowledge import gate
 from advisor.stacks.spelling import same_rate
 from advisor.values.evidence import LossPoint, RunFacts
 
-Cure = Literal["lower", "raise", "precision", "setup"]
-"""What is changed first: the learning rate, the type of the numbers, or the set-up, where no rate helps."""
+Cure = Literal["lower", "raise", "precision", "setup", "evaluation"]
+"""What is changed first: the learning rate, the type of the numbers, or, where no rate helps, the set-up or what scores it."""
 EXACT = 1e-6
 """Relative difference below which two logged losses are one number: trainers round to four digits or more (transformers 5.23
 Trainer.log)."""
@@ -57,7 +57,7 @@ def zero(points: Sequence[LossPoint]) -> Signature | None:
         return None
     if first > 0:
         what = f"the loss is exactly zero from step {points[first].step:g} on: NaN, which the trainer logs as zero"
-        return Signature("hidden-nan", what, f"with logging_nan_inf_filter=False; then {NUMBERS}", "lower")
+        return Signature("hidden-nan", what, f"with logging_nan_inf_filter=False where the first NaN comes; then {NUMBERS}", "lower")
     what = "the loss is exactly zero: no token has a label, or NaN is logged as zero"
     return Signature("zero", what, f"{LABELS}; with logging_nan_inf_filter=False whether it is NaN; then {NUMBERS}", "setup")
 
@@ -146,7 +146,7 @@ def learned_but_scores_nothing(run: RunFacts) -> Signature | None:
         return None
     check = "that the evaluation prompts as training did: chat template, an end token that is trained, and how answers are extracted"
     return Signature(
-        "wrong-question", "both losses fell far, so the model fits the data, and the score shows nothing of it", check, "setup"
+        "wrong-question", "both losses fell far, so the model fits the data, and the score shows nothing of it", check, "evaluation"
     )
 
 

@@ -6,6 +6,7 @@ from advisor.ladder.experiment import experiment_evidence, next_experiment
 from advisor.ladder.first_run import with_sized_rank
 from advisor.ladder.fit import Case
 from advisor.ladder.flips import flips
+from advisor.ladder.moves import visible_cards
 from advisor.ladder.request import check_request, on_machine
 from advisor.ladder.rules import findings
 from advisor.ladder.rungs import climb
@@ -14,7 +15,7 @@ from advisor.ladder.snippet import snippet
 from advisor.ladder.verdict import decide, why_not
 from advisor.stacks import echo_defaults
 from advisor.units import format_count
-from advisor.values import Advice, DType, GpuSpec, ModelSpec, ModelSummary, Request
+from advisor.values import Advice, DType, GpuSpec, ModelSpec, ModelSummary, Plan, Request
 
 
 def advise(model: ModelSpec, gpu: GpuSpec, request: Request) -> Advice:
@@ -49,8 +50,15 @@ def advise(model: ModelSpec, gpu: GpuSpec, request: Request) -> Advice:
         would_change=tuple(flip.sentence for flip in known_flips),
         next_experiment=next_experiment(situation, known_flips),
         next_evidence=experiment_evidence(situation),
-        snippet=snippet(model, chosen.plan, request.task) if chosen is not None else "",
+        snippet=_started(request, chosen.plan) + snippet(model, chosen.plan, request.task) if chosen is not None else "",
     )
+
+
+def _started(request: Request, plan: Plan) -> str:
+    """How the plan is kept to its cards where there are more."""
+    if plan.n_gpus == (request.gpus or 1):
+        return ""
+    return f"# start with {visible_cards(plan.n_gpus)}: {plan.n_gpus} of the {request.gpus} GPUs\n"
 
 
 def _sized(asked: Request, request: Request) -> tuple[str, ...]:

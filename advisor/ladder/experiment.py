@@ -7,7 +7,7 @@ from advisor.ladder.flips import Flip
 from advisor.ladder.knowledge import evidence, say, threshold
 from advisor.ladder.learning_rate import recipe_of, show, sweep_of
 from advisor.ladder.situation import Situation
-from advisor.speed import step_time
+from advisor.speed import paid_for, step_time
 from advisor.values import ALL_LINEAR, Method, Plan, Task
 
 
@@ -55,7 +55,7 @@ def _on_data(situation: Situation, plan: Plan) -> dict[str, str]:
     share, held = first.share, ""
     if request.budget is not None:
         computed = max(1, round(tokens * share * (first.epochs or 1.0) * PILOTS))
-        time = step_time(model, plan, gpu, computed, usd_per_gpu_hour=request.price)
+        time = paid_for(step_time(model, plan, gpu, computed, usd_per_gpu_hour=request.price), plan, request.gpus)
         share, held = within_budget(share, time.usd.high if time is not None and time.usd is not None else None, request.budget)
     return {
         "share": f"{100 * share:.2g} %",

@@ -42,9 +42,9 @@ def on_cards(plan: Plan, n_gpus: int) -> Plan:
     return shared(plan.model_copy(update={"n_gpus": n_gpus, "grad_accum_steps": accumulation}), sharding)
 
 
-def cards_needed(case: Case, plan: Plan) -> int | None:
-    """Fewest cards of this kind, beyond the plan's, on which the plan surely fits when everything is sharded; None up to the limit."""
-    least = plan.n_gpus + 1
+def cards_needed(case: Case, plan: Plan, at_hand: int = 1) -> int | None:
+    """Fewest cards of this kind, beyond those at hand, on which the plan surely fits when everything is sharded; None up to the limit."""
+    least = max(plan.n_gpus, at_hand) + 1
     span = MOST_CARDS - least + 1
     if span <= 0:
         return None
@@ -84,14 +84,15 @@ def _more_cards(s: Situation) -> Iterator[Flip]:
     wanted = (Method.LORA, Method.FULL) if s.request.method is None else (s.request.method,)
     short = (rung for rung in map(s.rung, wanted) if rung.fit is not Fit.FITS or rung.plan.seq_len_tokens < asked_seq)
     plans = [_to_shard(s, rung) for rung in short if _can_shard(s.case, rung)]
-    needed = [(plan, cards_needed(s.case, plan)) for plan in plans]
+    at_hand = s.request.gpus or 1
+    needed = [(plan, cards_needed(s.case, plan, at_hand)) for plan in plans]
     if s.chosen is None and s.request.method is None and _can_shard(s.case, s.rung(Method.QLORA)):
         frugal = _to_shard(s, s.rung(Method.QLORA))
-        fewer = cards_needed(s.case, frugal)
+        fewer = cards_needed(s.case, frugal, at_hand)
         if fewer is not None and fewer < (needed[0][1] or MOST_CARDS + 1):  # quantising saves nothing where most weights are bare experts
             needed.insert(0, (frugal, fewer))
     for plan, cards in needed:
-        yield _on_several(s.case, plan, cards)
+        yield _on_several(s.case, plan, cards, at_hand)
 
 
 def _can_shard(case: Case, rung: Rung) -> bool:
@@ -99,13 +100,13 @@ def _can_shard(case: Case, rung: Rung) -> bool:
     return case.model.tables is not None and rung.fit is not Fit.WOULD_NOT_START and not unshardable(case.model, rung.plan.quantization)
 
 
-def _on_several(case: Case, plan: Plan, found: int | None) -> Flip:
+def _on_several(case: Case, plan: Plan, found: int | None, at_hand: int) -> Flip:
     alone = price(case, shared(plan.model_copy(update={"n_gpus": 1}), Sharding.NONE)).memory
     values = {"method": plan.method.label, "gpu": case.gpu.name, "size": format_size(alone.expected_bytes)}
     if found is None:
         return Flip(say("flip.no_cards", limit=MOST_CARDS, **values), opens=False)
     fewer = found - 1
-    if fewer > plan.n_gpus and price(case, on_cards(plan, fewer)).fit is Fit.UNCERTAIN:
+    if fewer > at_hand and price(case, on_cards(plan, fewer)).fit is Fit.UNCERTAIN:
         return Flip(say("flip.cards_maybe", n=found, fewer=fewer, **values), opens=True)
     return Flip(say("flip.cards", n=found, **values), opens=True)
 

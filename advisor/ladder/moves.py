@@ -76,9 +76,14 @@ def _checkpoint(case: Case, plan: Plan) -> Iterator[Move]:
 
 def _shard(case: Case, plan: Plan) -> Iterator[Move]:
     if plan.n_gpus > 1 and not plan.sharding.shards_weights and not unshardable(case.model, plan.quantization):
-        under = shared(plan, Sharding.FSDP2)
         change = Change(what=say("change.sharding", n=plan.n_gpus), cost=say("cost.sharding"))
-        yield Move({"sharding": under.sharding, "masters": under.masters}, change)
+        yield Move(_under(plan, Sharding.FSDP2), change)
+
+
+def _under(plan: Plan, sharding: Sharding) -> dict[str, object]:
+    """The fields that another engine sets anew."""
+    under = shared(plan, sharding)
+    return {"sharding": sharding, "masters": under.masters, "use_reentrant": under.use_reentrant}
 
 
 def _reduce_each_batch(case: Case, plan: Plan) -> Iterator[Move]:
@@ -140,3 +145,27 @@ def moves_from(case: Case, plan: Plan, fixed: frozenset[str]) -> Iterator[Move]:
     for step in STEPS:
         if step.option not in fixed:
             yield from step.moves(case, plan)
+
+
+FEWER_CARDS = (2, 1)
+"""Numbers of cards on which each holds less for the exchange than on more: a group of two, and none (profiles/communicators.json)."""
+
+
+def fewer_cards(plan: Plan, fixed: frozenset[str]) -> Iterator[Move]:
+    """The same step on some of the cards: replicas again, with as much more accumulation. None where an engine was asked for."""
+    if "shard" in fixed:
+        return
+    sequences = plan.micro_batch_size * plan.grad_accum_steps * plan.n_gpus
+    for used in (number for number in FEWER_CARDS if number < plan.n_gpus):
+        engine = _under(plan, Sharding.DDP if used > 1 else Sharding.NONE)
+        accumulation = -(-sequences // (plan.micro_batch_size * used))
+        synced = plan.sync_each_batch and "sync_each_batch" in fixed
+        update = {**engine, "n_gpus": used, "grad_accum_steps": accumulation, "sync_each_batch": synced, "offload": ()}
+        values = {"used": used, "n": plan.n_gpus, "visible": visible_cards(used)}
+        what = say("change.fewer_cards", old=plan.grad_accum_steps, new=accumulation, **values)
+        yield Move(update, Change(what=what, cost=say("cost.fewer_cards", idle=plan.n_gpus - used)))
+
+
+def visible_cards(used: int) -> str:
+    """What keeps a framework from taking all cards that it sees."""
+    return f"CUDA_VISIBLE_DEVICES={','.join(map(str, range(used)))}"

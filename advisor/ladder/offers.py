@@ -10,7 +10,7 @@ from advisor.ladder.request import check_request, on_machine
 from advisor.ladder.rungs import fixed_options
 from advisor.ladder.search import furthest, make_fit
 from advisor.ladder.verdict import FIRST_CHOICES, asked_seq_len
-from advisor.speed import step_time
+from advisor.speed import paid_for, step_time
 from advisor.stacks import default_plan
 from advisor.values import Fit, Request
 from advisor.values.offer import Offer
@@ -30,13 +30,13 @@ def offer(case: Case, request: Request) -> Offer:
     check_trainable(case.model)
     chosen, fixed = _chosen(case, request), fixed_options(request)
     plan, memory, gpu = chosen.plan, chosen.memory, case.gpu
-    tokens = request.dataset_tokens or COMPARED_TOKENS
+    tokens, cards = request.dataset_tokens or COMPARED_TOKENS, request.gpus or 1
     price = min(gpu.prices, key=lambda price: price.usd_per_gpu_hour, default=None)
     return Offer(
         model=case.model.id,
         params=case.model.params,
         gpu=gpu,
-        n_gpus=plan.n_gpus,
+        n_gpus=cards,
         method=plan.method,
         fit=chosen.fit,
         low_bytes=memory.low_bytes,
@@ -46,8 +46,8 @@ def offer(case: Case, request: Request) -> Offer:
         seq_len_tokens=plan.seq_len_tokens,
         max_seq_len_tokens=None if chosen.fit is Fit.DOES_NOT_FIT else furthest(case, plan, fixed),
         dataset_tokens=tokens,
-        step_time=step_time(case.model, plan, gpu, tokens),
-        usd_per_hour=None if price is None else price.usd_per_gpu_hour * plan.n_gpus,
+        step_time=paid_for(step_time(case.model, plan, gpu, tokens), plan, cards),
+        usd_per_hour=None if price is None else price.usd_per_gpu_hour * cards,
         price_date="" if price is None else price.date,
     )
 

@@ -12,9 +12,9 @@ from advisor.ladder.moves import STEPS
 from advisor.ladder.search import furthest, make_fit
 from advisor.memory.params import known_trainable_params
 from advisor.memory.replayed import RECORDS, NotRecorded
-from advisor.speed import relative_step_time, step_time
+from advisor.speed import paid_for, relative_step_time, step_time
 from advisor.stacks import default_plan
-from advisor.values import DType, Fit, Method, Plan, Quantization, Request, Rung
+from advisor.values import DType, Fit, Method, Plan, Quantization, Request, Rung, StepTime
 
 LADDER = (Method.LORA, Method.QLORA, Method.DORA, Method.QDORA, Method.FULL)
 """In the order of climbing."""
@@ -90,7 +90,7 @@ def rung_of(case: Case, request: Request, priced: Priced, stretch: bool = True) 
         trainable_share=None if trained is None else _share(trained, model.params, plan.method),
         base_precision=base_precision(plan),
         relative_step_time=relative_step_time(model, plan, case.gpu),
-        step_time=step_time(model, plan, case.gpu, request.dataset_tokens, epochs=request.epochs or 1.0, usd_per_gpu_hour=request.price),
+        step_time=_time(case, plan, request),
         quality=say(f"quality.{plan.method.value}"),
         quality_evidence=evidence(f"quality.{plan.method.value}"),
         adapter_bytes=trained * plan.adapter_dtype.size_bytes if trained is not None and plan.method.has_adapter else None,
@@ -98,6 +98,13 @@ def rung_of(case: Case, request: Request, priced: Priced, stretch: bool = True) 
         max_seq_len_tokens=furthest(case, plan, fixed_options(request)) if stretches else None,
         max_micro_batch_size=largest_micro_batch(case, plan) if stretches else None,
     )
+
+
+def _time(case: Case, plan: Plan, request: Request) -> StepTime | None:
+    """Of the data set over its epochs, at the price of all cards that were asked for."""
+    epochs, price = request.epochs or 1.0, request.price
+    time = step_time(case.model, plan, case.gpu, request.dataset_tokens, epochs=epochs, usd_per_gpu_hour=price)
+    return paid_for(time, plan, request.gpus)
 
 
 def _share(trained: int, params: int, method: Method) -> float:

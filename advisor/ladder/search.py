@@ -3,7 +3,7 @@
 A change takes no more memory than none, so that the cheapest set of them, counted by its costliest member, then the next, is found step by
 step: steps are taken from the mildest on until the plan fits, and taken back from the costliest on where it fits without. Two changes may
 take less and still fit less surely: few runs of the fused loss and of sharded weights were measured, and intervals are wide where few were.
-They are tried both ways.
+They are tried both ways. Several cards hold what they exchange beside the plan, so that some of them may do where all do not.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from itertools import combinations
 
 from advisor.ladder.fit import Case, Priced, longest_seq, price, price_or_none
 from advisor.ladder.knowledge import say
-from advisor.ladder.moves import STEPS, Move, Step
-from advisor.values import Change, Fit, Plan
+from advisor.ladder.moves import STEPS, Move, Step, fewer_cards
+from advisor.values import Change, Fit, Plan, Rung
 
 SHORTEST_SEQ_TOKENS = 512
 """Sequences are not cut below this to make a plan fit. Judgement: most instruction data no longer fits in fewer tokens."""
 LESS_SURE = {"loss": "loss", "shard": "sharding"}
 """Steps whose plans are bounded by fewer runs than those without them, and the field of a plan that each sets."""
 
-_SURENESS = (Fit.FITS, Fit.UNCERTAIN, Fit.DOES_NOT_FIT)
+_SURENESS = (Fit.DOES_NOT_FIT, Fit.UNCERTAIN, Fit.FITS)
 
 Taken = Mapping[str, Move]
 """The move of each step that was taken, by the step's option, in the steps' order."""
@@ -30,9 +30,26 @@ Taken = Mapping[str, Move]
 def make_fit(case: Case, first: Plan, fixed: frozenset[str]) -> Priced:
     """`first` as it stands when it fits; else with the cheapest changes that make it fit, of options that are not `fixed`.
 
-    Where nothing does, sequences are cut; where that is fixed or of no use, the most frugal plan at the length asked for, with the
-    changes that saved something.
+    Where nothing does, on fewer of several cards; then with sequences cut, on as many cards as leave them longest; where that is fixed
+    or of no use, the most frugal plan at the length asked for, with the changes that saved something.
     """
+    best = _make_fit(case, first, fixed)
+    for move in fewer_cards(first, fixed):
+        if standing(best) == (len(_SURENESS) - 1, first.seq_len_tokens):
+            break
+        fewer = _make_fit(case, move.applied(first), fixed)
+        if standing(fewer) > standing(best):
+            best = fewer._replace(changes=(move.change, *fewer.changes))
+    return best
+
+
+def standing(priced: Priced | Rung) -> tuple[int, int]:
+    """How good an answer is: how surely it fits, then the length of its sequences. More is better."""
+    return _SURENESS.index(priced.fit), priced.plan.seq_len_tokens
+
+
+def _make_fit(case: Case, first: Plan, fixed: frozenset[str]) -> Priced:
+    """The same on all cards of `first`."""
     tried = _tried(case, first, fixed)
     best = _surest(tried)
     if best.fit is Fit.FITS or "seq_len" in fixed:
@@ -58,7 +75,7 @@ def _parts(options: Iterable[str]) -> list[frozenset[str]]:
 
 
 def _surest(tried: list[Priced]) -> Priced:
-    return min(tried, key=lambda priced: (_SURENESS.index(priced.fit), priced.memory.high_bytes))
+    return min(tried, key=lambda priced: (-_SURENESS.index(priced.fit), priced.memory.high_bytes))
 
 
 def furthest(case: Case, plan: Plan, fixed: frozenset[str]) -> int | None:
@@ -68,7 +85,15 @@ def furthest(case: Case, plan: Plan, fixed: frozenset[str]) -> int | None:
     """
     if case.model.tables is None:
         return longest_seq(case, plan)
-    longest = longest_seq(case, _with(plan, _all_moves(case, plan, fixed)))
+    longest = _furthest(case, plan, fixed, 0)
+    for move in fewer_cards(plan, fixed):
+        longest = _furthest(case, move.applied(plan), fixed, longest or 0)
+    return longest
+
+
+def _furthest(case: Case, plan: Plan, fixed: frozenset[str], known_tokens: int) -> int | None:
+    """The same on all cards of `plan`, where sequences of `known_tokens` are known to fit."""
+    longest = longest_seq(case, _with(plan, _all_moves(case, plan, fixed)), known_tokens)
     for without in _parts(option for option in LESS_SURE if option not in fixed and (option != "shard" or plan.n_gpus > 1)):
         longest = longest_seq(case, _with(plan, _all_moves(case, plan, fixed | without)), longest or 0)
     return longest
@@ -76,14 +101,15 @@ def furthest(case: Case, plan: Plan, fixed: frozenset[str]) -> int | None:
 
 def changes_for(case: Case, plan: Plan, tokens: int, fixed: frozenset[str]) -> tuple[Change, ...]:
     """What sequences of `tokens` need to be changed beyond `plan`, of options that are not `fixed`."""
-    return _surest(_tried(case, plan.model_copy(update={"seq_len_tokens": tokens}), fixed)).changes
+    return make_fit(case, plan.model_copy(update={"seq_len_tokens": tokens}), fixed | {"seq_len"}).changes
 
 
 def _all_moves(case: Case, plan: Plan, fixed: frozenset[str]) -> dict[str, Move]:
-    """The move of each step that saves most."""
+    """The move of each step that saves most where sequences are long: a micro-batch is never made larger then."""
     taken: dict[str, Move] = {}
     for step in STEPS:
         moves = [] if step.option in fixed else [*step.moves(case, _with(plan, taken))]
+        moves = [move for move in moves if move.applied(plan).micro_batch_size <= plan.micro_batch_size]
         if len(moves) == 1:
             taken[step.option] = moves[0]
         elif moves:

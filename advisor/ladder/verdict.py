@@ -16,7 +16,16 @@ both need evidence that nobody has yet (facts D2, D15, C6)."""
 
 
 def decide(case: Case, request: Request, rungs: tuple[Rung, ...]) -> Verdict:
-    """LoRA where it fits; QLoRA where only that does; the asked method where one was asked for."""
+    """LoRA where it fits; QLoRA where only that does; the asked method where one was asked for. Says so where some cards stay idle."""
+    verdict = _decided(case, request, rungs)
+    asked = request.gpus or 1
+    used = next((rung.plan.n_gpus for rung in rungs if rung.plan.method is verdict.method), asked)
+    if used == asked:
+        return verdict
+    return verdict.model_copy(update={"sentence": f"{verdict.sentence} {say('verdict.fewer_cards', used=used, n=asked)}"})
+
+
+def _decided(case: Case, request: Request, rungs: tuple[Rung, ...]) -> Verdict:
     if request.method is not None:
         return _asked(case, request, rungs)
     asked_seq = asked_seq_len(case, request)
@@ -77,12 +86,15 @@ def base_bytes(case: Case, rung: Rung) -> int:
 def _asked(case: Case, request: Request, rungs: tuple[Rung, ...]) -> Verdict:
     rung = next(rung for rung in rungs if rung.plan.method is request.method)
     sizes = _sizes(case, rung)
+    asked = asked_seq_len(case, request)
+    if rung.fit is Fit.FITS and rung.plan.seq_len_tokens < asked:
+        sentence = say("verdict.asked_shorter", seq=f"{rung.plan.seq_len_tokens:,}", asked=f"{asked:,}", **sizes)
+        return Verdict(method=rung.plan.method, binding="memory", sentence=sentence)
     if rung.fit is Fit.FITS:
         headroom = format_size(rung.headroom_bytes)
         return Verdict(method=rung.plan.method, binding="none", sentence=say("verdict.asked", headroom=headroom, **sizes))
     if rung.fit is Fit.UNCERTAIN:
         return Verdict(method=rung.plan.method, binding="memory", sentence=say("verdict.asked_unsure", **sizes))
-    asked = asked_seq_len(case, request)
     fitting = ", ".join(other.plan.method.label for other in rungs if other.fit is Fit.FITS and other.plan.seq_len_tokens == asked)
     others = say("verdict.others_fit", fitting=fitting) if fitting else say("verdict.none_fits")
     return Verdict(method=None, binding="memory", sentence=say("verdict.asked_no", others=others, **sizes))

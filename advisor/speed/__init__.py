@@ -6,6 +6,6 @@ What a step asks for is counted (flops.py, traffic.py, exchange.py), what a card
 
 from advisor.speed.flops import step_flops
 from advisor.speed.relative import relative_step_time
-from advisor.speed.steptime import step_time
+from advisor.speed.steptime import paid_for, step_time
 
-__all__ = ["relative_step_time", "step_flops", "step_time"]
+__all__ = ["paid_for", "relative_step_time", "step_flops", "step_time"]

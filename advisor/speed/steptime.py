@@ -50,6 +50,15 @@ def step_time(
     return StepTime(seconds_per_step=seconds, tokens_per_s=tokens_per_s, hours=hours, usd=_usd(hours, plan.n_gpus, gpu, usd_per_gpu_hour))
 
 
+def paid_for(time: StepTime | None, plan: Plan, cards: int | None) -> StepTime | None:
+    """`time` of a plan that leaves some of the `cards` idle, which are paid for, too; None for the cards: the plan's own."""
+    if time is None or time.usd is None or cards is None:
+        return time
+    share = cards / plan.n_gpus
+    usd = time.usd.model_copy(update={"low": time.usd.low * share, "high": time.usd.high * share})
+    return time.model_copy(update={"usd": usd})
+
+
 def _rated(model: ModelSpec, plan: Plan, gpu: GpuSpec) -> Range | None:
     shares = shares_of(gpu.name)
     times = rated_times(model, plan, gpu, shares, factors_of(kernels_of(plan)), spread_of(shares))

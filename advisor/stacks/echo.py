@@ -117,4 +117,4 @@ def _several(gpu: GpuSpec | None, request: Request) -> Iterator[str]:
         if gpu is not None and request.gpus == gpu.gpus_of_machine:
             yield f"all {request.gpus} of the machine (--gpus says otherwise)"
         if request.shard is None:
-            yield "a replica on each first (DDP), sharded (FSDP) where that does not fit"
+            yield "a replica on each first (DDP), sharded (FSDP) where that does not fit, on fewer cards where only that fits"

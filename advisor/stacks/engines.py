@@ -49,9 +49,16 @@ def deepspeed_file(stated: str, stack: Stack) -> Mapping[str, Any] | None:
 
 
 def shared(plan: Plan, sharding: Sharding) -> Plan:
-    """`plan` under another engine, with the masters that it keeps by default."""
+    """`plan` under another engine, with the masters that it keeps by default, and with its checkpoints where the plan had the old one's."""
     masters = masters_of(sharding, plan.stack, mixed=plan.autocast, quantized=plan.quantization is not None)
-    return plan.model_copy(update={"sharding": sharding, "masters": masters})
+    first, then = (_reentrant(plan, engine) for engine in (plan.sharding, sharding))
+    reentrant = then if plan.use_reentrant == first else plan.use_reentrant
+    return plan.model_copy(update={"sharding": sharding, "masters": masters, "use_reentrant": reentrant})
+
+
+def _reentrant(plan: Plan, sharding: Sharding) -> bool:
+    """As the newest release of the plan's stack has it by default."""
+    return bool(_last("reentrant", {"engines": sharding.value, "stack": plan.stack.value, "adapter": plan.method.has_adapter}, None))
 
 
 def _last(kind: str, facts: Mapping[str, object], release: Release | None) -> Any:
