@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -14,7 +15,7 @@ import pytest
 import samples
 from hypothesis import given, strategies as st
 
-from advisor import Advice, Fit, MemoryBreakdown, Request, __version__, api
+from advisor import Advice, Fit, MemoryBreakdown, Request, __version__, api, cli
 from advisor.cli.options import SWITCHES, TEXT_OPTIONS, parse_lengths
 from advisor.cli.run import run
 from advisor.errors import InvalidInputError, MissingExtraError, UnknownNameError, UnsupportedError
@@ -119,6 +120,22 @@ def test_an_error_is_one_line_in_its_own_words(monkeypatch: pytest.MonkeyPatch, 
     answers(monkeypatch, InvalidInputError("config.json: hidden_size:\n  must be positive"))
     assert run(MAIN_JOB) == 2
     assert capsys.readouterr().err == "error: config.json: hidden_size: must be positive\n"
+
+
+@pytest.mark.parametrize("error", [ImportError("numpy was not found"), SystemError("returned NULL")])
+def test_what_fails_since_an_interrupt_is_no_bug(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An extension module turns the interrupt of an import of its own into another error."""
+    answers(monkeypatch, error)
+    with pytest.raises(KeyboardInterrupt):
+        cli._interrupt(signal.SIGINT, None)
+    try:
+        assert run(MAIN_JOB) == 130
+    finally:
+        cli._interrupts.clear()
+    assert capsys.readouterr().err == "error: interrupted\n"
+    assert run(MAIN_JOB) == 70
 
 
 def test_a_bug_of_ours_shows_the_traceback_and_says_so(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

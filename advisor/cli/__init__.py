@@ -31,14 +31,28 @@ class Ended(KeyboardInterrupt):
 
 _ended_by: list[int] = []
 """The signal that told this process to end."""
+_interrupts: list[int] = []
+"""Every SIGINT that came: an import that one interrupts may fail with another error (an extension module's ImportError)."""
+
+
+def was_interrupted() -> bool:
+    """Whether a signal told this process to end, so that what fails since is no fault of its own."""
+    return bool(_interrupts or _ended_by)
 
 
 def _end_cleanly() -> None:
     """Let SIGTERM and SIGHUP end a command as SIGINT does, so that nothing unfinished stays; one that is ignored (nohup) stays so."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _interrupt)
     for name in ("SIGTERM", "SIGHUP"):
         number = getattr(signal, name, None)  # Windows has no SIGHUP
         if number is not None and signal.getsignal(number) is signal.SIG_DFL:
             signal.signal(number, _end)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    _interrupts.append(number)
+    raise KeyboardInterrupt
 
 
 def _end(number: int, frame: FrameType | None) -> None:
@@ -69,6 +83,10 @@ def main() -> None:
 
         code = run(sys.argv[1:])
     except KeyboardInterrupt:  # before the command itself had begun
+        code = EXIT_INTERRUPTED
+    except Exception:
+        if not was_interrupted():
+            raise
         code = EXIT_INTERRUPTED
     gc.freeze()  # the collections at exit would walk every object that is about to go: a tenth of the whole time
     sys.exit(128 + _ended_by[0] if _ended_by else code)

@@ -14,7 +14,7 @@ import typer
 from typer.main import get_command
 
 from advisor.bounded import named
-from advisor.cli import EXIT_INTERRUPTED
+from advisor.cli import EXIT_INTERRUPTED, was_interrupted
 from advisor.cli.answer import Answer
 from advisor.cli.app import app
 from advisor.cli.progress import end_progress, progress
@@ -46,7 +46,7 @@ def run(arguments: Sequence[str]) -> int:
     except (KeyboardInterrupt, typer.Abort):
         return _fail("interrupted", EXIT_INTERRUPTED)
     except Exception as error:
-        return _failed(error)
+        return _fail("interrupted", EXIT_INTERRUPTED) if was_interrupted() else _failed(error)
     if answer == EXIT_INTERRUPTED:  # typer turns an interrupt into its exit code
         return _fail("interrupted", EXIT_INTERRUPTED)
     if not isinstance(answer, Answer):  # --help has printed itself
