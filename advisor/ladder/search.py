@@ -24,7 +24,7 @@ LESS_SURE = {"loss": "loss", "shard": "sharding"}
 _SURENESS = (Fit.DOES_NOT_FIT, Fit.UNCERTAIN, Fit.FITS)
 
 Taken = Mapping[str, Move]
-"""The move of each step that was taken, by the step's option, in the steps' order."""
+"""The move of each step that was taken, by the step's option, in the order of taking."""
 
 
 def make_fit(case: Case, first: Plan, fixed: frozenset[str]) -> Priced:
@@ -118,13 +118,17 @@ def _all_moves(case: Case, plan: Plan, fixed: frozenset[str]) -> dict[str, Move]
 
 
 def _changed(case: Case, first: Plan, fixed: frozenset[str]) -> Priced:
-    """The cheapest changes that make `first` fit, else those that save something."""
+    """The cheapest changes that make `first` fit, else those that save something.
+
+    A step that saved nothing is tried again after the others: the peak may have moved to where it saves.
+    """
     current = price(case, first)
     taken: dict[str, Move] = {}
-    for step in STEPS:
+    rounds = 1 if case.model.tables is None else 2  # without tables each plan would be another recording
+    for step in STEPS * rounds:
         if current.fit is Fit.FITS:
             break
-        if step.option not in fixed:
+        if step.option not in fixed and step.option not in taken:
             current = _taken(case, current, step, taken)
     return _without_needless(case, first, current, taken)._replace(untried=current.untried)
 
