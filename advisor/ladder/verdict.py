@@ -22,7 +22,8 @@ def decide(case: Case, request: Request, rungs: tuple[Rung, ...]) -> Verdict:
     used = next((rung.plan.n_gpus for rung in rungs if rung.plan.method is verdict.method), asked)
     if used == asked:
         return verdict
-    return verdict.model_copy(update={"sentence": f"{verdict.sentence} {say('verdict.fewer_cards', used=used, n=asked)}"})
+    idle = say("verdict.fewer_cards", used=used, n=asked)
+    return verdict.model_copy(update={"sentence": f"{verdict.sentence} {idle}"})
 
 
 def _decided(case: Case, request: Request, rungs: tuple[Rung, ...]) -> Verdict:
