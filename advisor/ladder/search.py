@@ -60,12 +60,28 @@ def _make_fit(case: Case, first: Plan, fixed: frozenset[str]) -> Priced:
 
 
 def _tried(case: Case, first: Plan, fixed: frozenset[str]) -> list[Priced]:
-    """`first` with the changes that make it fit; where they do not, also without those that are less sure, one by one and together."""
+    """`first` with the changes that make it fit; where they do not, also without those that are less sure, one by one and together, and then
+    with all changes at once: one may save only beside another, once the peak has moved (sharding, say, where every pass is reduced)."""
     found = _changed(case, first, fixed)
     if found.fit is Fit.FITS:
         return [found]
     taken = {option for option, field in LESS_SURE.items() if getattr(found.plan, field) != getattr(first, field)}
-    return [found, *(_changed(case, first, fixed | without) for without in _parts(taken))]
+    tried = [found, *(_changed(case, first, fixed | without) for without in _parts(taken))]
+    if case.model.tables is None or any(priced.fit is Fit.FITS for priced in tried):  # without tables each would be another recording
+        return tried
+    return [*tried, *(_all_at_once(case, first, fixed | without) for without in (frozenset[str](), *_less_sure(first, fixed)))]
+
+
+def _less_sure(plan: Plan, fixed: frozenset[str]) -> list[frozenset[str]]:
+    """Every set of the changes that are less sure and may be made."""
+    return _parts(option for option in LESS_SURE if option not in fixed and (option != "shard" or plan.n_gpus > 1))
+
+
+def _all_at_once(case: Case, first: Plan, fixed: frozenset[str]) -> Priced:
+    """`first` with every change, less those without which it fits all the same."""
+    taken = _all_moves(case, first, fixed)
+    found = price_or_none(case, _with(first, taken), _changes(taken))
+    return price(case, first) if found is None else _without_needless(case, first, found, taken)
 
 
 def _parts(options: Iterable[str]) -> list[frozenset[str]]:
@@ -94,7 +110,7 @@ def furthest(case: Case, plan: Plan, fixed: frozenset[str]) -> int | None:
 def _furthest(case: Case, plan: Plan, fixed: frozenset[str], known_tokens: int) -> int | None:
     """The same on all cards of `plan`, where sequences of `known_tokens` are known to fit."""
     longest = longest_seq(case, _with(plan, _all_moves(case, plan, fixed)), known_tokens)
-    for without in _parts(option for option in LESS_SURE if option not in fixed and (option != "shard" or plan.n_gpus > 1)):
+    for without in _less_sure(plan, fixed):
         longest = longest_seq(case, _with(plan, _all_moves(case, plan, fixed | without)), longest or 0)
     return longest
 
@@ -118,17 +134,13 @@ def _all_moves(case: Case, plan: Plan, fixed: frozenset[str]) -> dict[str, Move]
 
 
 def _changed(case: Case, first: Plan, fixed: frozenset[str]) -> Priced:
-    """The cheapest changes that make `first` fit, else those that save something.
-
-    A step that saved nothing is tried again after the others: the peak may have moved to where it saves.
-    """
+    """The cheapest changes that make `first` fit, else those that save something."""
     current = price(case, first)
     taken: dict[str, Move] = {}
-    rounds = 1 if case.model.tables is None else 2  # without tables each plan would be another recording
-    for step in STEPS * rounds:
+    for step in STEPS:
         if current.fit is Fit.FITS:
             break
-        if step.option not in fixed and step.option not in taken:
+        if step.option not in fixed:
             current = _taken(case, current, step, taken)
     return _without_needless(case, first, current, taken)._replace(untried=current.untried)
 
