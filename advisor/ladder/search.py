@@ -8,7 +8,7 @@ They are tried both ways. Several cards hold what they exchange beside the plan,
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import combinations
 
 from advisor.ladder.fit import Case, Priced, longest_seq, price, price_or_none
@@ -60,8 +60,10 @@ def _make_fit(case: Case, first: Plan, fixed: frozenset[str]) -> Priced:
 
 
 def _tried(case: Case, first: Plan, fixed: frozenset[str]) -> list[Priced]:
-    """`first` with the changes that make it fit; where they do not, also without those that are less sure, one by one and together, and then
-    with all changes at once: one may save only beside another, once the peak has moved (sharding, say, where every pass is reduced)."""
+    """`first` with the changes that make it fit; where they do not, also without those that are less sure, one by one and together.
+
+    Then with all at once: some save only beside another, once the peak has moved (sharding, say, where every pass is reduced).
+    """
     found = _changed(case, first, fixed)
     if found.fit is Fit.FITS:
         return [found]
@@ -69,17 +71,21 @@ def _tried(case: Case, first: Plan, fixed: frozenset[str]) -> list[Priced]:
     tried = [found, *(_changed(case, first, fixed | without) for without in _parts(taken))]
     if case.model.tables is None or any(priced.fit is Fit.FITS for priced in tried):  # without tables each would be another recording
         return tried
-    return [*tried, *(_all_at_once(case, first, fixed | without) for without in (frozenset[str](), *_less_sure(first, fixed)))]
+    return [*tried, *(_less_needless(case, first, taken) for taken in _all_at_once(case, first, fixed))]
 
 
-def _less_sure(plan: Plan, fixed: frozenset[str]) -> list[frozenset[str]]:
-    """Every set of the changes that are less sure and may be made."""
-    return _parts(option for option in LESS_SURE if option not in fixed and (option != "shard" or plan.n_gpus > 1))
+def _all_at_once(case: Case, plan: Plan, fixed: frozenset[str]) -> Iterator[dict[str, Move]]:
+    """Every change together, also without those that are less sure, and with passes of one larger micro-batch where that is a change."""
+    unsure = (option for option in LESS_SURE if option not in fixed and (option != "shard" or plan.n_gpus > 1))
+    for without in (frozenset[str](), *_parts(unsure)):
+        smaller, larger = (_all_moves(case, plan, fixed | without, grows=grows) for grows in (False, True))
+        yield smaller
+        if larger != smaller:
+            yield larger
 
 
-def _all_at_once(case: Case, first: Plan, fixed: frozenset[str]) -> Priced:
-    """`first` with every change, less those without which it fits all the same."""
-    taken = _all_moves(case, first, fixed)
+def _less_needless(case: Case, first: Plan, taken: dict[str, Move]) -> Priced:
+    """`first` with the changes, less those without which it fits all the same."""
     found = price_or_none(case, _with(first, taken), _changes(taken))
     return price(case, first) if found is None else _without_needless(case, first, found, taken)
 
@@ -109,9 +115,9 @@ def furthest(case: Case, plan: Plan, fixed: frozenset[str]) -> int | None:
 
 def _furthest(case: Case, plan: Plan, fixed: frozenset[str], known_tokens: int) -> int | None:
     """The same on all cards of `plan`, where sequences of `known_tokens` are known to fit."""
-    longest = longest_seq(case, _with(plan, _all_moves(case, plan, fixed)), known_tokens)
-    for without in _less_sure(plan, fixed):
-        longest = longest_seq(case, _with(plan, _all_moves(case, plan, fixed | without)), longest or 0)
+    longest = known_tokens or None
+    for taken in _all_at_once(case, plan, fixed):
+        longest = longest_seq(case, _with(plan, taken), longest or 0)
     return longest
 
 
@@ -120,12 +126,15 @@ def changes_for(case: Case, plan: Plan, tokens: int, fixed: frozenset[str]) -> t
     return make_fit(case, plan.model_copy(update={"seq_len_tokens": tokens}), fixed | {"seq_len"}).changes
 
 
-def _all_moves(case: Case, plan: Plan, fixed: frozenset[str]) -> dict[str, Move]:
-    """The move of each step that saves most where sequences are long: a micro-batch is never made larger then."""
+def _all_moves(case: Case, plan: Plan, fixed: frozenset[str], *, grows: bool) -> dict[str, Move]:
+    """The move of each step that saves most.
+
+    `grows`: also a larger micro-batch, which saves what waits between passes, and takes more of what sequences take.
+    """
     taken: dict[str, Move] = {}
     for step in STEPS:
         moves = [] if step.option in fixed else [*step.moves(case, _with(plan, taken))]
-        moves = [move for move in moves if move.applied(plan).micro_batch_size <= plan.micro_batch_size]
+        moves = [move for move in moves if grows or move.applied(plan).micro_batch_size <= plan.micro_batch_size]
         if len(moves) == 1:
             taken[step.option] = moves[0]
         elif moves:
