@@ -3,7 +3,8 @@
 A change takes no more memory than none, so that the cheapest set of them, counted by its costliest member, then the next, is found step by
 step: steps are taken from the mildest on until the plan fits, and taken back from the costliest on where it fits without. Two changes may
 take less and still fit less surely: few runs of the fused loss and of sharded weights were measured, and intervals are wide where few were.
-They are tried both ways. Several cards hold what they exchange beside the plan, so that some of them may do where all do not.
+A third takes buffers of its own. They are tried both ways. Several cards hold what they exchange beside the plan, so that some of them may
+do where all do not.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ from advisor.values import Change, Fit, Plan, Rung
 
 SHORTEST_SEQ_TOKENS = 512
 """Sequences are not cut below this to make a plan fit. Judgement: most instruction data no longer fits in fewer tokens."""
-LESS_SURE = {"loss": "loss", "shard": "sharding"}
-"""Steps whose plans are bounded by fewer runs than those without them, and the field of a plan that each sets."""
+NOT_ALWAYS = {"loss": "loss", "shard": "sharding", "sync_each_batch": "sync_each_batch"}
+"""Steps that may cost more than they save, and the field of a plan that each sets: of the first two fewer runs were measured, so that
+intervals are wider; reducing gradients in each pass takes buffers in each."""
 
 _SURENESS = (Fit.DOES_NOT_FIT, Fit.UNCERTAIN, Fit.FITS)
 
@@ -60,14 +62,14 @@ def _make_fit(case: Case, first: Plan, fixed: frozenset[str]) -> Priced:
 
 
 def _tried(case: Case, first: Plan, fixed: frozenset[str]) -> list[Priced]:
-    """`first` with the changes that make it fit; where they do not, also without those that are less sure, one by one and together.
+    """`first` with the changes that make it fit; where they do not, also without those of NOT_ALWAYS, one by one and together.
 
     Then with all at once: some save only beside another, once the peak has moved (sharding, say, where every pass is reduced).
     """
     found = _changed(case, first, fixed)
     if found.fit is Fit.FITS:
         return [found]
-    taken = {option for option, field in LESS_SURE.items() if getattr(found.plan, field) != getattr(first, field)}
+    taken = {option for option, field in NOT_ALWAYS.items() if getattr(found.plan, field) != getattr(first, field)}
     tried = [found, *(_changed(case, first, fixed | without) for without in _parts(taken))]
     if case.model.tables is None or any(priced.fit is Fit.FITS for priced in tried):  # without tables each would be another recording
         return tried
@@ -75,9 +77,9 @@ def _tried(case: Case, first: Plan, fixed: frozenset[str]) -> list[Priced]:
 
 
 def _all_at_once(case: Case, plan: Plan, fixed: frozenset[str]) -> Iterator[dict[str, Move]]:
-    """Every change together, also without those that are less sure, and with passes of one larger micro-batch where that is a change."""
-    unsure = (option for option in LESS_SURE if option not in fixed and (option != "shard" or plan.n_gpus > 1))
-    for without in (frozenset[str](), *_parts(unsure)):
+    """Every change together, also without those of NOT_ALWAYS, and with passes of one larger micro-batch where that is a change."""
+    options = (option for option in NOT_ALWAYS if option not in fixed and (option == "loss" or plan.n_gpus > 1))
+    for without in (frozenset[str](), *_parts(options)):
         smaller, larger = (_all_moves(case, plan, fixed | without, grows=grows) for grows in (False, True))
         yield smaller
         if larger != smaller:
