@@ -213,7 +213,7 @@ def test_deepspeed_holds_the_same_through_a_launcher(launcher: str, tmp_path: Pa
     runs = json.dumps([(plan.model_dump(mode="json"), deepspeed_file(plan))])
     found = _read([name], real_processes.said_through(words[launcher], "real_zero.py", json.dumps(CONFIG), runs))[name]
     for phase, peak in measured(name)["peaks"].items():
-        assert found["peaks"][phase] == pytest.approx(peak, rel=0.001), phase
+        assert found["peaks"][phase] == pytest.approx(peak, rel=0.001, abs=IN_FLIGHT_BYTES), phase
 
 
 def _higher(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
@@ -221,6 +221,8 @@ def _higher(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
     return {"params": one["params"], "trained": one["trained"], "host": max(one["host"], other["host"]), "peaks": peaks}
 
 
+IN_FLIGHT_BYTES = 4 * 2 * BUCKET
+"""Reductions that gloo's threads may still hold, or have let go, at a peak: some two buckets of 16 bit more or less from run to run."""
 HEAD_BYTES = 2 << 20
 """The head's weights, which stage 3 has released before the peak in some runs and not in others, the kept rows among them."""
 
@@ -240,4 +242,4 @@ def test_deepspeed_holds_what_is_kept(tmp_path: Path) -> None:
         freed = HEAD_BYTES if name.startswith("stage 3") and "host" in name else 0
         for phase, peak in kept["peaks"].items():
             off = abs(row["peaks"][phase] - peak)
-            assert min(off, abs(off - freed)) <= 0.001 * peak, (name, phase)
+            assert min(off, abs(off - freed)) <= 0.001 * peak + IN_FLIGHT_BYTES, (name, phase)
