@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -16,7 +17,7 @@ from advisor.dryrun.load import DTYPES
 from advisor.dryrun.recorder import Recorder
 from advisor.errors import UnsupportedError
 from advisor.stacks.targets import refuse_unwrappable
-from advisor.tape.cut import Cut
+from advisor.tape.cut import Cut, Kinds
 from advisor.values import ALL_LINEAR, Attention, DType, Head, ModelSpec, Plan
 
 
@@ -112,13 +113,26 @@ def build(spec: ModelSpec, plan: Plan, recorder: Recorder, shape: Shape = WHOLE,
     return MetaModel(model=model, base=base, layer_path=_path_in(model, base, shape.layer_path), head=spec.head)
 
 
+Found = TypeVar("Found", Cut, Kinds)
+Find = Callable[[Any, str, Callable[[shorten.ConfigCut], Any]], tuple[Found, shorten.ConfigCut] | None]
+
+
 def whole_model_cut(spec: ModelSpec, plan: Plan) -> tuple[Cut, Shape] | None:
     """Find how the model can be shortened for tracing, on the whole model's modules, which cost next to nothing on meta; None where
     no shorter config builds the same model with fewer layers."""
+    return _shortened(spec, plan, shorten.find)
+
+
+def few_layers(spec: ModelSpec, plan: Plan) -> tuple[Kinds, Shape] | None:
+    """Find a model of a few layers among which is each kind that the whole model has; None where no config builds it."""
+    return _shortened(spec, plan, shorten.find_few)
+
+
+def _shortened(spec: ModelSpec, plan: Plan, find: Find[Found]) -> tuple[Found, Shape] | None:
     spec = headed(spec, plan)
     whole = base_model(spec, config_of(spec), plan)
     path = layer_path(whole)
-    found = shorten.find(whole, path, lambda cut: base_model(spec, config_of(spec, cut), plan))
+    found = find(whole, path, lambda cut: base_model(spec, config_of(spec, cut), plan))
     if found is None:
         return None
     cut, config_cut = found

@@ -7,12 +7,13 @@ each of its own kind, and everything else as the whole model has it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from advisor.tape.cut import Cut, find_cuts, signature, signatures_of
+from advisor.tape.alike import any_number
+from advisor.tape.cut import Cut, Kinds, find_cuts, kinds_of, signature, signatures_of
 
 COUNT_NAMES = (
     *("num_hidden_layers", "n_layer", "num_layers", "n_layers", "decoder_layers", "encoder_layers"),
@@ -33,6 +34,8 @@ class ConfigCut:
     """Layers of the whole model; None for what the config says first."""
     fields: tuple[str, ...] | None = None
     """Fields that count them; None for all that hold their number."""
+    beside: tuple[ConfigCut, ...] = ()
+    """What to keep of other lists of layers."""
 
 
 def apply(config: Any, cut: ConfigCut) -> None:
@@ -52,6 +55,8 @@ def apply(config: Any, cut: ConfigCut) -> None:
             setattr(holder, name, "".join(kept) if isinstance(value, str) else kept)
     for name in fields:
         setattr(holder, name, len(cut.layers))
+    for other in cut.beside:
+        apply(config, other)
 
 
 def _per_layer(name: str, value: Any) -> bool:
@@ -92,30 +97,63 @@ def find(whole: Any, layer_path: str, build: Callable[[ConfigCut], Any]) -> tupl
     if not layer_path:
         return None
     layers = whole.get_submodule(layer_path)
-    for path, holder in _configs(whole.config):
-        names = tuple(name for name, count in _counts(holder).items() if count == len(layers))
-        if not names and not _has_list(holder, len(layers)):
-            continue
+    for path, holder, fields_that_count in _counting(whole.config, len(layers)):
         for cut in find_cuts(signatures_of(layers, holder)):
-            for fields in dict.fromkeys((names, *((name,) for name in names))):
+            for fields in fields_that_count:
                 config_cut = ConfigCut(cut.layers, path, len(layers), fields)
-                if _is_the_same(whole, layer_path, cut, partial(build, config_cut)):
+                if _is_the_same(whole, layer_path, cut.layers, partial(build, config_cut), _outside):
                     return cut, config_cut
     return None
 
 
-def _is_the_same(whole: Any, layer_path: str, cut: Cut, build: Callable[[], Any]) -> bool:
+def find_few(whole: Any, layer_path: str, build: Callable[[ConfigCut], Any]) -> tuple[Kinds, ConfigCut] | None:
+    """Find the fields of a config that make a model of a few layers of `whole` among which each of its kinds is, and of no more than two
+    of any other list of layers where there is such a model; else None."""
+    if not layer_path:
+        return None
+    layers = whole.get_submodule(layer_path)
+    for path, holder, fields_that_count in _counting(whole.config, len(layers)):
+        kinds = kinds_of(signatures_of(layers, holder))
+        beside = tuple(
+            ConfigCut((0, 1), other, count, (name,))
+            for other, config in _configs(whole.config)
+            for name, count in _counts(config).items()
+            if other != path and count > 2
+        )
+        for fields in fields_that_count:
+            for config_cut in dict.fromkeys(ConfigCut(kinds.few, path, len(layers), fields, others) for others in (beside, ())):
+                if _is_the_same(whole, layer_path, kinds.few, partial(build, config_cut), _kinds_outside):
+                    return kinds, config_cut
+    return None
+
+
+def _counting(config: Any, count: int) -> Iterator[tuple[tuple[str, ...], Any, tuple[tuple[str, ...], ...]]]:
+    """Configs that count so many layers, with the fields that may do it: all that hold the number, or each alone."""
+    for path, holder in _configs(config):
+        names = tuple(name for name, each in _counts(holder).items() if each == count)
+        if names or _has_list(holder, count):
+            yield path, holder, tuple(dict.fromkeys((names, *((name,) for name in names))))
+
+
+def _is_the_same(
+    whole: Any, layer_path: str, kept: tuple[int, ...], build: Callable[[], Any], outside: Callable[[Any, str], Collection[Any]]
+) -> bool:
     """Whether the short model has the kept layers, each of its own kind, and everything else as the whole model has it."""
     try:
         short = build()
-        layers, kept = whole.get_submodule(layer_path), short.get_submodule(layer_path)
+        layers, few = whole.get_submodule(layer_path), short.get_submodule(layer_path)
     except Exception:  # whatever a config class or a model says of a combination that it does not take
         return False
-    if len(kept) != len(cut.layers) or _outside(whole, layer_path) != _outside(short, layer_path):
+    if len(few) != len(kept) or outside(whole, layer_path) != outside(short, layer_path):
         return False
-    return all(signature(layers[number]) == signature(layer) for number, layer in zip(cut.layers, kept, strict=True))
+    return all(signature(layers[number]) == signature(layer) for number, layer in zip(kept, few, strict=True))
 
 
 def _outside(model: Any, layer_path: str) -> list[tuple[str, tuple[int, ...]]]:
     tensors = [*model.named_parameters(), *model.named_buffers()]
     return [(name, tuple(tensor.shape)) for name, tensor in tensors if not name.startswith(layer_path + ".")]
+
+
+def _kinds_outside(model: Any, layer_path: str) -> set[tuple[str, tuple[int, ...]]]:
+    """As `_outside`, each once of all that differ by a number."""
+    return {(any_number(name), shape) for name, shape in _outside(model, layer_path)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, NamedTuple
 
 MAX_PERIOD = 12
@@ -38,10 +39,27 @@ def find_cuts(signatures: Sequence[Any]) -> tuple[Cut, ...]:
     One leaves out whatever comes again. Another leaves out whole periods of a pattern only, for configs that count the pattern (every sixth
     layer) where others list it.
     """
-    numbers: dict[Any, int] = {}
-    kinds = [numbers.setdefault(signature, len(numbers)) for signature in signatures]
+    kinds = kinds_of(signatures).of_layer
     by_list, by_count = _without_what_comes_again(kinds), _without_periods(kinds)
     return tuple(cut for cut in dict.fromkeys((by_list, by_count)) if cut is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class Kinds:
+    """The kind of each layer of a model, and a few of its layers among which every kind is."""
+
+    of_layer: tuple[int, ...]
+    few: tuple[int, ...]
+    """By their number in the whole model. The first layer's kind is there twice: nothing before a first layer wants a gradient."""
+
+
+def kinds_of(signatures: Sequence[Any]) -> Kinds:
+    """Number the layers' kinds in the order in which they come."""
+    numbers: dict[Any, int] = {}
+    kinds = tuple(numbers.setdefault(signature, len(numbers)) for signature in signatures)
+    first_again = (layer for layer, kind in enumerate(kinds) if layer and kind == kinds[0])
+    few = {*map(kinds.index, numbers.values()), *islice(first_again, 1)}
+    return Kinds(kinds, tuple(sorted(few)))
 
 
 def _roles(kinds: Sequence[int]) -> list[_Role]:

@@ -36,6 +36,10 @@ class Birth:
     died_in: str = ""
     died_phase: Phase | None = None
 
+    def sized(self, size_bytes: int) -> Birth:
+        """Copy it, of another size."""
+        return Birth(size_bytes, self.op, self.place, self.phase, self.kind, self.owner, self.died_in, self.died_phase)
+
 
 @dataclass(slots=True)
 class Stream:
