@@ -40,6 +40,18 @@ class MetaModel:
         return self.head is Head.CLASSIFICATION
 
 
+ANY_TOKEN = 0
+"""An id for a token of the config that class defaults lack: which one it is changes no byte."""
+
+
+def _tokens_needed(spec: ModelSpec, config: Any) -> tuple[str, ...]:
+    """Fields with ids of tokens that a step reads: a classifier looks for the last token before the padding, a decoder beside an encoder
+    begins with a token and shifts the others (transformers 5.23 models/t5/modeling_t5.py, `_shift_right`)."""
+    if config.is_encoder_decoder:
+        return "decoder_start_token_id", "pad_token_id"
+    return ("pad_token_id",) if spec.labels is not None else ()
+
+
 def config_of(spec: ModelSpec, cut: shorten.ConfigCut | None = None) -> Any:
     """Make the transformers config of `spec`, cut as said where something is said.
 
@@ -59,7 +71,9 @@ def config_of(spec: ModelSpec, cut: shorten.ConfigCut | None = None) -> Any:
         raise UnsupportedError(f"{spec.id}: transformers makes no {model_type} config of it ({lines_of(error)})") from error
     if spec.labels is not None:
         config.num_labels = spec.labels
-        config.pad_token_id = config.pad_token_id or 0  # a classifier looks for the last token before the padding
+    for name in _tokens_needed(spec, config):
+        if getattr(config, name, None) is None:
+            setattr(config, name, ANY_TOKEN)
     if cut is not None:
         shorten.apply(config, cut)
     return config
