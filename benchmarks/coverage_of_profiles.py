@@ -1,6 +1,6 @@
 """Run a training step of every model of the profiles that has no tables: `python -m benchmarks.coverage_of_profiles [ID …]`.
 
-On meta tensors, with a few layers of each kind, LoRA of rank 8 and 512 tokens: what cannot be run is named with the reason. What answers
+On meta tensors, with a few layers of each kind, LoRA of rank 8 and 64 tokens: what cannot be run is named with the reason. What answers
 for such a model is a recording of this step, so that one that fails here is one that `advise` refuses by its name.
 """
 
@@ -19,7 +19,7 @@ from advisor.hub import load_model, search_models
 from advisor.stacks import default_plan
 from advisor.values import Method, ModelSpec, Request
 
-TOKENS = 512
+TOKENS = 64
 REQUEST = Request(rank=8, seq_len=TOKENS, checkpointing=True)
 
 
