@@ -64,6 +64,7 @@ _OF_TYPES = {
     "weights: try a step on a card",
     "glm5_next": "its attention keeps pools of tokens by a mark that it packs among learned numbers, which a dry run cannot follow: "
     "try a step on a card",
+    "csm": "it reads rows of text beside codes of sound, which no batch of a dry run holds: try a step on a card",
     "voxtral_realtime": "it hears a piece of its sound with every token, which no batch of a dry run holds: try a step on a card",
     "qwen3_omni_moe": "it is several models without a forward pass of their own: train the part that thinks (Qwen3OmniMoeThinker)",
     **dict.fromkeys(

@@ -22,6 +22,22 @@ adapts them, "all-linear" included (peft 0.21 utils/transformers_weight_conversi
 `_MODEL_TO_CONVERSION_PATTERN`). Other types' experts are not adapted unless `target_parameters` names them."""
 
 
+_ATTENTION, _GATED = ("q_proj", "k_proj", "v_proj", "o_proj"), ("gate_proj", "up_proj", "down_proj")
+_WRAPPABLE: dict[str, tuple[str, ...]] = {
+    "deepseek_v4": ("q_a_proj", "q_b_proj", "kv_proj", "o_b_proj", *_GATED),
+    "falcon_h1": ("in_proj", *_ATTENTION, *_GATED),
+    "falcon_mamba": ("in_proj", "x_proj", "dt_proj"),
+    "llama4": (*_ATTENTION, *_GATED),
+    "mamba": ("in_proj", "x_proj", "dt_proj"),
+    "mamba2": ("in_proj",),
+    "nemotron_h": ("in_proj", *_ATTENTION, "up_proj", "down_proj"),
+}
+"""Types without tables → the linear layers that peft 0.21 wraps, where it does not wrap them all: no `out_proj` of types with Mamba layers
+(tuners/tuners_utils.py, `_check_lora_target_modules_mamba`); no DeepSeek-V4 `o_a_proj`, which multiplies by groups, nor Llama 4's
+routers, which return two tensors: both are `nn.Linear` to it, and fail in the first step (transformers 5.23
+models/deepseek_v4/modeling_deepseek_v4.py, models/llama4/modeling_llama4.py). `benchmarks/coverage_of_profiles.py` runs them."""
+
+
 class Target(NamedTuple):
     """A wrapped matrix: the run of layers that it belongs to, and how it is wrapped."""
 
@@ -84,7 +100,7 @@ def without_stacked(model: ModelSpec, target_modules: tuple[str, ...]) -> tuple[
 def first_targets(model: ModelSpec) -> tuple[str, ...]:
     """What is wrapped where nobody says otherwise: everything, but for modules that peft cannot wrap."""
     if model.tables is None:
-        return (ALL_LINEAR,)
+        return _WRAPPABLE.get(model.model_type, (ALL_LINEAR,))
     linears = [linear for block in model.shape.blocks for linear in block.linears]
     if all(linear.can_be_wrapped for linear in linears):
         return (ALL_LINEAR,)
