@@ -1,6 +1,7 @@
-"""Bytes in, text out: the only place where GiB exist.
+"""Numbers in, text out: the only place where GiB exist, and percent.
 
-`parse_size` reads what people type; `format_size` writes what they read. Everywhere else memory is an `int` of bytes.
+`parse_size` reads what people type; `format_size` writes what they read. Everywhere else memory is an `int` of bytes, and a share of
+something a `float`.
 """
 
 from __future__ import annotations
@@ -56,6 +57,21 @@ def format_size(size_bytes: int, digits: int = 1) -> str:
 def gib(size_bytes: int, digits: int = 1) -> str:
     """The bare number of GiB, for table columns whose header carries the unit."""
     return f"{size_bytes / GIB:.{digits}f}"
+
+
+def format_share(share: float, digits: int = 0) -> str:
+    """ "32.6 %": a space before the sign, as ISO 80000-1 has it."""
+    return f"{100 * share:.{digits}f} %"
+
+
+def format_difference(share: float, digits: int = 1) -> str:
+    """ "+1.3 %", "−0.4 %": a share by which something is more or less."""
+    return f"{100 * share:+.{digits}f} %".replace("-", "−")
+
+
+def format_rough_share(share: float, significant: int = 2) -> str:
+    """ "25 %", "0.31 %": as many digits as say something."""
+    return f"{float(f'{100 * share:.{significant}g}'):g} %"
 
 
 def format_count(count: int) -> str:

@@ -50,6 +50,7 @@ OWN = {
     "memory/evaluation": f"losses {_CLOSED_FORM}",
     "memory/fsdp": f"sharding {_CLOSED_FORM}",
     "memory/intervals": "intervals chance slack",
+    "memory/pools": "intervals chance slack",
     "memory/kinds": "intervals",
     "memory/replayed": "families tapes without_tables",
     "memory/sharding": f"sharding {_CLOSED_FORM}",

@@ -33,6 +33,7 @@ from advisor.explain import Explanation, explain, listed
 from advisor.ladder.knowledge import fact, sources
 from advisor.render.accuracy import markdown
 from advisor.render.blocks import Code, Entries, Heading, Paragraph
+from advisor.units import format_difference, format_share
 from advisor.values import MemoryBreakdown, Term
 from advisor.values.memory import TermBytes
 from advisor.values.vocabulary import SCHEMA_VERSION
@@ -314,7 +315,8 @@ def _spread(found: list[Difference]) -> tuple[str, ...]:
         return ("—",) * 5
     shares, sizes = [one.share for one in found], sorted(abs(one.share) for one in found)
     nine_in_ten = sizes[-(-9 * len(sizes) // 10) - 1]
-    return (str(len(found)), f"{median(sizes):.2%}", f"{nine_in_ten:.2%}", f"{min(shares):+.2%}", f"{max(shares):+.2%}")
+    within = (format_share(size, 2) for size in (median(sizes), nine_in_ten))
+    return (str(len(found)), *within, *(format_difference(share, 2) for share in (min(shares), max(shares))))
 
 
 def accuracy_part() -> str:

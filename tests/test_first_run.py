@@ -138,4 +138,4 @@ def test_the_evaluation_is_told_what_it_can_show(n: int | None, points: str) -> 
 
 def test_schedule_warm_up_and_passes_are_said() -> None:
     text = first(dataset_tokens="30M").next_experiment
-    assert re.search(r"for 3 epochs, cosine schedule, 3% warm-up", text)
+    assert re.search(r"for 3 epochs, cosine schedule, 3 % warm-up", text)

@@ -8,10 +8,11 @@ from hypothesis import given, strategies as st
 from advisor.devices import load_gpu
 from advisor.hub import load_model
 from advisor.ladder import classify
-from advisor.memory import estimate_memory, intervals
+from advisor.memory import estimate_memory, intervals, pools
 from advisor.memory.conformal import bounds, steps
-from advisor.memory.intervals import ESTIMATE, REPLAY, TRACE, Errors, bounds_of, interval, interval_of
+from advisor.memory.intervals import bounds_of, interval, interval_of
 from advisor.memory.kinds import BOUNDARIES, Kind, kind_of
+from advisor.memory.pools import ESTIMATE, REPLAY, TRACE, Errors
 from advisor.units import GIB
 from advisor.values import Fit, Loss, Plan
 
@@ -45,7 +46,7 @@ def test_steps_by_hand():
 @pytest.fixture
 def known(monkeypatch):
     """Sets the three lists of errors; what was kept of others is forgotten before and after."""
-    caches = (intervals.pool_of, intervals.bounds_of, intervals.interval)
+    caches = (pools._within_boundaries, pools._everything, pools.pool_of, intervals.bounds_of, intervals.interval)
 
     def forget():
         for kept in caches:
@@ -53,7 +54,8 @@ def known(monkeypatch):
 
     def set_to(**lists):
         forget()
-        monkeypatch.setattr(intervals, "errors_of", lambda name: tuple(lists.get(name, ())))
+        for module in (pools, intervals):
+            monkeypatch.setattr(module, "errors_of", lambda name: tuple(lists.get(name, ())))
 
     yield set_to
     forget()
@@ -163,7 +165,7 @@ def test_the_closed_form_is_off_by_both_what_the_dry_run_is_and_what_it_differs_
     found = bounds_of(ESTIMATE, KIND)
     assert (found.low, found.high) == (0.0, pytest.approx(0.21))  # 1.1 · 1.1
     assert (found.effective, found.bias) == (20, 0.1)
-    assert "reserve 10.0% more in the middle" in interval(ESTIMATE, KIND).source
+    assert "reserve 10.0 % more in the middle" in interval(ESTIMATE, KIND).source
 
 
 def test_allocated_memory_speaks_where_no_dry_run_can_be_made(known):
@@ -232,7 +234,7 @@ def test_the_estimate_lies_inside(tier, method, checkpointing, stack):
 def test_every_facet_is_a_word_or_nothing():
     assert set(BOUNDARIES) < set(Kind._fields)
     for name in (ESTIMATE, TRACE, REPLAY):
-        kinds = {entry.kind for entry in intervals.errors_of(name)}
+        kinds = {entry.kind for entry in pools.errors_of(name)}
         assert kinds
         assert all(isinstance(value, str) for kind in kinds for value in kind)
 

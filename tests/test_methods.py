@@ -47,9 +47,9 @@ def test_ids_are_unique(kind: list[dict[str, Any]]) -> None:
         ("LR16", "2e-4"),  # QLoRA's tuned rate
         ("C8", "19.2/19.75/20.5/21.4"),  # rank 32 to 256: 1.3 points from 32 to 128
         ("D15", "+0.65"),  # DoRA's gain at low ranks
-        ("D5", "+139%"),  # unmerged DoRA
-        ("Q7", "+50.5% time"),
-        ("Q8", "~66% faster"),
+        ("D5", "+139 %"),  # unmerged DoRA
+        ("Q7", "+50.5 % time"),
+        ("Q8", "~66 % faster"),
         ("F1", "16 B/param"),
         ("B2", "flat for batch 32-128"),
         ("T1", "+3.1 pp"),

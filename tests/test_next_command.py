@@ -115,7 +115,7 @@ REFUSED: list[tuple[str, Any, str]] = [
     ("full fine-tuning with a rank", {"runs": [{"method": "full", "rank": 16}]}, "has no rank"),
     ("items and their number", {"runs": [BASE | {"n": 3, "correct": [True, False]}]}, "holds 2 items"),
     ("items and their names", {"runs": [BASE | {"correct": [True, False], "item_ids": ["a"]}]}, "1 item_ids for 2 items"),
-    ("items and their score", {"runs": [BASE | {"score": 0.9, "correct": [True, False]}]}, "50.0% of the items"),
+    ("items and their score", {"runs": [BASE | {"score": 0.9, "correct": [True, False]}]}, "50.0 % of the items"),
     ("two runs of one name", {"runs": [BASE | {"id": "a"}, BASE | {"id": "a"}]}, "two runs are called a"),
     ("current run that is not there", {"runs": [BASE | {"id": "a"}], "current": "b"}, "no run is called b"),
     ("shares and percentages", {"evaluation": {"target": 50}, "runs": [BASE | {"score": 0.4}]}, "set unit to share or percent"),

@@ -193,7 +193,7 @@ def test_a_bar_of_parts_is_to_scale_with_its_interval_and_the_card(expected: int
         (words.number(1840.2), "1,840"),
         (words.span(Range(low=1, high=1, source="")), "1.00"),
         (words.span(Range(low=1.35, high=1.66, source="")), "1.35–1.66"),
-        (words.loose_span(Range(low=8.1, high=1200, source="")), "8.1–1,200"),
+        (words.loose_span(Range(low=8.1, high=1200, source="")), "8.10–1,200"),
         (words.share(0.0029), "0.29 %"),
         (words.share(1), "100 %"),
         (words.tokens(None), "-"),

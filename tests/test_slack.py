@@ -9,7 +9,7 @@ import pytest
 from advisor import profiles
 from advisor.hub import load_model
 from advisor.memory import estimate_memory, slack
-from advisor.memory.intervals import REPLAY, errors_of
+from advisor.memory.pools import REPLAY, errors_of
 from advisor.values import Phase, Plan, Term
 
 LLAMA = load_model("llama-3.2-1b")

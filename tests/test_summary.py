@@ -107,8 +107,8 @@ def test_the_questions_are_of_every_kind() -> None:
 @pytest.mark.parametrize(
     ("switch", "says", "leaves_out"),
     [
-        ("--quiet", "does not fit", "between"),
-        ("-q", "does not fit", "between"),
+        ("--quiet", "needs more memory", "between"),
+        ("-q", "needs more memory", "between"),
         ("--code", "get_peft_model", "between"),
         ("--full", "Quality ceiling", "--full"),
     ],

@@ -15,7 +15,7 @@ from advisor.accuracy.intervals import errors_file
 from advisor.accuracy.replays import replay_residuals
 from advisor.accuracy.report import Estimator, accuracy
 from advisor.accuracy.tiers import CLOSED_FORM, DRY_RUN, closed_form, recorded_dry_run, recorded_in
-from advisor.memory.intervals import REPLAY
+from advisor.memory.pools import REPLAY
 from advisor.profiles import ROOT
 from advisor.profiles.runtime import Residuals
 from advisor.user_files import write_whole

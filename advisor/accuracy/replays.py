@@ -10,8 +10,8 @@ from advisor.accuracy.intervals import Coverage, Residual, coverages
 from advisor.accuracy.tiers import not_kept_bytes, with_outputs
 from advisor.errors import UnsupportedError
 from advisor.memory import estimate_memory
-from advisor.memory.intervals import REPLAY, errors_of
 from advisor.memory.kinds import kind_of
+from advisor.memory.pools import REPLAY, errors_of
 from advisor.profiles import read
 from advisor.values import ModelSpec, Plan
 

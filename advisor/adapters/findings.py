@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from advisor.units import format_share
 from advisor.values.adapter import AdapterReport, ModuleState, ModuleUpdate, TruncationTest
 from advisor.values.advice import Finding, Level
 
@@ -121,7 +122,7 @@ def _magnitudes(report: AdapterReport) -> Iterator[Finding]:
     yield Finding(
         id="dora-drift",
         level=Level.INFO,
-        message=f"DoRA's magnitudes moved by {100 * mean:.2f} % of the base norm on average, at most {100 * most.max_abs:.2f} % "
+        message=f"DoRA's magnitudes moved by {format_share(mean, 2)} of the base norm on average, at most {format_share(most.max_abs, 2)} "
         f"({module.name}){unknown}; no source was found that reads from it whether DoRA helps",
         numbers={"mean_abs": mean, "max_abs": most.max_abs},
         evidence=("P5",),

@@ -9,7 +9,7 @@ from advisor.architectures.cut import first_layers
 from advisor.errors import InvalidInputError
 from advisor.memory import estimate_memory
 from advisor.speed import step_flops
-from advisor.units import format_size
+from advisor.units import format_share, format_size
 from advisor.values import GpuSpec, ModelSpec, Plan
 
 FREE_SHARE = 0.8
@@ -58,8 +58,8 @@ def choose(model: ModelSpec, plan: Plan, free_bytes: int, gpu: GpuSpec | None, o
                 return tuple(Cut(layers, first_layers(model, layers), shape) for layers in depths for shape in lengths)
     least = estimate_memory(first_layers(model, 1), _smallest(short), gpu).high_bytes
     raise InvalidInputError(
-        f"{model.id}: even one layer may take {format_size(least)}, and {FREE_SHARE:.0%} of the {format_size(free_bytes)} free now "
-        "is less; free some memory, or choose a smaller model"
+        f"{model.id}: even one layer may take {format_size(least)}, and {format_share(FREE_SHARE)} of the {format_size(free_bytes)} free "
+        "now is less; free some memory, or choose a smaller model"
     )
 
 

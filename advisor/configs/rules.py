@@ -94,7 +94,7 @@ def _cure(c: Checked) -> str:
         settings = changed_settings(first, fitting[0])
         how = f": {'; '.join(settings)}" if settings else ""
         return f"{fitting[0].method.label} fits ({format_size(price(c.case, fitting[0]).memory.expected_bytes)}){how}"
-    return f"nothing smaller was found on this card; the most frugal plan tried needs {format_size(better.memory.high_bytes)}"
+    return f"nothing smaller was found on this card; the most frugal plan tried takes up to {format_size(better.memory.high_bytes)}"
 
 
 def _other_methods(model: ModelSpec, frugal: Plan) -> Iterator[Plan]:

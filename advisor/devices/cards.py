@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 
 from advisor import profiles
 from advisor.profiles.gpus import GpuProfile, PriceRow
-from advisor.units import GIB, MIB
+from advisor.units import GIB, MIB, format_share
 from advisor.values import GpuSpec, Price
 
 APPLE_SMALL_RAM_GB = 36
@@ -78,7 +78,8 @@ def usable_of(card: Card) -> tuple[int, str]:
         return row.usable_mib * MIB, sources["usable_mib"]
     if row.vendor == "Apple":
         share = APPLE_SMALL_SHARE if card.size_gb <= APPLE_SMALL_RAM_GB else APPLE_LARGE_SHARE
-        rule = f"{share:.0%} of {card.size_gb} GB of unified memory: Metal's default working-set limit (advisor/devices/cards.py cites it)"
+        part = f"{format_share(share)} of {card.size_gb} GB of unified memory"
+        rule = f"{part}: Metal's default working-set limit (advisor/devices/cards.py cites it)"
         return int(card.size_gb * GIB * share), rule
     if row.torch_total_mib is not None:
         return min(row.torch_total_mib) * MIB, f"the smallest total that torch reports: {sources['torch_total_mib']}"

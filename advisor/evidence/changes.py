@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Literal
 
 from advisor.ladder.learning_rate import show
+from advisor.units import format_rough_share
 from advisor.values.evidence import RunFacts
 from advisor.values.next_step import ConfigChange, NextRun
 
@@ -75,7 +76,7 @@ def _training(old: RunFacts | None, new: NextRun) -> Iterator[ConfigChange]:
         yield _change("TrainingArguments", "gradient_checkpointing", _text(before), _text(new.gradient_checkpointing))
     fraction = 1.0 if old is None else old.data_fraction
     if new.data_fraction != fraction:
-        yield _change("data", "share of the training set", f"{100 * fraction:.3g}%", f"{100 * new.data_fraction:.3g}%")
+        yield _change("data", "share of the training set", format_rough_share(fraction, 3), format_rough_share(new.data_fraction, 3))
 
 
 def _change(where: Where, setting: str, old: str | None, new: str) -> ConfigChange:

@@ -11,6 +11,7 @@ from advisor.evidence.rates import is_certified
 from advisor.evidence.result import show_change, show_gap
 from advisor.evidence.view import View
 from advisor.ladder.knowledge import gate
+from advisor.units import format_share
 from advisor.values import Finding, Level, Task
 
 Trap = Callable[[View], Iterator[Finding]]
@@ -91,10 +92,11 @@ def rank_cut(view: View) -> Iterator[Finding]:
             message, hint = f"{at_half}: its rank is in full use", "which alone does not prove that more rank would help"
         yield Finding(id="rank-cut", level=Level.INFO, message=message, hint=hint, evidence=("P1",))
     elif view.focus is not None and adapter is not None and adapter.energy_at_half is not None and adapter.rank == view.run.rank:
+        held = format_share(adapter.energy_at_half)
         yield Finding(
             id="rank-cut",
             level=Level.INFO,
-            message=f"half of the rank holds {adapter.energy_at_half:.0%} of the update's energy, which says nothing of the score",
+            message=f"half of the rank holds {held} of the update's energy, which says nothing of the score",
             hint="score the adapter cut to half its rank: advise inspect --truncate writes it",
             evidence=("P1", "P2"),
         )

@@ -14,6 +14,7 @@ from advisor.evidence.view import View
 from advisor.ladder.knowledge import gate, threshold
 from advisor.ladder.learning_rate import show
 from advisor.stacks.first_plan import FIRST_EFFECTIVE_BATCH
+from advisor.units import format_share
 from advisor.values import Range
 from advisor.values.evidence import RunFacts
 from advisor.values.next_step import Binding, Confidence, Door, Gain
@@ -32,7 +33,7 @@ def data_overfitted(view: View) -> Result | None:
     epochs = _epochs_at(run, share)
     shorter = epochs is None or epochs != run.epochs
     instead = f" instead of {run.epochs:g}" if run.epochs else ""
-    stop = f"Train for {passes(epochs)}{instead}" if epochs else f"Stop at {share:.0%} of the training"
+    stop = f"Train for {passes(epochs)}{instead}" if epochs else f"Stop at {format_share(share)} of the training"
     rates, lower = _lower_too(view, run)
     if not shorter and run.learning_rate is not None:
         rates = (rounded(run.learning_rate / threshold("lr_sweep_factor")),)
@@ -97,11 +98,11 @@ def _overfit(view: View, run: RunFacts) -> Found | None:
     found: Overfit | None = by_loss or by_score
     if found is None:
         return _longer_is_worse(view, run)
-    lost = f"has fallen by {show_gap(view, found.lost)}" if found.by_score else f"has risen by {found.lost:.0%}"
+    lost = f"has fallen by {show_gap(view, found.lost)}" if found.by_score else f"has risen by {format_share(found.lost)}"
     thing = "score" if found.by_score else "evaluation loss"
     sure = found.lost > gate("overfit_sure") if not found.by_score else view.items_known
     return (
-        f"the {thing} was best at {found.at_share:.0%} of the training and {lost} since",
+        f"the {thing} was best at {format_share(found.at_share)} of the training and {lost} since",
         found.at_share,
         HIGH if sure else MEDIUM,
         found.lost if found.by_score else None,

@@ -16,6 +16,7 @@ from advisor.evidence.result import HIGH, LOW, MEDIUM, Result, next_run, show_ga
 from advisor.evidence.view import View
 from advisor.ladder.knowledge import gate, threshold
 from advisor.stacks.spelling import same_rate
+from advisor.units import format_share
 from advisor.values import Method
 from advisor.values.evidence import RunFacts
 from advisor.values.next_step import Binding, Door
@@ -69,7 +70,8 @@ def data_binds(view: View) -> Result | None:
     if view.gap is not None and control.fourfold < gate("data_gap_share") * view.gap:
         return None
     difference = control.difference
-    lost = f"{control.run.data_fraction:.0%} of the data scores {show_gap(view, difference.delta)} less, {difference.z:.1f} standard errors"
+    share = format_share(control.run.data_fraction)
+    lost = f"{share} of the data scores {show_gap(view, difference.delta)} less, {difference.z:.1f} standard errors"
     sure = difference.items_known and control.run.epochs is not None
     return Result(
         gate="R7",
@@ -98,8 +100,8 @@ def half_data(view: View) -> Result | None:
         door=Door.STAY,
         confidence=LOW,
         reason=f"{closed_words(view)}; whether more data would help has not been measured",
-        experiment=f"Run the half-data control: the same set-up on {half:.0%} of the data{steps}. What the whole data gain over it is "
-        "about what doubling them would gain again.",
+        experiment=f"Run the half-data control: the same set-up on {format_share(half)} of the data{steps}. What the whole data gain over "
+        "it is about what doubling them would gain again.",
         run=next_run(run, data_fraction=half, epochs=epochs),
         keep="Call the data the limit",
         gain=move("half_data").gain,
@@ -157,7 +159,7 @@ def _said_by(view: View, control: Control | None) -> str:
         return "no more data can be had"
     if control is None:
         return "what more data would bring has not been measured"
-    share, delta, z = f"{control.run.data_fraction:.0%} of the data", control.difference.delta, control.difference.z
+    share, delta, z = f"{format_share(control.run.data_fraction)} of the data", control.difference.delta, control.difference.z
     if control.difference.wins:
         return f"{share} scores {show_gap(view, delta)} less, but four times the data would not close the gap"
     if _could_see(view):

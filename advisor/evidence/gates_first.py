@@ -13,6 +13,7 @@ from advisor.ladder.first_run import SCHEDULE, WARMUP, first_run, items_words, p
 from advisor.ladder.knowledge import gate
 from advisor.ladder.learning_rate import prior_by_size, show
 from advisor.stacks.first_plan import ALPHA_PER_RANK, FIRST_EFFECTIVE_BATCH, FIRST_RANK, FIRST_SEQ_LEN_TOKENS
+from advisor.units import format_share
 from advisor.values import ALL_LINEAR, Method, Quantization, Task
 from advisor.values.evidence import RunFacts
 from advisor.values.next_step import Binding, Door, NextRun
@@ -37,8 +38,8 @@ def no_run_yet(view: View) -> Result | None:
         reason=f"16-bit LoRA does not fit the card, and {NOTHING_SHOWN}" if too_big else NOTHING_SHOWN,
         experiment=f"Score the untuned model with a good prompt on a fixed held-out set{items_words(view.facts.evaluation.n)}, keep the "
         f"result of every item, then train {planned.method.label} rank {planned.rank}, alpha {planned.alpha:g}, at learning rates {rates} "
-        f"on {view.sweep_words(planned.data_fraction, planned.epochs)}{length}{held}, {SCHEDULE} schedule, {WARMUP:.0%} warm-up, and "
-        "score all three on the same items. Widen the sweep while its best is at an edge, and run the best on all of the data.",
+        f"on {view.sweep_words(planned.data_fraction, planned.epochs)}{length}{held}, {SCHEDULE} schedule, {format_share(WARMUP)} warm-up, "
+        "and score all three on the same items. Widen the sweep while its best is at an edge, and run the best on all of the data.",
         run=planned,
         evidence=("LR1", "LR3", "LR16", "LR21", "T4", "Q11", "N3", "N7", "B11"),
         missing=("the score of the untuned model", "the number of held-out items", "the score that would be good enough"),

@@ -14,6 +14,7 @@ from advisor.evidence.view import View
 from advisor.ladder.knowledge import gate
 from advisor.ladder.learning_rate import show
 from advisor.statistics import gap_items, items_needed_paired, share_error
+from advisor.units import format_share
 from advisor.values import Method
 from advisor.values.evidence import RunFacts
 from advisor.values.next_step import Binding, Confidence, Door, NextRun
@@ -108,8 +109,8 @@ def _forgetting(view: View, run: RunFacts) -> str | None:
             return f"the general benchmark fell by {show_gap(view, before - after)}, {(before - after) / error:.1f} standard errors"
     if run.forgetting is not None and run.forgetting >= gate("forgetting_high"):
         others = [other.forgetting for other in view.facts.runs if other is not run and other.forgetting is not None]
-        beside = f", and {min(others):.1%} in the gentlest other run" if others else ""
-        return f"the general benchmark lost {run.forgetting:.1%}{beside}"
+        beside = f", and {format_share(min(others), 1)} in the gentlest other run" if others else ""
+        return f"the general benchmark lost {format_share(run.forgetting, 1)}{beside}"
     return None
 
 

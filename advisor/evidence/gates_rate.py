@@ -11,6 +11,7 @@ from advisor.evidence.view import View, scale_of
 from advisor.ladder.knowledge import gate, threshold
 from advisor.ladder.learning_rate import show
 from advisor.stacks.spelling import same_rate
+from advisor.units import format_share
 from advisor.values import Range
 from advisor.values.evidence import RunFacts
 from advisor.values.next_step import Binding, Confidence, Door, Gain
@@ -75,7 +76,9 @@ def _measured(view: View, run: RunFacts, found: Better) -> Result | None:
         won = f"by {show_gap(view, found.by) if rates.by_score else f'{found.by:.3g} of evaluation loss'} over its own {own}"
     share = rates.data_fraction / run.data_fraction
     rate = rounded(rate_on_more_data(best.rate, share))
-    carried = f" (the sweep's {show(best.rate)} on {share:.0%} of them, as the best rate falls with the data)" if share < 1 else ""
+    carried = (
+        f" (the sweep's {show(best.rate)} on {format_share(share)} of them, as the best rate falls with the data)" if share < 1 else ""
+    )
     outward = rates.next_rates() if rates.standing not in ("interior", "open") else ()
     goes_on = f", then {', '.join(map(show, outward))}" if outward else ""
     return Result(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from advisor.evidence.view import View
+from advisor.units import format_share
 from advisor.values.evidence import RunFacts
 from advisor.values.next_step import Binding, Confidence, Door, Gain, NextRun
 
@@ -50,7 +51,7 @@ def next_run(run: RunFacts, **changes: object) -> NextRun:
 def show_score(view: View, level: float) -> str:
     """A score as it was given, from the level that the gates compare."""
     value = level if view.facts.evaluation.higher_is_better else -level
-    return f"{value:.3g}" if view.unit == "raw" else f"{100 * value:.1f} %"
+    return f"{value:.3g}" if view.unit == "raw" else format_share(value, 1)
 
 
 def show_change(view: View, delta: float) -> str:

@@ -12,6 +12,7 @@ from advisor.ladder.first_run import pilot_share
 from advisor.ladder.knowledge import gate, threshold
 from advisor.memory.params import known_adapter_params
 from advisor.stacks.first_plan import FIRST_EFFECTIVE_BATCH, FIRST_SEQ_LEN_TOKENS
+from advisor.units import format_rough_share, format_share
 from advisor.values import ALL_LINEAR, Method, Plan, Task
 from advisor.values.contradictions import PERCENT, unit_of
 from advisor.values.evidence import Facts, RunFacts
@@ -222,15 +223,15 @@ class View:
         return min(1.0, float(f"{gate('lr_short_steps') / steps:.1g}"))
 
     def sweep_words(self, share: float, epochs: float | None = None) -> str:
-        """Return "at least 25% of the data", or a smaller share with the steps that it comes to."""
+        """Return "at least 25 % of the data", or a smaller share with the steps that it comes to."""
         quarter = threshold("sweep_data_share")
         if share >= quarter or self.tokens is None:
-            return f"{'at least ' if share <= quarter else ''}{share:.0%} of the data"
+            return f"{'at least ' if share <= quarter else ''}{format_share(share)} of the data"
         batch, length = self._step_size
         run_epochs = self.focus.epochs if self.focus is not None else None
         steps = share * self.tokens * (epochs or run_epochs or 1.0) / (batch * length)
         enough = ", enough to tell rates apart" if steps >= threshold("sweep_steps") / 2 else ""
-        return f"{100 * share:.2g}% of the data (about {float(f'{steps:.2g}'):,.0f} steps each{enough})"
+        return f"{format_rough_share(share)} of the data (about {float(f'{steps:.2g}'):,.0f} steps each{enough})"
 
     def per_rank(self, targets: tuple[str, ...] | None, run: RunFacts | None = None) -> int | None:
         """LoRA parameters per unit of rank over `targets` (fact T7)."""

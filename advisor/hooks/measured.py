@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from advisor.units import format_size
+from advisor.units import format_difference, format_size
 from advisor.values.check import CheckReport, Comparison
 
 
@@ -38,7 +38,7 @@ def note_of(report: CheckReport, comparison: Comparison | None) -> str:
     where = "inside" if comparison.inside else "outside"
     return (
         f"{predicted}; measured {format_size(comparison.measured_bytes)} reserved against {format_size(comparison.predicted_bytes)}, "
-        f"{100 * comparison.error_share:+.1f} %, {where} the interval"
+        f"{format_difference(comparison.error_share)}, {where} the interval"
     )
 
 

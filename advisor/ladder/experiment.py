@@ -8,6 +8,7 @@ from advisor.ladder.knowledge import evidence, say, threshold
 from advisor.ladder.learning_rate import recipe_of, show, sweep_of
 from advisor.ladder.situation import Situation
 from advisor.speed import paid_for, step_time
+from advisor.units import format_rough_share, format_share
 from advisor.values import ALL_LINEAR, Method, Plan, Task
 
 
@@ -37,7 +38,7 @@ def next_experiment(situation: Situation, known_flips: tuple[Flip, ...]) -> str:
 
 def _on_unknown_data(eval_items: int | None) -> dict[str, str]:
     """The words that depend on the data, where nobody says how many they are."""
-    share = f"at least {round(100 * threshold('sweep_data_share'))} %"
+    share = f"at least {format_share(threshold('sweep_data_share'))}"
     return {"share": share, "held": "", "scored": _scored(eval_items)}
 
 
@@ -58,7 +59,7 @@ def _on_data(situation: Situation, plan: Plan) -> dict[str, str]:
         time = paid_for(step_time(model, plan, gpu, computed, usd_per_gpu_hour=request.price), plan, request.gpus)
         share, held = within_budget(share, time.usd.high if time is not None and time.usd is not None else None, request.budget)
     return {
-        "share": f"{100 * share:.2g} %",
+        "share": format_rough_share(share),
         "epochs": "one pass" if first.epochs in (None, 1) else f"{first.epochs:g} epochs",
         "steps": f"{pilot_steps(tokens, share, first.epochs):,}",
         "held": held,

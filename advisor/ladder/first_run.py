@@ -14,6 +14,7 @@ from advisor.memory.params import known_adapter_params
 from advisor.stacks.first_plan import ALPHA_PER_RANK, FIRST_EFFECTIVE_BATCH, FIRST_RANK, FIRST_SEQ_LEN_TOKENS
 from advisor.stacks.targets import smallest_wrapped
 from advisor.statistics import items_needed_paired
+from advisor.units import format_rough_share
 from advisor.values import ALL_LINEAR, Method, ModelSpec, Plan, Request, Task
 
 SCHEDULE = "cosine"
@@ -106,4 +107,6 @@ def within_budget(share: float, usd: float | None, budget_usd: float | None) -> 
         return share, ", at a price that is not known, so that the budget was not held against it"
     if usd <= budget_usd:
         return share, ""
-    return float(f"{share * budget_usd / usd:.1g}"), f", as {budget_usd:g} USD pay for no more: up to {usd:,.0f} USD on {100 * share:.2g} %"
+    return float(
+        f"{share * budget_usd / usd:.1g}"
+    ), f", as {budget_usd:g} USD pay for no more: up to {usd:,.0f} USD on {format_rough_share(share)}"

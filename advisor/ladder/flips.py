@@ -79,7 +79,7 @@ def _shorter(s: Situation) -> Iterator[Flip]:
 
 
 def _more_cards(s: Situation) -> Iterator[Flip]:
-    """Rungs that do not fit, on several cards of the kind: the one asked for, else LoRA and full, QLoRA first when nothing fits."""
+    """How many cards of the kind hold the rungs that do not fit: the one asked for, else LoRA and full, QLoRA first when nothing fits."""
     asked_seq = max(rung.plan.seq_len_tokens for rung in s.rungs)
     wanted = (Method.LORA, Method.FULL) if s.request.method is None else (s.request.method,)
     short = (rung for rung in map(s.rung, wanted) if rung.fit is not Fit.FITS or rung.plan.seq_len_tokens < asked_seq)
@@ -91,8 +91,9 @@ def _more_cards(s: Situation) -> Iterator[Flip]:
         fewer = cards_needed(s.case, frugal, at_hand)
         if fewer is not None and fewer < (needed[0][1] or MOST_CARDS + 1):  # quantising saves nothing where most weights are bare experts
             needed.insert(0, (frugal, fewer))
-    for plan, cards in needed:
-        yield _on_several(s.case, plan, cards, at_hand)
+    if needed:
+        found = ", ".join(f"{plan.method.label} {_number(s.case, plan, cards, at_hand)}" for plan, cards in needed)
+        yield Flip(say("flip.cards", found=found), opens=any(cards is not None for _, cards in needed))
 
 
 def _can_shard(case: Case, rung: Rung) -> bool:
@@ -100,15 +101,13 @@ def _can_shard(case: Case, rung: Rung) -> bool:
     return case.model.tables is not None and rung.fit is not Fit.WOULD_NOT_START and not unshardable(case.model, rung.plan.quantization)
 
 
-def _on_several(case: Case, plan: Plan, found: int | None, at_hand: int) -> Flip:
-    alone = price(case, shared(plan.model_copy(update={"n_gpus": 1}), Sharding.NONE)).memory
-    values = {"method": plan.method.label, "gpu": case.gpu.name, "size": format_size(alone.expected_bytes)}
+def _number(case: Case, plan: Plan, found: int | None, at_hand: int) -> str:
+    """How many cards the plan needs: "3", "2 or 3" where it may fit on one fewer, "more than 64"."""
     if found is None:
-        return Flip(say("flip.no_cards", limit=MOST_CARDS, **values), opens=False)
+        return f"more than {MOST_CARDS}"
     fewer = found - 1
-    if fewer > at_hand and price(case, on_cards(plan, fewer)).fit is Fit.UNCERTAIN:
-        return Flip(say("flip.cards_maybe", n=found, fewer=fewer, **values), opens=True)
-    return Flip(say("flip.cards", n=found, **values), opens=True)
+    unsure = fewer > at_hand and price(case, on_cards(plan, fewer)).fit is Fit.UNCERTAIN
+    return f"{fewer} or {found}" if unsure else str(found)
 
 
 def _to_shard(s: Situation, rung: Rung) -> Plan:

@@ -218,7 +218,7 @@ def interval_wide(s: Situation) -> Iterator[Finding]:
     yield Finding(
         id="interval-wide",
         level=Level.WARNING,
-        message=f"the estimate is wide here: {memory.interval.source}",
+        message=f"the estimate spans {format_size(memory.low_bytes)} to {format_size(memory.high_bytes)}: {memory.interval.source}",
         numbers={"low_bytes": memory.low_bytes, "high_bytes": memory.high_bytes},
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from advisor.memory.runtime import communicators_of
+from advisor.units import format_difference, format_share
 from advisor.values import GpuSpec, Interval, MemoryBreakdown, ModelSpec, Plan
 from advisor.values.card import CardCalibration, Residual
 from advisor.values.memory import MOVING_TERMS
@@ -72,6 +73,7 @@ def _interval(memory: MemoryBreakdown, residuals: list[Residual], margin_bytes: 
         context_bytes=margin_bytes,
         source=(
             f"calibrated on {where} on {first.created_at[:10]}: {shapes} shapes of {first.model} ran, and what moves lay "
-            f"{low:+.1%} to {high:+.1%} from the prediction; {OTHER_SHAPES_SHARE:.0%} is added for other shapes"
+            f"{format_difference(low)} to {format_difference(high)} from the prediction; {format_share(OTHER_SHAPES_SHARE)} is added for "
+            "other shapes"
         ),
     )

@@ -10,8 +10,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from advisor.errors import UnsupportedError
-from advisor.memory.intervals import ESTIMATE, interval_of
+from advisor.memory.intervals import interval_of
 from advisor.memory.peak import priced_model, resting, step_phase, whatever_the_batch, without_batch
+from advisor.memory.pools import ESTIMATE
 from advisor.memory.program import Station
 from advisor.memory.runtime import communicators_of, context_of, has_caching_allocator, has_flash, workspace_bytes
 from advisor.memory.slack import Slack, slack_of

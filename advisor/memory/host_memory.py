@@ -91,8 +91,8 @@ def _offloaded(model: ModelSpec, plan: Plan) -> Iterator[Part]:
 def _of_fsdp(model: ModelSpec, plan: Plan) -> Iterator[Part]:
     """Shards, their gradients and the states of the optimizer (torch distributed/fsdp/_fully_shard/_fsdp_param.py, `offload_to_cpu`);
     shards and gradients are page-locked (`CPUOffloadPolicy.pin_memory`). Foreach AdamW makes its temporaries there too."""
-    groups = tuple(model_tensors(model)) if plan.quantization is None else ()
-    trained = tuple(model_tensors(model) if plan.method is Method.FULL else adapter_tensors(model, plan))
+    groups = model_tensors(model) if plan.quantization is None else ()
+    trained = model_tensors(model) if plan.method is Method.FULL else adapter_tensors(model, plan)
     per_param = trained_bytes_per_param(plan)
     resting = per_param if plan.method is Method.FULL else plan.base_dtype.size_bytes
     weights = shared_weights_bytes(model, plan) - scales_bytes(model, plan)
@@ -133,7 +133,7 @@ def _of_zero(model: ModelSpec, plan: Plan) -> Iterator[Part]:
     yield _flat(Term.GRADIENTS, part.largest_bytes, pinned)
     if plan.grad_accum_steps > 1:  # a buffer for each tensor (`accumulated_grads_in_cpu`)
         held = reduced_part_bytes(model, plan)
-        tensors = tuple(trainable_tensors(model, plan))
+        tensors = trainable_tensors(model, plan)
         whole = sum(group.numel * group.copies for group in tensors)
         rounded = sum(_power_of_two(group.numel * part.element_bytes) * group.copies for group in tensors)
         share = held / max(1, whole * part.element_bytes)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from typing import NamedTuple
 
 from advisor.architectures.heads import head_shape, headed
@@ -30,13 +32,39 @@ def known_adapter_params(model: ModelSpec, plan: Plan) -> int | None:
     return None if model.tables is None else adapter_params(model, plan)
 
 
-def adapter_tensors(model: ModelSpec, plan: Plan) -> Iterator[TensorGroup]:
+def adapter_tensors(model: ModelSpec, plan: Plan) -> tuple[TensorGroup, ...]:
     """The adapter's A, B and magnitudes. Stacked experts share one pair of matrices, their ranks side by side."""
-    for target in targets(model, plan.target_modules) if plan.method.has_adapter else ():
-        for group in _wrapped(target, plan):
-            yield group._replace(copies=group.copies * target.block.count)
+    if not plan.method.has_adapter:
+        return ()
+    wrapped = _all_wrapped(model, plan.target_modules, plan.rank, plan.method.is_dora)
+    return (*wrapped, *_head_tensors(headed(model, plan), plan))
+
+
+@lru_cache(maxsize=256)
+def _all_wrapped(model: ModelSpec, target_modules: tuple[str, ...], rank: int, dora: bool) -> tuple[TensorGroup, ...]:
+    """What is added to all wrapped matrices: kept, because searches change everything else about a plan."""
+    return _together(_each_wrapped(model, target_modules, rank, dora))
+
+
+def adapter_tensors_in_order(model: ModelSpec, plan: Plan) -> Iterator[TensorGroup]:
+    """The same, matrix by matrix."""
     if plan.method.has_adapter:
+        yield from _each_wrapped(model, plan.target_modules, plan.rank, plan.method.is_dora)
         yield from _head_tensors(headed(model, plan), plan)
+
+
+def _each_wrapped(model: ModelSpec, target_modules: tuple[str, ...], rank: int, dora: bool) -> Iterator[TensorGroup]:
+    for target in targets(model, target_modules):
+        for group in _wrapped(target, rank, dora):
+            yield group._replace(copies=group.copies * target.block.count)
+
+
+def _together(groups: Iterable[TensorGroup]) -> tuple[TensorGroup, ...]:
+    """Equal tensors of all layers as one group."""
+    copies: Counter[tuple[int, int]] = Counter()
+    for group in groups:
+        copies[group.numel, group.rows] += group.copies
+    return tuple(TensorGroup(numel, number, rows) for (numel, rows), number in copies.items())
 
 
 def _head_tensors(model: ModelSpec, plan: Plan) -> Iterator[TensorGroup]:
@@ -61,23 +89,29 @@ def _head_tensors(model: ModelSpec, plan: Plan) -> Iterator[TensorGroup]:
 def block_adapter_params(model: ModelSpec, plan: Plan) -> tuple[int, ...]:
     """Parameters that the adapter adds to one layer of each kind, in the order of the model's blocks."""
     wrapped = targets(model, plan.target_modules) if plan.method.has_adapter else ()
-    sizes = [(target.block, sum(group.numel * group.copies for group in _wrapped(target, plan))) for target in wrapped]
+    dora = plan.method.is_dora
+    sizes = [(target.block, sum(group.numel * group.copies for group in _wrapped(target, plan.rank, dora))) for target in wrapped]
     return tuple(sum(size for other, size in sizes if other is block) for block in model.shape.blocks)
 
 
-def _wrapped(target: Target, plan: Plan) -> Iterator[TensorGroup]:
+def _wrapped(target: Target, rank: int, dora: bool) -> Iterator[TensorGroup]:
     """What is added to one wrapped matrix of one layer."""
     layer = target.linear
-    rank = plan.rank * target.rank_factor * (1 if layer.is_module else layer.copies)
+    rank = rank * target.rank_factor * (1 if layer.is_module else layer.copies)
     copies = layer.copies if layer.is_module else 1
     yield TensorGroup(rank * layer.in_features, copies, rank)
     yield TensorGroup(rank * layer.out_features, copies, layer.out_features)
-    if plan.method.is_dora:
+    if dora:
         yield TensorGroup(layer.out_features, copies, 0)
 
 
-def model_tensors(model: ModelSpec) -> Iterator[TensorGroup]:
+@lru_cache(maxsize=64)
+def model_tensors(model: ModelSpec) -> tuple[TensorGroup, ...]:
     """Every parameter tensor of the model, tied ones once. Vectors of a block are lumped: they are small."""
+    return _together(_model_tensors(model))
+
+
+def _model_tensors(model: ModelSpec) -> Iterator[TensorGroup]:
     yield TensorGroup(model.shape.embedding_params, 1, model.vocab_size)
     if model.shape.head_params:
         yield TensorGroup(model.shape.head_params, 1, model.vocab_size)
@@ -92,7 +126,7 @@ def model_tensors(model: ModelSpec) -> Iterator[TensorGroup]:
             yield TensorGroup(block.other_params, block.count, 0)
 
 
-def trainable_tensors(model: ModelSpec, plan: Plan) -> Iterator[TensorGroup]:
+def trainable_tensors(model: ModelSpec, plan: Plan) -> tuple[TensorGroup, ...]:
     return model_tensors(headed(model, plan)) if plan.method is Method.FULL else adapter_tensors(model, plan)
 
 

@@ -18,8 +18,9 @@ from advisor.memory.evaluation import autocast_copies_bytes, compile_evaluation,
 from advisor.memory.head import Ending
 from advisor.memory.held import Held
 from advisor.memory.host_memory import host_memory, said_of_host
-from advisor.memory.intervals import ESTIMATE, interval_of
+from advisor.memory.intervals import interval_of
 from advisor.memory.layers import Setting
+from advisor.memory.pools import ESTIMATE
 from advisor.memory.program import Loop, Program, Station, compile_program, forward_stations, program_of, step_of
 from advisor.memory.replayed import estimate_from_tape
 from advisor.memory.runtime import context_of, has_caching_allocator, has_flash, workspace_bytes

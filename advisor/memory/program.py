@@ -136,6 +136,7 @@ class Step(NamedTuple):
 Stations = Callable[[Step], Iterable[Station]]
 
 
+@lru_cache(maxsize=256)
 def compile_program(model: ModelSpec, setting: Setting, kernel: Kernel, loop: Loop) -> Program:
     """Candidate peaks of forward and backward on one card. Raises UnsupportedError for parts without a closed form."""
     return program_of(step_of(model, setting, kernel, loop), forward_stations, backward_stations)

@@ -9,7 +9,8 @@ from advisor.checkpoints import check_plan, expert_notes
 from advisor.errors import UnsupportedError
 from advisor.memory.calibrated import narrowed
 from advisor.memory.chance import with_chance
-from advisor.memory.intervals import TRACE, interval_of
+from advisor.memory.intervals import interval_of
+from advisor.memory.pools import TRACE
 from advisor.memory.runtime import HANDLES, context_of, has_caching_allocator, has_flash, workspace_bytes
 from advisor.tiers import Tier, refuse_unread, said_beside
 from advisor.values import GpuSpec, MemoryBreakdown, ModelSpec, Plan

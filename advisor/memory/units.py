@@ -165,7 +165,7 @@ def shared_adapter_bytes(model: ModelSpec, plan: Plan) -> int:
 
 def trained_share(model: ModelSpec, plan: Plan, size_bytes: int) -> int:
     """One card's part of what goes with the trained parameters: gradients, states, temporaries of the optimizer."""
-    groups = tuple(model_tensors(model) if plan.method is Method.FULL else adapter_tensors(model, plan))
+    groups = model_tensors(model) if plan.method is Method.FULL else adapter_tensors(model, plan)
     params = sum(group.numel * group.copies for group in groups)
     return -(-size_bytes * _padded(groups, plan) // params) if params else 0
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from advisor.memory.dtypes import computing
 from advisor.memory.held import Held
 from advisor.memory.optimizer import FP32_BYTES, state_bytes, step_temporary_bytes
-from advisor.memory.params import model_tensors, trainable_params, trainable_tensors
+from advisor.memory.params import adapter_tensors_in_order, model_tensors, trainable_params, trainable_tensors
 from advisor.memory.weights import adapter_bytes, load_extra_bytes, scales_bytes, weights_bytes
 from advisor.values import Masters, Method, ModelSpec, Plan, Sharding, Stack, Term
 
@@ -91,7 +91,7 @@ def in_order(model: ModelSpec, plan: Plan) -> Iterator[int]:
     """Elements of the trained tensors, layer by layer. Vectors are left out: they are in a group of their own (transformers 5.23
     trainer.py `get_decay_parameter_names`), and small."""
     if plan.method is not Method.FULL:
-        for group in trainable_tensors(model, plan):
+        for group in adapter_tensors_in_order(model, plan):
             yield from [group.numel] * group.copies
         return
     yield model.shape.embedding_params

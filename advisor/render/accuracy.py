@@ -6,9 +6,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from advisor.accuracy import ALL, CLOSED_FORM, WIDE, AccuracyReport, BoundaryCheck, Comparison, Coverage, Summary, TimeCoverage
-from advisor.render import words
 from advisor.render.blocks import BLANK, Block, Column, Heading, Span, Text, bullets, paragraph, table, wide_or_narrow
-from advisor.units import gib
+from advisor.units import format_difference, format_share, gib
 from advisor.values import Fit
 
 _SUMMARY = (
@@ -144,9 +143,9 @@ def _release_cells(named: tuple[str, Summary]) -> tuple[str, ...]:
 
 def _summary_cells(named: tuple[str, Summary]) -> tuple[str, ...]:
     tier, row = named
-    median = words.percent(row.median_absolute_error, 2 if row.median_absolute_error < _SMALL else 1)
-    errors = (median, words.signed_percent(row.worst_under), words.signed_percent(row.worst_over))
-    return tier, row.grade, row.metric.value, str(row.n), *errors, words.percent(row.coverage, 0)
+    median = format_share(row.median_absolute_error, 2 if row.median_absolute_error < _SMALL else 1)
+    errors = (median, format_difference(row.worst_under), format_difference(row.worst_over))
+    return tier, row.grade, row.metric.value, str(row.n), *errors, format_share(row.coverage)
 
 
 def _coverage_cells(report: AccuracyReport, row: Coverage) -> tuple[str, ...]:
@@ -154,14 +153,14 @@ def _coverage_cells(report: AccuracyReport, row: Coverage) -> tuple[str, ...]:
 
 
 def _covered(row: Coverage) -> tuple[str, ...]:
-    inside, left_out, width = (words.percent(share, 0) for share in (row.inside, row.inside_left_out, row.median_width))
+    inside, left_out, width = (format_share(share) for share in (row.inside, row.inside_left_out, row.median_width))
     groups = f"wide: {row.n_groups}" if row.wide and row.kind != WIDE else str(row.n_groups)
     return row.kind, str(row.n), groups, inside, f"{left_out} !" if row.off else left_out, width
 
 
 def _time_cells(row: TimeCoverage) -> tuple[str, ...]:
     side = "" if row.on_the_wrong_side is None else f"; {row.on_the_wrong_side} expected faster that were slower"
-    inside, error = words.percent(row.inside, 0), words.percent(row.median_error, 0)
+    inside, error = format_share(row.inside), format_share(row.median_error)
     return str(row.runs), str(row.groups), inside, f"{row.median_width:.1f} ×", error, row.what + side
 
 
@@ -184,7 +183,7 @@ def _run(item: Comparison, predictions: Sequence[Comparison | None], wide: bool)
 def _error(item: Comparison | None) -> Text:
     if item is None:
         return "-"
-    error = words.signed_percent(item.relative_error).rjust(len("−99.9 %"))
+    error = format_difference(item.relative_error).rjust(len("−99.9 %"))
     if item.apart:
         return Span(f"{error} ~", "dim")
     return error if item.inside else Span(f"{error} !", "yellow")

@@ -9,7 +9,7 @@ from advisor.render import words
 from advisor.render.advice import advice
 from advisor.render.blocks import BLANK, Block, Column, Heading, Span, Text, bullets, entries, paragraph, table
 from advisor.render.summary import summary
-from advisor.units import MIB
+from advisor.units import MIB, format_difference, format_share
 from advisor.values import Term
 from advisor.values.calibration import Calibration, CalibrationRun, CheckedAdvice, Ending, PhaseMeasurement, Point
 from advisor.values.memory import MOVING_TERMS
@@ -83,7 +83,7 @@ def _row(calibration: Calibration) -> tuple[str, ...]:
     worst = max((abs(_error(entry)) for point in calibration.points for entry in point.phases), default=0.0)
     method = calibration.plan.method.label
     model = calibration.model.rpartition("/")[2]
-    return (calibration.id, model, method, str(len(calibration.points)), words.percent(worst), calibration.hardware.card)
+    return (calibration.id, model, method, str(len(calibration.points)), format_share(worst, 1), calibration.hardware.card)
 
 
 def _ending(found: CalibrationRun) -> str:
@@ -128,7 +128,7 @@ def _shape(point: Point) -> str:
 def _phases(point: Point) -> Iterator[tuple[Text, ...]]:
     for number, entry in enumerate(point.phases):
         traced = "-" if entry.traced_bytes is None else _mib(entry.traced_bytes)
-        off = words.signed_percent(_error(entry))
+        off = format_difference(_error(entry))
         yield (
             _shape(point) if number == 0 else "",
             words.phase(entry.phase),
@@ -139,7 +139,7 @@ def _phases(point: Point) -> Iterator[tuple[Text, ...]]:
         )
     if point.reserved_bytes is not None:
         predicted = point.predicted_reserved_bytes
-        yield "", "reserved", _mib(point.reserved_bytes), _mib(predicted), words.signed_percent(predicted / point.reserved_bytes - 1), "-"
+        yield "", "reserved", _mib(point.reserved_bytes), _mib(predicted), format_difference(predicted / point.reserved_bytes - 1), "-"
 
 
 def _error(entry: PhaseMeasurement) -> float:
@@ -152,7 +152,7 @@ def _terms(peak: PhaseMeasurement) -> Iterator[tuple[Text, ...]]:
     for name, (measured, predicted) in (*pairs, *moving, ("not seen as tensors", (peak.unseen_bytes, 0))):
         if measured or predicted:
             yield name, _mib(measured), _mib(predicted), ""
-    off = words.signed_percent(_error(peak))
+    off = format_difference(_error(peak))
     yield tuple(Span(cell, "bold") for cell in ("allocated", _mib(peak.measured_bytes), _mib(peak.predicted_bytes), off))
 
 
@@ -166,7 +166,10 @@ def _rates(calibration: Calibration) -> Iterator[Block]:
     if calibration.rates is not None:
         rates = calibration.rates
         rows.append(
-            ("achieved", f"{words.number(rates.achieved_flop_per_s / TERA)} TFLOP/s; times by rates within {rates.error_share:.0%}")
+            (
+                "achieved",
+                f"{words.number(rates.achieved_flop_per_s / TERA)} TFLOP/s; times by rates within {format_share(rates.error_share)}",
+            )
         )
     if calibration.context_bytes is not None:
         rows.append(("context", f"{words.size(calibration.context_bytes)} of the process besides tensors"))
@@ -212,7 +215,7 @@ def _elsewhere(found: CalibrationRun) -> Iterator[Block]:
     worst = max(abs(_error(entry)) for point in found.points for entry in point.phases)
     said = (
         f"It ran on {found.calibration.hardware.card}, and the verdict is about {found.gpu}. The tensors lay within "
-        f"{words.percent(worst)} of the prediction; the context, the allocator and the times of the {found.gpu} were not measured. "
+        f"{format_share(worst, 1)} of the prediction; the context, the allocator and the times of the {found.gpu} were not measured. "
         f"As predicted before: fits {words.size(found.usable_bytes)}: {words.FIT_WORDS[found.fit_before]}"
     )
     yield BLANK

@@ -78,7 +78,7 @@ def _short(name: str, columns: int, wide: bool) -> str:
 
 
 def _remarks(found: SideBySide, shown: Sequence[Offer], others: Sequence[Offer]) -> Iterator[tuple[str, str]]:
-    guessed = "" if found.asked_tokens else "; none was given, --dataset-tokens says how many"
+    guessed = "" if found.asked_tokens else ", a guess: --dataset-tokens says how many they are"
     yield "hours, USD", f"for {format_count(found.dataset_tokens)} tokens once over{guessed}"
     dates = sorted({line.price_date for line in shown if line.price_date})
     if dates:

@@ -9,7 +9,7 @@ from advisor.api import Priced
 from advisor.render import words
 from advisor.render.blocks import BLANK, Block, Column, Heading, Span, Text, bullets, entries, paragraph, table
 from advisor.render.traced import side_by_side
-from advisor.units import gib
+from advisor.units import format_share, gib
 from advisor.values import Fit, MemoryBreakdown, PhaseBytes, Term
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def estimate(priced: Priced) -> Iterator[Block]:
         yield BLANK
         style = f"bold {words.FIT_STYLES[priced.fit]}"
         known = memory.fit_probability if priced.fit is not Fit.DOES_NOT_FIT else None
-        likely = f" (at least {words.percent(known, 0)} likely)" if known else ""
+        likely = f" (at least {format_share(known)} likely)" if known else ""
         yield paragraph(f"Fits {words.size(gpu.usable_bytes)}: {words.FIT_WORDS[priced.fit]}{likely}", style)
 
 

@@ -75,7 +75,7 @@ def figure(name: str, spec: dict[str, Any], said: str, caption: str) -> str:
     drawn = _LABELLED.sub(r"<\1\2><title>\3</title></\1>", drawn)
     drawn = drawn.replace('id="', f'id="{name}-').replace("url(#", f"url(#{name}-")
     drawn = drawn.replace("<svg ", f'<svg role="img" aria-label="{escape(shown(said))}" ', 1)
-    return f"<figure>\n{drawn}\n<figcaption>{escape(caption)}</figcaption>\n</figure>\n"
+    return f'<figure>\n<div class="wide" tabindex="0">{drawn}</div>\n<figcaption>{escape(caption)}</figcaption>\n</figure>\n'
 
 
 def _gib(size_bytes: int) -> float:

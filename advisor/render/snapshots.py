@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from advisor.accuracy.snapshots import Difference, PeakPart, Place, SnapshotReport, SnapshotReports
 from advisor.render import words
 from advisor.render.blocks import BLANK, Block, Column, Heading, bullets, entries, paragraph, table
-from advisor.units import MIB
+from advisor.units import MIB, format_difference
 
 SHOWN = 12
 """Rows of a table; --json has all."""
@@ -36,11 +36,12 @@ def _report(report: SnapshotReport) -> Iterator[Block]:
     yield entries(rows)
     yield BLANK
     phases = [
-        (words.phase(entry.phase), _mib(entry.card_bytes), _mib(entry.trace_bytes), _error(entry.relative_error)) for entry in report.phases
+        (words.phase(entry.phase), _mib(entry.card_bytes), _mib(entry.trace_bytes), format_difference(entry.relative_error, 2))
+        for entry in report.phases
     ]
     if report.card_reserved_bytes is not None:
         off = report.trace_reserved_bytes / report.card_reserved_bytes - 1
-        phases.append(("reserved", _mib(report.card_reserved_bytes), _mib(report.trace_reserved_bytes), _error(off)))
+        phases.append(("reserved", _mib(report.card_reserved_bytes), _mib(report.trace_reserved_bytes), format_difference(off, 2)))
     yield table(_PHASES, phases)
     total = sum(part.bytes for part in report.parts)
     yield Heading(f"Why the peaks in {words.phase(report.peak_phase)} differ: card less dry run {_mib(total)} MiB")
@@ -76,7 +77,3 @@ def _where(place: Place) -> str:
 
 def _mib(size_bytes: int) -> str:
     return f"{size_bytes / MIB:,.2f}".replace("-", "−")
-
-
-def _error(share: float) -> str:
-    return f"{100 * share:+.2f} %".replace("-", "−")

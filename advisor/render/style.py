@@ -64,7 +64,8 @@ body:has(>main.advise){{margin:0;background:#fff;color:#1b1b1b}}
 .advise .legend{{list-style:none;padding:0;margin:0;display:flex;flex-wrap:wrap;gap:.2em 1.2em;font-size:.9em}}
 .advise .legend i{{display:inline-block;width:.9em;height:.9em;margin-right:.4em;vertical-align:-.1em}}
 .advise pre{{overflow-x:auto;padding:.6em;border:1px solid #8886;border-radius:4px;font-size:.88em;background:none;color:inherit}}
-.advise figure{{margin:1em 0}}.advise figure svg{{max-width:100%;height:auto}}.advise figcaption{{font-size:.9em;opacity:.85}}
+.advise figure{{margin:1em 0}}.advise figure svg{{max-width:100%;min-width:36rem;height:auto}}
+.advise figcaption{{font-size:.9em;opacity:.85}}
 .advise summary{{cursor:pointer;font-weight:600;margin:.4em 0}}
 .advise .explore fieldset{{border:0;margin:.4em 0;padding:0;display:flex;flex-wrap:wrap;gap:.3em}}.advise .explore legend{{font-size:.9em}}
 .advise .explore label{{position:relative}}.advise .explore input{{position:absolute;opacity:0;inset:0;margin:0;width:100%;height:100%}}

@@ -8,7 +8,7 @@ from advisor.render import words
 from advisor.render.advice import advice
 from advisor.render.blocks import BLANK, Block, Column, Heading, entries, paragraph, table
 from advisor.render.summary import summary
-from advisor.units import gib
+from advisor.units import format_difference, gib
 from advisor.values import MemoryBreakdown, Term
 from advisor.values.advice import TracedAdvice
 
@@ -51,5 +51,5 @@ def side_by_side(closed: MemoryBreakdown, traced: MemoryBreakdown) -> Iterator[B
 
 
 def _row(label: str, closed_bytes: int, traced_bytes: int) -> tuple[str, ...]:
-    difference = words.signed_percent(closed_bytes / traced_bytes - 1) if traced_bytes else "-"
+    difference = format_difference(closed_bytes / traced_bytes - 1) if traced_bytes else "-"
     return label, gib(closed_bytes, 3), gib(traced_bytes, 3), difference

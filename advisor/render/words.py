@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from advisor.units import GIB, format_count, format_size, gib
+from advisor.units import GIB, format_count, format_share, format_size, gib
 from advisor.values import Fit, Head, Phase, Plan, Range, Shift, Term
 
 FIT_WORDS = {Fit.FITS: "yes", Fit.UNCERTAIN: "unsure", Fit.DOES_NOT_FIT: "no", Fit.WOULD_NOT_START: "other weights"}
@@ -37,14 +37,14 @@ def span(bounds: Range, digits: int = 2) -> str:
 
 
 def loose_span(bounds: Range) -> str:
-    low, high = number(bounds.low), number(bounds.high)
+    """ "0.450–1.06", "1.80–4.26", "36.4–86.0": three significant digits, zeros among them, so that ends read as equally exact."""
+    low, high = (f"{end:,.0f}" if abs(end) >= 100 else f"{end:#.3g}".rstrip(".") for end in (bounds.low, bounds.high))
     return low if low == high else f"{low}–{high}"
 
 
 def share(fraction: float) -> str:
     """ "0.31 %": two significant digits below a percent, so that a small adapter does not read as 0."""
-    percent = 100 * fraction
-    return f"{percent:.0f} %" if percent >= 99.5 else f"{percent:.2f} %"
+    return format_share(fraction, 0 if fraction >= 0.995 else 2)
 
 
 def tokens(count: int | None) -> str:
@@ -121,11 +121,3 @@ def _head(plan: Plan) -> str:
 def scaled(value: int | None, unit: int) -> str:
     """A rate in its customary unit: GB/s, TFLOP/s; "-" where no source has it."""
     return "-" if value is None else number(value / unit)
-
-
-def percent(fraction: float, digits: int = 1) -> str:
-    return f"{100 * fraction:.{digits}f} %"
-
-
-def signed_percent(fraction: float) -> str:
-    return f"{100 * fraction:+.1f} %".replace("-", "−")

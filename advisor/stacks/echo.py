@@ -9,12 +9,13 @@ from advisor.stacks.facts import StackDefaults
 from advisor.stacks.first_plan import ALPHA_PER_RANK, FIRST_LABELS, FIRST_RANK, batch, first_attention, first_seq_len
 from advisor.stacks.known import defaults_of
 from advisor.stacks.targets import first_targets
-from advisor.stacks.towers import beside_text
 from advisor.values.card import GpuSpec
 from advisor.values.model import ModelSpec
 from advisor.values.plan import ALL_LINEAR
 from advisor.values.request import Request
 from advisor.values.vocabulary import Attention, Head, Method, ModelKind, Quantization, Stack
+
+_BESIDE_TEXT = {ModelKind.IMAGE_TEXT: "images", ModelKind.AUDIO_TEXT: "sounds or images"}
 
 
 def echo_defaults(model: ModelSpec, gpu: GpuSpec | None, request: Request) -> tuple[str, ...]:
@@ -118,3 +119,9 @@ def _several(gpu: GpuSpec | None, request: Request) -> Iterator[str]:
             yield f"all {request.gpus} of the machine (--gpus says otherwise)"
         if request.shard is None:
             yield "a replica on each first (DDP), sharded (FSDP) where that does not fit, on fewer cards where only that fits"
+
+
+def beside_text(model: ModelSpec) -> str:
+    """What the batches of its kind hold beside text, in a word; empty for a model of text alone, and for one of sound, whose sound is
+    priced."""
+    return _BESIDE_TEXT.get(model.kind, "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
 from advisor.errors import InvalidInputError, UnsupportedError
@@ -67,6 +68,7 @@ def _names(model: ModelSpec, linear: Linear) -> tuple[str, ...]:
     return stacked.get(linear.name, ()) if linear.part == "mlp" else ()
 
 
+@lru_cache(maxsize=256)
 def targets(model: ModelSpec, target_modules: tuple[str, ...]) -> tuple[Target, ...]:
     """Every wrapped matrix.
 

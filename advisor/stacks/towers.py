@@ -2,16 +2,9 @@
 
 from __future__ import annotations
 
+from advisor.stacks.echo import beside_text
 from advisor.stacks.reading import Remark, Way
-from advisor.values import ModelKind, ModelSpec, Plan
-
-_BESIDE_TEXT = {ModelKind.IMAGE_TEXT: "images", ModelKind.AUDIO_TEXT: "sounds or images"}
-
-
-def beside_text(model: ModelSpec) -> str:
-    """What the batches of its kind hold beside text, in a word; empty for a model of text alone, and for one of sound, whose sound is
-    priced."""
-    return _BESIDE_TEXT.get(model.kind, "")
+from advisor.values import ModelSpec, Plan
 
 
 def tower_remarks(model: ModelSpec, plan: Plan) -> tuple[Remark, ...]:

@@ -7,11 +7,19 @@ from typing import Any
 
 from advisor.stacks.engines import fsdp_of
 from advisor.stacks.facts import StackDefaults
-from advisor.stacks.zero_settings import SIZES
 from advisor.values.plan import Plan
 from advisor.values.sharing import DeepSpeedSettings
 from advisor.values.vocabulary import Masters, Sharding
 
+SIZES = {
+    "reduce_bucket_params": "reduce_bucket_size",
+    "prefetch_params": "stage3_prefetch_bucket_size",
+    "persistence_params": "stage3_param_persistence_threshold",
+    "max_live_params": "stage3_max_live_parameters",
+    "max_reuse_params": "stage3_max_reuse_distance",
+    "sub_group_params": "sub_group_size",
+}
+"""Field of `DeepSpeedSettings` → DeepSpeed's key under `zero_optimization`."""
 AUTO = "auto"
 """What the Trainer fills in by its own arguments (transformers 5.23 integrations/deepspeed.py `HfTrainerDeepSpeedConfig`)."""
 

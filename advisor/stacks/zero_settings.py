@@ -15,6 +15,7 @@ from advisor.stacks.launch import offloaded
 from advisor.stacks.places import find_file
 from advisor.stacks.reading import Around, Launch, Way
 from advisor.stacks.trainer_arguments import Notes
+from advisor.stacks.write_sharing import SIZES
 from advisor.values.sharing import DeepSpeedSettings, Offload
 
 DEFAULTS = DeepSpeedSettings(reduce_bucket_params=500_000_000, prefetch_params=50_000_000, persistence_params=100_000)
@@ -78,15 +79,6 @@ def _brought(stated: str, around: Around, notes: Notes) -> DeepSpeed:
     return DeepSpeed(row["stage"])
 
 
-SIZES = {
-    "reduce_bucket_params": "reduce_bucket_size",
-    "prefetch_params": "stage3_prefetch_bucket_size",
-    "persistence_params": "stage3_param_persistence_threshold",
-    "max_live_params": "stage3_max_live_parameters",
-    "max_reuse_params": "stage3_max_reuse_distance",
-    "sub_group_params": "sub_group_size",
-}
-"""Field of `DeepSpeedSettings` → DeepSpeed's key under `zero_optimization`."""
 _OF_STAGE_3 = ("prefetch_params", "persistence_params", "max_live_params", "max_reuse_params", "sub_group_params")
 
 

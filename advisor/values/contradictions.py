@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from advisor.units import format_share
 from advisor.values.vocabulary import Method
 
 if TYPE_CHECKING:
@@ -110,7 +111,9 @@ def _check_items(run: RunFacts, scale: int) -> None:
         return
     share = sum(run.correct) / len(run.correct)
     if abs(share - run.score / scale) > ROUNDING:
-        raise ValueError(f"run {run.label}: score {run.score:g}, but {share:.1%} of the items in `correct` are right; drop one of them")
+        raise ValueError(
+            f"run {run.label}: score {run.score:g}, but {format_share(share, 1)} of the items in `correct` are right; drop one of them"
+        )
 
 
 def _scores(facts: Facts) -> Iterator[tuple[str, float]]:
