@@ -20,7 +20,7 @@ from advisor.stacks import default_plan
 from advisor.values import Method, ModelSpec, Request
 
 TOKENS = 64
-REQUEST = Request(rank=8, seq_len=TOKENS, checkpointing=True)
+REQUEST = Request(rank=8, seq_len=TOKENS)
 
 
 def problem(model: ModelSpec) -> str:
