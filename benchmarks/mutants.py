@@ -36,7 +36,7 @@ TESTS = {
     "allocator": ("allocator", "other_sources", "snapshots"),
     "tape": ("tapes", "families", "timeline", "allocator", "without_tables"),
     "memory": (*_PRICED, "chance", "intervals", "sharding", "sharded_grid", "images", "mixers", "quantised_checkpoints", "other_sources"),
-    "ladder": ("ladder", "rules", "first_run", "snippet", "verdict", "summary", "fit", "command_lines", "emitted_names"),
+    "ladder": ("rule_edges", "ladder", "rules", "first_run", "snippet", "verdict", "summary", "fit", "command_lines", "emitted_names"),
 }
 """Files of the tests that own a room: tests/test_NAME.py."""
 
