@@ -35,12 +35,15 @@ _PRICED = ("memory_goldens", "memory_laws", "known_values", "slack", "heads", "l
 TESTS = {
     "allocator": ("allocator", "other_sources", "snapshots"),
     "tape": ("tapes", "families", "timeline", "allocator", "without_tables"),
-    "memory": (*_PRICED, "chance", "intervals", "sharding", "sharded_grid", "images", "mixers", "quantised_checkpoints", "other_sources"),
+    "memory": (
+        *("tape", "real_layers", *_PRICED, "chance", "intervals", "sharding", "sharded_grid", "zero", "host_memory", "images", "mixers"),
+        *("quantised_checkpoints", "other_sources", "trace_grid", "calibrate"),
+    ),
     "ladder": ("rule_edges", "ladder", "rules", "first_run", "snippet", "verdict", "summary", "fit", "command_lines", "emitted_names"),
 }
 """Files of the tests that own a room: tests/test_NAME.py."""
 
-_CLOSED_FORM = "memory_goldens slack tape sharded_grid zero host_memory trace_grid other_sources"
+_CLOSED_FORM = "real_layers memory_goldens slack tape sharded_grid zero host_memory trace_grid other_sources"
 OWN = {
     "memory": _CLOSED_FORM,
     "memory/calibrated": "calibrate",

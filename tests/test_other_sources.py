@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import inspect
 import re
-import weakref
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from storages import storages
 
 from advisor import api, record
 from advisor.allocator.caching import Allocator, AllocatorConfig
@@ -75,40 +73,6 @@ def test_an_empty_storage_points_nowhere_as_torch_s_own() -> None:
 
 
 # -------------------------------------------------------------------------------------------------------------------- memory
-
-
-@contextmanager
-def storages() -> Iterator[Any]:
-    """Bytes of the storages that torch makes meanwhile and that are alive: now, and at most."""
-    torch = pytest.importorskip("torch")
-    from torch.utils._python_dispatch import TorchDispatchMode
-    from torch.utils._pytree import tree_leaves
-
-    class Live(TorchDispatchMode):  # type: ignore[misc]
-        now_bytes = peak_bytes = 0
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.held: set[int] = set()
-
-        def __torch_dispatch__(self, function: Any, types: Any, given: Any = (), named: Any = None) -> Any:
-            known = {one.untyped_storage()._cdata for one in tree_leaves((given, named or {})) if isinstance(one, torch.Tensor)}
-            made = function(*given, **(named or {}))
-            for tensor in (one for one in tree_leaves(made) if isinstance(one, torch.Tensor)):
-                storage = tensor.untyped_storage()
-                if storage._cdata not in known | self.held:
-                    self.held.add(storage._cdata)
-                    self.now_bytes += storage.nbytes()
-                    self.peak_bytes = max(self.peak_bytes, self.now_bytes)
-                    weakref.finalize(storage, self.gone, storage._cdata, storage.nbytes())
-            return made
-
-        def gone(self, key: int, size_bytes: int) -> None:
-            self.held.discard(key)
-            self.now_bytes -= size_bytes
-
-    with Live() as live:
-        yield live
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp32"])

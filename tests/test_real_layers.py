@@ -1,0 +1,203 @@
+"""Whole decoder layers as transformers and peft run them, on the processor, against the closed form's tape of the same layer.
+
+What a layer keeps for backward, and what lives at most in either direction, byte by byte. Where the closed form is known to be off, the
+row says by how many bytes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any, NamedTuple
+
+import pytest
+from storages import storages
+
+from advisor.architectures import spec_from_config
+from advisor.memory import peak
+from advisor.memory.blocks import block_tape
+from advisor.memory.tape import Walk, backward, forward
+from advisor.values import Plan
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+peft = pytest.importorskip("peft")
+
+SEQUENCES, TOKENS = 3, 40
+SIZES = {"hidden_size": 64, "intermediate_size": 160, "num_hidden_layers": 2, "num_attention_heads": 8, "vocab_size": 300}
+GROUPED = {**SIZES, "num_key_value_heads": 2, "max_position_embeddings": 128}
+TWO_OF_FOUR = {**GROUPED, "num_local_experts": 4, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 48}
+LATENT = {"q_lora_rank": 24, "kv_lora_rank": 16, "qk_rope_head_dim": 8, "qk_nope_head_dim": 16, "v_head_dim": 12}
+GROUPED_EXPERTS = {**SIZES, "n_routed_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 48, "n_group": 2, "topk_group": 1}
+
+CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
+    "llama": ("LlamaForCausalLM", GROUPED),
+    "qwen2": ("Qwen2ForCausalLM", GROUPED),
+    "qwen3": ("Qwen3ForCausalLM", {**GROUPED, "head_dim": 16}),
+    "gemma2": ("Gemma2ForCausalLM", {**GROUPED, "head_dim": 16, "query_pre_attn_scalar": 16}),
+    "phi3": ("Phi3ForCausalLM", {**GROUPED, "pad_token_id": 0}),
+    "olmo": ("OlmoForCausalLM", GROUPED),
+    "olmo2": ("Olmo2ForCausalLM", GROUPED),
+    "cohere": ("CohereForCausalLM", GROUPED),
+    "granite": ("GraniteForCausalLM", GROUPED),
+    "stablelm": ("StableLmForCausalLM", GROUPED),
+    "bloom": ("BloomForCausalLM", {"hidden_size": 64, "n_layer": 2, "n_head": 4, "vocab_size": 300}),
+    "gpt_neox": ("GPTNeoXForCausalLM", SIZES),
+    "mixtral": ("MixtralForCausalLM", TWO_OF_FOUR),
+    "qwen2_moe": ("Qwen2MoeForCausalLM", {**TWO_OF_FOUR, "shared_expert_intermediate_size": 80}),
+    "granitemoeshared": ("GraniteMoeSharedForCausalLM", {**TWO_OF_FOUR, "shared_intermediate_size": 80}),
+    "gpt_oss": ("GptOssForCausalLM", {**TWO_OF_FOUR, "intermediate_size": 48, "head_dim": 8, "layer_types": ["full_attention"] * 2}),
+    "ernie4_5_moe": (
+        "Ernie4_5_MoeForCausalLM",
+        {**GROUPED, "moe_num_experts": 4, "moe_k": 2, "moe_intermediate_size": 48, "moe_num_shared_experts": 1, "moe_layer_start_index": 0},
+    ),
+    "deepseek_v3": (
+        "DeepseekV3ForCausalLM",
+        {**GROUPED_EXPERTS, **LATENT, "num_key_value_heads": 8, "n_shared_experts": 1, "first_k_dense_replace": 0},
+    ),
+}
+
+
+class Bytes(NamedTuple):
+    kept: int
+    forward: int
+    """At most."""
+    backward: int
+    left: int
+    """Gradients after it."""
+
+
+class Loss(torch.autograd.Function):  # type: ignore[misc]
+    """Lets go of what it is given, and makes the gradient when that is asked for."""
+
+    @staticmethod
+    def forward(ctx: Any, given: Any) -> Any:
+        ctx.like = given.shape, given.dtype
+        return given.new_empty(())
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Any) -> Any:
+        shape, dtype = ctx.like
+        return torch.ones(shape, dtype=dtype)
+
+
+def config_of(name: str) -> dict[str, Any]:
+    architecture, sizes = CONFIGS[name]
+    return {**sizes, "model_type": name, "architectures": [architecture]}
+
+
+def built(config: dict[str, Any], plan: Plan) -> Any:
+    """The model with its adapter, as the library builds it."""
+    transformers.logging.set_verbosity_error()
+    torch.manual_seed(0)
+    model = getattr(transformers, config["architectures"][0])(transformers.CONFIG_MAPPING[config["model_type"]].from_dict(config))
+    model = model.to(torch.float32 if plan.autocast else torch.bfloat16).train()
+    model.set_attn_implementation("eager")
+    with contextlib.suppress(ValueError):  # no experts
+        model.set_experts_implementation("grouped_mm")
+    if plan.method.has_adapter:
+        options = {"r": plan.rank, "lora_alpha": plan.alpha, "target_modules": "all-linear", "use_dora": plan.method.is_dora}
+        model = peft.get_peft_model(model, peft.LoraConfig(**options))
+    return model
+
+
+def first_layer(model: Any) -> Any:
+    (*lists,) = (
+        module for module in model.modules() if isinstance(module, torch.nn.ModuleList) and len(module) == SIZES["num_hidden_layers"]
+    )
+    return lists[0][0]
+
+
+def measured(config: dict[str, Any], plan: Plan) -> Bytes:
+    """One layer run forwards and backwards on what the model hands to it."""
+    model, given = built(config, plan), list[Any]()
+    layer = first_layer(model)
+    hook = layer.register_forward_pre_hook(lambda module, args, named: given.extend((args, named)), with_kwargs=True)
+    ids = torch.zeros(SEQUENCES, TOKENS, dtype=torch.long)
+    precision = torch.autocast("cpu", torch.bfloat16, enabled=plan.autocast)
+    with torch.no_grad(), precision:
+        model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
+    hook.remove()
+    (hidden, *others), named = given
+    entry = hidden.detach().clone().requires_grad_(True)
+    with storages() as live:
+        with precision:
+            out = layer(entry, *others, **named)
+        loss = Loss.apply(out[0] if isinstance(out, tuple) else out)
+        del out
+        kept, forward_bytes = live.now_bytes, live.peak_bytes
+        live.peak_bytes = live.now_bytes
+        loss.backward()
+        return Bytes(kept, forward_bytes, live.peak_bytes, live.now_bytes)
+
+
+def counted(config: dict[str, Any], plan: Plan) -> Bytes:
+    """The same of the closed form's tape, whose loss is no tensor."""
+    model = spec_from_config(config, id="tiny", source="by hand")
+    tape, entry = block_tape(model.shape.blocks[0], model.hidden_size, peak.setting_of(model, plan), peak.kernel_of(plan))
+    there = forward(tape, entry, keep=True, entry_held=True)
+    back = backward(tape, there.kept, entry.size)
+    tokens, pairs = SEQUENCES * TOKENS, SEQUENCES * TOKENS**2
+
+    def most(walk: Walk) -> int:
+        return max(moment.live.at(tokens, pairs) for moment in walk.peaks)
+
+    return Bytes(there.kept.at(tokens, pairs), most(there), most(back), back.kept.constant + entry.size.at(tokens, pairs))
+
+
+AUTOCAST = {"base_dtype": "fp32", "autocast": True}
+# What the closed form counts beyond the library: kept, at most forwards, at most backwards, and left. Known of it: the mean of squares,
+# which rsqrt keeps its result of (8 bytes a token for two norms); a name that holds what its function has handed on (forwards alone);
+# DoRA's factors of each output; the 16-bit copies of adapters that autocast keeps; values that eager attention copies out of one matrix
+# for all three (GPT-NeoX, DeepSeek).
+ROWS: list[tuple[str, str, dict[str, Any], tuple[int, int, int, int]]] = [
+    ("llama", "full", {}, (960, 960, 476, 0)),
+    ("llama", "lora", {}, (960, 960, 956, 0)),
+    ("llama", "dora", {}, (-5568, -5568, -5444, 0)),
+    ("llama", "full", AUTOCAST, (960, 16320, 476, 0)),
+    ("llama", "lora", AUTOCAST, (-16448, -16448, -9348, 0)),
+    ("llama", "dora", AUTOCAST, (-22976, -22976, -57668, 0)),
+    ("qwen2", "full", {}, (960, 960, 476, 0)),
+    ("qwen3", "full", {}, (5760, 5760, 5276, 256)),
+    ("qwen3", "lora", {}, (5760, 5760, 5756, 0)),
+    ("gemma2", "full", {}, (896, -14464, 1148, 0)),
+    ("gemma2", "lora", {}, (896, 672, 1148, 0)),
+    ("phi3", "full", {}, (960, 960, 476, 0)),
+    ("phi3", "lora", {}, (960, 960, 956, 0)),
+    ("phi3", "dora", {}, (-5568, -4800, -6084, 0)),
+    ("olmo", "full", {}, (0, 0, 252, 512)),
+    ("olmo", "lora", {}, (0, 0, 0, 0)),
+    ("olmo", "full", AUTOCAST, (0, 15360, 504, 1024)),
+    ("olmo2", "full", {}, (1920, -13920, 956, 0)),
+    ("olmo2", "lora", {}, (1920, -7200, 1916, 0)),
+    ("cohere", "full", {}, (224, -15136, 220, 0)),
+    ("cohere", "lora", {}, (224, 224, 220, 0)),
+    ("granite", "full", {}, (960, -14400, 476, 0)),
+    ("stablelm", "lora", {}, (960, -29760, 956, 0)),
+    ("bloom", "full", {}, (960, 960, 956, 0)),
+    ("bloom", "lora", {}, (960, 960, 956, 0)),
+    ("gpt_neox", "full", {}, (31680, 1440, 31196, 0)),
+    ("mixtral", "full", {}, (-496, -5312, -10740, 0)),
+    ("mixtral", "lora", {}, (-1008, -5824, -30772, 0)),
+    ("mixtral", "full", AUTOCAST, (-496, -5312, -500, 0)),
+    ("qwen2_moe", "full", {}, (1424, -2912, 476, 0)),
+    ("qwen2_moe", "lora", {}, (1424, -2912, 460, 0)),
+    ("granitemoeshared", "full", {}, (2384, -12976, 2380, 0)),
+    ("granitemoeshared", "lora", {}, (2384, 2384, 2380, 0)),
+    ("gpt_oss", "full", {}, (-8656, -41312, -9620, -1296)),
+    ("gpt_oss", "lora", {}, (-6736, -41312, -7700, 0)),
+    ("ernie4_5_moe", "full", {}, (-3056, -8352, -2084, 0)),
+    ("ernie4_5_moe", "lora", {}, (-3056, -8352, -4020, 0)),
+    ("deepseek_v3", "full", {}, (31168, 23456, 32156, 0)),
+    ("deepseek_v3", "lora", {}, (31168, 23456, 1404, 0)),
+]
+IDS = [f"{name}-{method}{'-autocast' if options else ''}" for name, method, options, _ in ROWS]
+
+
+@pytest.mark.filterwarnings("ignore:.*did not match any targeted module:RuntimeWarning")
+@pytest.mark.parametrize(("name", "method", "options", "beyond"), ROWS, ids=IDS)
+def test_a_layer_is_counted_as_the_library_runs_it(
+    name: str, method: str, options: dict[str, Any], beyond: tuple[int, int, int, int]
+) -> None:
+    plan = Plan(**{"method": method, "base_dtype": "bf16", "attention": "eager", "rank": 8, "seq_len_tokens": TOKENS, **options})
+    real, closed = measured(config_of(name), plan), counted(config_of(name), plan)
+    assert tuple(ours - theirs for ours, theirs in zip(closed, real, strict=True)) == pytest.approx(beyond, abs=16)
