@@ -21,7 +21,7 @@ from advisor.memory import feed_forward, head, loading, norms, optimizer, peak, 
 from advisor.memory.tape import Size, Tape, Tensor, backward, forward
 from advisor.render import check as render_check
 from advisor.units import MIB
-from advisor.values import Level, Optimizer, Phase, Plan, Term
+from advisor.values import Level, Linear, Optimizer, Phase, Plan, Quantization, Term
 from advisor.values.advice import Finding
 from advisor.values.check import CheckReport
 
@@ -116,6 +116,50 @@ def test_what_is_not_quantised_rests_in_16_bit_unless_it_is_lifted() -> None:
     assert weights.weights_bytes(model, plan) == four_bit + tables + 2 * embeddings_and_norms
     lifted = plan.model_copy(update={"kbit_prepare": True})
     assert weights.weights_bytes(model, lifted) == four_bit + tables + 4 * embeddings_and_norms
+
+
+SHAPES = [(64, 256), (3, 5), (7, 64 * 9), (128, 64 * 257)]
+"""Outputs and inputs: whole blocks of 64, one that is not full, and scales that fill no, part of one, and more than two blocks of 256."""
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("quantization", ["nf4", "fp4"])
+@pytest.mark.parametrize("double_quant", [False, True])
+def test_a_quantised_matrix_takes_what_bitsandbytes_own_takes(shape: tuple[int, int], quantization: str, double_quant: bool) -> None:
+    """quantize_4bit, run for real: the packed weights, which engines share out, and what stays whole beside them on each card."""
+    torch = pytest.importorskip("torch")
+    functional = pytest.importorskip("bitsandbytes.functional")
+    packed, state = functional.quantize_4bit(torch.ones(shape), quant_type=quantization, compress_statistics=double_quant)
+    beside = [state.absmax, state.code, *([state.offset, state.state2.absmax, state.state2.code] if double_quant else [])]
+    beside_bytes = sum(tensor.nbytes for tensor in beside)
+    layer = Linear(name="up_proj", in_features=shape[1], out_features=shape[0])
+    assert weights.quantized_linear_bytes(layer, Quantization(quantization), double_quant) == packed.nbytes + beside_bytes
+    model, plan = api.as_model("llama-3.2-1b"), Plan(method="qlora", quantization=quantization, double_quant=double_quant)
+    block = model.shape.blocks[0].model_copy(update={"linears": (layer, layer.model_copy(update={"copies": 3}))})
+    assert weights.block_scales_bytes(model, block, plan) == 4 * beside_bytes
+    stack = layer.model_copy(update={"copies": 3, "is_module": False})
+    _, whole = functional.quantize_4bit(torch.ones(3, *shape), quant_type=quantization, compress_statistics=double_quant)
+    whole_bytes = sum(tensor.nbytes for tensor in (whole.absmax, whole.code))
+    whole_bytes += sum(tensor.nbytes for tensor in (whole.offset, whole.state2.absmax, whole.state2.code)) if double_quant else 0
+    stacked = block.model_copy(update={"linears": (stack,)})
+    assert weights.block_scales_bytes(model, stacked, plan.model_copy(update={"quantized_experts": True})) == whole_bytes
+    assert weights.block_scales_bytes(model, stacked, plan) == 0
+    runs = tuple(block.model_copy(update={"count": count}) for count in (1, 5))
+    many = model.model_copy(update={"tables": model.shape.model_copy(update={"blocks": runs})})
+    assert weights.scales_bytes(many, plan) == (1 + 5) * 4 * beside_bytes
+
+
+def test_an_int8_matrix_takes_what_bitsandbytes_own_takes() -> None:
+    """int8_vectorwise_quant, run for real: a byte each, and a scale for each output. No engine shares any of it out."""
+    torch = pytest.importorskip("torch")
+    functional = pytest.importorskip("bitsandbytes.functional")
+    stored, scales, _ = functional.int8_vectorwise_quant(torch.ones(48, 20, dtype=torch.float16))
+    layer = Linear(name="up_proj", in_features=20, out_features=48)
+    taken_bytes = stored.nbytes + scales.nbytes
+    assert weights.quantized_linear_bytes(layer, Quantization.INT8, False) == taken_bytes
+    model, plan = api.as_model("llama-3.2-1b"), Plan(method="qlora", quantization="int8")
+    block = model.shape.blocks[0].model_copy(update={"linears": (layer,)})
+    assert weights.block_scales_bytes(model, block, plan) == taken_bytes
 
 
 def test_bitsandbytes_keeps_small_states_in_fp32_and_on_the_card() -> None:
