@@ -13,7 +13,7 @@ import os
 import sys
 from typing import NamedTuple
 
-from benchmarks.mutants import ROOT, child, load_libraries
+from benchmarks.mutants import ROOT, Stage, child, load_libraries
 
 MOST_CPU_S = 600.0
 """Judgement: several times what the slowest file of tests takes."""
@@ -126,7 +126,7 @@ def outcome(fault: Planted) -> str:
     pid = os.fork()
     if pid == 0:
         try:
-            child(f"advisor/{fault.file}", source.replace(fault.right, fault.wrong, 1), [[name] for name in tests], MOST_CPU_S)
+            child(f"advisor/{fault.file}", source.replace(fault.right, fault.wrong, 1), [Stage([name], MOST_CPU_S) for name in tests])
         finally:
             os._exit(1)
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
