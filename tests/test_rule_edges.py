@@ -76,13 +76,11 @@ class Made(NamedTuple):
             memory=self.memory or taken(self.taken_bytes),
             fit=self.fit,
             headroom_bytes=0,
-            trainable_params=1,
-            trainable_share=0.5,
             base_precision="",
             relative_step_time=None,
             quality="",
             mergeable="",
-            **self.options,
+            **{"trainable_params": 1, "trainable_share": 0.5, **self.options},
         )
 
 
@@ -406,7 +404,11 @@ def test_the_rank_is_the_power_of_two_that_reaches_the_ratio(tokens: int, task: 
 )
 def test_a_rank_is_high_from_64_unless_the_data_ask_for_it(rank: int, tokens: int | None, noticed: bool) -> None:
     made = Made(plan={"rank": rank, "alpha": rank})
-    assert ids(rules_capacity.rank_high, made, dataset_tokens=tokens) == (["rank-high"] if noticed else [])
+    found = said(rules_capacity.rank_high, made, dataset_tokens=tokens)
+    assert [finding.numbers for finding in found] == ([{"rank": rank, "adapter_params": 1}] if noticed else [])
+    uncounted = made._replace(options={"trainable_params": None})
+    found = said(rules_capacity.rank_high, uncounted, dataset_tokens=tokens)
+    assert [finding.numbers for finding in found] == ([{"rank": rank}] if noticed else [])
     assert ids(rules_capacity.rank_high, made, chosen=Method.FULL, dataset_tokens=tokens) == []
 
 
