@@ -39,7 +39,19 @@ TESTS = {
         *("tape", "real_layers", *_PRICED, "chance", "intervals", "sharding", "sharded_grid", "zero", "host_memory", "images", "mixers"),
         *("quantised_checkpoints", "other_sources", "trace_grid", "calibrate"),
     ),
-    "ladder": ("rule_edges", "ladder", "rules", "first_run", "snippet", "verdict", "summary", "fit", "command_lines", "emitted_names"),
+    "ladder": (
+        "rule_edges",
+        "requests",
+        "ladder",
+        "rules",
+        "first_run",
+        "snippet",
+        "verdict",
+        "summary",
+        "fit",
+        "command_lines",
+        "emitted_names",
+    ),
 }
 """Files of the tests that own a room: tests/test_NAME.py."""
 
