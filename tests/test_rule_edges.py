@@ -59,6 +59,9 @@ def taken(size_bytes: int, low_share: float = 0.0, high_share: float = 0.0) -> M
     return MemoryBreakdown(source="estimate", phases=(phase,), reserved_slack_bytes=0, context_bytes=0, interval=interval)
 
 
+T4 = card(compute_capability="7.5")
+
+
 class Made(NamedTuple):
     """A rung in the few words that a rule asks for."""
 
@@ -194,6 +197,16 @@ def test_attention_falls_to_the_math_kernel(capability: str, model: ModelSpec, m
     )
     # by hand: 3 sequences, 32 heads, 1,000 by 1,000 scores of 4 bytes
     assert [finding.numbers for finding in found] == ([{"score_matrix_bytes": 3 * 32 * 1000 * 1000 * 4}] if noticed else [])
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_layers_whose_heads_are_grouped_may_stand_anywhere(order: int) -> None:
+    grouped, plain = LLAMA_8B.shape.blocks[0], LLAMA_2_7B.shape.blocks[0]
+    shape = LLAMA_8B.shape.model_copy(update={"blocks": (grouped, plain)[::order]})
+    found = ids(
+        rules_memory.attention_by_math, Made(plan={"attention": "sdpa"}), model=LLAMA_8B.model_copy(update={"tables": shape}), gpu=T4
+    )
+    assert found == ["math-attention"]
 
 
 @pytest.mark.parametrize(
