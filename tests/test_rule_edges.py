@@ -12,7 +12,7 @@ import pytest
 from advisor import profiles
 from advisor.devices import load_gpu
 from advisor.hub import load_model
-from advisor.ladder import fit, rules_capacity, rules_memory, rules_method, rules_setup
+from advisor.ladder import fit, flips, rules_capacity, rules_memory, rules_method, rules_setup
 from advisor.ladder.fit import Case
 from advisor.ladder.rules import Rule
 from advisor.ladder.rules_capacity import rank_sized
@@ -87,20 +87,24 @@ class Made(NamedTuple):
         )
 
 
-def said(
-    rule: Rule,
+def situation(
     *made: Made,
     model: ModelSpec = LLAMA_8B,
     gpu: GpuSpec | None = None,
     binding: str = "none",
     chosen: Method | None = Method.LORA,
     **asked: Any,
-) -> list[Finding]:
-    """What a rule notices where these rungs, and plain ones of the other methods, were priced."""
+) -> Situation:
+    """These rungs, and plain ones of the other methods, were priced."""
     named = {one.method: one.rung() for one in made}
     rungs = tuple(named.get(method) or Made(method).rung() for method in (Method.LORA, Method.QLORA, Method.DORA, Method.FULL))
     verdict = Verdict(method=chosen, binding=binding, sentence="")
-    return list(rule(Situation(Case(model, gpu or card()), Request(**asked), rungs, verdict)))
+    return Situation(Case(model, gpu or card()), Request(**asked), rungs, verdict)
+
+
+def said(rule: Rule, *made: Made, **options: Any) -> list[Finding]:
+    """What a rule notices there."""
+    return list(rule(situation(*made, **options)))
 
 
 def ids(*given: Any, **options: Any) -> list[str]:
@@ -480,3 +484,72 @@ def test_a_card_of_the_catalogue_has_flash_from_compute_capability_8_on() -> Non
     plan = {"attention": "sdpa"}
     said_of = {name: ids(rules_memory.attention_by_math, Made(plan=plan), gpu=load_gpu(name)) for name in ("t4", "a100 80gb")}
     assert said_of == {"t4": ["math-attention"], "a100 80gb": []}
+
+
+# ------------------------------------------------------------------------------------------------- what would change the answer
+
+SHORT = Made(plan={"seq_len_tokens": 1024})
+
+
+@pytest.mark.parametrize(
+    ("lora", "options", "told"),
+    [
+        (SHORT, {"chosen": Method.QLORA}, True),
+        (SHORT, {"chosen": Method.LORA}, False),
+        (SHORT, {"chosen": Method.QLORA, "method": Method.QLORA}, False),
+        (SHORT._replace(fit=Fit.UNCERTAIN), {"chosen": Method.QLORA}, False),
+        (SHORT._replace(fit=Fit.DOES_NOT_FIT), {"chosen": None}, False),
+    ],
+)
+def test_lora_on_shorter_sequences_is_told_of_where_another_was_chosen(lora: Made, options: dict[str, Any], told: bool) -> None:
+    found = list(flips._shorter(situation(lora, **options)))
+    assert [("1,024" in flip.sentence, flip.opens) for flip in found] == ([(True, False)] if told else [])
+
+
+@pytest.mark.parametrize(
+    ("rank", "method", "higher"),
+    [
+        (16, Method.LORA, 64),
+        (64, Method.QLORA, 256),
+        (100, Method.LORA, 256),  # no published comparison gains beyond (fact C12)
+        (256, Method.LORA, None),
+        (16, Method.FULL, None),
+        (16, None, None),
+    ],
+)
+def test_four_times_the_rank_is_the_next_door(rank: int, method: Method | None, higher: int | None) -> None:
+    made = Made(method or Method.LORA, plan={"rank": rank})
+    found = list(flips._evidence(situation(made, chosen=method)))
+    assert [(f"{rank}" in flip.sentence, f"{higher}" in flip.sentence, flip.opens) for flip in found] == (
+        [(True, True, False)] if higher else []
+    )
+
+
+@pytest.mark.parametrize(
+    ("made", "options", "sizes", "opens"),
+    [
+        ((), {"chosen": None}, ["3.0"], True),  # the smallest of all
+        ((Made(Method.DORA, GIB, fit=Fit.WOULD_NOT_START),), {"chosen": None}, ["3.0"], True),
+        ((), {"chosen": None, "method": Method.LORA}, ["30.0"], True),
+        ((), {"chosen": Method.LORA}, ["30.0", "10.0"], False),
+        ((), {"chosen": Method.LORA, "method": Method.LORA}, None, False),
+        ((Made(taken_bytes=30 * GIB, fit=Fit.DOES_NOT_FIT),), {"chosen": Method.QLORA}, ["30.0"], True),
+        ((Made(taken_bytes=30 * GIB, fit=Fit.UNCERTAIN),), {"chosen": Method.QLORA}, ["30.0"], True),
+        ((), {"chosen": Method.QLORA}, None, True),
+        ((Made(fit=Fit.DOES_NOT_FIT),), {"chosen": Method.QLORA, "method": Method.QLORA}, None, True),
+    ],
+)
+def test_the_card_that_moves_the_answer(made: tuple[Made, ...], options: dict[str, Any], sizes: list[str] | None, opens: bool) -> None:
+    priced = {Method.LORA: 30, Method.QLORA: 10, Method.DORA: 31, Method.FULL: 3}
+    rungs = {method: Made(method, gib * GIB) for method, gib in priced.items()} | {one.method: one for one in made}
+    found = list(flips._other_card(situation(*rungs.values(), **options)))
+    assert [flip.opens for flip in found] == ([opens] if sizes else [])
+    for flip in found:
+        assert all(f"{size} GiB" in flip.sentence for size in sizes or ())
+
+
+@pytest.mark.parametrize(("cards", "words"), [(1, "a card with"), (4, "4 cards, each with")])
+def test_cards_are_counted_in_words(cards: int, words: str) -> None:
+    plan = {"n_gpus": cards, "sharding": "ddp" if cards > 1 else "none"}
+    (flip,) = flips._other_card(situation(Made(plan=plan)))
+    assert words in flip.sentence
