@@ -13,9 +13,9 @@ import pytest
 from storages import storages
 
 from advisor.architectures import spec_from_config
-from advisor.memory import peak
+from advisor.memory import peak, scores
 from advisor.memory.blocks import block_tape
-from advisor.memory.tape import Walk, backward, forward
+from advisor.memory.tape import Size, Tape, Tensor, Walk, backward, forward
 from advisor.values import Plan
 
 torch = pytest.importorskip("torch")
@@ -201,3 +201,29 @@ def test_a_layer_is_counted_as_the_library_runs_it(
     plan = Plan(**{"method": method, "base_dtype": "bf16", "attention": "eager", "rank": 8, "seq_len_tokens": TOKENS, **options})
     real, closed = measured(config_of(name), plan), counted(config_of(name), plan)
     assert tuple(ours - theirs for ours, theirs in zip(closed, real, strict=True)) == pytest.approx(beyond, abs=16)
+
+
+@pytest.mark.parametrize(("dtype", "element_bytes"), [(torch.bfloat16, 2), (torch.float32, 4)], ids=str)
+@pytest.mark.parametrize("kv_heads", [2, 4])
+def test_torch_s_math_kernel_keeps_what_is_counted(dtype: Any, element_bytes: int, kv_heads: int) -> None:
+    """scaled_dot_product_attention itself, told to take its math kernel: what it keeps, and what lives at most in its backward."""
+    attention = pytest.importorskip("torch.nn.attention")
+    heads, width = 8, 8
+    given = [torch.randn(SEQUENCES, count, TOKENS, width, dtype=dtype, requires_grad=True) for count in (heads, kv_heads, kv_heads)]
+    with storages() as live:
+        with attention.sdpa_kernel(attention.SDPBackend.MATH):
+            run = torch.nn.functional.scaled_dot_product_attention
+            loss = Loss.apply(run(*given, is_causal=True, enable_gqa=True))
+        kept = live.now_bytes
+        live.peak_bytes = live.now_bytes
+        loss.backward()
+    config = {**config_of("llama"), "num_key_value_heads": kv_heads}
+    shape = spec_from_config(config, id="tiny", source="by hand").shape.blocks[0].attention
+    tape = Tape()
+    queries, keys, values = (Tensor(Size(count * width * element_bytes), True) for count in (heads, kv_heads, kv_heads))
+    scores.math(tape, (queries, keys, values), shape, element_bytes)
+    there = forward(tape, queries, keep=True, entry_held=True)
+    back = backward(tape, there.kept, queries.size)
+    at = SEQUENCES * TOKENS, SEQUENCES * TOKENS**2
+    assert there.kept.at(*at) == pytest.approx(kept, abs=16)
+    assert max(moment.live.at(*at) for moment in back.peaks) == pytest.approx(live.peak_bytes, abs=16)
