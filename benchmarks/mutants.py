@@ -20,6 +20,7 @@ import json
 import os
 import random
 import resource
+import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -116,6 +117,10 @@ MOST_TEST_S = 25.0
 SLOWER, LOADING_S = 3, 20
 """Judgement: a mutant that takes so many times its tests' time, beside that of loading them, does not end. Of the processor's time, as
 another process beside it takes none of that, and of each stage by itself: one that never ends is seen by the quickest tests."""
+WAITING = 4
+"""Judgement: what waits for so many times that time, and takes none of it, waits for ever."""
+MOST_MEMORY_BYTES = 4 << 30
+"""Judgement: what tests take beside the libraries at most. A door that reads without end is closed here."""
 
 
 class Mutant(NamedTuple):
@@ -314,8 +319,11 @@ def child(module: str, text: str, stages: list[Stage]) -> None:
     os.dup2(null, 1)
     os.dup2(null, 2)
     sys.meta_path.insert(0, Finder(ROOT / module, text))
+    mapped_bytes = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (mapped_bytes + MOST_MEMORY_BYTES, resource.RLIM_INFINITY))
     code = 0
     for tests, limit_s in stages:
+        signal.alarm(round(WAITING * limit_s))
         resource.setrlimit(resource.RLIMIT_CPU, (round(time.process_time() + limit_s), resource.RLIM_INFINITY))
         code = code or pytest.main(["-x", *OPTIONS, *tests])
     os._exit({0: 0, 1: 1, 2: 1, 4: 1}.get(code, 9))  # 2 and 4: the module, and so its tests, cannot be loaded
