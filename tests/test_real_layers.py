@@ -13,7 +13,7 @@ import pytest
 from storages import storages
 
 from advisor.architectures import spec_from_config
-from advisor.memory import peak, scores
+from advisor.memory import feed_forward, peak, scores
 from advisor.memory.blocks import block_tape
 from advisor.memory.tape import Size, Tape, Tensor, Walk, backward, forward
 from advisor.values import Plan
@@ -201,6 +201,37 @@ def test_a_layer_is_counted_as_the_library_runs_it(
     plan = Plan(**{"method": method, "base_dtype": "bf16", "attention": "eager", "rank": 8, "seq_len_tokens": TOKENS, **options})
     real, closed = measured(config_of(name), plan), counted(config_of(name), plan)
     assert tuple(ours - theirs for ours, theirs in zip(closed, real, strict=True)) == pytest.approx(beyond, abs=16)
+
+
+@pytest.mark.parametrize("name", ["mixtral", "deepseek_v3", "ernie4_5_moe"])
+@pytest.mark.parametrize("method", ["full", "lora"])
+@pytest.mark.parametrize("experts", [8, 96])
+def test_a_router_makes_what_the_library_s_own_does(name: str, method: str, experts: int) -> None:
+    """The library's router in bf16: what lives at most until its scores are there, with few experts and with more than hidden features."""
+    config = {**config_of(name), **dict.fromkeys(("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts"), experts)}
+    plan = Plan(method=method, base_dtype="bf16", attention="eager", target_modules=("q_proj",))
+    model = first_layer(built(config, Plan(method="full", base_dtype="bf16")))
+    (router,) = (module for module in model.modules() if "Router" in type(module).__name__)
+    entry = torch.randn(SEQUENCES * TOKENS, 64, dtype=torch.bfloat16, requires_grad=True)
+    router.requires_grad_(method == "full")
+    with storages() as live:
+        linear, seen = torch.nn.functional.linear, list[int]()
+
+        def watched(*given: Any) -> Any:
+            made = linear(*given)
+            seen.append(live.peak_bytes)
+            return made
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(torch.nn.functional, "linear", watched)
+            router(entry)
+    spec = spec_from_config(config, id="tiny", source="by hand")
+    block, tape, x = spec.shape.blocks[0], Tape(), Tensor(Size(64 * 2), True)
+    named = next(layer for layer in block.linears if layer.part == "mlp")
+    assert named.out_features == experts
+    feed_forward._route(tape, x, block, named, peak.setting_of(spec, plan))
+    walk = forward(tape, x, keep=True, entry_held=True)
+    assert max(moment.live.at(SEQUENCES * TOKENS, 0) for moment in walk.peaks) == seen[0]
 
 
 @pytest.mark.parametrize(("dtype", "element_bytes"), [(torch.bfloat16, 2), (torch.float32, 4)], ids=str)
