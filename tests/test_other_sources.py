@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 import re
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -267,6 +268,29 @@ def test_ddp_sends_the_weights_in_buckets_of_its_own_size(tmp_path: Path) -> Non
     # the buckets after it hold 252, 264, 264, 264 MiB … with the norms of two layers each;
     # the adapters, in fp32, are sent for themselves.
     assert loads[2] - loads[1] == 2 * 264 * MIB + (2 + 2) * 8 * 1024
+
+
+@pytest.mark.parametrize(("rank", "precision"), [(8, "bf16"), (128, "bf16"), (8, "fp32"), (64, "fp32"), (128, "fp32")])
+def test_ddp_sends_the_buckets_that_torch_itself_makes(rank: int, precision: str) -> None:
+    """torch deals the same tensors out itself; a bucket of one tensor is sent as it lies, and two neighbours are there at once.
+
+    Llama 3.2 1B's tensors in the order of its modules, a layer's norms as one and its adapters, in fp32, as one behind the first matrix.
+    """
+    torch = pytest.importorskip("torch")
+    resting = {"bf16": torch.bfloat16, "fp32": torch.float32}[precision]
+    adapter = rank * (2 * (2048 + 2048) + 2 * (2048 + 512) + 3 * (2048 + 8192))
+    matrices = [2048 * 2048, 2048 * 512, 2048 * 512, 2048 * 2048, *[2048 * 8192] * 3]
+    layer = [(matrices[0], resting), (adapter, torch.float32), *((size, resting) for size in (*matrices[1:], 2 * 2048))]
+    sizes = [(128_256 * 2048, resting), *layer * 16, (2048, resting)]
+    tensors = [torch.empty(size, dtype=dtype, device="meta") for size, dtype in sizes]
+    buckets, _ = torch.distributed._compute_bucket_assignment_by_size(tensors, [250 * MIB])
+    copied = [sum(tensors[index].nbytes for index in bucket) if len(bucket) > 1 else 0 for bucket in sorted(buckets, key=min)]
+    loads = []
+    for cards in (1, 2):
+        plan = Plan(method="lora", rank=rank, base_dtype=precision, n_gpus=cards, sharding="ddp" if cards > 1 else "none")
+        (load,) = (phase for phase in api.estimate("llama-3.2-1b", plan).phases if phase.phase is Phase.LOAD)
+        loads.append(load.allocated_bytes)
+    assert loads[1] - loads[0] == max(before + after for before, after in pairwise([0, *copied]))
 
 
 def test_tiles_of_the_fused_loss_are_trl_s_own() -> None:

@@ -258,3 +258,17 @@ def test_torch_s_math_kernel_keeps_what_is_counted(dtype: Any, element_bytes: in
     at = SEQUENCES * TOKENS, SEQUENCES * TOKENS**2
     assert there.kept.at(*at) == pytest.approx(kept, abs=16)
     assert max(moment.live.at(*at) for moment in back.peaks) == pytest.approx(live.peak_bytes, abs=16)
+
+
+@pytest.mark.parametrize(("kv_heads", "products"), [(8, 0), (2, 2)])
+def test_flash_s_backward_by_hand(kv_heads: int, products: int) -> None:
+    """torch 2.13 flash_attn/flash_api.cpp mha_bwd: a query's gradient in fp32 and a sum of each row for each head of 8; for grouped heads
+    the gradients of keys and values in 16 bit for every head, before they are summed."""
+    model = spec_from_config({**config_of("llama"), "num_key_value_heads": kv_heads}, id="tiny", source="by hand")
+    plan = Plan(method="full", base_dtype="bf16", attention="flash")
+    tape, _ = block_tape(model.shape.blocks[0], model.hidden_size, peak.setting_of(model, plan), peak.kernel_of(plan))
+    (kernel,) = (op for op in tape.ops if len(op.inputs) == 3)
+    assert kernel.backward_scratch == Size(8 * 8 * 4 + 8 * 4 + products * 8 * 8 * 2)
+    assert kernel.forward_scratch == Size()
+    kept = [tensor.size for tensor in kernel.kept]
+    assert sorted(kept) == sorted([Size(8 * 8 * 2), Size(kv_heads * 8 * 2), Size(kv_heads * 8 * 2), Size(8 * 4), Size(8 * 8 * 2)])
