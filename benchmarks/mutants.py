@@ -103,6 +103,7 @@ EQUIVALENT: tuple[tuple[str, str, str], ...] = (
         "        self.reserved_bytes = 0",
         "the highest is taken of it and the allocator's own, which is nothing at least",
     ),
+    ("memory/calibrated", "if plan.n_gpus > 1 else found", "the communicators of one card take nothing"),
     ("ladder/fit", "    first = largest(most,", "where to begin to look; the answer is the same from anywhere"),
     ("ladder/flips", "    if span <= 0:", "of no cards at all none is found either way"),
     ("allocator/expandable", "ADDRESS_SPACE_BYTES = 1 << 47", "any space that never fills"),

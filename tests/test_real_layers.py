@@ -112,7 +112,7 @@ def measured(config: dict[str, Any], plan: Plan) -> Bytes:
     model, given = built(config, plan), list[Any]()
     layer = first_layer(model)
     hook = layer.register_forward_pre_hook(lambda module, args, named: given.extend((args, named)), with_kwargs=True)
-    ids = torch.zeros(SEQUENCES, TOKENS, dtype=torch.long)
+    ids = torch.zeros(plan.micro_batch_size, plan.seq_len_tokens, dtype=torch.long)
     precision = torch.autocast("cpu", torch.bfloat16, enabled=plan.autocast)
     with torch.no_grad(), precision:
         model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
@@ -136,7 +136,8 @@ def counted(config: dict[str, Any], plan: Plan) -> Bytes:
     tape, entry = block_tape(model.shape.blocks[0], model.hidden_size, peak.setting_of(model, plan), peak.kernel_of(plan))
     there = forward(tape, entry, keep=True, entry_held=True)
     back = backward(tape, there.kept, entry.size)
-    tokens, pairs = SEQUENCES * TOKENS, SEQUENCES * TOKENS**2
+    tokens = plan.micro_batch_size * plan.seq_len_tokens
+    pairs = tokens * plan.seq_len_tokens
 
     def most(walk: Walk) -> int:
         return max(moment.live.at(tokens, pairs) for moment in walk.peaks)
@@ -144,7 +145,8 @@ def counted(config: dict[str, Any], plan: Plan) -> Bytes:
     return Bytes(there.kept.at(tokens, pairs), most(there), most(back), back.kept.constant + entry.size.at(tokens, pairs))
 
 
-AUTOCAST = {"base_dtype": "fp32", "autocast": True}
+AUTOCAST: dict[str, Any] = {"base_dtype": "fp32", "autocast": True}
+FEW: dict[str, Any] = {"micro_batch_size": 1, "seq_len_tokens": 4}
 # What the closed form counts beyond the library: kept, at most forwards, at most backwards, and left. Known of it: the mean of squares,
 # which rsqrt keeps its result of (8 bytes a token for two norms); a name that holds what its function has handed on (forwards alone);
 # DoRA's factors of each output; the 16-bit copies of adapters that autocast keeps; values that eager attention copies out of one matrix
@@ -189,8 +191,20 @@ ROWS: list[tuple[str, str, dict[str, Any], tuple[int, int, int, int]]] = [
     ("ernie4_5_moe", "lora", {}, (-3056, -8352, -4020, 0)),
     ("deepseek_v3", "full", {}, (31168, 23456, 32156, 0)),
     ("deepseek_v3", "lora", {}, (31168, 23456, 1404, 0)),
+    # so few tokens that what does not depend on them is the most
+    ("llama", "full", FEW, (32, 32, 12, 0)),
+    ("llama", "lora", FEW, (32, 32, 12, 0)),
+    ("llama", "dora", FEW, (-6496, -5600, -5600, 0)),
+    ("llama", "full", AUTOCAST | FEW, (32, 544, 1544, 0)),
+    ("llama", "lora", AUTOCAST | FEW, (-17376, -17376, -15080, 0)),
+    ("llama", "dora", AUTOCAST | FEW, (-23904, -21792, -20840, 0)),
+    ("mixtral", "full", FEW, (-32, -208, 12, 0)),
+    ("mixtral", "lora", FEW, (-544, -720, 6108, 0)),
+    ("deepseek_v3", "full", FEW, (-16, -304, 12, 0)),
+    ("deepseek_v3", "lora", FEW, (-16, -304, 12012, 0)),
+    ("gpt_oss", "full", FEW, (-304, -1408, -1284, -1296)),
 ]
-IDS = [f"{name}-{method}{'-autocast' if options else ''}" for name, method, options, _ in ROWS]
+IDS = ["-".join((name, method, *options)) for name, method, options, _ in ROWS]
 
 
 @pytest.mark.filterwarnings("ignore:.*did not match any targeted module:RuntimeWarning")
@@ -198,7 +212,8 @@ IDS = [f"{name}-{method}{'-autocast' if options else ''}" for name, method, opti
 def test_a_layer_is_counted_as_the_library_runs_it(
     name: str, method: str, options: dict[str, Any], beyond: tuple[int, int, int, int]
 ) -> None:
-    plan = Plan(**{"method": method, "base_dtype": "bf16", "attention": "eager", "rank": 8, "seq_len_tokens": TOKENS, **options})
+    shape = {"micro_batch_size": SEQUENCES, "seq_len_tokens": TOKENS}
+    plan = Plan(**{"method": method, "base_dtype": "bf16", "attention": "eager", "rank": 8, **shape, **options})
     real, closed = measured(config_of(name), plan), counted(config_of(name), plan)
     assert tuple(ours - theirs for ours, theirs in zip(closed, real, strict=True)) == pytest.approx(beyond, abs=16)
 
