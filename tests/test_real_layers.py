@@ -15,8 +15,9 @@ from storages import storages
 from advisor.architectures import spec_from_config
 from advisor.memory import feed_forward, peak, scores
 from advisor.memory.blocks import block_tape
+from advisor.memory.head import Ending, head_tape
 from advisor.memory.tape import Size, Tape, Tensor, Walk, backward, forward
-from advisor.values import Plan
+from advisor.values import Loss, Plan
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -66,7 +67,7 @@ class Bytes(NamedTuple):
     """Gradients after it."""
 
 
-class Loss(torch.autograd.Function):  # type: ignore[misc]
+class LetGo(torch.autograd.Function):  # type: ignore[misc]
     """Lets go of what it is given, and makes the gradient when that is asked for."""
 
     @staticmethod
@@ -122,7 +123,7 @@ def measured(config: dict[str, Any], plan: Plan) -> Bytes:
     with storages() as live:
         with precision:
             out = layer(entry, *others, **named)
-        loss = Loss.apply(out[0] if isinstance(out, tuple) else out)
+        loss = LetGo.apply(out[0] if isinstance(out, tuple) else out)
         del out
         kept, forward_bytes = live.now_bytes, live.peak_bytes
         live.peak_bytes = live.now_bytes
@@ -259,7 +260,7 @@ def test_torch_s_math_kernel_keeps_what_is_counted(dtype: Any, element_bytes: in
     with storages() as live:
         with attention.sdpa_kernel(attention.SDPBackend.MATH):
             run = torch.nn.functional.scaled_dot_product_attention
-            loss = Loss.apply(run(*given, is_causal=True, enable_gqa=True))
+            loss = LetGo.apply(run(*given, is_causal=True, enable_gqa=True))
         kept = live.now_bytes
         live.peak_bytes = live.now_bytes
         loss.backward()
@@ -287,3 +288,71 @@ def test_flash_s_backward_by_hand(kv_heads: int, products: int) -> None:
     assert kernel.forward_scratch == Size()
     kept = [tensor.size for tensor in kernel.kept]
     assert sorted(kept) == sorted([Size(8 * 8 * 2), Size(kv_heads * 8 * 2), Size(kv_heads * 8 * 2), Size(8 * 4), Size(8 * 8 * 2)])
+
+
+def in_chunks(head: Any, normed: Any, labels: Any) -> Any:
+    """The head's product in eight chunks of tokens, then an fp32 copy and the loss of one after the other: torchtune 0.6.1
+    modules/transformer.py `chunked_output` and modules/loss/ce_chunked_output_loss.py, written down again."""
+    parts = [head(part) for part in normed.chunk(8, dim=1)]
+    targets = [part.reshape(-1) for part in labels.chunk(8, dim=1)]
+    losses = (
+        torch.nn.functional.cross_entropy(part.reshape(-1, part.size(-1)).float(), right)
+        for part, right in zip(parts, targets, strict=True)
+    )
+    return sum(losses, torch.zeros(()))
+
+
+@pytest.mark.parametrize(
+    ("loss", "method", "beyond"),
+    [  # the labels, 8 bytes each, and their shifted copy are no part of it
+        (Loss.FULL, "full", (-488, -1472, 472, -4)),
+        (Loss.FULL, "lora", (-488, -1472, 472, -4)),
+        (Loss.CHUNKED_OUTPUT, "full", (-516, -15644, -156, -4)),
+        (Loss.CHUNKED_OUTPUT, "lora", (-516, -284, -156, -4)),
+    ],
+)
+def test_norm_head_and_loss_are_counted_as_the_libraries_run_them(loss: Loss, method: str, beyond: tuple[int, ...]) -> None:
+    config, plan = config_of("llama"), Plan(method=method, base_dtype="bf16")
+    model = built(config, Plan(method="full", base_dtype="bf16")).requires_grad_(method == "full")
+    entry = torch.randn(SEQUENCES, TOKENS, 64, dtype=torch.bfloat16, requires_grad=True)
+    labels = torch.zeros(SEQUENCES, TOKENS, dtype=torch.long)
+
+    def run() -> Any:
+        normed = model.model.norm(entry)
+        if loss is Loss.FULL:
+            logits = model.lm_head(normed)  # has a name until the loss is there, as in the library
+            return model.loss_function(logits=logits, labels=labels, vocab_size=config["vocab_size"])
+        return in_chunks(model.lm_head, normed, labels)
+
+    with storages() as live:
+        made = run()
+        kept, forward_bytes = live.now_bytes, live.peak_bytes
+        live.peak_bytes = live.now_bytes
+        made.backward()
+        real = Bytes(kept, forward_bytes, live.peak_bytes, live.now_bytes)
+    spec = spec_from_config(config, id="tiny", source="by hand")
+    tape, x, _ = head_tape(spec, peak.setting_of(spec, plan).outside_blocks(), Ending(loss))
+    there = forward(tape, x, keep=True, entry_held=True)
+    back = backward(tape, there.kept, Size())
+    highest = [max(moment.live.at(SEQUENCES * TOKENS, 0) for moment in walk.peaks) for walk in (there, back)]
+    closed = (there.kept.at(SEQUENCES * TOKENS, 0), *highest, back.kept.constant + x.size.at(SEQUENCES * TOKENS, 0))
+    assert tuple(ours - theirs for ours, theirs in zip(closed, real, strict=True)) == pytest.approx(beyond, abs=8)
+
+
+@pytest.mark.parametrize(
+    ("checkpointing", "reentrant", "handed_over"), [(True, False, True), (True, True, False), (False, False, False), (False, True, False)]
+)
+def test_a_hook_hands_over_what_a_checkpoint_without_reentry_kept(checkpointing: bool, reentrant: bool, handed_over: bool) -> None:
+    """torch 2.13 utils/checkpoint.py: `_checkpoint_hook` is of the checkpoint that is not reentrant."""
+    plan = Plan(method="full", base_dtype="bf16", gradient_checkpointing=checkpointing, use_reentrant=reentrant)
+    spec = spec_from_config(config_of("llama"), id="tiny", source="by hand")
+    assert peak.setting_of(spec, plan).hands_over is handed_over
+
+
+@pytest.mark.parametrize(
+    ("quantization", "by_bitsandbytes"), [("nf4", True), ("fp4", True), ("int8", True), ("awq", False), ("gptq", False), (None, False)]
+)
+def test_whose_layers_stand_in_place_of_the_base_s(quantization: str | None, by_bitsandbytes: bool) -> None:
+    plan = Plan(method="qlora" if quantization else "lora", quantization=quantization, base_dtype="bf16")
+    spec = spec_from_config(config_of("llama"), id="tiny", source="by hand")
+    assert peak.setting_of(spec, plan).by_bitsandbytes is by_bitsandbytes
