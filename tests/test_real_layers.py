@@ -13,7 +13,7 @@ import pytest
 from storages import storages
 
 from advisor.architectures import spec_from_config
-from advisor.memory import feed_forward, peak, scores
+from advisor.memory import feed_forward, peak, program, scores
 from advisor.memory.blocks import block_tape
 from advisor.memory.head import Ending, head_tape
 from advisor.memory.tape import Size, Tape, Tensor, Walk, backward, forward
@@ -356,3 +356,26 @@ def test_whose_layers_stand_in_place_of_the_base_s(quantization: str | None, by_
     plan = Plan(method="qlora" if quantization else "lora", quantization=quantization, base_dtype="bf16")
     spec = spec_from_config(config_of("llama"), id="tiny", source="by hand")
     assert peak.setting_of(spec, plan).by_bitsandbytes is by_bitsandbytes
+
+
+BERT = {**SIZES, "model_type": "bert", "architectures": ["BertForMaskedLM"], "attention_probs_dropout_prob": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("name", "dropout", "method", "under"),
+    [  # bytes a token of 64 features in 16 bit
+        ("bert", 0.0, "full", 128 + 2 * 4),  # the norm's input, and its mean and deviation in fp32 (derivatives.yaml, native_layer_norm)
+        ("bert", 0.1, "full", 128 + 2 * 4 + 64),  # a mask of a byte each
+        ("bert", 0.1, "lora", 128 + 2 * 4 + 64 + 128),  # the embeddings, a leaf of their own (peft, enable_input_require_grads)
+        ("llama", 0.0, "full", 0),
+        ("llama", 0.0, "lora", 0),  # the leaf is the first checkpoint itself
+        ("granite", 0.0, "full", 0),
+        ("granite", 0.0, "lora", 128),  # scaled: the first layer's input is a tensor of its own
+    ],
+)
+def test_what_embeddings_keep_by_hand(name: str, dropout: float, method: str, under: int) -> None:
+    config = {**BERT, "hidden_dropout_prob": dropout} if name == "bert" else config_of(name)
+    spec = spec_from_config(config, id="tiny", source="by hand")
+    plan = Plan(method=method, base_dtype="bf16", attention="eager", gradient_checkpointing=True)
+    step = program.step_of(spec, peak.setting_of(spec, plan), peak.kernel_of(plan), peak.loop_of(plan))
+    assert step.under == Size(under)
