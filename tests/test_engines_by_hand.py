@@ -8,6 +8,7 @@ import pytest
 
 from advisor import api
 from advisor.memory.dtypes import computing
+from advisor.memory.units import Unit, units_of
 from advisor.values import DType, Phase, Plan, Term
 
 PARAMS = 1_235_814_400
@@ -66,3 +67,11 @@ def test_what_loading_holds_under_zero(stack: str, options: dict[str, Any], adap
     (load,) = (phase for phase in api.estimate("llama-3.2-1b", plan).phases if phase.phase is Phase.LOAD)
     assert {term.term: term.bytes for term in load.terms}[Term.ADAPTER] == adapter
     assert load.allocated_bytes == whole
+
+
+@pytest.mark.parametrize("stack", ["hf", "axolotl"])
+def test_what_is_frozen_around_the_layers_has_no_gradient(stack: str) -> None:
+    """Tied embeddings and the final norm: 128,256 words and one vector of 2,048, in 16 bit."""
+    plan = Plan(method="lora", base_dtype="bf16", n_gpus=2, sharding="fsdp2", stack=stack)
+    units = units_of(api.as_model("llama-3.2-1b"), plan)
+    assert units.embedding.plus(units.tail) == Unit((128_256 * 2048 + 2048) * 2, 0, 0)

@@ -13,11 +13,12 @@ import pytest
 from storages import storages
 
 from advisor.architectures import spec_from_config
-from advisor.memory import feed_forward, peak, program, scores
+from advisor.architectures.heads import headed
+from advisor.memory import feed_forward, layers, peak, program, scores
 from advisor.memory.blocks import block_tape
 from advisor.memory.head import Ending, head_tape
 from advisor.memory.tape import Size, Tape, Tensor, Walk, backward, forward
-from advisor.values import Loss, Plan
+from advisor.values import Linear, Loss, Plan
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -379,3 +380,47 @@ def test_what_embeddings_keep_by_hand(name: str, dropout: float, method: str, un
     plan = Plan(method=method, base_dtype="bf16", attention="eager", gradient_checkpointing=True)
     step = program.step_of(spec, peak.setting_of(spec, plan), peak.kernel_of(plan), peak.loop_of(plan))
     assert step.under == Size(under)
+
+
+# A matrix of 256 by 128, expanded to 16 bit: 64 KiB. Sources: bitsandbytes 0.50 autograd/_functions.py MatMul4Bit and MatMul8bitLt;
+# functional.py dequantize_4bit (a scale in fp32 for each 64 weights, first); GPT-QModel 7.7 gemm_awq.py AwqGemmFn, qlinear/torch.py.
+EXPANDED = 256 * 128 * 2
+
+
+@pytest.mark.parametrize(
+    ("quantization", "double_quant", "there", "back"),
+    [
+        ("nf4", False, Size(constant=EXPANDED), Size(constant=EXPANDED)),
+        ("nf4", True, Size(constant=EXPANDED + 512 * 4), Size(constant=EXPANDED + 512 * 4)),
+        ("int8", False, Size(256 * 2 + 256 + 128 * 4), Size(constant=EXPANDED)),  # fp16 and int8 inputs, int32 results
+        ("awq", False, Size(constant=EXPANDED), Size(constant=EXPANDED)),
+        ("gptq", False, Size(constant=256 * 128 * (4 + 1)), Size()),  # words shifted in int32, and cast to int8
+    ],
+)
+def test_what_a_quantised_product_makes_for_a_moment(quantization: str, double_quant: bool, there: Size, back: Size) -> None:
+    plan = Plan(method="qlora", quantization=quantization, double_quant=double_quant, base_dtype="bf16", kbit_prepare=False)
+    spec = spec_from_config(config_of("llama"), id="tiny", source="by hand")
+    tape, layer = Tape(), Linear(name="q_proj", in_features=256, out_features=128)
+    layers._base(tape, Tensor(Size(512), True), layer, peak.setting_of(spec, plan), 2)
+    assert {op.forward_scratch for op in tape.ops} - {Size()} == {there} - {Size()}
+    assert {op.backward_scratch for op in tape.ops} - {Size()} == {back} - {Size()}
+
+
+@pytest.mark.parametrize(
+    ("name", "head", "logits", "widest"),
+    [  # bytes a token in 16 bit: the scores of 3 labels, of 300 words
+        ("bert", "classification", 0, 0),  # of the first token of a sequence alone
+        ("bert", "tokens", 3 * 2, 3 * 2),
+        ("bert", "mlm", 300 * 2, 300 * 2),  # whose loss is taken in the model's type
+        ("llama", "classification", 0, 3 * 2),  # the scores of every token, of which the last is chosen
+    ],
+)
+def test_scores_of_a_task_by_hand(name: str, head: str, logits: int, widest: int) -> None:
+    config = {**BERT, "hidden_dropout_prob": 0.0} if name == "bert" else config_of(name)
+    plan = Plan(method="full", base_dtype="bf16", head=head, **({} if head == "mlm" else {"labels": 3}))
+    spec = headed(spec_from_config(config, id="tiny", source="by hand"), plan)
+    tape, _, held = head_tape(spec, peak.setting_of(spec, plan).outside_blocks(), Ending())
+    assert held == Size(logits)
+    made = {op.output.size.per_token for op in tape.ops}
+    as_wide_as_the_model, of_a_row = {64 * 2, 64 * 4}, {4}
+    assert max(made - as_wide_as_the_model - of_a_row, default=0) == widest
