@@ -35,7 +35,7 @@ KEPT = ROOT / "build" / "mutants"
 _PRICED = ("memory_goldens", "memory_laws", "known_values", "slack", "heads", "losses", "methods", "families")
 TESTS = {
     "allocator": ("allocator", "other_sources", "snapshots"),
-    "tape": ("tapes", "families", "timeline", "allocator", "without_tables"),
+    "tape": ("tape_parts", "tapes", "families", "timeline", "allocator", "without_tables"),
     "memory": (
         *("tape", "real_layers", *_PRICED, "chance", "intervals", "sharding", "sharded_grid", "zero", "host_memory", "images", "mixers"),
         *("quantised_checkpoints", "other_sources", "trace_grid", "calibrate"),
@@ -104,6 +104,7 @@ EQUIVALENT: tuple[tuple[str, str, str], ...] = (
         "the highest is taken of it and the allocator's own, which is nothing at least",
     ),
     ("memory/calibrated", "if plan.n_gpus > 1 else found", "the communicators of one card take nothing"),
+    ("tape/family", "    ones = tuple(Fraction(1) for _ in scales[0])", "every recording has as many scales as the first"),
     ("ladder/fit", "    first = largest(most,", "where to begin to look; the answer is the same from anywhere"),
     ("ladder/flips", "    if span <= 0:", "of no cards at all none is found either way"),
     ("allocator/expandable", "ADDRESS_SPACE_BYTES = 1 << 47", "any space that never fills"),
