@@ -103,10 +103,8 @@ EQUIVALENT: tuple[tuple[str, str, str], ...] = (
         "        self.reserved_bytes = 0",
         "the highest is taken of it and the allocator's own, which is nothing at least",
     ),
-    ("memory/calibrated", "if plan.n_gpus > 1 else found", "the communicators of one card take nothing"),
-    ("tape/family", "    ones = tuple(Fraction(1) for _ in scales[0])", "every recording has as many scales as the first"),
+    ("tape/family", "    dimensions = len(scales[0])", "every recording has as many scales as the first"),
     ("ladder/fit", "    first = largest(most,", "where to begin to look; the answer is the same from anywhere"),
-    ("ladder/flips", "    if span <= 0:", "of no cards at all none is found either way"),
     ("allocator/expandable", "ADDRESS_SPACE_BYTES = 1 << 47", "any space that never fills"),
     ("", "@dataclass(frozen=True", "frozen values and slots keep us from slips; no answer depends on them"),
 )
