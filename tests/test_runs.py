@@ -241,6 +241,24 @@ def test_a_lock_that_is_held_too_long_is_one_line(monkeypatch: pytest.MonkeyPatc
     assert record(**LORA).id == 2
 
 
+def test_nobody_else_begins_to_write_while_a_run_is_changed() -> None:
+    """sqlite.org/lang_transaction.html: an immediate transaction is a writer's from its beginning, before anything is written in it."""
+    record(**LORA)
+    other = sqlite3.connect(LEDGER, timeout=0, isolation_level=None)
+    tried: list[str] = []
+
+    def changed(run: RunRecord) -> RunRecord:
+        with pytest.raises(sqlite3.OperationalError, match="locked"):
+            other.execute("BEGIN IMMEDIATE")
+        tried.append("while it is changed")
+        return run
+
+    book.amend(Path(LEDGER), 1, changed)
+    other.execute("BEGIN IMMEDIATE")
+    other.close()
+    assert tried
+
+
 # Damaged ledgers
 
 
