@@ -9,6 +9,7 @@ import random
 import sqlite3
 import subprocess
 import sys
+import threading
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -241,22 +242,22 @@ def test_a_lock_that_is_held_too_long_is_one_line(monkeypatch: pytest.MonkeyPatc
     assert record(**LORA).id == 2
 
 
-def test_nobody_else_begins_to_write_while_a_run_is_changed() -> None:
-    """sqlite.org/lang_transaction.html: an immediate transaction is a writer's from its beginning, before anything is written in it."""
+def test_a_second_writer_waits_for_the_first() -> None:
+    """sqlite.org/lang_transaction.html: what has read before it writes is refused at once where another writes, however patient it is; an
+    immediate transaction waits before it reads."""
     record(**LORA)
-    other = sqlite3.connect(LEDGER, timeout=0, isolation_level=None)
-    tried: list[str] = []
+    others: list[RunRecord] = []
+    second = threading.Thread(target=lambda: others.extend(book.add(Path(LEDGER), [RunRecord(method=Method.DORA)], patience_s=60)))
 
     def changed(run: RunRecord) -> RunRecord:
-        with pytest.raises(sqlite3.OperationalError, match="locked"):
-            other.execute("BEGIN IMMEDIATE")
-        tried.append("while it is changed")
+        second.start()
+        second.join(0.5)
         return run
 
     book.amend(Path(LEDGER), 1, changed)
-    other.execute("BEGIN IMMEDIATE")
-    other.close()
-    assert tried
+    second.join()
+    assert [run.id for run in others] == [2]
+    assert [run.method for run in runs()] == [Method.LORA, Method.DORA]
 
 
 # Damaged ledgers
