@@ -37,7 +37,20 @@ TESTS = {
     "allocator": ("allocator", "other_sources", "snapshots"),
     "tape": ("tape_parts", "tapes", "families", "timeline", "allocator", "without_tables"),
     "memory": (
-        *("tape", "real_layers", *_PRICED, "chance", "intervals", "sharding", "sharded_grid", "zero", "host_memory", "images", "mixers"),
+        *(
+            "tape",
+            "real_layers",
+            "engines_by_hand",
+            *_PRICED,
+            "chance",
+            "intervals",
+            "sharding",
+            "sharded_grid",
+            "zero",
+            "host_memory",
+            "images",
+            "mixers",
+        ),
         *("quantised_checkpoints", "other_sources", "trace_grid", "calibrate"),
     ),
     "ladder": (

@@ -424,3 +424,22 @@ def test_scores_of_a_task_by_hand(name: str, head: str, logits: int, widest: int
     made = {op.output.size.per_token for op in tape.ops}
     as_wide_as_the_model, of_a_row = {64 * 2, 64 * 4}, {4}
     assert max(made - as_wide_as_the_model - of_a_row, default=0) == widest
+
+
+@pytest.mark.parametrize(
+    ("options", "moments", "held"),
+    [  # a matrix of 256 by 128 beside an identity of 256 by 256 and rank 8, adapters in fp32 (peft 0.21 tuners/lora/dora.py)
+        # the identity in fp32 and in 16 bit, and the first product of the two; then two copies of the update
+        (AUTOCAST, {256 * 256 * (4 + 2) + 256 * 128 * 2, 2 * 256 * 128 * 4}, 256 * (256 + 8) * 2 + 256 * 128 * 4),
+        ({}, {2 * 256 * 128 * 4}, 256 * (256 + 8) * 4 + 2 * 256 * 128 * 4),  # 16-bit weights are copied to fp32, too
+        ({"base_dtype": "fp32"}, {2 * 256 * 128 * 4}, 256 * (256 + 8) * 4 + 256 * 128 * 4),
+    ],
+    ids=str,
+)
+def test_dora_multiplies_an_identity_by_hand(options: dict[str, Any], moments: set[int], held: int) -> None:
+    plan = Plan(**{"method": "dora", "rank": 8, "base_dtype": "bf16", "target_modules": ("q_proj",), **options})
+    spec = spec_from_config(config_of("llama"), id="tiny", source="by hand")
+    tape, layer = Tape(), Linear(name="q_proj", in_features=256, out_features=128)
+    layers.linear(tape, Tensor(Size(512), True), layer, peak.setting_of(spec, plan), 2 if plan.base_dtype.value == "bf16" else 4)
+    assert {op.forward_scratch.constant for op in tape.ops} - {0} == moments
+    assert {op.output.size.constant for op in tape.ops} - {0} == {held}
