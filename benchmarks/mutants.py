@@ -20,6 +20,7 @@ import json
 import os
 import random
 import resource
+import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -34,13 +35,41 @@ KEPT = ROOT / "build" / "mutants"
 _PRICED = ("memory_goldens", "memory_laws", "known_values", "slack", "heads", "losses", "methods", "families")
 TESTS = {
     "allocator": ("allocator", "other_sources", "snapshots"),
-    "tape": ("tapes", "families", "timeline", "allocator", "without_tables"),
-    "memory": (*_PRICED, "chance", "intervals", "sharding", "sharded_grid", "images", "mixers", "quantised_checkpoints", "other_sources"),
-    "ladder": ("ladder", "rules", "first_run", "snippet", "verdict", "summary", "fit", "command_lines", "emitted_names"),
+    "tape": ("tape_parts", "tapes", "families", "timeline", "allocator", "without_tables"),
+    "memory": (
+        *(
+            "tape",
+            "real_layers",
+            "engines_by_hand",
+            *_PRICED,
+            "chance",
+            "intervals",
+            "sharding",
+            "sharded_grid",
+            "zero",
+            "host_memory",
+            "images",
+            "mixers",
+        ),
+        *("quantised_checkpoints", "other_sources", "trace_grid", "calibrate"),
+    ),
+    "ladder": (
+        "rule_edges",
+        "requests",
+        "ladder",
+        "rules",
+        "first_run",
+        "snippet",
+        "verdict",
+        "summary",
+        "fit",
+        "command_lines",
+        "emitted_names",
+    ),
 }
 """Files of the tests that own a room: tests/test_NAME.py."""
 
-_CLOSED_FORM = "memory_goldens slack tape sharded_grid zero host_memory trace_grid other_sources"
+_CLOSED_FORM = "real_layers memory_goldens slack tape sharded_grid zero host_memory trace_grid other_sources"
 OWN = {
     "memory": _CLOSED_FORM,
     "memory/calibrated": "calibrate",
@@ -87,18 +116,24 @@ EQUIVALENT: tuple[tuple[str, str, str], ...] = (
         "        self.reserved_bytes = 0",
         "the highest is taken of it and the allocator's own, which is nothing at least",
     ),
+    ("tape/family", "    dimensions = len(scales[0])", "every recording has as many scales as the first"),
+    ("ladder/fit", "    first = largest(most,", "where to begin to look; the answer is the same from anywhere"),
     ("allocator/expandable", "ADDRESS_SPACE_BYTES = 1 << 47", "any space that never fills"),
     ("", "@dataclass(frozen=True", "frozen values and slots keep us from slips; no answer depends on them"),
 )
 """(module, text of the line, why no test can notice a change of it); no module: of any."""
 
-FIRST, MOST = 40, 400
-"""Tests that a mutant meets: the quickest ones at first, then the others."""
-MOST_TEST_S = 40.0
+STAGES = (10, 40, 400)
+"""Tests that a mutant meets, the quickest ones first: so many, then up to so many."""
+MOST_TEST_S = 25.0
 """Judgement: time of a mutant's tests, as recorded."""
-SLOWER, LOADING_S = 4, 60
+SLOWER, LOADING_S = 3, 20
 """Judgement: a mutant that takes so many times its tests' time, beside that of loading them, does not end. Of the processor's time, as
-another process beside it takes none of that."""
+another process beside it takes none of that, and of each stage by itself: one that never ends is seen by the quickest tests."""
+WAITING = 4
+"""Judgement: what waits for so many times that time, and takes none of it, waits for ever."""
+MOST_MEMORY_BYTES = 4 << 30
+"""Judgement: what tests take beside the libraries at most. A door that reads without end is closed here."""
 
 
 class Mutant(NamedTuple):
@@ -226,7 +261,7 @@ class Runs(NamedTuple):
         chosen, spent = list[str](), 0.0
         for name in self._quickest_of_each_file(found):
             spent += self.seconds.get(name, 0.0)
-            if chosen and (spent > MOST_TEST_S or len(chosen) == MOST):
+            if chosen and (spent > MOST_TEST_S or len(chosen) == STAGES[-1]):
                 break
             chosen.append(name)
         return chosen
@@ -282,19 +317,37 @@ class Finder:
         return importlib.util.spec_from_file_location(name, self.path, loader=loader)
 
 
-def child(module: str, text: str, stages: list[list[str]], limit_s: float) -> None:
+class Stage(NamedTuple):
+    """Tests that run together, and how much of the processor's time they may take."""
+
+    tests: list[str]
+    limit_s: float
+
+
+def child(module: str, text: str, stages: list[Stage]) -> None:
     """Run the tests with the module's other text and end: 0 where they pass, 1 where one fails."""
     import pytest
 
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 1)
     os.dup2(null, 2)
-    resource.setrlimit(resource.RLIMIT_CPU, (round(limit_s), round(limit_s) + 5))
     sys.meta_path.insert(0, Finder(ROOT / module, text))
+    mapped_bytes = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (mapped_bytes + MOST_MEMORY_BYTES, resource.RLIM_INFINITY))
     code = 0
-    for tests in stages:
+    for tests, limit_s in stages:
+        signal.alarm(round(WAITING * limit_s))
+        resource.setrlimit(resource.RLIMIT_CPU, (round(time.process_time() + limit_s), resource.RLIM_INFINITY))
         code = code or pytest.main(["-x", *OPTIONS, *tests])
     os._exit({0: 0, 1: 1, 2: 1, 4: 1}.get(code, 9))  # 2 and 4: the module, and so its tests, cannot be loaded
+
+
+def stages_of(tests: Sequence[str], seconds: dict[str, float]) -> list[Stage]:
+    """The tests in their order, few at first; whole files one by one where nothing is recorded."""
+    if not seconds:
+        return [Stage([name], LOADING_S + MOST_OF_A_FILE_S) for name in tests]
+    cut = [list(tests[start:stop]) for start, stop in zip((0, *STAGES), STAGES, strict=False)]
+    return [Stage(part, LOADING_S + SLOWER * sum(seconds.get(name, 0.0) for name in part)) for part in cut if part]
 
 
 def outcome(mutant: Mutant, text: str, runs: Runs) -> str:
@@ -302,13 +355,11 @@ def outcome(mutant: Mutant, text: str, runs: Runs) -> str:
     tests = runs.tests_of(mutant)
     if not tests:
         return "untested"
-    files_alone = not runs.seconds
-    stages = [[name] for name in tests] if files_alone else [stage for stage in (tests[:FIRST], tests[FIRST:]) if stage]
-    limit_s = LOADING_S + (MOST_OF_A_FILE_S if files_alone else SLOWER * sum(runs.seconds.get(name, 0.0) for name in tests))
+    stages = stages_of(tests, runs.seconds)
     pid = os.fork()
     if pid == 0:
         try:
-            child(mutant.module, text, stages, limit_s)
+            child(mutant.module, text, stages)
         finally:
             os._exit(1)  # what stops the tests from being loaded is noticed, too
     _, status = os.waitpid(pid, 0)

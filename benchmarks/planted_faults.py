@@ -13,9 +13,9 @@ import os
 import sys
 from typing import NamedTuple
 
-from benchmarks.mutants import ROOT, child, load_libraries
+from benchmarks.mutants import ROOT, Stage, child, load_libraries
 
-MOST_CPU_S = 600.0
+MOST_CPU_S = 150.0
 """Judgement: several times what the slowest file of tests takes."""
 
 
@@ -117,7 +117,7 @@ FAULTS = (
 
 
 def outcome(fault: Planted) -> str:
-    """What becomes of a fault: noticed, or not; or the row is no longer one."""
+    """What becomes of a fault: noticed, by a test or by the limits of time and memory, or not; or the row is no longer one."""
     path = ROOT / "advisor" / fault.file
     source = path.read_text(encoding="utf-8")
     if fault.right not in source:
@@ -126,11 +126,11 @@ def outcome(fault: Planted) -> str:
     pid = os.fork()
     if pid == 0:
         try:
-            child(f"advisor/{fault.file}", source.replace(fault.right, fault.wrong, 1), [[name] for name in tests], MOST_CPU_S)
+            child(f"advisor/{fault.file}", source.replace(fault.right, fault.wrong, 1), [Stage([name], MOST_CPU_S) for name in tests])
         finally:
             os._exit(1)
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    return {0: "survives", 1: "noticed"}.get(code, f"ended with {code}")
+    return "noticed" if code < 0 else {0: "survives", 1: "noticed"}.get(code, f"ended with {code}")
 
 
 def main() -> int:

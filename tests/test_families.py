@@ -246,6 +246,25 @@ def test_every_shipped_file_is_whole_and_speaks_for_its_family(path: Any) -> Non
         assert {"torch", "transformers", "peft"} <= tape.versions.keys()
 
 
+@pytest.mark.parametrize(
+    ("changes", "speaks"),
+    [
+        ({"_name_or_path": "mine", "eos_token_id": 1}, True),  # a fine-tuned copy, as transformers saves it
+        ({"intermediate_size": 24576}, False),  # wider: nobody has counted what transformers builds of it
+        ({"vocab_size": 32768}, False),
+        ({"hidden_act": "gelu"}, False),
+    ],
+    ids=str,
+)
+def test_a_copy_is_spoken_for_where_its_dimensions_are_the_same(changes: dict[str, Any], speaks: bool) -> None:
+    family = shipped.families("lfm2")[0]
+    model = load_model(family.id)
+    copy = model.model_copy(update={"config_json": json.dumps({**family.config, **changes})})
+    assert shipped.has_tapes(copy) is speaks
+    plan = next(record_tapes.kinds_of(model)).model_copy(update={"micro_batch_size": 1, "seq_len_tokens": 256})
+    assert (shipped.find(copy, plan, True) is not None) is speaks
+
+
 @pytest.mark.parametrize(("transformers", "said"), [("5.24.0", True), (None, False)])
 def test_other_releases_than_were_recorded_are_named(transformers: str | None, said: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     model = load_model("lfm2-1.2b")

@@ -139,3 +139,18 @@ def test_the_evaluation_is_told_what_it_can_show(n: int | None, points: str) -> 
 def test_schedule_warm_up_and_passes_are_said() -> None:
     text = first(dataset_tokens="30M").next_experiment
     assert re.search(r"for 3 epochs, cosine schedule, 3 % warm-up", text)
+
+
+# By hand: a pilot of a thousand steps of 16 sequences of 2,048 tokens is 32.8 million tokens, as a share of the data times the passes, to
+# one digit, and a quarter at most; the steps are of that share.
+PILOT_WORDS = [
+    (11_000_000, "on 25 % of the data for 3 epochs (about 252 steps each"),
+    (110_000_000, "on 10 % of the data for 3 epochs (about 1,007 steps each"),  # 0.0993
+    (1_100_000_000, "on 3 % of the data for one pass (about 1,007 steps each"),  # 0.0298
+    (3_300_000_000, "on 1 % of the data for one pass (about 1,007 steps each"),  # 0.0099
+]
+
+
+@pytest.mark.parametrize(("tokens", "words"), PILOT_WORDS)
+def test_the_sentence_of_the_pilots_is_right_by_hand(tokens: int, words: str) -> None:
+    assert words in api.advise("llama-3.1-8b", "80GB", dataset_tokens=tokens).next_experiment

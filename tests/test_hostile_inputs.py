@@ -9,6 +9,7 @@ import signal
 import struct
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -216,6 +217,20 @@ def test_no_home_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     assert place("a/b") == Path("a/b")
     with pytest.raises(InvalidInputError, match="whose home folder"):
         place("~nobodyx/x")
+
+
+def test_no_more_of_a_file_is_read_than_is_asked_for(tmp_path: Path) -> None:
+    """A file of 64 MiB without content on the disk, by Python's own count of what is allocated."""
+    file = tmp_path / "sparse"
+    with file.open("wb") as stream:
+        stream.truncate(64 << 20)
+    tracemalloc.start()
+    try:
+        with pytest.raises(InvalidInputError, match="larger than"):
+            read_bounded(file, 1000)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
 
 
 def test_numbers_and_levels_of_json_are_bounded() -> None:

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import inspect
 import re
-import weakref
-from collections.abc import Iterator
-from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
+from storages import storages
 
 from advisor import api, record
 from advisor.allocator.caching import Allocator, AllocatorConfig
@@ -23,7 +22,7 @@ from advisor.memory import feed_forward, head, loading, norms, optimizer, peak, 
 from advisor.memory.tape import Size, Tape, Tensor, backward, forward
 from advisor.render import check as render_check
 from advisor.units import MIB
-from advisor.values import Level, Optimizer, Phase, Plan, Term
+from advisor.values import Level, Linear, Optimizer, Phase, Plan, Quantization, Term
 from advisor.values.advice import Finding
 from advisor.values.check import CheckReport
 
@@ -77,40 +76,6 @@ def test_an_empty_storage_points_nowhere_as_torch_s_own() -> None:
 # -------------------------------------------------------------------------------------------------------------------- memory
 
 
-@contextmanager
-def storages() -> Iterator[Any]:
-    """Bytes of the storages that torch makes meanwhile and that are alive: now, and at most."""
-    torch = pytest.importorskip("torch")
-    from torch.utils._python_dispatch import TorchDispatchMode
-    from torch.utils._pytree import tree_leaves
-
-    class Live(TorchDispatchMode):  # type: ignore[misc]
-        now_bytes = peak_bytes = 0
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.held: set[int] = set()
-
-        def __torch_dispatch__(self, function: Any, types: Any, given: Any = (), named: Any = None) -> Any:
-            known = {one.untyped_storage()._cdata for one in tree_leaves((given, named or {})) if isinstance(one, torch.Tensor)}
-            made = function(*given, **(named or {}))
-            for tensor in (one for one in tree_leaves(made) if isinstance(one, torch.Tensor)):
-                storage = tensor.untyped_storage()
-                if storage._cdata not in known | self.held:
-                    self.held.add(storage._cdata)
-                    self.now_bytes += storage.nbytes()
-                    self.peak_bytes = max(self.peak_bytes, self.now_bytes)
-                    weakref.finalize(storage, self.gone, storage._cdata, storage.nbytes())
-            return made
-
-        def gone(self, key: int, size_bytes: int) -> None:
-            self.held.discard(key)
-            self.now_bytes -= size_bytes
-
-    with Live() as live:
-        yield live
-
-
 @pytest.mark.parametrize("precision", ["bf16", "fp32"])
 def test_adafactor_holds_what_its_own_step_makes(precision: str) -> None:
     """transformers' Adafactor, run for real on one matrix, against what a plan's optimizer step is priced at for its largest one."""
@@ -152,6 +117,50 @@ def test_what_is_not_quantised_rests_in_16_bit_unless_it_is_lifted() -> None:
     assert weights.weights_bytes(model, plan) == four_bit + tables + 2 * embeddings_and_norms
     lifted = plan.model_copy(update={"kbit_prepare": True})
     assert weights.weights_bytes(model, lifted) == four_bit + tables + 4 * embeddings_and_norms
+
+
+SHAPES = [(64, 256), (3, 5), (7, 64 * 9), (128, 64 * 257)]
+"""Outputs and inputs: whole blocks of 64, one that is not full, and scales that fill no, part of one, and more than two blocks of 256."""
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("quantization", ["nf4", "fp4"])
+@pytest.mark.parametrize("double_quant", [False, True])
+def test_a_quantised_matrix_takes_what_bitsandbytes_own_takes(shape: tuple[int, int], quantization: str, double_quant: bool) -> None:
+    """quantize_4bit, run for real: the packed weights, which engines share out, and what stays whole beside them on each card."""
+    torch = pytest.importorskip("torch")
+    functional = pytest.importorskip("bitsandbytes.functional")
+    packed, state = functional.quantize_4bit(torch.ones(shape), quant_type=quantization, compress_statistics=double_quant)
+    beside = [state.absmax, state.code, *([state.offset, state.state2.absmax, state.state2.code] if double_quant else [])]
+    beside_bytes = sum(tensor.nbytes for tensor in beside)
+    layer = Linear(name="up_proj", in_features=shape[1], out_features=shape[0])
+    assert weights.quantized_linear_bytes(layer, Quantization(quantization), double_quant) == packed.nbytes + beside_bytes
+    model, plan = api.as_model("llama-3.2-1b"), Plan(method="qlora", quantization=quantization, double_quant=double_quant)
+    block = model.shape.blocks[0].model_copy(update={"linears": (layer, layer.model_copy(update={"copies": 3}))})
+    assert weights.block_scales_bytes(model, block, plan) == 4 * beside_bytes
+    stack = layer.model_copy(update={"copies": 3, "is_module": False})
+    _, whole = functional.quantize_4bit(torch.ones(3, *shape), quant_type=quantization, compress_statistics=double_quant)
+    whole_bytes = sum(tensor.nbytes for tensor in (whole.absmax, whole.code))
+    whole_bytes += sum(tensor.nbytes for tensor in (whole.offset, whole.state2.absmax, whole.state2.code)) if double_quant else 0
+    stacked = block.model_copy(update={"linears": (stack,)})
+    assert weights.block_scales_bytes(model, stacked, plan.model_copy(update={"quantized_experts": True})) == whole_bytes
+    assert weights.block_scales_bytes(model, stacked, plan) == 0
+    runs = tuple(block.model_copy(update={"count": count}) for count in (1, 5))
+    many = model.model_copy(update={"tables": model.shape.model_copy(update={"blocks": runs})})
+    assert weights.scales_bytes(many, plan) == (1 + 5) * 4 * beside_bytes
+
+
+def test_an_int8_matrix_takes_what_bitsandbytes_own_takes() -> None:
+    """int8_vectorwise_quant, run for real: a byte each, and a scale for each output. No engine shares any of it out."""
+    torch = pytest.importorskip("torch")
+    functional = pytest.importorskip("bitsandbytes.functional")
+    stored, scales, _ = functional.int8_vectorwise_quant(torch.ones(48, 20, dtype=torch.float16))
+    layer = Linear(name="up_proj", in_features=20, out_features=48)
+    taken_bytes = stored.nbytes + scales.nbytes
+    assert weights.quantized_linear_bytes(layer, Quantization.INT8, False) == taken_bytes
+    model, plan = api.as_model("llama-3.2-1b"), Plan(method="qlora", quantization="int8")
+    block = model.shape.blocks[0].model_copy(update={"linears": (layer,)})
+    assert weights.block_scales_bytes(model, block, plan) == taken_bytes
 
 
 def test_bitsandbytes_keeps_small_states_in_fp32_and_on_the_card() -> None:
@@ -259,6 +268,29 @@ def test_ddp_sends_the_weights_in_buckets_of_its_own_size(tmp_path: Path) -> Non
     # the buckets after it hold 252, 264, 264, 264 MiB … with the norms of two layers each;
     # the adapters, in fp32, are sent for themselves.
     assert loads[2] - loads[1] == 2 * 264 * MIB + (2 + 2) * 8 * 1024
+
+
+@pytest.mark.parametrize(("rank", "precision"), [(8, "bf16"), (128, "bf16"), (8, "fp32"), (64, "fp32"), (128, "fp32")])
+def test_ddp_sends_the_buckets_that_torch_itself_makes(rank: int, precision: str) -> None:
+    """torch deals the same tensors out itself; a bucket of one tensor is sent as it lies, and two neighbours are there at once.
+
+    Llama 3.2 1B's tensors in the order of its modules, a layer's norms as one and its adapters, in fp32, as one behind the first matrix.
+    """
+    torch = pytest.importorskip("torch")
+    resting = {"bf16": torch.bfloat16, "fp32": torch.float32}[precision]
+    adapter = rank * (2 * (2048 + 2048) + 2 * (2048 + 512) + 3 * (2048 + 8192))
+    matrices = [2048 * 2048, 2048 * 512, 2048 * 512, 2048 * 2048, *[2048 * 8192] * 3]
+    layer = [(matrices[0], resting), (adapter, torch.float32), *((size, resting) for size in (*matrices[1:], 2 * 2048))]
+    sizes = [(128_256 * 2048, resting), *layer * 16, (2048, resting)]
+    tensors = [torch.empty(size, dtype=dtype, device="meta") for size, dtype in sizes]
+    buckets, _ = torch.distributed._compute_bucket_assignment_by_size(tensors, [250 * MIB])
+    copied = [sum(tensors[index].nbytes for index in bucket) if len(bucket) > 1 else 0 for bucket in sorted(buckets, key=min)]
+    loads = []
+    for cards in (1, 2):
+        plan = Plan(method="lora", rank=rank, base_dtype=precision, n_gpus=cards, sharding="ddp" if cards > 1 else "none")
+        (load,) = (phase for phase in api.estimate("llama-3.2-1b", plan).phases if phase.phase is Phase.LOAD)
+        loads.append(load.allocated_bytes)
+    assert loads[1] - loads[0] == max(before + after for before, after in pairwise([0, *copied]))
 
 
 def test_tiles_of_the_fused_loss_are_trl_s_own() -> None:

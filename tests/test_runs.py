@@ -9,6 +9,7 @@ import random
 import sqlite3
 import subprocess
 import sys
+import threading
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -239,6 +240,24 @@ def test_a_lock_that_is_held_too_long_is_one_line(monkeypatch: pytest.MonkeyPatc
         record(**LORA)
     holder.close()
     assert record(**LORA).id == 2
+
+
+def test_a_second_writer_waits_for_the_first() -> None:
+    """sqlite.org/lang_transaction.html: what has read before it writes is refused at once where another writes, however patient it is; an
+    immediate transaction waits before it reads."""
+    record(**LORA)
+    others: list[RunRecord] = []
+    second = threading.Thread(target=lambda: others.extend(book.add(Path(LEDGER), [RunRecord(method=Method.DORA)], patience_s=60)))
+
+    def changed(run: RunRecord) -> RunRecord:
+        second.start()
+        second.join(0.5)
+        return run
+
+    book.amend(Path(LEDGER), 1, changed)
+    second.join()
+    assert [run.id for run in others] == [2]
+    assert [run.method for run in runs()] == [Method.LORA, Method.DORA]
 
 
 # Damaged ledgers

@@ -10,6 +10,8 @@ import pytest
 
 from advisor import api
 from advisor.cli.run import run
+from advisor.ladder import plan_from_request, request_from
+from advisor.ladder.command import command_for
 from advisor.render.advice import advice
 from advisor.render.summary import summary
 from advisor.render.terminal import Look, draw
@@ -145,3 +147,36 @@ def test_a_calibration_that_was_ignored_is_ignored_again() -> None:
 
 def test_names_are_quoted_for_the_shell() -> None:
     assert "--gpu 'rtx 4090'" in api.advise("qwen2.5-7b", "rtx 4090").command
+
+
+# What a practitioner types is what the command says again: no option that the method's first plan has already, and none less.
+ASKED = [
+    {"method": "lora"},
+    {"method": "qlora"},
+    {"method": "full"},
+    {"method": "dora", "rank": "64"},
+    {"method": "lora", "rank": "8", "alpha": "32"},
+    {"method": "lora", "target-modules": "q_proj,v_proj"},
+    {"method": "lora", "lora-dropout": "0.1"},
+    {"method": "lora", "batch-size": "4", "seq-len": "1000", "grad-accum": "2"},
+    {"method": "qlora", "no-kbit-prepare": None},
+    {"method": "qlora", "quantization": "fp4", "no-double-quant": None},
+    {"method": "lora", "checkpointing": None, "optimizer": "adamw_8bit"},
+    {"method": "lora", "precision": "fp16-amp"},
+    {"method": "full", "gpus": "4", "shard": "fsdp2"},
+    {"method": "lora", "loss": "fused", "stack": "axolotl"},
+    {"method": "lora", "head": "classification", "labels": "3"},
+]
+
+
+@pytest.mark.parametrize("options", ASKED, ids=str)
+def test_the_command_says_again_what_was_asked_and_nothing_else(options: dict[str, str | None]) -> None:
+    fields = {
+        name.removeprefix("no-").replace("-", "_"): (not name.startswith("no-")) if text is None else text for name, text in options.items()
+    }
+    model, gpu = api.as_model("llama-3-8b"), api.as_gpu("80GB")
+    plan = plan_from_request(model, gpu, request_from(fields))
+    opening, *typed = command_for(model, gpu, plan, "llama-3-8b", "80GB", calibrated=True).split(" --")
+    assert [opening, *typed[:2]] == ["advise estimate", "model llama-3-8b", "gpu 80GB"]
+    said = {name: text or None for name, _, text in (option.partition(" ") for option in typed[2:])}
+    assert said == options

@@ -157,6 +157,22 @@ def test_page_locked_buffers_are_rounded_up() -> None:
     assert host.rounding_bytes / 2 == pytest.approx(rounding, rel=0.01)
 
 
+@pytest.mark.parametrize(("element_bytes", "rounded_kib"), [(2, 128), (4, 256)])
+def test_gradients_that_wait_on_the_host_are_rounded_up_one_by_one(element_bytes: int, rounded_kib: int) -> None:
+    """stage_1_and_2.py `accumulated_grads_in_cpu`: a page-locked buffer for each tensor. By hand: of the tensors of CONFIG those of 256 by
+    768 alone are no power of two, three in each of four layers, and each of two cards has half of the model."""
+    plain = plan_of("stage 2, optimizer on the host")
+    settings = DeepSpeedSettings(**OVERLAPPING, pin_memory=True, fp32_gradients=element_bytes == 4)
+    spec = spec_from_config(CONFIG, id="real", source="tests/test_zero.py")
+    rounding = []
+    for passes in (1, 2):
+        plan = plain.model_copy(update={"deepspeed": settings, "grad_accum_steps": passes})
+        host = estimate_memory(spec, plan).host
+        assert host is not None
+        rounding.append(host.rounding_bytes)
+    assert (rounding[1] - rounding[0]) / 2 == pytest.approx(3 * 4 * rounded_kib * 1024 / 2, rel=0.01)
+
+
 REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"sharding": "ddp", "masters": "none", "offload": ("optimizer",)}, "under ZeRO or FSDP alone"),
     ({"sharding": "zero2", "offload": ("params",)}, "keeps whole weights on the card"),

@@ -46,8 +46,6 @@ def cards_needed(case: Case, plan: Plan, at_hand: int = 1) -> int | None:
     """Fewest cards of this kind, beyond those at hand, on which the plan surely fits when everything is sharded; None up to the limit."""
     least = max(plan.n_gpus, at_hand) + 1
     span = MOST_CARDS - least + 1
-    if span <= 0:
-        return None
 
     def falls_short(extra: int) -> bool:
         shared_out = on_cards(plan, least + extra - 1)

@@ -98,8 +98,10 @@ def attention_by_math(s: Situation) -> Iterator[Finding]:
     """Grouped queries for which SDPA has no fused kernel: on cards without flash, or made fp32 by lifted embeddings (torch before 2.14)."""
     if s.case.model.tables is None:
         return
-    plan, heads = s.focus.plan, s.case.model.tables.blocks[0].attention
-    if plan.attention is not Attention.SDPA or plan.padding or heads.kv_heads == heads.heads or not heads.sdpa:
+    plan = s.focus.plan
+    grouped = (block.attention for block in s.case.model.tables.blocks if block.attention.kv_heads != block.attention.heads)
+    heads = next(grouped, None)
+    if plan.attention is not Attention.SDPA or plan.padding or heads is None or not heads.sdpa:
         return
     if not has_flash(s.case.gpu):
         cause = "this card has no flash kernel (that takes compute capability 8.0): grouped heads"

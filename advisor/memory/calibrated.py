@@ -18,7 +18,7 @@ def narrowed(memory: MemoryBreakdown, model: ModelSpec, plan: Plan, gpu: GpuSpec
     measured."""
     found, beside = _narrowed(memory, model, plan, gpu), communicators_of(plan, gpu)
     interval = found.interval.model_copy(update={"context_bytes": found.interval.context_bytes + beside.margin_bytes})
-    return found.model_copy(update={"communicator_bytes": beside.context_bytes, "interval": interval}) if plan.n_gpus > 1 else found
+    return found.model_copy(update={"communicator_bytes": beside.context_bytes, "interval": interval})
 
 
 def _narrowed(memory: MemoryBreakdown, model: ModelSpec, plan: Plan, gpu: GpuSpec | None) -> MemoryBreakdown:

@@ -80,7 +80,8 @@ def grown(recordings: Sequence[Recording], scales: Sequence[Scales], share: Frac
     points = [Point(recording.shape, scale) for recording, scale in zip(recordings, scales, strict=True)]
     deep = repetition(first)
     growths, formula_of, warm_up = _growths(recordings, points, share)
-    ones = tuple(Fraction(1) for _ in scales[0])
+    dimensions = len(scales[0])
+    ones = (Fraction(1),) * dimensions
     births = [replace(born, size_bytes=0) for born in first.stream.births]
     notes = tuple(of_any_length(note, first.shape) for note in first.stream.notes)
     tape = Tape(

@@ -110,7 +110,7 @@ def write_out(stream: Stream, repetition: Repetition) -> Written:
     starts: dict[int, int] = {}
     short, names = stream.events, repetition.names
     deepest = len(repetition.order) - 1
-    highest = repetition.order[-1] if repetition.order else -1
+    highest = repetition.order[-1] if repetition.order else deepest
     for (start, stop, _, _), copy in repetition.copies():
         starts.setdefault(start, len(events))
         sources.extend(range(start, stop))

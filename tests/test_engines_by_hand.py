@@ -1,0 +1,77 @@
+"""What engines do to types and to loading, by hand: Llama 3.2 1B's published parameters, and what each library's source says of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from advisor import api
+from advisor.memory.dtypes import computing
+from advisor.memory.units import Unit, units_of
+from advisor.values import DType, Phase, Plan, Term
+
+PARAMS = 1_235_814_400
+ADAPTER = 8 * 16 * ((2048 + 2048) * 2 + (2048 + 512) * 2 + (2048 + 8192) * 3)
+"""Rank 8 beside each matrix of its 16 layers: inputs and outputs of q and o, k and v, gate, up and down."""
+LIFTED = {"base_dtype": "fp32", "autocast": True}
+QLORA = {"method": "qlora", "quantization": "nf4", "base_dtype": "bf16"}
+
+
+@pytest.mark.parametrize(
+    ("options", "in_16_bit"),
+    [
+        ({}, False),
+        (LIFTED, False),
+        (QLORA, False),
+        ({"sharding": "ddp", **LIFTED}, False),
+        ({"sharding": "fsdp2"}, False),
+        ({"sharding": "fsdp2", **LIFTED}, True),  # torch: MixedPrecisionPolicy.param_dtype
+        ({"sharding": "fsdp1"}, False),
+        ({"sharding": "fsdp1", **LIFTED}, True),
+        ({"sharding": "fsdp1", **QLORA}, True),  # transformers 5.23 distributed/fsdp.py update_fsdp_plugin_peft
+        ({"sharding": "fsdp2", **QLORA}, False),
+        ({"sharding": "zero2"}, False),
+        ({"sharding": "zero2", **LIFTED}, True),  # DeepSpeed 0.19 runtime/engine.py _configure_distributed_model
+        ({"sharding": "zero2", "masters": "copied"}, True),
+        ({"sharding": "zero3", "masters": "copied"}, True),
+        ({"sharding": "ddp", **QLORA}, False),
+    ],
+    ids=str,
+)
+def test_which_engines_compute_in_a_type_of_their_own(options: dict[str, Any], in_16_bit: bool) -> None:
+    plan = Plan(**{"method": "lora", "base_dtype": "bf16", "adapter_dtype": "fp32", "n_gpus": 2 if "sharding" in options else 1, **options})
+    computed = computing(plan)
+    if not in_16_bit:
+        assert computed == plan
+    else:
+        assert (computed.base_dtype, computed.adapter_dtype, computed.autocast) == (DType.BF16, DType.BF16, False)
+        assert not computed.kbit_prepare
+
+
+@pytest.mark.parametrize(
+    ("stack", "options", "adapter", "whole"),
+    [
+        # casts first: the weights, the adapter and its flat copy in 16 bit
+        ("hf", LIFTED, 2 * ADAPTER, 2 * PARAMS + 2 * ADAPTER + 2 * ADAPTER),
+        # llamafactory 0.9.5 model/patcher.py: on the card in fp32 before DeepSpeed casts it
+        ("llamafactory", LIFTED, 2 * ADAPTER, 4 * PARAMS + 4 * ADAPTER),
+        # nothing is cast: the fp32 adapter and its flat copy
+        ("hf", {"base_dtype": "bf16"}, 4 * ADAPTER, 2 * PARAMS + 4 * ADAPTER + 4 * ADAPTER),
+        ("llamafactory", {"base_dtype": "bf16"}, 4 * ADAPTER, 2 * PARAMS + 4 * ADAPTER + 4 * ADAPTER),
+    ],
+    ids=str,
+)
+def test_what_loading_holds_under_zero(stack: str, options: dict[str, Any], adapter: int, whole: int) -> None:
+    plan = Plan(method="lora", rank=8, stack=stack, n_gpus=2, sharding="zero2", **options)
+    (load,) = (phase for phase in api.estimate("llama-3.2-1b", plan).phases if phase.phase is Phase.LOAD)
+    assert {term.term: term.bytes for term in load.terms}[Term.ADAPTER] == adapter
+    assert load.allocated_bytes == whole
+
+
+@pytest.mark.parametrize("stack", ["hf", "axolotl"])
+def test_what_is_frozen_around_the_layers_has_no_gradient(stack: str) -> None:
+    """Tied embeddings and the final norm: 128,256 words and one vector of 2,048, in 16 bit."""
+    plan = Plan(method="lora", base_dtype="bf16", n_gpus=2, sharding="fsdp2", stack=stack)
+    units = units_of(api.as_model("llama-3.2-1b"), plan)
+    assert units.embedding.plus(units.tail) == Unit((128_256 * 2048 + 2048) * 2, 0, 0)

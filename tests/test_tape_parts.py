@@ -1,0 +1,81 @@
+"""Small parts of tapes by hand: whose an event is, which module lies in the model's body, at which shapes a step is recorded."""
+
+from __future__ import annotations
+
+import pytest
+
+from advisor.tape.breakdown import _in_body
+from advisor.tape.repeat import _absorbed
+from advisor.tape.sampling import Bounds, samples
+from advisor.tape.sizes import Shape
+from advisor.tape.stream import Birth, Stream
+from advisor.values import Phase
+
+F, B = Phase.FORWARD, Phase.BACKWARD
+
+
+@pytest.mark.parametrize(
+    ("layers", "phases", "absorbed"),
+    [
+        ([0, None, 0], [F, F, F], [0, 0, 0]),  # between two of one layer
+        ([0, None, 1], [F, F, F], [0, 0, 1]),  # between neighbours, of the one before
+        ([1, None, 0], [B, B, B], [1, 1, 0]),
+        ([0, None, None, 1], [F, F, F, F], [0, 0, 0, 1]),
+        ([0, None, 2], [F, F, F], [0, None, 2]),
+        ([0, None, 0], [F, F, B], [0, None, 0]),  # the last layer, forwards and then backwards: what lies between is the head's
+        ([0, None, 1], [F, F, B], [0, 0, 1]),
+        ([None, 0, None], [F, F, F], [None, 0, None]),
+        ([0, None, 0, None, 0], [F] * 5, [0] * 5),
+        ([0, 1, None, 1], [F] * 4, [0, 1, 1, 1]),
+    ],
+)
+def test_events_of_no_layer_are_of_the_layer_before(layers: list[int | None], phases: list[Phase], absorbed: list[int | None]) -> None:
+    stream = Stream()
+    for phase in phases:
+        stream.births.append(Birth(512, "made", "", phase, ""))
+        stream.add(len(stream.births), "", phase)
+    assert _absorbed(stream, layers) == absorbed
+
+
+@pytest.mark.parametrize(
+    ("module", "inside"),
+    [
+        ("model.language_model.layers", True),
+        ("model.language_model.layers.3.mlp", True),
+        ("model.language_model.layers_of_another", True),  # beside them, under the same part
+        ("model.language_model.norm", True),
+        ("model.visual.blocks.0", True),
+        ("model.language_model", False),  # above
+        ("model", False),
+        ("", False),
+        ("lm_head", False),
+    ],
+)
+def test_what_lies_in_the_body(module: str, inside: bool) -> None:
+    assert _in_body(module, "model.language_model.layers") is inside
+
+
+def test_peft_s_wrapping_is_no_part_of_a_name() -> None:
+    layers = "base_model.model.model.layers"
+    assert _in_body("base_model.model.model.norm", layers)
+    assert not _in_body("base_model.model.lm_head", layers)
+    assert not _in_body("base_model.model", layers)
+
+
+EVERYTHING, ALONE = Bounds((128, 8192), (4096, 65536)), Bounds((128, 8192), (128, 8192))
+
+
+@pytest.mark.parametrize(
+    ("shape", "bounds", "more", "sampled"),
+    [
+        (Shape(1, 2048), ALONE, 0, [(1, 2048), (1, 128), (1, 8192)]),
+        (Shape(1, 2048), ALONE, 2, [(1, 2048), (1, 128), (1, 8192), (1, 4224), (1, 2816)]),  # half of what lies between, a third of it
+        (Shape(1, 2000), ALONE, 0, [(1, 2000), (1, 208), (1, 8144)]),  # 80 tokens beyond a multiple of 128, as in the shape
+        (Shape(2, 2048), EVERYTHING, 0, [(2, 2048), (32, 128), (8, 8192), (512, 128)]),  # 4,096 tokens in all, and 65,536
+        (Shape(2, 2048), EVERYTHING, 1, [(2, 2048), (32, 128), (8, 8192), (512, 128), (3, 2432)]),  # a row and three grids more
+        (Shape(2, 1024), Bounds((1024, 8192), (2048, 4000)), 0, [(2, 1024), (2, 1920), (3, 1024), (3, 1280)]),
+        (Shape(2, 1024), Bounds((1024, 1024), (2048, 2048)), 0, [(2, 1024)]),  # there is no other
+    ],
+)
+def test_shapes_to_record_by_hand(shape: Shape, bounds: Bounds, more: int, sampled: list[tuple[int, int]]) -> None:
+    assert list(samples(shape, bounds, more)) == [Shape(*one) for one in sampled]
