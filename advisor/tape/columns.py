@@ -62,20 +62,21 @@ def from_columns(data: dict[str, Any], trusted: bool = False) -> Tape:
     strings = data["strings"]
     if not all(isinstance(text, str) for text in strings):
         raise ValueError("strings: a text is none")
-    births = [_birth(row, strings) for row in zip(*map(_whole, data["births"]), strict=True)]
-    events = [*_signed(_whole(data["events"]), len(births))]
-    phases = [_PHASES[_natural(number)] for number in _sums(_whole(data["phases"]))]
-    places = [strings[_natural(number)] for number in data["places"]]
+    whole = _as_it_is if trusted else _whole
+    births = [_birth(row, strings) for row in zip(*map(whole, data["births"]), strict=True)]
+    events = [*_signed(whole(data["events"]), len(births))]
+    phases = [_PHASES[number] for number in _naturals(_sums(whole(data["phases"])), trusted)]
+    places = [strings[number] for number in _naturals(data["places"], trusted)]
     marks = [(_natural(at), str(text)) for at, text in data["marks"]]
     stream = Stream(births, events, places, phases, marks, tuple(map(str, data["notes"])))
-    formulas = tuple(Size(tuple(row[:-1]), row[-1]) for row in map(_whole, data["formulas"]))
-    names = zip(_sums(_whole(data["likes"])), _whole(data["layers"]), map(bool, data["relative"]), strict=True)
+    formulas = tuple(Size(tuple(row[:-1]), row[-1]) for row in map(whole, data["formulas"]))
+    names = zip(_sums(whole(data["likes"])), whole(data["layers"]), map(bool, data["relative"]), strict=True)
     runs = tuple(Run(*row) for row in map(_whole, data["runs"]))
     tape = Tape(
         stream=stream,
-        formula_of=tuple(_whole(data["formula_of"])),
+        formula_of=tuple(whole(data["formula_of"])),
         formulas=formulas,
-        repetition=Repetition(runs, tuple(Name(*name) for name in names), tuple(_whole(data["order"]))),
+        repetition=Repetition(runs, tuple(map(Name._make, names)), tuple(_whole(data["order"]))),
         layer_path=str(data["layer_path"]),
         regime=regime_in(data),
         versions={str(name): str(version) for name, version in data["versions"].items()},
@@ -112,9 +113,11 @@ def _check(tape: Tape) -> None:
 
 
 def _birth(row: tuple[int, ...], strings: list[str]) -> Birth:
-    op, place, kind, owner, died_in = (strings[_natural(number)] for number in row[:5])
-    died_phase = None if row[6] < 0 else _PHASES[row[6]]
-    return Birth(0, op, place, _PHASES[_natural(row[5])], kind, owner, died_in, died_phase)
+    op, place, kind, owner, died_in, phase, died_phase = row
+    if min(row) < -1 or min(row[:6]) < 0:
+        raise ValueError(f"{min(row)} is no place in a list")
+    died = None if died_phase < 0 else _PHASES[died_phase]
+    return Birth(0, strings[op], strings[place], _PHASES[phase], strings[kind], strings[owner], strings[died_in], died)
 
 
 def _ages(events: Sequence[int]) -> Iterator[int]:
@@ -161,6 +164,14 @@ def _whole(values: Any) -> list[int]:
     if not isinstance(values, list) or not all(type(value) is int for value in values):
         raise ValueError("a list of whole numbers is none")
     return values
+
+
+def _as_it_is(values: Any) -> Any:
+    return values
+
+
+def _naturals(values: Iterable[Any], trusted: bool) -> Iterable[int]:
+    return values if trusted else map(_natural, values)
 
 
 def _natural(value: Any) -> int:
