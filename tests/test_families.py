@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from advisor.dryrun import families
+from advisor.dryrun import families, record_tape
 from advisor.dryrun.dry_run import trace
 from advisor.dryrun.tapes import Recordings, Variant
 from advisor.hub import load_model
-from advisor.memory.replayed import breakdown_of, estimate_from_tape
+from advisor.memory.replayed import NotRecorded, breakdown_of, estimate_from_tape
 from advisor.memory.runtime import HANDLES, workspace_bytes
+from advisor.stacks import default_plan
 from advisor.tape import shipped, store
 from advisor.tape.columns import from_columns
 from advisor.tape.cut import Cut, find_cuts
@@ -25,7 +26,8 @@ from advisor.tape.family import as_lists, from_lists
 from advisor.tape.growth import Fitting, Part, Point, in_blocks
 from advisor.tape.repeat import repetition_of
 from advisor.tape.sizes import Shape
-from advisor.values import Method, ModelSpec, Plan, Quantization
+from advisor.user_files import CACHE
+from advisor.values import Method, ModelSpec, Plan, Quantization, Request
 from benchmarks import record_tapes
 
 # -- formulas ----------------------------------------------------------------------------------------------------------------------
@@ -263,6 +265,44 @@ def test_a_copy_is_spoken_for_where_its_dimensions_are_the_same(changes: dict[st
     assert shipped.has_tapes(copy) is speaks
     plan = next(record_tapes.kinds_of(model)).model_copy(update={"micro_batch_size": 1, "seq_len_tokens": 256})
     assert (shipped.find(copy, plan, True) is not None) is speaks
+
+
+def test_a_config_that_leaves_out_what_its_class_fills_in_is_spoken_for(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Gemma 3 4B is published: few dimensions, rotations in the words of transformers 4. Without the libraries it is not answered."""
+    monkeypatch.setenv(CACHE.variable, str(tmp_path))
+    monkeypatch.setattr(store, "_read", {})
+    published = {
+        "architectures": ["Gemma3ForConditionalGeneration"],
+        "model_type": "gemma3",
+        "mm_tokens_per_image": 256,
+        "text_config": {
+            "model_type": "gemma3_text",
+            "hidden_size": 2560,
+            "intermediate_size": 10240,
+            "num_hidden_layers": 34,
+            "rope_scaling": {"factor": 8.0, "rope_type": "linear"},
+            "sliding_window": 1024,
+        },
+        "vision_config": {
+            "model_type": "siglip_vision_model",
+            "hidden_size": 1152,
+            "image_size": 896,
+            "intermediate_size": 4304,
+            "num_attention_heads": 16,
+            "num_hidden_layers": 27,
+            "patch_size": 14,
+            "vision_use_head": False,
+        },
+    }
+    known = load_model("gemma-3-4b")
+    model = known.model_copy(update={"id": "mine/gemma", "config_json": json.dumps(published)})
+    plan = default_plan(Method.LORA, known, None, Request(checkpointing=True))
+    with pytest.raises(NotRecorded):
+        estimate_from_tape(model, plan)
+    said: list[str] = []
+    record_tape(model, plan, None, progress=said.append)
+    assert not any("training step" in text for text in said)
+    assert estimate_from_tape(model, plan).phases == estimate_from_tape(known, plan).phases
 
 
 @pytest.mark.parametrize(("transformers", "said"), [("5.24.0", True), (None, False)])

@@ -91,6 +91,7 @@ def trace(model: ModelSpec, plan: Plan, *, progress: Callable[[str], None] = lam
 
 def record_tape(model: ModelSpec, plan: Plan, gpu: GpuSpec | None, *, progress: Callable[[str], None] = lambda _: None) -> None:
     """Record the step of `plan` on a card like `gpu`, at a few shapes, and keep the tape, so that plans of its kind are answered from it.
+    Nothing is recorded where a shipped tape speaks for the config as its class fills it in.
 
     Raises as `trace` does.
     """
@@ -100,10 +101,10 @@ def record_tape(model: ModelSpec, plan: Plan, gpu: GpuSpec | None, *, progress: 
     progress("recording: loading torch, transformers and peft …")
     try:
         with _quiet():
-            from advisor.dryrun import dry_run, tapes
+            from advisor.dryrun import dry_run, families, tapes
 
             with dry_run.library_errors(model):
-                tape = tapes.tape_of(model, plan, gpu, progress)
+                tape = families.shipped_for(model, plan, gpu) or tapes.tape_of(model, plan, gpu, progress)
     finally:
         progress("")
     keep(kind_on(model, plan, gpu), tape)

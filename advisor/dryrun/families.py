@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 
 from advisor.dryrun import compat, dry_run, meta_model
 from advisor.dryrun.tapes import Recordings, Variant, quick, widest
+from advisor.memory.runtime import has_flash
+from advisor.tape import shipped
 from advisor.tape.compile import NotOneFormula, Recording
 from advisor.tape.dimensions import FREEDOMS, Depth, Groups, factors_of, groups_of, scaled
 from advisor.tape.family import FamilyTape, grown
@@ -17,6 +19,7 @@ from advisor.tape.kinds import kind_of
 from advisor.tape.sampling import FEWEST_ALONE
 from advisor.tape.sizes import Shape
 from advisor.tape.store import installed
+from advisor.tape.tape import Tape
 from advisor.values import GpuSpec, ModelSpec, Plan
 
 VARIANTS = 4
@@ -146,6 +149,13 @@ def declared_config(model: ModelSpec) -> dict[str, Any]:
         return found
 
     return declared(meta_model.config_of(model), full_config(model))
+
+
+def shipped_for(model: ModelSpec, plan: Plan, gpu: GpuSpec | None) -> Tape | None:
+    """Find the shipped tape of a model whose own config leaves out what its class fills in, or says it in older words; None where there
+    is none."""
+    filled_in = model.model_copy(update={"config_json": json.dumps(declared_config(model))})
+    return shipped.find(filled_in, plan, has_flash(gpu))
 
 
 def defaults_of(model_type: str) -> dict[str, Any]:
