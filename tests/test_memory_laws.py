@@ -3,7 +3,9 @@
 from hypothesis import given, settings, strategies as st
 
 from advisor.architectures import spec_from_config
+from advisor.hub import load_model
 from advisor.memory import estimate_memory, weights_bytes
+from advisor.memory.params import block_adapter_params
 from advisor.values import (
     ALL_LINEAR,
     Attention,
@@ -135,3 +137,14 @@ def test_only_tokens_matter_without_attention_scores(model, plan, batch):
     """(2 x b, s) = (b, 2 x s) wherever no score matrix is made: flash attention without padding."""
     flash = plan.model_copy(update={"attention": Attention.FLASH, "padding": False, "seq_len_tokens": 512, "eval_micro_batch_size": None})
     assert peak(model, flash, micro_batch_size=2 * batch) == peak(model, flash, micro_batch_size=batch, seq_len_tokens=1024)
+
+
+def test_a_model_that_is_loaded_again_weighs_the_same() -> None:
+    """What one copy of a model was priced with is kept, and speaks for another that equals it: DDP deals out its layers' adapters."""
+    plan = Plan(method=Method.LORA, n_gpus=2, sharding="ddp")
+    first = load_model("llama-3.2-1b")
+    again = type(first).model_validate_json(first.model_dump_json())
+    assert again == first
+    assert again is not first
+    assert block_adapter_params(first, plan) == block_adapter_params(again, plan) != (0,)
+    assert estimate_memory(first, plan) == estimate_memory(again, plan)

@@ -158,14 +158,17 @@ def _run_steps(built: meta_model.MetaModel, plan: Plan, settings: Settings, reco
     recorder.track_gradients(built.model)
     collect_garbage()
     loop = step.Loop(built, plan, trained, optimizer, recorder, casting, settings.zero_grad_first, settings.keep_outputs, settings.clips)
-    with recorder:
-        for number, length in enumerate(settings.lengths, start=1):
-            recorder.mark(STEP)
-            loop.step(length)
-            if settings.empty_cache_every_steps and number % settings.empty_cache_every_steps == 0:
-                recorder.mark(EMPTY_CACHE)
-        if plan.eval_micro_batch_size is not None:
-            loop.evaluate(plan.eval_micro_batch_size, max(settings.lengths))
+    try:
+        with recorder:
+            for number, length in enumerate(settings.lengths, start=1):
+                recorder.mark(STEP)
+                loop.step(length)
+                if settings.empty_cache_every_steps and number % settings.empty_cache_every_steps == 0:
+                    recorder.mark(EMPTY_CACHE)
+            if plan.eval_micro_batch_size is not None:
+                loop.evaluate(plan.eval_micro_batch_size, max(settings.lengths))
+    finally:
+        recorder.places.unwatch()
     return recorder.close()
 
 

@@ -76,7 +76,7 @@ def targets_without_mlp(s: Situation) -> Iterator[Finding]:
     plan, model = s.focus.plan, s.case.model
     if not plan.method.has_adapter or s.request.target_modules is None or model.tables is None:
         return
-    if any(linear.part != "attention" for _, linear, _ in targets(model, plan.target_modules)):
+    if any(linear.part != "attention" for _, linear, *_ in targets(model, plan.target_modules)):
         return
     yield Finding(
         id="targets-without-mlp",

@@ -90,8 +90,8 @@ def block_adapter_params(model: ModelSpec, plan: Plan) -> tuple[int, ...]:
     """Parameters that the adapter adds to one layer of each kind, in the order of the model's blocks."""
     wrapped = targets(model, plan.target_modules) if plan.method.has_adapter else ()
     dora = plan.method.is_dora
-    sizes = [(target.block, sum(group.numel * group.copies for group in _wrapped(target, plan.rank, dora))) for target in wrapped]
-    return tuple(sum(size for other, size in sizes if other is block) for block in model.shape.blocks)
+    sizes = [(target.place, sum(group.numel * group.copies for group in _wrapped(target, plan.rank, dora))) for target in wrapped]
+    return tuple(sum(size for other, size in sizes if other == place) for place in range(len(model.shape.blocks)))
 
 
 def _wrapped(target: Target, rank: int, dora: bool) -> Iterator[TensorGroup]:

@@ -214,7 +214,7 @@ def _adapted(model: ModelSpec, plan: Plan) -> frozenset[tuple[str, bool]]:
     if not plan.method.has_adapter:
         return frozenset()
     refuse_unwrappable(model, plan.target_modules)
-    found = frozenset((layer.name, layer.is_module) for _, layer, _ in targets(model, plan.target_modules))
+    found = frozenset((layer.name, layer.is_module) for _, layer, *_ in targets(model, plan.target_modules))
     stacked = sorted(name for name, is_module in found if not is_module)
     if stacked and plan.method.is_dora:
         raise UnsupportedError(

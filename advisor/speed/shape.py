@@ -51,7 +51,7 @@ class Shape(NamedTuple):
 def shape_of(model: ModelSpec, target_modules: tuple[str, ...]) -> Shape:
     blocks = model.shape.blocks
     linears = [(block, linear) for block in blocks for linear in block.linears]
-    wrapped = [(block, linear) for block, linear, _ in targets(model, target_modules)]
+    wrapped = [(block, linear) for block, linear, *_ in targets(model, target_modules)]
     hidden = model.hidden_size
     has_head = model.kind is ModelKind.DECODER or model.shape.head_params > 0
     norms = [(block, block.count * (block.norms * hidden + _qk_norm_elements(block.attention))) for block in blocks]
@@ -66,7 +66,7 @@ def shape_of(model: ModelSpec, target_modules: tuple[str, ...]) -> Shape:
         wrapped_weights=sum(block.count * linear.weight_params for block, linear in wrapped),
         wrapped_features=sum(
             block.count * linear.copies * rank_factor * (linear.in_features + linear.out_features)
-            for block, linear, rank_factor in targets(model, target_modules)
+            for block, linear, rank_factor, _ in targets(model, target_modules)
         ),
         wrapped_inputs=sum(block.count * linear.in_features * _active_copies(block, linear) for block, linear in wrapped),
         wrapped_outputs=sum(block.count * linear.out_features * _active_copies(block, linear) for block, linear in wrapped),

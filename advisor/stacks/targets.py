@@ -46,6 +46,8 @@ class Target(NamedTuple):
     linear: Linear
     rank_factor: int = 1
     """Two matrices that are fused into one parameter get one adapter of twice the rank."""
+    place: int = 0
+    """Of the run among the model's: two runs may be equal."""
 
 
 def available_targets(model: ModelSpec) -> tuple[str, ...]:
@@ -77,11 +79,11 @@ def targets(model: ModelSpec, target_modules: tuple[str, ...]) -> tuple[Target, 
     """
     everything = target_modules == (ALL_LINEAR,)
     found = []
-    for block in model.shape.blocks:
+    for place, block in enumerate(model.shape.blocks):
         for linear in block.linears:
             names = _names(model, linear)
             if names and (everything or all(name in target_modules for name in names)):
-                found.append(Target(block, linear, len(names)))
+                found.append(Target(block, linear, len(names), place))
     return tuple(found)
 
 
@@ -89,14 +91,14 @@ def stacked_targets(model: ModelSpec, target_modules: tuple[str, ...]) -> tuple[
     """Names of the wrapped bare parameters: stacked experts and their router; none are known of a model without tables."""
     if model.tables is None:
         return ()
-    return tuple(dict.fromkeys(linear.name for _, linear, _ in targets(model, target_modules) if not linear.is_module))
+    return tuple(dict.fromkeys(linear.name for _, linear, *_ in targets(model, target_modules) if not linear.is_module))
 
 
 def without_stacked(model: ModelSpec, target_modules: tuple[str, ...]) -> tuple[str, ...]:
     """The same targets without stacked experts, for which peft has no DoRA (peft 0.21 lora/layer.py `ParamWrapper.update_layer`)."""
     if not stacked_targets(model, target_modules):
         return target_modules
-    return tuple(dict.fromkeys(linear.name for _, linear, _ in targets(model, target_modules) if linear.is_module))
+    return tuple(dict.fromkeys(linear.name for _, linear, *_ in targets(model, target_modules) if linear.is_module))
 
 
 def first_targets(model: ModelSpec) -> tuple[str, ...]:
@@ -113,7 +115,7 @@ def refuse_unwrappable(model: ModelSpec, target_modules: tuple[str, ...]) -> Non
     """Raises UnsupportedError where a target is known as a module that peft fails on, with the targets that work."""
     if model.tables is None:
         return
-    wrong = sorted({linear.name for _, linear, _ in targets(model, target_modules) if not linear.can_be_wrapped})
+    wrong = sorted({linear.name for _, linear, *_ in targets(model, target_modules) if not linear.can_be_wrapped})
     if wrong:
         raise UnsupportedError(
             f"--target-modules: peft 0.21 wraps {', '.join(wrong)} of {model.id} for a linear layer, and fails in its first step, as it "
@@ -154,7 +156,7 @@ def smallest_wrapped(model: ModelSpec, target_modules: tuple[str, ...]) -> Small
         return None
     sizes = [
         Smallest(min(linear.in_features, linear.out_features), linear)
-        for block, linear, _ in targets(model, target_modules)
+        for block, linear, *_ in targets(model, target_modules)
         if not _is_router(block, linear)
     ]
     return min(sizes, key=lambda size: size.limit, default=None)
