@@ -107,6 +107,5 @@ def within_budget(share: float, usd: float | None, budget_usd: float | None) -> 
         return share, ", at a price that is not known, so that the budget was not held against it"
     if usd <= budget_usd:
         return share, ""
-    return float(
-        f"{share * budget_usd / usd:.1g}"
-    ), f", as {budget_usd:g} USD pay for no more: up to {usd:,.0f} USD on {format_rough_share(share)}"
+    paid_for = float(f"{share * budget_usd / usd:.1g}")
+    return paid_for, f", as {budget_usd:g} USD pay for no more: up to {usd:,.0f} USD on {format_rough_share(share)}"
