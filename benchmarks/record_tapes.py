@@ -10,6 +10,7 @@ import json
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from advisor.architectures import SUPPORTED
@@ -20,7 +21,6 @@ from advisor.hub import load_model, search_models
 from advisor.stacks import default_plan
 from advisor.tape import shipped
 from advisor.tape.dimensions import FREEDOMS, Likeness, likeness
-from advisor.tape.family import as_lists, from_lists
 from advisor.tape.sizes import Shape
 from advisor.tape.written import NotRepeatable
 from advisor.values import Method, ModelSpec, Optimizer, Phase, Plan, Request
@@ -53,8 +53,8 @@ def family_of(model: ModelSpec, content: dict[str, Any]) -> int:
     found = shipped.families(model_type)
     first = next(kinds_of(model))
     for number, family in enumerate(found):
-        kept = shipped.read(shipped.path_of(model_type, number, first, True))
-        if family.id == model.id or (kept and likeness(family.config, content, {}, kept.groups, kept.depth)):
+        head = shipped.head_of(shipped.path_of(model_type, number, first, True))
+        if family.id == model.id or (head and likeness(family.config, content, {}, head.groups, head.depth)):
             return number
     shipped.write_families(model_type, (*found, shipped.Family(model.id, content, FREEDOMS[0])), defaults_of(model_type))
     return len(found)
@@ -76,7 +76,7 @@ def record(model: ModelSpec, anew: bool) -> None:
         except (NotOneFamily, NotRepeatable, *LIBRARY_ERRORS) as error:
             print(f"{told}: {type(error).__name__}: {str(error).splitlines()[0][:160]}", flush=True)
             continue
-        shipped.write(path, shipped.Kept(made.groups, made.depth, tuple(map(as_lists, made.tapes)), {}))
+        shipped.write(path, shipped.Head(made.groups, made.depth, {}), made.tapes, rank_of(plan))
         if made.freedom < family.freedom:
             others = shipped.families(model_type)
             lowered = (*others[:number], family._replace(freedom=made.freedom), *others[number + 1 :])
@@ -98,24 +98,33 @@ def enter_members(model_type: str) -> None:
     contents = {shipped.digest_of_config(json.loads(other.config_json)): (other, declared_config(other)) for other in others}
     for number, family in enumerate(shipped.families(model_type)):
         full = next(plan for plan in kinds_of(load_model(family.id)) if plan.method is Method.FULL)
-        counted = shipped.read(shipped.path_of(model_type, number, full, True))
-        if counted is None:
+        counted = shipped.path_of(model_type, number, full, True)
+        head = shipped.head_of(counted)
+        if head is None:
             continue
         right = {
             digest
             for digest, (other, content) in contents.items()
-            if (alike := likeness(family.config, content, {}, counted.groups, counted.depth)) and _weighs(counted, alike, other, full)
+            if (alike := likeness(family.config, content, {}, head.groups, head.depth)) and _weighs(counted, alike, other, full)
         }
-        for path in shipped.FOLDER.glob(f"{model_type}/{number}.*.tape"):
-            kept = shipped.read(path)
-            if kept is not None:
-                found = {digest: likeness(family.config, contents[digest][1], {}, kept.groups, kept.depth) for digest in right}
-                shipped.write(path, kept._replace(members={digest: alike for digest, alike in found.items() if alike is not None}))
+        for plan in kinds_of(load_model(family.id)):
+            path = shipped.path_of(model_type, number, plan, True)
+            head = shipped.head_of(path)
+            if head is not None:
+                found = {digest: likeness(family.config, contents[digest][1], {}, head.groups, head.depth) for digest in right}
+                members = {digest: alike for digest, alike in found.items() if alike is not None}
+                tapes = [shipped.family_at(path, place) for place in range(len(head.tapes))]
+                shipped.write(path, head._replace(members=members), tapes, rank_of(plan))
 
 
-def _weighs(kept: shipped.Kept, alike: Likeness, model: ModelSpec, plan: Plan) -> bool:
+def rank_of(plan: Plan) -> int | None:
+    """The rank that a plan was recorded at."""
+    return plan.rank if plan.method.has_adapter else None
+
+
+def _weighs(path: Path, alike: Likeness, model: ModelSpec, plan: Plan) -> bool:
     """Whether the tape of a full fine-tuning holds as many weights as the model has: config classes may round what they are told."""
-    tape = from_lists(kept.tapes[0]).of(alike.scales, alike.order)
+    tape = shipped.family_at(path, 0).of(alike.scales, alike.order)
     try:
         births = tape.at(Shape(*tape.regime.least[:2]), 0).births
     except ValueError as error:  # no whole number of bytes

@@ -240,12 +240,12 @@ def a_page_is_the_one_before_or_the_new_one(number: int, most: int, project: Pat
 def a_kept_tape_is_whole_or_not_there(number: int, most: int, project: Path) -> None:
     """A recording that was made on the way to an answer, of which the user's cache keeps a copy."""
     from advisor.tape import shipped, store
-    from advisor.tape.family import from_lists
 
-    kept = shipped.read(next(shipped.shipped_files()))
-    assert kept is not None
-    alike = next(iter(kept.members.values()))
-    tape = from_lists(kept.tapes[0]).of(alike.scales, alike.order)
+    path = next(shipped.shipped_files())
+    head = shipped.head_of(path)
+    assert head is not None
+    alike = head.ways[0]
+    tape = shipped.family_at(path, 0).of(alike.scales, alike.order)
     kind: Any = SimpleNamespace(path=project / "x.tape")
 
     def keep() -> int:

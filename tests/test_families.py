@@ -19,11 +19,12 @@ from advisor.memory.replayed import NotRecorded, breakdown_of, estimate_from_tap
 from advisor.memory.runtime import HANDLES, workspace_bytes
 from advisor.stacks import default_plan
 from advisor.tape import shipped, store
-from advisor.tape.columns import from_columns
+from advisor.tape.columns import check
 from advisor.tape.cut import Cut, find_cuts
-from advisor.tape.dimensions import Depth, factors_of, groups_of, likeness, scaled
-from advisor.tape.family import as_lists, from_lists
-from advisor.tape.growth import Fitting, Part, Point, in_blocks
+from advisor.tape.dimensions import Depth, Likeness, factors_of, groups_of, likeness, scaled
+from advisor.tape.family import FamilyTape, family_in, part_of
+from advisor.tape.growth import Fitting, Point, Product, in_blocks
+from advisor.tape.packing import packed, part_in
 from advisor.tape.repeat import repetition_of
 from advisor.tape.sizes import Shape
 from advisor.user_files import CACHE
@@ -38,13 +39,13 @@ POINTS = tuple(
     Point(shape, tuple(map(Fraction, scales))) for shape, scales in zip(SHAPES, ((1, 1, 1), (2, 3, 5), (3, 5, 2), (5, 2, 3)), strict=True)
 )
 PARTS = st.builds(
-    Part, st.integers(1, 1 << 20).map(Fraction), st.integers(0, 5), st.sampled_from([(0, 0, 0), (1, 0, 0), (0, 1, 1), (2, 0, 0)])
+    Product, st.integers(1, 1 << 20).map(Fraction), st.integers(0, 5), st.sampled_from([(0, 0, 0), (1, 0, 0), (0, 1, 1), (2, 0, 0)])
 )
 
 
 @given(st.lists(PARTS, min_size=1, max_size=2), st.tuples(*(st.integers(1, 40),) * 3))
 @settings(max_examples=60, deadline=None)
-def test_a_sum_of_two_products_is_found_and_holds_for_other_models(parts: list[Part], scales: tuple[int, int, int]) -> None:
+def test_a_sum_of_two_products_is_found_and_holds_for_other_models(parts: list[Product], scales: tuple[int, int, int]) -> None:
     sizes = [sum(int(part.at(point)) for part in parts) for point in POINTS]
     growth = Fitting(POINTS).fitted(sizes)
     assert growth is not None
@@ -198,7 +199,7 @@ def test_a_family_tape_is_the_dry_run_of_another_model(method: Method, quantizat
         asked = plan.model_copy(update={"rank": rank, "micro_batch_size": shape.rows, "seq_len_tokens": shape.tokens})
         scales = (*found.scales, *((Fraction(rank, plan.rank),) if method.has_adapter else ()))
         family = next(tape for tape in made.tapes if tape.tape.regime.covers(shape))
-        tape = from_lists(json.loads(json.dumps(as_lists(family)))).of(scales, found.order)
+        tape = family_in(part_in(packed({}, [part_of(family)]), 0)).of(scales, found.order)
         replayed = breakdown_of(tape.replay(shape, workspace_bytes(None) // HANDLES), other, asked, None)
         fresh = trace(other, asked).breakdown
         assert replayed.phases == fresh.phases
@@ -237,15 +238,29 @@ SAMPLE = 8
     ],
 )
 def test_every_shipped_file_is_whole_and_speaks_for_its_family(path: Any) -> None:
-    kept = shipped.read(path)
-    assert kept is not None
+    head = shipped.head_of(path)
+    assert head is not None
     family = shipped.families(path.parent.name)[int(path.stem.partition(".")[0])]
     digest = shipped.digest_of_config(json.loads(load_model(family.id).config_json))
-    assert set(kept.members[digest].scales) <= {Fraction(1)}
-    assert kept.tapes
-    for written in kept.tapes:
-        tape = from_columns(written["tape"])  # with every check
+    assert set(head.members[digest].scales) <= {Fraction(1)}
+    assert head.tapes
+    for place, speaks in enumerate(head.tapes):
+        made = shipped.family_at(path, place)
+        tape = check(made.tape)
         assert {"torch", "transformers", "peft"} <= tape.versions.keys()
+        assert tape.regime == speaks.regime
+        _check_peaks(made, head.ways[-1], speaks)
+
+
+def _check_peaks(made: FamilyTape, alike: Likeness, speaks: shipped.Speaks) -> None:
+    """What the head says without the tape is what the tape says, at the regime's corners and at another rank."""
+    peaks = speaks.peaks[-1]
+    assert peaks is not None
+    has_rank = len(made.growths[0].parts[0].powers) > len(alike.scales)
+    for rank in (16, 24) if has_rank else (0,):
+        tape = made.of((*alike.scales, Fraction(rank, 16)) if has_rank else alike.scales, alike.order)
+        for rows, tokens in (speaks.regime.least[:2], speaks.regime.most[:2]):
+            assert peaks.bytes_at(Shape(rows, tokens), 8 << 20, rank) == tape.peak_bytes(Shape(rows, tokens), 8 << 20)
 
 
 @pytest.mark.parametrize(
@@ -321,9 +336,9 @@ def test_a_sample_of_what_ships_is_what_a_fresh_dry_run_says(path: Any) -> None:
     model, shape = load_model(family.id), Shape(3, 1664)
     plan = next(plan for plan in record_tapes.kinds_of(model) if shipped.path_of(path.parent.name, 0, plan, True) == path)
     asked = plan.model_copy(update={"rank": 24, "micro_batch_size": shape.rows, "seq_len_tokens": shape.tokens})
-    tape = shipped.find(model, asked, True)
-    assert tape is not None
-    replayed = breakdown_of(tape.replay(shape, workspace_bytes(None) // HANDLES), model, asked, None)
+    found = shipped.find(model, asked, True)
+    assert found is not None
+    replayed = breakdown_of(found.tape().replay(shape, workspace_bytes(None) // HANDLES), model, asked, None)
     fresh = trace(model, asked).breakdown
     assert replayed.phases == fresh.phases
     assert replayed.reserved_slack_bytes == fresh.reserved_slack_bytes

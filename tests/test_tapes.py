@@ -7,6 +7,7 @@ import lzma
 from hashlib import sha256
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import assume, given, settings, strategies as st
@@ -21,6 +22,7 @@ from advisor.on_demand import answered
 from advisor.tape import kinds, store
 from advisor.tape.compile import NotOneFormula, Recording, compiled
 from advisor.tape.layout import lay_out
+from advisor.tape.packing import Part, head_in, packed, part_in
 from advisor.tape.sampling import Bounds, between, samples, wide
 from advisor.tape.sizes import Shape, Size, fitted
 from advisor.tape.stream import EMPTY_CACHE, STEP, Birth, Stream
@@ -312,10 +314,14 @@ def test_without_torch_any_release_that_was_recorded_answers(cache: Path, monkey
     assert store.find(kind) == tape
 
 
-def damage(name: str, value: object) -> bytes:
-    data = json.loads(lzma.decompress(store.packed_tapes((made_up(),))))
-    data["tapes"][0][name] = value
-    return lzma.compress(json.dumps(data).encode())
+def packed_anew(
+    facts: dict[str, Any] | None = None, columns: dict[str, list[int]] | None = None, head: dict[str, Any] | None = None
+) -> bytes:
+    """A file of one tape of which something was changed."""
+    content = store.packed_tapes((made_up(),))
+    part = part_in(content, 0)
+    told = {name: value for name, value in head_in(content).items() if name not in ("format", "sizes_bytes")}
+    return packed(told | (head or {}), [Part(part.facts | (facts or {}), {**part.columns, **(columns or {})})])
 
 
 @pytest.mark.parametrize(
@@ -327,19 +333,28 @@ def damage(name: str, value: object) -> bytes:
         lzma.compress(b"not json"),
         lzma.compress(b"[]"),
         lzma.compress(b'{"format": 0, "tapes": []}'),
-        lzma.compress(b'{"format": 3}'),
-        damage("events", [1, 2, 3]),
-        damage("events", "events"),
-        damage("formula_of", [99, 0, 0, 0]),
-        damage("formulas", [[1, 2]]),
-        damage("strings", [1, 2, 3]),
-        damage("births", [[-1]] * 7),
-        damage("regime", [1]),
-        damage("places", [99] * 5),
-        damage("runs", [[0, 99, -1, 0]]),
-        damage("runs", [[0, 5, 3, 1]]),
-        damage("layers", [[]]),
-        damage("order", [1.5]),
+        lzma.compress(b'{"format": 4}'),
+        packed({"tapes": [[[1] * 7, [[1, 1], 1, [[0] * 13]]]]}, []),
+        packed_anew(head={"tapes": [[[1], []]]}),
+        packed_anew(head={"tapes": [[[1] * 7, [[1, 1], 1, []]]]}),
+        packed_anew(head={"tapes": [[[1] * 7, [[1, 1], 0, [[0] * 13]]]]}),
+        packed_anew(columns={"events": [1, 2, 3]}),
+        packed_anew(columns={"events": [-1, 0, 0, 0, 0]}),
+        packed_anew({"phases": [[0, 1]]}),
+        packed_anew(columns={"formula_of": [99, 0, 0, 0]}),
+        packed_anew({"formulas": [[1, 2]]}),
+        packed_anew({"strings": [1, 2, 3]}),
+        packed_anew(columns={"origin_op": [-1] * 4}),
+        packed_anew(columns={"origin_died_phase": [99] * 4}),
+        packed_anew(columns={"origin_phase": []}),
+        packed_anew(columns={"births": [99] * 4}),
+        packed_anew(columns={"births": [-1] * 4}),
+        packed_anew({"regime": [1]}),
+        packed_anew(columns={"places": [99] * 5}),
+        packed_anew({"runs": [[0, 99, -1, 0]]}),
+        packed_anew({"runs": [[0, 5, 3, 1]]}),
+        packed_anew(columns={"layers": []}),
+        packed_anew({"order": [1.5]}),
     ],
 )
 def test_a_damaged_file_counts_as_absent_and_is_written_anew(cache: Path, content: bytes) -> None:
@@ -348,7 +363,7 @@ def test_a_damaged_file_counts_as_absent_and_is_written_anew(cache: Path, conten
     kind.path.write_bytes(content)
     assert store.find(kind) is None
     store.keep(kind, tape)
-    assert store.unpacked_tapes(kind.path.read_bytes()) == (tape,)
+    assert [entry.tape() for entry in store.unpacked_entries(kind.path.read_bytes())] == [tape]
 
 
 def test_a_cache_that_cannot_be_written_costs_no_answer(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -155,7 +155,8 @@ def shipped_for(model: ModelSpec, plan: Plan, gpu: GpuSpec | None) -> Tape | Non
     """Find the shipped tape of a model whose own config leaves out what its class fills in, or says it in older words; None where there
     is none."""
     filled_in = model.model_copy(update={"config_json": json.dumps(declared_config(model))})
-    return shipped.find(filled_in, plan, has_flash(gpu))
+    found = shipped.find(filled_in, plan, has_flash(gpu))
+    return found and found.tape()
 
 
 def defaults_of(model_type: str) -> dict[str, Any]:

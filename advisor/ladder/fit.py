@@ -126,7 +126,7 @@ def _largest_that_fits(case: Case, plan: Plan, limit: int, plan_of: Callable[[in
     """Largest number in 1..limit whose plan surely fits, given that all below it do; 0 when none does.
 
     Where a price is a replay, a glance says where to look: what a plan takes beyond what is alive at once is about the same share of it
-    as in `plan`, whose price is known.
+    as in the plan that was priced last.
     """
     if case.model.tables is not None:
         return largest(limit, lambda number: fits(case, plan_of(number)))
@@ -134,10 +134,19 @@ def _largest_that_fits(case: Case, plan: Plan, limit: int, plan_of: Callable[[in
     def least(of: Plan) -> int:
         return least_bytes(case.model, of, case.gpu)
 
-    taken_bytes, usable_bytes = price(case, plan).memory.high_bytes, case.gpu.usable_bytes
     most = largest(limit, lambda number: may_fit(case, plan_of(number)))
-    first = largest(most, lambda number: least(plan_of(number)) * taken_bytes <= usable_bytes * least(plan))
-    return largest_near(first, most, lambda number: fits(case, plan_of(number))) if most else 0
+    last = price(case, plan)
+
+    def guess() -> int:
+        taken_bytes, alive_bytes = last.memory.high_bytes, least(last.plan)
+        return largest(most, lambda number: least(plan_of(number)) * taken_bytes <= case.gpu.usable_bytes * alive_bytes)
+
+    def holds(number: int) -> bool:
+        nonlocal last
+        last = price(case, plan_of(number))
+        return last.fit is Fit.FITS
+
+    return largest_guessed(most, guess, holds)
 
 
 def largest(limit: int, holds: Callable[[int], bool]) -> int:
@@ -155,22 +164,16 @@ def largest(limit: int, holds: Callable[[int], bool]) -> int:
     return low
 
 
-def largest_near(first: int, limit: int, holds: Callable[[int], bool]) -> int:
-    """As `largest`, looking from `first` on: for where it is known about where it ends."""
-    low, high, step = 0, limit + 1, 1
-    number = min(max(first, 1), limit)
-    if holds(number):
-        low = number
-        while low + step < high:
-            if not holds(low + step):
-                high = low + step
-                break
-            low, step = low + step, step * 2
-    else:
-        high = number
-        while high - step > low:
-            if holds(high - step):
-                low = high - step
-                break
-            high, step = high - step, step * 2
-    return low + largest(high - low - 1, lambda more: holds(low + more)) if high - low > 1 else low
+GUESSES = 4
+"""Of one search, before it halves what is left. Judgement: what the allocator holds beyond what is alive moves in steps: guesses are
+soon right or never."""
+
+
+def largest_guessed(limit: int, guess: Callable[[], int], holds: Callable[[int], bool]) -> int:
+    """As `largest`, asking first where `guess` says that it ends; each time that something was asked it may say better."""
+    low, high, asked = 0, limit + 1, 0
+    while high - low > 1:
+        number = min(max(guess(), low + 1), high - 1) if asked < GUESSES else (low + high) // 2
+        low, high = (number, high) if holds(number) else (low, number)
+        asked += 1
+    return low

@@ -18,6 +18,7 @@ from advisor.values import GpuSpec, MemoryBreakdown, ModelSpec, Plan
 if TYPE_CHECKING:  # a model with tables is priced without a tape: the room is loaded where one is looked for
     from advisor.tape import store
     from advisor.tape.breakdown import Replay
+    from advisor.tape.peaks import Peaks
     from advisor.tape.sizes import Shape
     from advisor.tape.stream import Stream
     from advisor.tape.tape import Tape
@@ -63,15 +64,28 @@ def tape_for(model: ModelSpec, plan: Plan, gpu: GpuSpec | None = None) -> Tape:
     """
     from advisor.tape import shipped, store
 
-    refuse_unread(Tier.TAPE, plan)
-    check_plan(model, plan.method, plan.quantization)
-    kind = kind_on(model, plan, gpu)
-    tape = store.find(kind) or shipped.find(model, plan, has_flash(gpu))
+    kind = _kind_to_price(model, plan, gpu)
+    tape = store.find(kind)
     if tape is not None:
         return tape
+    found = shipped.find(model, plan, has_flash(gpu))
+    if found is None:
+        raise _missing(kind, model, plan, gpu)
+    return found.tape()
+
+
+def _kind_to_price(model: ModelSpec, plan: Plan, gpu: GpuSpec | None) -> store.Kind:
+    """The kind of a plan. Raises UnsupportedError for settings that a dry run does not run."""
+    refuse_unread(Tier.TAPE, plan)
+    check_plan(model, plan.method, plan.quantization)
+    return kind_on(model, plan, gpu)
+
+
+def _missing(kind: store.Kind, model: ModelSpec, plan: Plan, gpu: GpuSpec | None) -> UnsupportedError:
+    """Why no tape speaks for a plan: the libraries could not run its step, or nobody has recorded it."""
     if (kind.digest, kind.shape) in _unrunnable:
-        raise UnsupportedError(_unrunnable[kind.digest, kind.shape])
-    raise NotRecorded(model, plan, gpu)
+        return UnsupportedError(_unrunnable[kind.digest, kind.shape])
+    return NotRecorded(model, plan, gpu)
 
 
 def estimate_from_tape(model: ModelSpec, plan: Plan, gpu: GpuSpec | None = None) -> MemoryBreakdown:
@@ -102,8 +116,22 @@ def stream_of(model: ModelSpec, plan: Plan, gpu: GpuSpec | None = None) -> Strea
 def least_bytes(model: ModelSpec, plan: Plan, gpu: GpuSpec) -> int:
     """Bytes that the process surely takes: what is alive at once as it was asked for, and the context. A matter of microseconds, so that
     searches need to look no closer where this is too much already. Raises as `tape_for`."""
-    alive_bytes = tape_for(model, plan, gpu).peak_bytes(_shape_of(plan), workspace_bytes(gpu) // HANDLES)
+    alive_bytes = _peaks_for(model, plan, gpu).bytes_at(_shape_of(plan), workspace_bytes(gpu) // HANDLES, plan.rank)
     return alive_bytes + context_of(gpu.compute_capability).context_bytes
+
+
+def _peaks_for(model: ModelSpec, plan: Plan, gpu: GpuSpec) -> Peaks:
+    """What the tape of a plan says of its peaks; the tape itself is read only where its file does not say it."""
+    from advisor.tape import shipped, store
+
+    kind = _kind_to_price(model, plan, gpu)
+    peaks = store.find_peaks(kind)
+    if peaks is not None:
+        return peaks
+    found = shipped.find(model, plan, has_flash(gpu))
+    if found is None:
+        raise _missing(kind, model, plan, gpu)
+    return found.peaks() or found.tape().peaks
 
 
 def _shape_of(plan: Plan) -> Shape:

@@ -1,10 +1,12 @@
-"""Writes a tape as plain lists, and reads it back with every value checked: what is kept in a file or shipped in the wheel."""
+"""Writes a tape as facts and columns of whole numbers, and reads it back: what is kept in a file or shipped in the wheel."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import accumulate, groupby
 from typing import Any
 
+from advisor.tape.packing import Part
 from advisor.tape.sizes import Size
 from advisor.tape.stream import Birth, Stream
 from advisor.tape.tape import Regime, Tape
@@ -12,88 +14,108 @@ from advisor.tape.written import Name, NotRepeatable, Repetition, Run
 from advisor.values import Phase
 
 _PHASES = tuple(Phase)
+_ORIGIN = ("op", "place", "kind", "owner", "died_in", "phase", "died_phase")
+"""What is told of a birth beside its size: texts and phases by their numbers, -1 for the phase of a storage that does not die."""
 
 
-class _Strings:
-    """Texts by number: each is written once."""
+class _Numbered:
+    """What is written once, and named by its number."""
 
     def __init__(self) -> None:
-        self.texts: dict[str, int] = {}
+        self.found: dict[Any, int] = {}
 
-    def number(self, text: str) -> int:
-        return self.texts.setdefault(text, len(self.texts))
+    def number(self, thing: Any) -> int:
+        return self.found.setdefault(thing, len(self.found))
 
 
-def as_columns(tape: Tape) -> dict[str, Any]:
-    """The tape as JSON can hold it; a death is written as how many births ago its storage was born."""
-    strings, stream = _Strings(), tape.stream
-    births = [_row(born, strings) for born in stream.births]
-    names = tape.repetition.names
-    return {
+def part_of(tape: Tape) -> Part:
+    """The tape as it is written. Births that differ in their number alone are rows of one list; a death is told by how many births ago its
+    storage was born."""
+    stream, repetition = tape.stream, tape.repetition
+    strings, origins = _Numbered(), _Numbered()
+    columns: dict[str, Sequence[int]] = {
         "events": [*_ages(stream.events)],
         "places": [strings.number(place) for place in stream.places],
-        "phases": [*_steps(_PHASES.index(phase) for phase in stream.phases)],
-        "marks": [[index, text] for index, text in stream.marks],
-        "births": _columns(births, 7),
-        "formula_of": list(tape.formula_of),
+        "births": [origins.number(_row(born, strings)) for born in stream.births],
+        "formula_of": tape.formula_of,
+        "likes": [*_steps(name.like for name in repetition.names)],
+        "layers": [name.layer for name in repetition.names],
+        "relative": [name.relative for name in repetition.names],
+    }
+    columns |= {f"origin_{field}": column for field, column in zip(_ORIGIN, _turned(origins.found), strict=True)}
+    facts = {
+        "strings": [*strings.found],
+        "phases": [[_PHASES.index(phase), len([*events])] for phase, events in groupby(stream.phases)],
+        "marks": stream.marks,
         "formulas": [[*formula.factors, formula.divisor] for formula in tape.formulas],
-        "runs": [list(run) for run in tape.repetition.runs],
-        "order": list(tape.repetition.order),
-        "likes": [*_steps(name.like for name in names)],
-        "layers": [name.layer for name in names],
-        "relative": [int(name.relative) for name in names],
-        "notes": list(stream.notes),
-        "strings": list(strings.texts),
+        "runs": repetition.runs,
+        "order": repetition.order,
+        "notes": stream.notes,
         "layer_path": tape.layer_path,
-        "regime": [*tape.regime.least, *tape.regime.most, tape.regime.rest],
+        "regime": regime_as_list(tape.regime),
         "versions": dict(tape.versions),
     }
+    return Part(facts, columns)
 
 
-def _row(born: Birth, strings: _Strings) -> list[int]:
+def _turned(rows: Iterable[tuple[int, ...]]) -> list[Sequence[int]]:
+    return [*zip(*rows, strict=True)] or [()] * len(_ORIGIN)
+
+
+def _row(born: Birth, strings: _Numbered) -> tuple[int, ...]:
     texts = [strings.number(text) for text in (born.op, born.place, born.kind, born.owner, born.died_in)]
     died_phase = -1 if born.died_phase is None else _PHASES.index(born.died_phase)
-    return [*texts, _PHASES.index(born.phase), died_phase]
+    return (*texts, _PHASES.index(born.phase), died_phase)
 
 
-def from_columns(data: dict[str, Any], trusted: bool = False) -> Tape:
-    """The tape that `as_columns` wrote. Raises ValueError, TypeError, KeyError or IndexError for anything else; where it is `trusted`, for
-    what is no tape at all."""
-    strings = data["strings"]
+def tape_in(part: Part) -> Tape:
+    """The tape that `part_of` wrote; `check` tells whether its lists belong together.
+
+    Raises ValueError, TypeError, KeyError or IndexError for what cannot be a tape.
+    """
+    facts, columns = part
+    strings = facts["strings"]
     if not all(isinstance(text, str) for text in strings):
         raise ValueError("strings: a text is none")
-    whole = _as_it_is if trusted else _whole
-    births = [_birth(row, strings) for row in zip(*map(whole, data["births"]), strict=True)]
-    events = [*_signed(whole(data["events"]), len(births))]
-    phases = [_PHASES[number] for number in _naturals(_sums(whole(data["phases"])), trusted)]
-    places = [strings[number] for number in _naturals(data["places"], trusted)]
-    marks = [(_natural(at), str(text)) for at, text in data["marks"]]
-    stream = Stream(births, events, places, phases, marks, tuple(map(str, data["notes"])))
-    formulas = tuple(Size(tuple(row[:-1]), row[-1]) for row in map(whole, data["formulas"]))
-    names = zip(_sums(whole(data["likes"])), whole(data["layers"]), map(bool, data["relative"]), strict=True)
-    runs = tuple(Run(*row) for row in map(_whole, data["runs"]))
-    tape = Tape(
-        stream=stream,
-        formula_of=tuple(whole(data["formula_of"])),
-        formulas=formulas,
-        repetition=Repetition(runs, tuple(map(Name._make, names)), tuple(_whole(data["order"]))),
-        layer_path=str(data["layer_path"]),
-        regime=regime_in(data),
-        versions={str(name): str(version) for name, version in data["versions"].items()},
+    births = _chosen(_origins(columns, strings), columns["births"])
+    phases = [phase for number, count in map(_whole, facts["phases"]) for phase in [_PHASES[number]] * count]
+    stream = Stream(
+        births=births,
+        events=_signed(columns["events"], len(births)),
+        places=_chosen(strings, columns["places"]),
+        phases=phases,
+        marks=[(_natural(at), str(text)) for at, text in facts["marks"]],
+        notes=tuple(map(str, facts["notes"])),
     )
-    if not trusted:
-        _check(tape)
-    return tape
+    names = zip(accumulate(columns["likes"]), columns["layers"], map(bool, columns["relative"]), strict=True)
+    return Tape(
+        stream=stream,
+        formula_of=tuple(columns["formula_of"]),
+        formulas=tuple(Size(tuple(row[:-1]), row[-1]) for row in map(_whole, facts["formulas"])),
+        repetition=Repetition(
+            tuple(Run(*row) for row in map(_whole, facts["runs"])),
+            tuple(map(Name._make, names)),
+            tuple(_whole(facts["order"])),
+        ),
+        layer_path=str(facts["layer_path"]),
+        regime=regime_in(facts["regime"]),
+        versions={str(name): str(version) for name, version in facts["versions"].items()},
+    )
 
 
-def regime_in(data: dict[str, Any]) -> Regime:
-    """The shapes that a written tape speaks for."""
-    regime = _whole(data["regime"])
-    return Regime((regime[0], regime[1], regime[2]), (regime[3], regime[4], regime[5]), regime[6])
+def regime_as_list(regime: Regime) -> list[int]:
+    """The shapes that a tape speaks for, as they are written."""
+    return [*regime.least, *regime.most, regime.rest]
 
 
-def _check(tape: Tape) -> None:
-    """Raises ValueError where the lists do not belong together."""
+def regime_in(numbers: Any) -> Regime:
+    """What `regime_as_list` wrote."""
+    one, two, three, most_one, most_two, most_three, rest = _whole(numbers)
+    return Regime((one, two, three), (most_one, most_two, most_three), rest)
+
+
+def check(tape: Tape) -> Tape:
+    """Return the tape. Raises ValueError where its lists do not belong together."""
     events, deep = len(tape.stream.events), tape.repetition
     runs = deep.runs
     whole = (
@@ -110,14 +132,25 @@ def _check(tape: Tape) -> None:
         tape.events  # noqa: B018 (written out now, so that what does not belong together shows)
     except (NotRepeatable, IndexError) as error:
         raise ValueError(str(error)) from error
+    return tape
 
 
-def _birth(row: tuple[int, ...], strings: list[str]) -> Birth:
-    op, place, kind, owner, died_in, phase, died_phase = row
-    if min(row) < -1 or min(row[:6]) < 0:
-        raise ValueError(f"{min(row)} is no place in a list")
-    died = None if died_phase < 0 else _PHASES[died_phase]
-    return Birth(0, strings[op], strings[place], _PHASES[phase], strings[kind], strings[owner], strings[died_in], died)
+def _origins(columns: Mapping[str, Sequence[int]], strings: list[str]) -> list[Birth]:
+    """The different births, of no size."""
+    texts = [_chosen(strings, columns[f"origin_{field}"]) for field in _ORIGIN[:5]]
+    phases = _chosen([*_PHASES], columns["origin_phase"])
+    died_phases = _chosen([None, *_PHASES], [number + 1 for number in columns["origin_died_phase"]])
+    return [
+        Birth(0, op, place, phase, kind, owner, died_in, died_phase)
+        for op, place, kind, owner, died_in, phase, died_phase in zip(*texts, phases, died_phases, strict=True)
+    ]
+
+
+def _chosen(of: list[Any], numbers: Sequence[int]) -> list[Any]:
+    """The rows that a column names."""
+    if min(numbers, default=0) < 0:
+        raise ValueError("a negative number is no place in a list")
+    return [of[number] for number in numbers]
 
 
 def _ages(events: Sequence[int]) -> Iterator[int]:
@@ -131,14 +164,19 @@ def _ages(events: Sequence[int]) -> Iterator[int]:
             yield births + signed + 1
 
 
-def _signed(ages: Sequence[int], storages: int) -> Iterator[int]:
-    births = 0
+def _signed(ages: Sequence[int], storages: int) -> list[int]:
+    births, events = 0, []
     for age in ages:
-        births += age == 0
-        signed = births if age == 0 else -(births - age + 1)
-        if not 0 < abs(signed) <= storages or age < 0:
-            raise ValueError("events: a storage that is not there")
-        yield signed
+        if age == 0:
+            births += 1
+            events.append(births)
+        elif 0 < age <= births:
+            events.append(age - births - 1)
+        else:
+            raise ValueError("events: a storage dies that was not born")
+    if births != storages:
+        raise ValueError("events: a storage that is not there")
+    return events
 
 
 def _steps(values: Iterable[int]) -> Iterator[int]:
@@ -149,29 +187,10 @@ def _steps(values: Iterable[int]) -> Iterator[int]:
         before = value
 
 
-def _sums(steps: Iterable[int]) -> Iterator[int]:
-    total = 0
-    for step in steps:
-        total += step
-        yield total
-
-
-def _columns(rows: list[list[int]], width: int) -> list[list[int]]:
-    return [list(column) for column in zip(*rows, strict=True)] or [[] for _ in range(width)]
-
-
 def _whole(values: Any) -> list[int]:
     if not isinstance(values, list) or not all(type(value) is int for value in values):
         raise ValueError("a list of whole numbers is none")
     return values
-
-
-def _as_it_is(values: Any) -> Any:
-    return values
-
-
-def _naturals(values: Iterable[Any], trusted: bool) -> Iterable[int]:
-    return values if trusted else map(_natural, values)
 
 
 def _natural(value: Any) -> int:

@@ -6,15 +6,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from math import floor
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from advisor.tape.columns import as_columns, from_columns
+from advisor.tape import columns
 from advisor.tape.compile import NotOneFormula, Recording, of_any_length, regime_of, repetition
-from advisor.tape.growth import Fitting, Growth, Part, Point, in_blocks
+from advisor.tape.growth import Fitting, Growth, Point, Product, in_blocks
+from advisor.tape.packing import Part
+from advisor.tape.peaks import Growing, Peaks
 from advisor.tape.sizes import Size
 from advisor.tape.stream import LOADED, QUANTISED, WARM_UP, Birth
 from advisor.tape.tape import WORKSPACE, Tape
-from advisor.tape.written import Repetition, write_out
 
 Scales = tuple[Fraction, ...]
 
@@ -45,24 +46,35 @@ class FamilyTape:
         deep = tape.repetition
         if order is not None and deep.order:
             deep = replace(deep, order=order)
+        made = replace(tape, formulas=tuple(formulas), repetition=deep)
         if self.warm_up is not None:
-            size_bytes = _warm_up_bytes(tape.stream.births, tape.formula_of, formulas, _births(tape, deep), self.warm_up.share)
-            formulas[self.warm_up.formula] = Size((size_bytes, 0, 0, 0, 0, 0))
-        return replace(tape, formulas=tuple(formulas), repetition=deep)
+            formulas[self.warm_up.formula] = Size((_warm_up_bytes(made, self.warm_up.share), 0, 0, 0, 0, 0))
+        return replace(made, formulas=tuple(formulas))
+
+    def peaks_of(self, scales: Scales, order: tuple[int, ...] | None, rank: int | None) -> Peaks:
+        """The most that can be alive at once in the step of such a model, for every rank; `scales` are without the rank's. `rank` is the
+        one that the family was recorded at, None where its plans have none.
+
+        Raises ValueError where what a rank adds is no multiple of it.
+        """
+        tape = self.of(scales if rank is None else (*scales, Fraction(1)), order)
+        sizes = [*map(Growing, tape.formulas)]
+        if rank is not None:
+            for number, growth in enumerate(self.growths):
+                if self.warm_up is None or number != self.warm_up.formula:
+                    sizes[number] = Growing(*growth.by_rank(scales, rank))
+        return tape.peaks_in(sizes)
 
 
-def _births(tape: Tape, deep: Repetition) -> list[int]:
-    return write_out(tape.stream, deep).births
-
-
-def _warm_up_bytes(
-    births: Sequence[Birth], formula_of: Sequence[int], formulas: Sequence[Size], written: Sequence[int], share: Fraction
-) -> int:
+def _warm_up_bytes(tape: Tape, share: Fraction) -> int:
+    """Of all weights of the whole model."""
     total = Fraction(0)
-    for index in written:
-        op = births[index].op
-        if op in (LOADED, QUANTISED):
-            total += formulas[formula_of[index]].factors[0] * (share if op == QUANTISED else 1)
+    stream = tape.stream
+    for run, times in tape.repetition.times().items():
+        for signed in stream.events[run.start : run.stop]:
+            op = stream.births[signed - 1].op if signed > 0 else ""
+            if op in (LOADED, QUANTISED):
+                total += times * tape.formulas[tape.formula_of[signed - 1]].factors[0] * (share if op == QUANTISED else 1)
     return floor(total)
 
 
@@ -152,8 +164,9 @@ def _check_warm_up(family: FamilyTape, recordings: Sequence[Recording], scales: 
             raise NotOneFormula(f"the loader's warm-up takes {recorded} bytes, not {made}")
 
 
-def as_lists(family: FamilyTape) -> dict[str, Any]:
-    """The tape as JSON can hold it."""
+def part_of(family: FamilyTape) -> Part:
+    """The tape as it is written."""
+    part = columns.part_of(family.tape)
     growths = [
         [
             growth.unit_bytes,
@@ -163,14 +176,14 @@ def as_lists(family: FamilyTape) -> dict[str, Any]:
         for growth in family.growths
     ]
     warm_up = family.warm_up and [family.warm_up.formula, family.warm_up.share.numerator, family.warm_up.share.denominator]
-    return {"tape": as_columns(family.tape), "growths": growths, "warm_up": warm_up}
+    return Part({**part.facts, "growths": growths, "warm_up": warm_up}, part.columns)
 
 
-def from_lists(data: dict[str, Any]) -> FamilyTape:
-    """The tape that `as_lists` wrote. Raises ValueError, TypeError, KeyError or IndexError for anything else."""
+def family_in(part: Part) -> FamilyTape:
+    """The tape that `part_of` wrote. Raises ValueError, TypeError, KeyError or IndexError for anything else."""
     growths = tuple(
-        Growth(tuple(Part(Fraction(part[0], part[1]), part[2], tuple(part[3:])) for part in parts), unit_bytes, per)
-        for unit_bytes, per, *parts in data["growths"]
+        Growth(tuple(Product(Fraction(of[0], of[1]), of[2], tuple(of[3:])) for of in products), unit_bytes, per)
+        for unit_bytes, per, *products in part.facts["growths"]
     )
-    warm_up = data["warm_up"] and WarmUp(data["warm_up"][0], Fraction(*data["warm_up"][1:]))
-    return FamilyTape(from_columns(data["tape"], trusted=True), growths, warm_up)
+    warm_up = part.facts["warm_up"] and WarmUp(part.facts["warm_up"][0], Fraction(*part.facts["warm_up"][1:]))
+    return FamilyTape(columns.tape_in(part), growths, warm_up)

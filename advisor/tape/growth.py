@@ -34,7 +34,7 @@ class Point(NamedTuple):
     """By which each group of dimensions is larger than the first model's."""
 
 
-class Part(NamedTuple):
+class Product(NamedTuple):
     """One product: a factor, a monomial of the shape, and the power of each group's scale."""
 
     factor: Fraction
@@ -51,7 +51,7 @@ class Part(NamedTuple):
 class Growth(NamedTuple):
     """A sum of products; where `per` is given, so many bytes for every `per` begun of it."""
 
-    parts: tuple[Part, ...]
+    parts: tuple[Product, ...]
     unit_bytes: int = 1
     per: int = 1
 
@@ -67,6 +67,17 @@ class Growth(NamedTuple):
         divisor = lcm(*(factor.denominator for factor in factors))
         return Size(tuple(int(factor * divisor) for factor in factors), divisor)
 
+    def by_rank(self, scales: tuple[Fraction, ...], rank: int) -> tuple[Size, Size]:
+        """The formula's part that no rank changes, and what each unit of rank adds. `scales` are without the rank's, which is the last and
+        was `rank` in the first model. Raises ValueError where that is no multiple of the rank."""
+        steady = tuple(product for product in self.parts if not product.powers[-1])
+        ranked = tuple(product for product in self.parts if product.powers[-1])
+        if ranked and (self.per > 1 or any(product.powers[-1] > 1 for product in ranked)):
+            raise ValueError("no multiple of the rank")
+        ones = (*scales, Fraction(1))
+        alone, at_first = self._replace(parts=steady).of(ones), Growth(ranked).of(ones)
+        return alone, Size(at_first.factors, at_first.divisor * rank)
+
 
 class Fitting:
     """Looks for the formulas of sizes at given points."""
@@ -78,8 +89,8 @@ class Fitting:
             usable = ONE_ROW
         if len({point.shape for point in points}) == 1:
             usable = ONE_SHAPE
-        self._products = [Part(Fraction(1), monomial, powers) for powers in _powers(len(points[0].scales)) for monomial in usable]
-        self._by_growth: dict[tuple[Fraction, ...], Part | None] = {}
+        self._products = [Product(Fraction(1), monomial, powers) for powers in _powers(len(points[0].scales)) for monomial in usable]
+        self._by_growth: dict[tuple[Fraction, ...], Product | None] = {}
         """The product that grows so; None where the points do not tell two apart."""
         for part in self._products:
             growth = _growth([part.at(point) for point in points])
@@ -121,7 +132,7 @@ class Fitting:
                         yield found
 
     @property
-    def _few(self) -> list[Part]:
+    def _few(self) -> list[Product]:
         """Products of at most two dimensions."""
         return [part for part in self._products if sum(part.powers) <= 2]
 
@@ -135,7 +146,7 @@ class Fitting:
         few = self._few
         return self._small((few[places[0]]._replace(factor=left), few[places[1]]._replace(factor=right)))
 
-    def _small(self, parts: tuple[Part, ...]) -> Growth | None:
+    def _small(self, parts: tuple[Product, ...]) -> Growth | None:
         small = all(part.factor and part.factor.denominator <= LARGEST_DENOMINATOR for part in parts)
         return Growth(parts) if small else None
 

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
 from functools import cache, lru_cache
 from hashlib import sha256
@@ -16,12 +16,13 @@ from typing import Any, NamedTuple
 from advisor.bounded import read_bounded
 from advisor.errors import InvalidInputError
 from advisor.profiles import ROOT
-from advisor.tape.columns import regime_in
+from advisor.tape.columns import regime_as_list, regime_in
 from advisor.tape.cut import Cut
 from advisor.tape.dimensions import Depth, Groups, Likeness, likeness
-from advisor.tape.family import from_lists
+from advisor.tape.family import FamilyTape, family_in, part_of
 from advisor.tape.kinds import DIGITS, digest_of, kind_of
-from advisor.tape.packing import DAMAGED, LARGEST_BYTES, packed, unpacked
+from advisor.tape.packing import DAMAGED, LARGEST_BYTES, head_in, packed, part_in
+from advisor.tape.peaks import Peaks, as_list, from_list
 from advisor.tape.sizes import Shape
 from advisor.tape.tape import Regime, Tape
 from advisor.user_files import write_whole
@@ -40,15 +41,12 @@ class Family(NamedTuple):
     """Of its dimensions: see `dimensions.groups_of`."""
 
 
-class Kept(NamedTuple):
-    """What a file holds."""
+class Speaks(NamedTuple):
+    """What one tape of a file speaks for."""
 
-    groups: Groups
-    depth: Depth | None
-    tapes: tuple[dict[str, Any], ...]
-    """As they are written: most are not asked for."""
-    members: Mapping[str, Likeness]
-    """By digest of their configs, the models of profiles that are of the family."""
+    regime: Regime
+    peaks: tuple[Peaks | None, ...]
+    """Of each way in which the file's models are made of the first, in the order of `Head.ways`; None where a rank adds no multiple."""
 
 
 class Head(NamedTuple):
@@ -57,11 +55,37 @@ class Head(NamedTuple):
     groups: Groups
     depth: Depth | None
     members: Mapping[str, Likeness]
-    regimes: tuple[Regime, ...]
-    """Of its tapes, in order."""
+    """By digest of their configs, the models of profiles that are of the family."""
+    tapes: tuple[Speaks, ...] = ()
+
+    @property
+    def ways(self) -> tuple[Likeness, ...]:
+        """The different ways in which members are made of the family's first model."""
+        return tuple(dict.fromkeys(self.members.values()))
 
 
-def find(model: ModelSpec, plan: Plan, has_flash: bool) -> Tape | None:
+class Found(NamedTuple):
+    """A shipped tape, not read yet, and how a model is made of the family's first."""
+
+    path: Path
+    place: int
+    alike: Likeness
+    rank: Fraction | None
+    """By how much it is larger than the rank that families are recorded at; None where a plan has none."""
+
+    def tape(self) -> Tape:
+        """The tape of the model. Raises ValueError where the file holds none: it was damaged after it was looked into."""
+        return _grown(self.path, self.place, self.alike.scales if self.rank is None else (*self.alike.scales, self.rank), self.alike.order)
+
+    def peaks(self) -> Peaks | None:
+        """The most that can be alive at once, where the file says it."""
+        head = head_of(self.path)
+        assert head is not None
+        ways = head.ways
+        return head.tapes[self.place].peaks[ways.index(self.alike)] if self.alike in ways else None
+
+
+def find(model: ModelSpec, plan: Plan, has_flash: bool) -> Found | None:
     """The shipped tape that speaks for a plan of a model; None where there is none."""
     content = json.loads(model.config_json)
     model_type = str(content.get("model_type", ""))
@@ -72,10 +96,10 @@ def find(model: ModelSpec, plan: Plan, has_flash: bool) -> Tape | None:
         alike = head and _likeness(model_type, family, head, content)
         if head is None or alike is None:
             continue
-        rank = (Fraction(plan.rank, reference(plan).rank),) if plan.method.has_adapter else ()
-        for place, regime in enumerate(head.regimes):
-            if regime.covers(shape):
-                return _grown(path, place, (*alike.scales, *rank), alike.order)
+        rank = Fraction(plan.rank, reference(plan).rank) if plan.method.has_adapter else None
+        for place, speaks in enumerate(head.tapes):
+            if speaks.regime.covers(shape):
+                return Found(path, place, alike, rank)
     return None
 
 
@@ -106,9 +130,7 @@ def _likeness(model_type: str, family: Family, head: Head, content: Mapping[str,
 
 @lru_cache(maxsize=256)
 def _grown(path: Path, place: int, scales: tuple[Fraction, ...], order: tuple[int, ...] | None) -> Tape:
-    kept = read(path)
-    assert kept is not None
-    return from_lists(kept.tapes[place]).of(scales, order)
+    return family_at(path, place).of(scales, order)
 
 
 def digest_of_config(content: Mapping[str, Any]) -> str:
@@ -157,39 +179,56 @@ def write_families(model_type: str, found: tuple[Family, ...], filled_in: Mappin
 @cache
 def head_of(path: Path) -> Head | None:
     """What a file is for; None where it is absent or damaged."""
-    kept = read(path)
-    return kept and Head(kept.groups, kept.depth, kept.members, tuple(regime_in(written["tape"]) for written in kept.tapes))
-
-
-@lru_cache(maxsize=1)  # an unpacked file takes some 20 MB
-def read(path: Path) -> Kept | None:
-    """What a file holds; None where it is absent or damaged."""
     try:
-        return _kept(unpacked(read_bounded(path, LARGEST_BYTES)))
+        return _head_in(head_in(read_bounded(path, LARGEST_BYTES)))
     except (InvalidInputError, *DAMAGED):
         return None
 
 
-def write(path: Path, kept: Kept) -> None:
-    """Write a file whole."""
-    depth = kept.depth and [kept.depth.cut.layers, kept.depth.cut.order, kept.depth.holder, kept.depth.counts]
-    members = {digest: [[str(scale) for scale in alike.scales], alike.order] for digest, alike in sorted(kept.members.items())}
-    content = {"groups": kept.groups, "depth": depth, "tapes": kept.tapes, "members": members}
-    write_whole(path, packed(content))
-    read.cache_clear()
+def family_at(path: Path, place: int) -> FamilyTape:
+    """One tape of a file. Raises ValueError where it is damaged."""
+    try:
+        return family_in(part_in(read_bounded(path, LARGEST_BYTES), place))
+    except DAMAGED as error:
+        raise ValueError(f"{path.name}: no tape {place}: {error}") from error
+
+
+def write(path: Path, head: Head, tapes: Sequence[FamilyTape], rank: int | None) -> None:
+    """Write a file whole; what its tapes speak for is found from them. `rank` is the one that they were recorded at, None for a method
+    without."""
+    ways = head.ways
+    depth = head.depth and [head.depth.cut.layers, head.depth.cut.order, head.depth.holder, head.depth.counts]
+    content = {
+        "groups": head.groups,
+        "depth": depth,
+        "ways": [[[str(scale) for scale in alike.scales], alike.order] for alike in ways],
+        "members": {digest: ways.index(alike) for digest, alike in sorted(head.members.items())},
+        "tapes": [[regime_as_list(tape.tape.regime), [_peaks_of(tape, alike, rank) for alike in ways]] for tape in tapes],
+    }
+    write_whole(path, packed(content, [part_of(tape) for tape in tapes]))
     head_of.cache_clear()
+    _grown.cache_clear()
 
 
-def _kept(data: Mapping[str, Any]) -> Kept:
+def _peaks_of(tape: FamilyTape, alike: Likeness, rank: int | None) -> list[Any] | None:
+    try:
+        return as_list(tape.peaks_of(alike.scales, alike.order, rank))
+    except ValueError:
+        return None
+
+
+def _head_in(data: Mapping[str, Any]) -> Head:
     groups = tuple(tuple(tuple(path) for path in paths) for paths in data["groups"])
     depth = None
     if data["depth"] is not None:
         layers, order, holder, counts = data["depth"]
         depth = Depth(Cut(tuple(layers), tuple(order)), tuple(holder), tuple(counts))
-    members = {
-        digest: Likeness(tuple(map(Fraction, scales)), order and tuple(order)) for digest, (scales, order) in data["members"].items()
-    }
-    return Kept(groups, depth, tuple(data["tapes"]), members)
+    ways = [Likeness(tuple(map(Fraction, scales)), order and tuple(order)) for scales, order in data["ways"]]
+    members = {digest: ways[number] for digest, number in data["members"].items()}
+    tapes = [Speaks(regime_in(regime), tuple(written and from_list(written) for written in peaks)) for regime, peaks in data["tapes"]]
+    if any(len(speaks.peaks) != len(ways) for speaks in tapes):
+        raise ValueError("peaks of another number of ways")
+    return Head(groups, depth, members, tuple(tapes))
 
 
 def shipped_files() -> Iterator[Path]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from fractions import Fraction
 from itertools import combinations
 from math import lcm
@@ -95,23 +95,3 @@ def _solved(matrix: list[list[int]], sizes: Sequence[int]) -> list[Fraction] | N
 def _without(row: list[Fraction], top: list[Fraction], column: int) -> list[Fraction]:
     factor = row[column]
     return [value - factor * other for value, other in zip(row, top, strict=True)] if factor else row
-
-
-def shifted(size: Size, least: Shape, divisor: int) -> tuple[int, ...]:
-    """Factors, times `divisor`, of the same polynomial in the rows and tokens that a shape has beyond `least`."""
-    scale, (rows, tokens) = divisor // size.divisor, least
-    by_rows = [
-        (constant + linear * tokens + square * tokens * tokens, linear + 2 * square * tokens, square)
-        for constant, linear, square in (size.factors[:3], size.factors[3:])
-    ]
-    alone, each = by_rows
-    return tuple(scale * factor for factor in (*(one + rows * more for one, more in zip(alone, each, strict=True)), *each))
-
-
-def highest(sizes: Iterator[tuple[int, ...]]) -> tuple[tuple[int, ...], ...]:
-    """Factors that no others exceed in every place: those that can be the largest where no monomial is negative."""
-    found: list[tuple[int, ...]] = []
-    for factors in sorted(set(sizes), key=sum, reverse=True):
-        if not any(all(more >= less for more, less in zip(other, factors, strict=True)) for other in found):
-            found.append(factors)
-    return tuple(found)

@@ -1,4 +1,4 @@
-"""Keeps tapes: one file for each kind of plan of a model under the releases it was recorded with, compressed JSON, read with checks.
+"""Keeps tapes: one file for each kind of plan of a model under the releases it was recorded with, compressed, read with checks.
 
 The same files are what a wheel would ship. One that is damaged, or was recorded by other code, counts as absent.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import cache, lru_cache
 from hashlib import sha256
@@ -18,11 +18,12 @@ from typing import Any
 from advisor.bounded import read_bounded
 from advisor.errors import InvalidInputError
 from advisor.formulas import digest
-from advisor.tape.columns import as_columns, from_columns
+from advisor.tape.columns import check, part_of, regime_as_list, regime_in, tape_in
 from advisor.tape.kinds import DIGITS, digest_of, kind_of
-from advisor.tape.packing import DAMAGED, FORMAT, LARGEST_BYTES, packed, unpacked
+from advisor.tape.packing import DAMAGED, FORMAT, LARGEST_BYTES, head_in, packed, part_in
+from advisor.tape.peaks import Peaks, as_list, from_list
 from advisor.tape.sizes import Shape
-from advisor.tape.tape import Tape
+from advisor.tape.tape import Regime, Tape
 from advisor.user_files import CACHE, folder_of, write_whole
 from advisor.values import ModelSpec, Plan
 
@@ -72,14 +73,39 @@ def _digest(content: Mapping[str, Any]) -> str:
     return sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:DIGITS]
 
 
-_read: dict[Path, tuple[Tape, ...]] = {}
+class Entry:
+    """One tape of a file, which is read when it is first asked for."""
+
+    def __init__(self, regime: Regime, peaks: Peaks, content: bytes = b"", place: int = 0, tape: Tape | None = None) -> None:
+        self.regime, self.peaks = regime, peaks
+        self._content, self._place, self._tape = content, place, tape
+
+    def tape(self) -> Tape | None:
+        """The tape itself; None where it is damaged."""
+        if self._tape is None:
+            with suppress(*DAMAGED):
+                self._tape = check(tape_in(part_in(self._content, self._place)))
+        return self._tape
+
+
+_read: dict[Path, tuple[Entry, ...]] = {}
 """Files that this process has read or written."""
 
 
 def find(kind: Kind) -> Tape | None:
     """The tape that speaks for the shape of `kind`: by the installed releases, or where torch is not installed by any that was kept."""
+    tapes = (entry.tape() for entry in _speaking(kind))
+    return next((tape for tape in tapes if tape is not None), None)
+
+
+def find_peaks(kind: Kind) -> Peaks | None:
+    """The most that can be alive at once in the step that `find` finds, without reading its tape."""
+    return next((entry.peaks for entry in _speaking(kind)), None)
+
+
+def _speaking(kind: Kind) -> Iterator[Entry]:
     paths = [kind.path] if "torch" in installed() else sorted(_kept(kind))
-    return next((tape for path in paths for tape in tapes_in(path) if tape.regime.covers(kind.shape)), None)
+    yield from (entry for path in paths for entry in entries_in(path) if entry.regime.covers(kind.shape))
 
 
 def _kept(kind: Kind) -> Iterator[Path]:
@@ -90,11 +116,11 @@ def _kept(kind: Kind) -> Iterator[Path]:
     yield from (folder() / name for name in names if name.startswith(kind.digest) and name.endswith(".tape"))
 
 
-def tapes_in(path: Path) -> tuple[Tape, ...]:
+def entries_in(path: Path) -> tuple[Entry, ...]:
     """The tapes of a file, newest first; none where it is absent or damaged."""
     if path not in _read:
         try:
-            _read[path] = unpacked_tapes(read_bounded(path, LARGEST_BYTES))
+            _read[path] = unpacked_entries(read_bounded(path, LARGEST_BYTES))
         except (InvalidInputError, *DAMAGED):
             return ()
     return _read[path]
@@ -103,16 +129,17 @@ def tapes_in(path: Path) -> tuple[Tape, ...]:
 def keep(kind: Kind, tape: Tape) -> None:
     """Add a tape to the file of its kind, for this process and, where the file can be written, for later ones."""
     path = kind.path
-    _read[path] = (tape, *tapes_in(path))
+    _read[path] = (Entry(tape.regime, tape.peaks, tape=tape), *entries_in(path))
     with suppress(OSError):
-        write_whole(path, packed_tapes(_read[path]))
+        write_whole(path, packed_tapes([whole for entry in _read[path] if (whole := entry.tape()) is not None]))
 
 
-def packed_tapes(tapes: tuple[Tape, ...]) -> bytes:
+def packed_tapes(tapes: Sequence[Tape]) -> bytes:
     """A file's content."""
-    return packed({"tapes": [as_columns(each) for each in tapes]})
+    return packed({"tapes": [[regime_as_list(tape.regime), as_list(tape.peaks)] for tape in tapes]}, [*map(part_of, tapes)])
 
 
-def unpacked_tapes(content: bytes) -> tuple[Tape, ...]:
+def unpacked_entries(content: bytes) -> tuple[Entry, ...]:
     """The tapes of a file's content. Raises one of `DAMAGED`."""
-    return tuple(map(from_columns, unpacked(content)["tapes"]))
+    written = enumerate(head_in(content)["tapes"])
+    return tuple(Entry(regime_in(regime), from_list(peaks), content, place) for place, (regime, peaks) in written)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from math import lcm
-from operator import mul
 
 from advisor.tape.breakdown import Replay, phases_of, term_of
 from advisor.tape.layout import Layout, Stretch, lay_out_events, stretches_of
-from advisor.tape.sizes import Shape, Size, highest, shifted
+from advisor.tape.peaks import Growing, Peaks, peaks_of
+from advisor.tape.sizes import Shape, Size
 from advisor.tape.stream import STEP, Stream
 from advisor.tape.written import Repetition, Written, long_stream, write_out
 from advisor.values import Term
@@ -74,7 +73,11 @@ class Tape:
     @cached_property
     def _terms(self) -> list[Term]:
         """What each storage of the long stream is for."""
-        short = [term_of(born, self.layer_path) for born in self.stream.births]
+        terms: dict[int, Term] = {}  # a tape that was read has one object for all births that differ in their number alone
+        for born in self.stream.births:
+            if id(born) not in terms:
+                terms[id(born)] = term_of(born, self.layer_path)
+        short = [terms[id(born)] for born in self.stream.births]
         return [short[index] for index in self._written.births]
 
     @property
@@ -120,33 +123,14 @@ class Tape:
         return sum(self.formulas[self.formula_of[index]].at(monomials) for index in made) // max(steps, 1)
 
     @cached_property
-    def _divisor(self) -> int:
-        return lcm(*(formula.divisor for formula in self.formulas))
+    def peaks(self) -> Peaks:
+        """The most that can be alive at once, for every shape of the regime."""
+        return self.peaks_in([*map(Growing, self.formulas)])
 
-    @cached_property
-    def _peaks(self) -> tuple[tuple[int, ...], ...]:
-        """Polynomials of what is alive, one of which is the largest at every shape of the regime: factors of the monomials of what the
-        shape has beyond the regime's least rows and tokens, and of the workspace, all times `_divisor`."""
-        least = Shape(*self.regime.least[:2])
-        factors = [(*shifted(formula, least, self._divisor), 0) for formula in self.formulas]
-        factors.append((0,) * 6 + (self._divisor,))
-        return highest(_turns(self.events, [factors[index] for index in self._formulas_written]))
+    def peaks_in(self, sizes: Sequence[Growing]) -> Peaks:
+        """The same with other formulas, which may grow with the rank."""
+        return peaks_of(self.events, self._formulas_written, sizes, Shape(*self.regime.least[:2]))
 
     def peak_bytes(self, shape: Shape, workspace_bytes: int) -> int:
         """Most bytes that are alive at once, as they were asked for: what a card allocates is never less."""
-        beyond = Shape(shape.rows - self.regime.least[0], shape.tokens - self.regime.least[1])
-        values = (*beyond.monomials, workspace_bytes)
-        highest_bytes: int = max(sum(map(mul, factors, values)) for factors in self._peaks)
-        return highest_bytes // self._divisor
-
-
-def _turns(events: list[int], factors: list[tuple[int, ...]]) -> Iterator[tuple[int, ...]]:
-    """What is alive whenever a death follows a birth: no other moment can be a peak."""
-    live = [0] * 7
-    for index, signed in enumerate(events):
-        sign = 1 if signed > 0 else -1
-        for place, factor in enumerate(factors[abs(signed) - 1]):
-            if factor:
-                live[place] += sign * factor
-        if signed > 0 and (index + 1 == len(events) or events[index + 1] < 0):
-            yield tuple(live)
+        return self.peaks.bytes_at(shape, workspace_bytes)

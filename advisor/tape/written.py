@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from advisor.tape.stream import Stream
+
+_LAYERS = 1 << 20
+"""More than a model has layers."""
 
 
 class NotRepeatable(Exception):
@@ -54,6 +58,10 @@ class Repetition:
                 continue
             layers = range(last + 1) if step > 0 else range(last, -1, -1)
             yield from ((run_of[self.order[layer]], layer) for layer in layers if self.order[layer] in run_of)
+
+    def times(self) -> Counter[Run]:
+        """How often each run is written out."""
+        return Counter(run for run, _ in self.copies())
 
 
 def _passes(runs: Sequence[Run]) -> Iterator[tuple[dict[int, Run], int]]:
@@ -106,7 +114,7 @@ def write_out(stream: Stream, repetition: Repetition) -> Written:
     events: list[int] = []
     births: list[int] = []
     sources: list[int] = []
-    alive: dict[tuple[int, int], int] = {}
+    alive: dict[int, int] = {}
     starts: dict[int, int] = {}
     short, names = stream.events, repetition.names
     deepest = len(repetition.order) - 1
@@ -114,10 +122,9 @@ def write_out(stream: Stream, repetition: Repetition) -> Written:
     for (start, stop, _, _), copy in repetition.copies():
         starts.setdefault(start, len(events))
         sources.extend(range(start, stop))
-        for index in range(start, stop):
-            signed = short[index]
-            like, layer, relative = names[index]
-            name = (like, copy + layer if relative else deepest if layer == highest else layer)
+        for signed, (like, layer, relative) in zip(short[start:stop], names[start:stop], strict=True):
+            of = copy + layer if relative else deepest if layer == highest else layer
+            name = like * _LAYERS + of  # one number for kind and layer, as a pair would be slower
             if signed > 0:
                 births.append(signed - 1)
                 number = alive[name] = len(births)
