@@ -16,6 +16,24 @@ settings.register_profile("wide", deadline=None, max_examples=2000)
 settings.register_profile("unshrunk", deadline=None, derandomize=True, phases=(Phase.explicit, Phase.generate))
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of a test that is marked `sampled(n)`, leave n cases that lie evenly apart in the default run; the others are `long`."""
+    cases: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        left_out = any(item.get_closest_marker(name) for name in ("long", "slow", "gpu", "network"))
+        if item.get_closest_marker("sampled") and not left_out:
+            cases.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    for found in cases.values():
+        marker = found[0].get_closest_marker("sampled")
+        assert marker is not None
+        kept = {round(number * (len(found) - 1) / max(marker.args[0] - 1, 1)) for number in range(marker.args[0])}
+        for number, item in enumerate(found):
+            if number not in kept:
+                item.add_marker(pytest.mark.long)
+
+
 SCREENS = Path(__file__).parent / "screens"
 
 

@@ -168,6 +168,7 @@ def test_what_can_be_kept_is_downloaded(tab: Tab) -> None:
 
 
 @pytest.mark.parametrize(("width", "scheme"), LOOKS)
+@pytest.mark.sampled(2)
 def test_the_page_is_right_at_every_width(width: int, scheme: str, chromium: Any, address: str) -> None:
     tab = Tab(chromium, address, width, scheme)
     found = {"answer": (tab.violations(), overflow(tab))}
@@ -199,6 +200,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.mark.parametrize(("width", "scheme"), LOOKS)
+@pytest.mark.sampled(2)
 def test_the_report_is_right_at_every_width(width: int, scheme: str, chromium: Any, report: str) -> None:
     tab = Tab(chromium, report, width, scheme)
     for folded in tab.page.locator("summary").all():

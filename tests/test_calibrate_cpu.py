@@ -78,6 +78,7 @@ def errors(point: Point) -> dict[str, float]:
 
 
 @pytest.mark.parametrize("method", ["lora", *(pytest.param(name, marks=LONG) for name in ("full", "dora", "qlora"))])
+@pytest.mark.long
 def test_measured_is_as_predicted_in_every_phase(tiny: str, method: str, records: Path) -> None:
     found = calibrated(tiny, method=method)
     assert found.ending is Ending.DONE, found.message

@@ -81,6 +81,7 @@ def test_no_other_type_is_refused() -> None:
 
 
 @pytest.mark.parametrize("key", SAMPLE, ids=lambda key: key[1])
+@pytest.mark.sampled(4)
 def test_a_sample_traced_anew(key: tuple[str, str]) -> None:
     known = KNOWN[key]
     found = coverage.outcome(coverage.Row(*(known[name] for name in coverage.Row._fields)))

@@ -15,6 +15,7 @@ from benchmarks.diagnose import CASES, diagnose
 
 # Of the rates, seed 0 is ten times too high, seed 1 a hundred times too low.
 @pytest.mark.parametrize(("cause", "seed"), [("rank", 0), ("learning rate", 0), ("learning rate", 1), ("data", 0), ("noise", 0)])
+@pytest.mark.sampled(2)
 def test_the_known_limit_is_found(cause: str, seed: int) -> None:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # the matrices are too small to share

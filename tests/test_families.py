@@ -181,6 +181,7 @@ OTHER = {"hidden_size": 1280, "num_attention_heads": 20, "num_key_value_heads": 
         pytest.param(Method.FULL, None, False, marks=pytest.mark.long),
     ],
 )
+@pytest.mark.sampled(1)
 def test_a_family_tape_is_the_dry_run_of_another_model(method: Method, quantization: Quantization | None, checkpointing: bool) -> None:
     plan = Plan(
         method=method,
@@ -226,7 +227,7 @@ def test_a_repetition_for_another_depth_is_what_would_be_found_there(layers: int
 FILES = list(shipped.shipped_files())
 
 
-SAMPLE = 8
+SAMPLE = 24
 """Every so many files are read whole in the default run, all of them beside it: each takes a second."""
 
 

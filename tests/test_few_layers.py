@@ -132,6 +132,7 @@ ALONE, SEVERAL = (Shape(1, 1024), Shape(1, 640)), (Shape(2, 1024), Shape(3, 512)
         pytest.param("openai/gpt-oss-20b", Method.LORA, True, ALONE, marks=pytest.mark.long),  # a mixture of experts
     ],
 )
+@pytest.mark.sampled(1)
 def test_a_few_layers_tell_what_all_do_elsewhere(model: str, method: Method, checkpointing: bool, shapes: tuple[Shape, Shape]) -> None:
     pytest.importorskip("torch")
     from advisor.dryrun.tapes import Recordings, Variant

@@ -24,6 +24,7 @@ SIGNALS = ("SIGTERM", "SIGINT", "SIGKILL")
 @pytest.mark.parametrize("most", [15, pytest.param(200, marks=pytest.mark.long)])
 @pytest.mark.parametrize("number", SIGNALS)
 @pytest.mark.parametrize("scenario", [scenario.__name__ for scenario in SCENARIOS])
+@pytest.mark.sampled(6)
 def test_killed_in_the_middle(scenario: str, number: str, most: int, tmp_path: Path) -> None:
     if "adapter" in scenario:
         pytest.importorskip("numpy")

@@ -146,6 +146,7 @@ TIERS = [
 
 
 @pytest.mark.parametrize("settings", TIERS, ids=lambda settings: " ".join(map(str, settings.values())))
+@pytest.mark.sampled(4)
 def test_both_tiers_agree(settings: dict[str, object]) -> None:
     pytest.importorskip("bitsandbytes")
     from advisor.dryrun import trace

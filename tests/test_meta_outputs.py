@@ -51,6 +51,7 @@ def test_an_operator_asked_again_gives_what_torch_gives(operator: Any, arguments
 
 
 @pytest.mark.parametrize("method", [Method.LORA, Method.QLORA, Method.FULL])
+@pytest.mark.sampled(2)
 def test_a_recording_is_the_same_without_memory(method: Method, monkeypatch: pytest.MonkeyPatch) -> None:
     model = load_model("smollm2-135m")
     quantization = Quantization.NF4 if method is Method.QLORA else None

@@ -279,6 +279,7 @@ def small_config(model_type: str, random_: random.Random, plain: bool) -> dict[s
 
 
 @pytest.mark.parametrize("model_type", SUPPORTED)
+@pytest.mark.sampled(25)
 def test_small_models_equal_what_transformers_builds(model_type: str) -> None:
     """Random switches of every covered type; missing fields must mean the class defaults, and patterns of layers the class's own."""
     if model_type not in installed():

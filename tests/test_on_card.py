@@ -146,6 +146,7 @@ def on_card(out: Path, *options: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=out.parent, timeout=400, check=False)
 
 
+@pytest.mark.long
 def test_the_script_runs_ends_and_goes_on(tmp_path: Path) -> None:
     """Two runs: one is measured; the other dies, as bitsandbytes pages on cards alone, and is a row all the same."""
     for library in ("torch", "transformers", "peft", "accelerate", "bitsandbytes"):

@@ -68,6 +68,7 @@ def check_beside(plan: Plan, said: str) -> None:
 
 
 @pytest.mark.parametrize("settings", PLANS, ids=name_of)
+@pytest.mark.sampled(1)
 def test_live_bytes_beside_real_processes(settings: dict[str, object], tmp_path: Path) -> None:
     plan = Plan.model_validate({**FULL, **settings})
     check_beside(plan, real_processes.said("real_card.py", plan.n_gpus, tmp_path, json.dumps(CONFIG), plan.model_dump_json()))
@@ -86,6 +87,7 @@ def test_live_bytes_of_launched_processes(launcher: str, settings: dict[str, obj
     check_beside(plan, real_processes.said_through(words[launcher], "real_card.py", json.dumps(CONFIG), plan.model_dump_json()))
 
 
+@pytest.mark.long
 def test_what_lies_on_the_host_beside_real_processes(tmp_path: Path) -> None:
     """Under torch's FSDP2 with `CPUOffloadPolicy`: in bf16 exactly eight bytes a parameter over the cards."""
     plan = Plan.model_validate({**FULL, "base_dtype": "bf16", "sharding": "fsdp2", "n_gpus": 2, "offload": ("optimizer", "params")})
@@ -109,6 +111,7 @@ ACCUMULATING = [
 
 
 @pytest.mark.parametrize("settings", ACCUMULATING, ids=name_of)
+@pytest.mark.sampled(2)
 def test_gradients_go_into_those_of_earlier_micro_batches(settings: dict[str, object]) -> None:
     """Live bytes of backward in the closed form: a gradient is added in place when it is there, and no layer's stay beside the sum."""
     plan = Plan.model_validate({**FULL, "seq_len_tokens": 64, **settings})

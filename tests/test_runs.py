@@ -186,6 +186,7 @@ for number in range(200):
 """
 
 
+@pytest.mark.long
 def test_eight_processes_writing_two_hundred_runs_each_lose_none() -> None:
     writers = [subprocess.Popen([sys.executable, "-c", WRITER, str(number)], stderr=subprocess.PIPE, text=True) for number in range(8)]
     for writer in writers:
@@ -980,6 +981,7 @@ def test_a_real_trainer_records_itself() -> None:
     assert facts_from_ledger().runs[0].batch == 8
 
 
+@pytest.mark.long
 def test_a_run_that_dies_of_too_little_memory_says_so() -> None:
     stored, errors = tiny_run("oom")
     assert "OutOfMemoryError" in errors

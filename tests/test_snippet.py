@@ -153,6 +153,7 @@ def assert_model(plan: Plan, model: ModelSpec, built: Any) -> None:
 
 @pytest.mark.filterwarnings("ignore")  # the libraries' own: deprecated names, no GPU
 @pytest.mark.parametrize("options", PLANS, ids=json.dumps)
+@pytest.mark.sampled(5)
 def test_trainer_snippet(checkpoint: ModelSpec, options: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     plan, names = run(checkpoint, options, "hf")
@@ -184,6 +185,7 @@ def test_plain_snippet_trains(checkpoint: ModelSpec, options: dict[str, Any]) ->
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("options", PLANS, ids=json.dumps)
+@pytest.mark.sampled(5)
 def test_trl_snippet(checkpoint: ModelSpec, options: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("trl")
     monkeypatch.chdir(tmp_path)

@@ -430,6 +430,7 @@ A_CARD = load_gpu("h100-80gb")
     ],
     ids=lambda value: "-".join(map(str, value.values())) if isinstance(value, dict) else None,
 )
+@pytest.mark.sampled(2)
 def test_a_tape_says_what_a_fresh_dry_run_says(
     cache: Path, config: dict, settings: dict, recorded_at: tuple[int, int], asked: list[tuple[int, int]], gpu: GpuSpec | None
 ) -> None:

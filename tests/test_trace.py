@@ -82,6 +82,7 @@ def plan(**settings: object) -> Plan:
         ("Qwen/Qwen2.5-7B-Instruct", {"method": "qlora", "seq_len_tokens": 1024}, 2, 10739887846, 12060697664),
     ],
 )
+@pytest.mark.sampled(3)
 def test_peaks_measured_on_a_card(model: str, settings: dict[str, object], steps: int, allocated_bytes: int, reserved_bytes: int) -> None:
     asked = {
         "micro_batch_size": 1,
@@ -132,6 +133,7 @@ def test_autocast_joins_tensors_in_the_type_that_torch_joins_them_in(types: tupl
     ],
     ids=lambda settings: "-".join(f"{name}={value}" for name, value in settings.items()),
 )
+@pytest.mark.sampled(2)
 def test_the_dry_run_equals_real_training(settings: dict[str, object]) -> None:
     loop = {name: value for name, value in settings.items() if name not in Plan.model_fields}
     asked = plan(attention=Attention.EAGER, **{name: value for name, value in settings.items() if name not in loop})
@@ -167,6 +169,7 @@ FULL, PLAIN = {"method": "full"}, {"gradient_checkpointing": False, "stack": "pl
         pytest.param("LiquidAI/LFM2-350M", {}, marks=[pytest.mark.long, since("transformers", "5.0")]),
     ],
 )
+@pytest.mark.sampled(2)
 def test_repeated_layers_equal_the_whole_model(model: str, settings: dict[str, object]) -> None:
     spec = load_model(model)
     short = trace(spec, plan(**settings))
@@ -228,6 +231,7 @@ def peak(**settings: object) -> int:
     return trace(tiny(), plan(**settings)).breakdown.peak_allocated_bytes
 
 
+@pytest.mark.long
 def test_what_a_setting_does_to_the_peak() -> None:
     assert peak(seq_len_tokens=128) > peak()
     assert peak(micro_batch_size=4) > peak()
@@ -237,6 +241,7 @@ def test_what_a_setting_does_to_the_peak() -> None:
     assert peak(adapter_dtype="fp32") > peak(adapter_dtype="bf16")
 
 
+@pytest.mark.long
 def test_terms_of_a_plan() -> None:
     def terms(vocab_size: int = 1000, **settings: object) -> dict[Term, int]:
         return {term.term: term.bytes for term in trace(tiny(vocab_size=vocab_size), plan(**settings)).breakdown.terms}
@@ -292,6 +297,7 @@ def test_what_cannot_be_traced_is_refused_in_one_line(model_type: str) -> None:
         pytest.param("google-bert/bert-base-uncased", marks=since("peft", "0.14")),
     ],
 )
+@pytest.mark.sampled(2)
 def test_architectures_trace(model: str) -> None:
     spec = load_model(model)
     found = trace(spec, plan(seq_len_tokens=128)).breakdown
@@ -314,6 +320,7 @@ def test_architectures_trace(model: str) -> None:
     ],
     ids=lambda content: content["peft_type"],
 )
+@pytest.mark.sampled(3)
 def test_any_adapter(content: dict[str, object], tmp_path: Path) -> None:
     path = tmp_path / "adapter_config.json"
     path.write_text(json.dumps({"task_type": "CAUSAL_LM", **content}), encoding="utf-8")

@@ -66,6 +66,7 @@ LAST = LAYERS - 1
     ],
     ids=["every layer", "layers_to_transform", "layers in a pattern", "rank_pattern", "LN tuning"],
 )
+@pytest.mark.sampled(3)
 def test_an_adapter_is_that_of_the_whole_model(content, parameters, each_bytes):
     assert adapter_bytes(**content) == parameters * each_bytes
 

@@ -74,6 +74,7 @@ ENGINES = [
 
 
 @pytest.mark.parametrize("plan", ENGINES, ids=lambda plan: "-".join(str(value) for value in plan.values()))
+@pytest.mark.sampled(3)
 def test_what_rests_and_steps_is_what_the_closed_form_says(plan: dict[str, object]) -> None:
     """Weights, gradients and states of one of four cards in the optimizer's step, term by term."""
     model = cut("smollm2-360m", 4)
@@ -150,6 +151,7 @@ WHOLE = [
 
 
 @pytest.mark.parametrize("settings", WHOLE, ids=lambda settings: "-".join(map(str, settings.values())))
+@pytest.mark.sampled(3)
 def test_what_stays_whole_is_priced_as_it_is_run(settings: dict[str, object]) -> None:
     model = cut("llama-3.1-8b", 4)
     plan = Plan.model_validate({**FULL, "n_gpus": 4, **settings})

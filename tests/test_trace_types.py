@@ -194,6 +194,7 @@ DTYPES = dict.fromkeys(("parameters made by old constructors", "reversible layer
         *((kind, "full") for kind in ("image-text", "gated delta net", "speech", "reversible layers")),
     ],
 )
+@pytest.mark.sampled(3)
 def test_the_dry_run_equals_real_training(kind: str, method: str) -> None:
     model = KINDS[kind]
     asked = {"target_modules": TARGETS.get(kind, (ALL_LINEAR,)), "head": model.head, "base_dtype": DTYPES.get(kind, DType.BF16)}
@@ -251,6 +252,7 @@ SEEING = {
         *(pytest.param(*case, marks=pytest.mark.slow) for case in (("qwen2_5_vl", "full"), ("gemma3", "lora"), ("smolvlm", "lora"))),
     ],
 )
+@pytest.mark.sampled(1)
 def test_images_go_through_the_tower_as_in_real_training(kind: str, method: str) -> None:
     seen = {"images_per_row": 2, "image_size_pixels": (90, 60), "attention": Attention.EAGER}
     plan = Plan(method=method, seq_len_tokens=256, micro_batch_size=2, **seen)

@@ -98,6 +98,7 @@ only_recorded_versions = pytest.mark.skipif(not _is_recorded_version(), reason="
 @only_recorded_versions
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", SAMPLED)
+@pytest.mark.sampled(2)
 def test_a_recorded_row_is_what_the_dry_run_says(name: str) -> None:
     retraced(name, GRID[name]["rows"][0])
 
