@@ -48,15 +48,15 @@ def parse_size(text: str) -> int:
 
 
 def format_size(size_bytes: int, digits: int = 1) -> str:
-    """ "39.2 GiB"; small sizes in MiB so that an adapter of 80 MiB does not read as 0.1 GiB."""
+    """ "39.2 GiB", "1,051.3 GiB"; small sizes in MiB so that an adapter of 80 MiB does not read as 0.1 GiB."""
     if 0 < abs(size_bytes) < GIB // 10:
         return f"{size_bytes / MIB:.{digits}f} MiB"
-    return f"{size_bytes / GIB:.{digits}f} GiB"
+    return f"{size_bytes / GIB:,.{digits}f} GiB"
 
 
 def gib(size_bytes: int, digits: int = 1) -> str:
     """The bare number of GiB, for table columns whose header carries the unit."""
-    return f"{size_bytes / GIB:.{digits}f}"
+    return f"{size_bytes / GIB:,.{digits}f}"
 
 
 def format_share(share: float, digits: int = 0) -> str:

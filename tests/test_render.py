@@ -184,7 +184,7 @@ def test_a_bar_of_parts_is_to_scale_with_its_interval_and_the_card(expected: int
     [
         (words.size(0), "0.0 GiB"),
         (words.size(GIB), "1.0 GiB"),
-        (words.size(1500 * GIB), "1500 GiB"),
+        (words.size(1500 * GIB), "1,500 GiB"),
         (words.size(80 * 2**20), "80.0 MiB"),
         (words.signed_gib(GIB), "+1.0"),
         (words.signed_gib(-GIB), "−1.0"),

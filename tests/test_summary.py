@@ -83,7 +83,7 @@ def test_every_rung_is_a_line_with_its_fit_and_its_interval(answer: Advice) -> N
     for rung in answer.rungs:
         line = next(line for line in lines if line[2:].startswith(f"{rung.plan.method.label} "))
         assert line.startswith("*") == (rung is answer.chosen)
-        assert f"{rung.memory.expected_bytes / 2**30:.1f}" in line.split()
+        assert f"{rung.memory.expected_bytes / 2**30:,.1f}" in line.split()
 
 
 def test_the_command_prices_exactly_the_plan(answer: Advice, capsys: pytest.CaptureFixture[str]) -> None:
