@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
@@ -34,13 +35,23 @@ def answered(ask: Callable[[], Answer], progress: Progress = silent, *, record: 
     Raises MissingExtraError where the libraries that run a step are not installed, and UnsupportedError where they cannot run it.
     """
     made = 0
-    while True:
-        try:
-            return ask()
-        except UnsupportedError as error:
-            missing = error
-        (_record if record else _go_without)(missing, progress, made)
-        made += 1
+    try:
+        while True:
+            try:
+                return ask()
+            except UnsupportedError as error:
+                missing = error
+            (_record if record else _go_without)(missing, progress, made)
+            made += 1
+    finally:
+        _write_down()
+
+
+def _write_down() -> None:
+    """Keep the replays that were made, where tapes were looked at."""
+    replays = sys.modules.get("advisor.tape.replays")
+    if replays is not None:
+        replays.write_down()
 
 
 _MOST = 200

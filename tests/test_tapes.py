@@ -19,7 +19,7 @@ from advisor.hub import load_model
 from advisor.memory import estimate_memory, trainable_params
 from advisor.memory.replayed import NotRecorded, estimate_from_tape, kind_on, least_bytes, trained_params
 from advisor.on_demand import answered
-from advisor.tape import kinds, store
+from advisor.tape import kinds, replays, store
 from advisor.tape.compile import NotOneFormula, Recording, compiled
 from advisor.tape.layout import lay_out
 from advisor.tape.packing import Part, head_in, packed, part_in
@@ -269,6 +269,7 @@ def test_names_of_kinds_stay_when_plans_get_a_field() -> None:
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv(CACHE.variable, str(tmp_path))
     monkeypatch.setattr(store, "_read", {})
+    monkeypatch.setattr(replays, "_known", {})
     return tmp_path / "tapes"
 
 
@@ -292,16 +293,21 @@ def made_up() -> Tape:
 ASKED = Plan(micro_batch_size=2, seq_len_tokens=2048)
 
 
+def found(kind: store.Kind) -> Tape | None:
+    """The first tape that is whole."""
+    return next(filter(None, (entry.tape() for entry in store.find(kind))), None)
+
+
 def test_a_tape_comes_back_from_its_file_as_it_was(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kind, tape = kind_on(model(), ASKED, None), made_up()
-    assert store.find(kind) is None
+    assert found(kind) is None
     store.keep(kind, tape)
     assert [path.suffix for path in cache.iterdir()] == [".tape"]
     monkeypatch.setattr(store, "_read", {})  # as another process finds it
-    assert store.find(kind) == tape
-    assert store.find(kind_on(model(), ASKED.model_copy(update={"micro_batch_size": 1}), None)) is None  # of its kind, outside its regime
-    assert store.find(kind_on(model(), ASKED.model_copy(update={"rank": 8}), None)) is None
-    assert store.find(kind_on(model(vocab_size=1001), ASKED, None)) is None
+    assert found(kind) == tape
+    assert found(kind_on(model(), ASKED.model_copy(update={"micro_batch_size": 1}), None)) is None  # of its kind, outside its regime
+    assert found(kind_on(model(), ASKED.model_copy(update={"rank": 8}), None)) is None
+    assert found(kind_on(model(vocab_size=1001), ASKED, None)) is None
 
 
 def test_without_torch_any_release_that_was_recorded_answers(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -309,9 +315,9 @@ def test_without_torch_any_release_that_was_recorded_answers(cache: Path, monkey
     monkeypatch.setattr(store, "installed", lambda: {"torch": "2.12.0"})
     store.keep(kind, tape)
     monkeypatch.setattr(store, "installed", lambda: {"torch": "2.13.0"})
-    assert store.find(kind) is None
+    assert found(kind) is None
     monkeypatch.setattr(store, "installed", dict)
-    assert store.find(kind) == tape
+    assert found(kind) == tape
 
 
 def packed_anew(
@@ -361,9 +367,66 @@ def test_a_damaged_file_counts_as_absent_and_is_written_anew(cache: Path, conten
     kind, tape = kind_on(model(), ASKED, None), made_up()
     cache.mkdir()
     kind.path.write_bytes(content)
-    assert store.find(kind) is None
+    assert found(kind) is None
     store.keep(kind, tape)
-    assert [entry.tape() for entry in store.unpacked_entries(kind.path.read_bytes())] == [tape]
+    assert [entry.tape() for entry in store.unpacked_entries(kind.path, kind.path.read_bytes())] == [tape]
+
+
+def as_another_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "_read", {})
+    monkeypatch.setattr(replays, "_known", {})
+
+
+def test_what_a_tape_takes_is_kept_and_not_replayed_again(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.keep(kind_on(model(), ASKED, None), made_up())
+    as_another_process(monkeypatch)
+    first = answered(lambda: estimate_from_tape(model(), ASKED))
+    assert len([*(cache.parent / "replays").iterdir()]) == 1
+    as_another_process(monkeypatch)
+    monkeypatch.setattr(Tape, "replay", None)
+    assert estimate_from_tape(model(), ASKED) == first
+    longer = ASKED.model_copy(update={"seq_len_tokens": 2176})
+    with pytest.raises(TypeError):  # another shape is replayed
+        estimate_from_tape(model(), longer)
+    monkeypatch.setattr(store, "digest", lambda *rooms: "other code")
+    with pytest.raises(TypeError):
+        estimate_from_tape(model(), ASKED)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "[]",
+        "{",
+        '{"2 x 2048, 8519680": {}}',
+        '{"2 x 2048, 8519680": 1}',
+        '{"2 x 2048, 8519680": {"phases": [], "peak_reserved_bytes": 1}}',
+    ],
+)
+def test_damaged_replays_are_made_anew(cache: Path, monkeypatch: pytest.MonkeyPatch, content: str) -> None:
+    store.keep(kind_on(model(), ASKED, None), made_up())
+    first = answered(lambda: estimate_from_tape(model(), ASKED))
+    (path,) = (cache.parent / "replays").iterdir()
+    whole = path.read_text()
+    path.write_text(content)
+    as_another_process(monkeypatch)
+    assert answered(lambda: estimate_from_tape(model(), ASKED)) == first
+    assert path.read_text() == whole
+
+
+def test_the_newest_replays_stay(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replays, "MOST", 2)
+    tape = made_up()
+    shapes = [Shape(2, 2048), Shape(2, 2176), Shape(3, 2048)]
+    for shape in shapes:
+        replays.keep("a tape", shape, WORKSPACE_BYTES, tape.replay(shape, WORKSPACE_BYTES))
+    replays.write_down()
+    as_another_process(monkeypatch)
+    assert replays.find("a tape", shapes[0], WORKSPACE_BYTES) is None
+    assert [replays.find("a tape", shape, WORKSPACE_BYTES) for shape in shapes[1:]] == [
+        tape.replay(shape, WORKSPACE_BYTES) for shape in shapes[1:]
+    ]
 
 
 def test_a_cache_that_cannot_be_written_costs_no_answer(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -371,7 +434,7 @@ def test_a_cache_that_cannot_be_written_costs_no_answer(tmp_path: Path, cache: P
     monkeypatch.setenv(CACHE.variable, str(tmp_path / "file"))
     kind, tape = kind_on(model(), ASKED, None), made_up()
     store.keep(kind, tape)
-    assert store.find(kind) == tape
+    assert found(kind) == tape
 
 
 def test_a_step_that_nobody_recorded_is_said_in_one_line(cache: Path) -> None:

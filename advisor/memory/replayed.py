@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from advisor.checkpoints import check_plan, expert_notes
@@ -16,7 +16,7 @@ from advisor.tiers import Tier, refuse_unread, said_beside
 from advisor.values import GpuSpec, MemoryBreakdown, ModelSpec, Plan
 
 if TYPE_CHECKING:  # a model with tables is priced without a tape: the room is loaded where one is looked for
-    from advisor.tape import store
+    from advisor.tape import shipped, store
     from advisor.tape.breakdown import Replay
     from advisor.tape.peaks import Peaks
     from advisor.tape.sizes import Shape
@@ -62,27 +62,27 @@ def tape_for(model: ModelSpec, plan: Plan, gpu: GpuSpec | None = None) -> Tape:
     Raises NotRecorded where there is none, UnsupportedError for settings that a dry run does not run and for steps that the libraries
     could not run.
     """
+    tape = next(filter(None, (source.tape() for source in _sources(model, plan, gpu))), None)
+    if tape is None:
+        raise _missing(model, plan, gpu)
+    return tape
+
+
+def _sources(model: ModelSpec, plan: Plan, gpu: GpuSpec | None) -> Iterator[store.Entry | shipped.Found]:
+    """The tapes that speak for a plan, none of which is read yet. Raises UnsupportedError for settings that a dry run does not run."""
     from advisor.tape import shipped, store
 
-    kind = _kind_to_price(model, plan, gpu)
-    tape = store.find(kind)
-    if tape is not None:
-        return tape
-    found = shipped.find(model, plan, has_flash(gpu))
-    if found is None:
-        raise _missing(kind, model, plan, gpu)
-    return found.tape()
-
-
-def _kind_to_price(model: ModelSpec, plan: Plan, gpu: GpuSpec | None) -> store.Kind:
-    """The kind of a plan. Raises UnsupportedError for settings that a dry run does not run."""
     refuse_unread(Tier.TAPE, plan)
     check_plan(model, plan.method, plan.quantization)
-    return kind_on(model, plan, gpu)
+    yield from store.find(kind_on(model, plan, gpu))
+    found = shipped.find(model, plan, has_flash(gpu))
+    if found is not None:
+        yield found
 
 
-def _missing(kind: store.Kind, model: ModelSpec, plan: Plan, gpu: GpuSpec | None) -> UnsupportedError:
+def _missing(model: ModelSpec, plan: Plan, gpu: GpuSpec | None) -> UnsupportedError:
     """Why no tape speaks for a plan: the libraries could not run its step, or nobody has recorded it."""
+    kind = kind_on(model, plan, gpu)
     if (kind.digest, kind.shape) in _unrunnable:
         return UnsupportedError(_unrunnable[kind.digest, kind.shape])
     return NotRecorded(model, plan, gpu)
@@ -90,10 +90,27 @@ def _missing(kind: store.Kind, model: ModelSpec, plan: Plan, gpu: GpuSpec | None
 
 def estimate_from_tape(model: ModelSpec, plan: Plan, gpu: GpuSpec | None = None) -> MemoryBreakdown:
     """Memory of `plan` on one card: the dry run's, replayed. Raises as `tape_for`."""
-    tape = tape_for(model, plan, gpu)
-    memory = breakdown_of(tape.replay(_shape_of(plan), workspace_bytes(gpu) // HANDLES), model, plan, gpu)
-    memory = memory.model_copy(update={"notes": (*memory.notes, *_of_other_releases(tape.versions))})
+    replay = _replay_of(model, plan, gpu)
+    memory = breakdown_of(replay, model, plan, gpu)
+    memory = memory.model_copy(update={"notes": (*memory.notes, *_of_other_releases(replay.versions))})
     return with_chance(narrowed(memory, model, plan, gpu), model, plan, gpu)
+
+
+def _replay_of(model: ModelSpec, plan: Plan, gpu: GpuSpec | None) -> Replay:
+    """What a plan takes: as it was found before, or else by replaying its tape. Raises as `tape_for`."""
+    from advisor.tape import replays
+
+    shape, workspace = _shape_of(plan), workspace_bytes(gpu) // HANDLES
+    for source in _sources(model, plan, gpu):
+        kept = replays.find(source.name, shape, workspace)
+        if kept is not None:
+            return kept
+        tape = source.tape()
+        if tape is not None:
+            replay = tape.replay(shape, workspace)
+            replays.keep(source.name, shape, workspace, replay)
+            return replay
+    raise _missing(model, plan, gpu)
 
 
 def _of_other_releases(recorded: Mapping[str, str]) -> tuple[str, ...]:
@@ -122,16 +139,13 @@ def least_bytes(model: ModelSpec, plan: Plan, gpu: GpuSpec) -> int:
 
 def _peaks_for(model: ModelSpec, plan: Plan, gpu: GpuSpec) -> Peaks:
     """What the tape of a plan says of its peaks; the tape itself is read only where its file does not say it."""
-    from advisor.tape import shipped, store
-
-    kind = _kind_to_price(model, plan, gpu)
-    peaks = store.find_peaks(kind)
-    if peaks is not None:
-        return peaks
-    found = shipped.find(model, plan, has_flash(gpu))
-    if found is None:
-        raise _missing(kind, model, plan, gpu)
-    return found.peaks() or found.tape().peaks
+    for source in _sources(model, plan, gpu):
+        peaks = source.peaks()
+        if peaks is None and (tape := source.tape()) is not None:
+            peaks = tape.peaks
+        if peaks is not None:
+            return peaks
+    raise _missing(model, plan, gpu)
 
 
 def _shape_of(plan: Plan) -> Shape:

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from advisor.bounded import read_bounded
 from advisor.errors import InvalidInputError
+from advisor.formulas import digest
 from advisor.profiles import ROOT
 from advisor.tape.columns import regime_as_list, regime_in
 from advisor.tape.cut import Cut
@@ -59,6 +60,8 @@ class Head(NamedTuple):
     members: Mapping[str, Likeness]
     """By digest of their configs, the models of profiles that are of the family."""
     tapes: tuple[Speaks, ...] = ()
+    content_digest: str = ""
+    """Of the whole file."""
 
     @property
     def ways(self) -> tuple[Likeness, ...]:
@@ -74,6 +77,14 @@ class Found(NamedTuple):
     alike: Likeness
     rank: Fraction | None
     """By how much it is larger than the rank that families are recorded at; None where a plan has none."""
+
+    @property
+    def name(self) -> str:
+        """Another one for every other tape, and where other code replays it."""
+        head = head_of(self.path)
+        assert head is not None
+        told = [head.content_digest, self.place, str(self.alike), str(self.rank), digest("tape", "allocator")]
+        return sha256(json.dumps(told).encode()).hexdigest()[:DIGITS]
 
     def tape(self) -> Tape:
         """The tape of the model. Raises ValueError where the file holds none: it was damaged after it was looked into."""
@@ -182,7 +193,8 @@ def write_families(model_type: str, found: tuple[Family, ...], filled_in: Mappin
 def head_of(path: Path) -> Head | None:
     """What a file is for; None where it is absent or damaged."""
     try:
-        return _head_in(head_in(read_bounded(path, LARGEST_BYTES)))
+        content = read_bounded(path, LARGEST_BYTES)
+        return _head_in(head_in(content))._replace(content_digest=sha256(content).hexdigest()[:DIGITS])
     except (InvalidInputError, *DAMAGED):
         return None
 

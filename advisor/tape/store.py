@@ -76,9 +76,18 @@ def _digest(content: Mapping[str, Any]) -> str:
 class Entry:
     """One tape of a file, which is read when it is first asked for."""
 
-    def __init__(self, regime: Regime, peaks: Peaks, content: bytes = b"", place: int = 0, tape: Tape | None = None) -> None:
-        self.regime, self.peaks = regime, peaks
-        self._content, self._place, self._tape = content, place, tape
+    def __init__(self, path: Path, regime: Regime, peaks: Peaks, content: bytes = b"", place: int = 0, tape: Tape | None = None) -> None:
+        self.path, self.regime = path, regime
+        self._peaks, self._content, self._place, self._tape = peaks, content, place, tape
+
+    @property
+    def name(self) -> str:
+        """Another one for every other tape, and where other code replays it."""
+        return _digest({"file": self.path.stem, "regime": regime_as_list(self.regime), "code": digest("allocator")})
+
+    def peaks(self) -> Peaks:
+        """The most that can be alive at once in its step, which is told without reading it."""
+        return self._peaks
 
     def tape(self) -> Tape | None:
         """The tape itself; None where it is damaged."""
@@ -92,18 +101,8 @@ _read: dict[Path, tuple[Entry, ...]] = {}
 """Files that this process has read or written."""
 
 
-def find(kind: Kind) -> Tape | None:
-    """The tape that speaks for the shape of `kind`: by the installed releases, or where torch is not installed by any that was kept."""
-    tapes = (entry.tape() for entry in _speaking(kind))
-    return next((tape for tape in tapes if tape is not None), None)
-
-
-def find_peaks(kind: Kind) -> Peaks | None:
-    """The most that can be alive at once in the step that `find` finds, without reading its tape."""
-    return next((entry.peaks for entry in _speaking(kind)), None)
-
-
-def _speaking(kind: Kind) -> Iterator[Entry]:
+def find(kind: Kind) -> Iterator[Entry]:
+    """The tapes that speak for the shape of `kind`: by the installed releases, or where torch is not installed by any that was kept."""
     paths = [kind.path] if "torch" in installed() else sorted(_kept(kind))
     yield from (entry for path in paths for entry in entries_in(path) if entry.regime.covers(kind.shape))
 
@@ -120,7 +119,7 @@ def entries_in(path: Path) -> tuple[Entry, ...]:
     """The tapes of a file, newest first; none where it is absent or damaged."""
     if path not in _read:
         try:
-            _read[path] = unpacked_entries(read_bounded(path, LARGEST_BYTES))
+            _read[path] = unpacked_entries(path, read_bounded(path, LARGEST_BYTES))
         except (InvalidInputError, *DAMAGED):
             return ()
     return _read[path]
@@ -129,7 +128,7 @@ def entries_in(path: Path) -> tuple[Entry, ...]:
 def keep(kind: Kind, tape: Tape) -> None:
     """Add a tape to the file of its kind, for this process and, where the file can be written, for later ones."""
     path = kind.path
-    _read[path] = (Entry(tape.regime, tape.peaks, tape=tape), *entries_in(path))
+    _read[path] = (Entry(path, tape.regime, tape.peaks, tape=tape), *entries_in(path))
     with suppress(OSError):
         write_whole(path, packed_tapes([whole for entry in _read[path] if (whole := entry.tape()) is not None]))
 
@@ -139,7 +138,7 @@ def packed_tapes(tapes: Sequence[Tape]) -> bytes:
     return packed({"tapes": [[regime_as_list(tape.regime), as_list(tape.peaks)] for tape in tapes]}, [*map(part_of, tapes)])
 
 
-def unpacked_entries(content: bytes) -> tuple[Entry, ...]:
+def unpacked_entries(path: Path, content: bytes) -> tuple[Entry, ...]:
     """The tapes of a file's content. Raises one of `DAMAGED`."""
     written = enumerate(head_in(content)["tapes"])
-    return tuple(Entry(regime_in(regime), from_list(peaks), content, place) for place, (regime, peaks) in written)
+    return tuple(Entry(path, regime_in(regime), from_list(peaks), content, place) for place, (regime, peaks) in written)
