@@ -17,7 +17,7 @@ def rms_norm(tape: Tape, x: Tensor, features: int, setting: Setting, x_bytes: in
     x32 = cast(tape, x, features, x_bytes, FP32_BYTES)
     # pow(2) keeps its input; its backward makes pow(1), times 2, times the gradient (FunctionsManual.cpp pow_backward)
     variance = tape.op((x32,), Size(rows * FP32_BYTES), keeps=(x32,), scratch=(wide, wide.scaled(3)))
-    rsqrt = tape.op((variance,), Size(rows * FP32_BYTES), keeps=(variance,))
+    rsqrt = _rsqrt(tape, variance)
     normed = tape.op((x32, rsqrt), wide, keeps=(x32, rsqrt), scratch=(Size(), wide))
     tape.hold(x32)
     normed = cast(tape, normed, features, FP32_BYTES, x_bytes)
@@ -37,7 +37,7 @@ def rms_norm_gemma(tape: Tape, x: Tensor, features: int, setting: Setting, x_byt
     wide = Size(features * FP32_BYTES)
     x32 = cast(tape, x, features, x_bytes, FP32_BYTES)
     variance = tape.op((x32,), Size(rows * FP32_BYTES), keeps=(x32,), scratch=(wide, wide.scaled(3)))
-    rsqrt = tape.op((variance,), Size(rows * FP32_BYTES), keeps=(variance,))
+    rsqrt = _rsqrt(tape, variance)
     normed = tape.op((x32, rsqrt), wide, keeps=(x32, rsqrt), scratch=(Size(), wide))
     tape.hold(x32)
     weight_gradient = features * setting.weight_bytes if setting.trains_base else 0
@@ -46,6 +46,13 @@ def rms_norm_gemma(tape: Tape, x: Tensor, features: int, setting: Setting, x_byt
         (normed,), wide, keeps=keeps, scratch=(Size(), wide if setting.trains_base else Size()), parameter_gradient_bytes=weight_gradient
     )
     return cast(tape, scaled, features, FP32_BYTES, x_bytes)
+
+
+def _rsqrt(tape: Tape, variance: Tensor) -> Tensor:
+    """`rsqrt` keeps its result, not the mean of squares that it is given (torch 2.13 derivatives.yaml)."""
+    result = tape.op((variance,), variance.size)
+    tape.ops[-1].kept = (result,)
+    return result
 
 
 def layer_norm(tape: Tape, x: Tensor, features: int, setting: Setting, x_bytes: int, rows: int = 1) -> Tensor:
@@ -67,7 +74,7 @@ def _layer_norm_fp32_ops(tape: Tape, x: Tensor, features: int, setting: Setting)
     x32 = cast(tape, x, features, setting.stream_bytes, FP32_BYTES)
     centred = tape.op((x32,), wide, aliases=(True,))
     variance = tape.op((centred,), Size(FP32_BYTES), keeps=(centred,), scratch=(wide, wide.scaled(3)))
-    rsqrt = tape.op((variance,), Size(FP32_BYTES), keeps=(variance,))
+    rsqrt = _rsqrt(tape, variance)
     centred = tape.op((x32,), wide, aliases=(True,))
     normed = tape.op((centred, rsqrt), wide, keeps=(centred, rsqrt), scratch=(Size(), wide))
     tape.hold(x32)
