@@ -140,6 +140,10 @@ def _int8(tape: Tape, x: Tensor, layer: Linear, setting: Setting, x_bytes: int) 
     return cast(tape, y, layer.out_features, inner_bytes, x_bytes)
 
 
+DORA_FACTORS = 3
+"""Kept for each output of a layer: its row's norm |w|, m/|w| and m/|w| - 1 (peft 0.21 tuners/lora/dora.py `DoraLinearLayer.forward`)."""
+
+
 GPTQ_UNPACK_BYTES_PER_PARAM = 5
 """Beside the result while GPT-QModel unpacks a matrix in torch: the shifted words in int32 and their cast to int8 (GPT-QModel 7.7
 nn_modules/qlinear/__init__.py `dequantize_weight`). Where torch.compile fuses them they are not there: an upper bound."""
@@ -252,19 +256,27 @@ def _dora(tape: Tape, parts: tuple[Tensor, Tensor, Tensor], layer: Linear, setti
     wide = Size(out * inner_bytes)
     update = tape.op((low,), wide, keeps=(low,), parameter_gradient_bytes=out * setting.rank * setting.adapter_bytes)
     magnitude = out * setting.adapter_bytes
-    # (m/|w| - 1) * base: keeps base; m/|w| * update: keeps update; each then sums a product for the magnitude's gradient
+    # m / |w| keeps |w|; (m/|w| - 1) * base keeps both factors, m/|w| * update likewise; each sums a product for the magnitude's gradient
+    factors = Tensor(Size(constant=DORA_FACTORS * magnitude), False)
     scaled_bytes = max(y_bytes, setting.adapter_bytes)
     scaled = Size(out * scaled_bytes)
     if setting.adapter_dropout:
         base = _product_of_dropped(tape, x, layer, setting, inner_bytes)
     else:
         base = tape.op((result,), Size(out * y_bytes), aliases=(True,)) if layer.bias else result  # minus the bias: a new tensor
-    base_part = tape.op((base,), scaled, keeps=(base,), scratch=(Size(), scaled), parameter_gradient_bytes=magnitude)
-    update_part = tape.op((update,), scaled, keeps=(update,), scratch=(Size(), scaled))
+    base_products, update_products = (Size(), _two_products(scaled, base.size)), (Size(), _two_products(scaled, update.size))
+    base_part = tape.op((base,), scaled, keeps=(base, factors), scratch=base_products, parameter_gradient_bytes=magnitude)
+    update_part = tape.op((update,), scaled, keeps=(update,), scratch=update_products)
     update_part = tape.op((update_part,), scaled)  # times scaling
     extra = tape.op((base_part, update_part), scaled, aliases=(True, True))
     tape.hold(held)
     return _add_and_round(tape, result, extra, out, (y_bytes, scaled_bytes))
+
+
+def _two_products(made: Size, gradient: Size) -> Size:
+    """Beside the `gradient` of a factor while backward makes the products of both factors, each as large as what forward `made`: one is
+    summed over tokens for the other factor, one cast to the gradient's type (torch 2.13 csrc/autograd/engine.cpp, validate_outputs)."""
+    return made.scaled(2).plus(gradient, -1)
 
 
 def _product_of_dropped(tape: Tape, x: Tensor, layer: Linear, setting: Setting, inner_bytes: int) -> Tensor:
