@@ -187,7 +187,8 @@ def _grouped(tape: Tape, x: Tensor, layer: Linear, per_token: int, setting: Sett
     # (peft 0.21 lora/layer.py `ParamWrapper._activate_lora`, torch.baddbmm)
     fused = 2 if layer.name == "gate_up_proj" else 1
     factors = setting.rank * fused * layer.copies * (layer.in_features + layer.out_features)
-    low = tape.op((), Size(constant=factors * setting.weight_bytes), parameter_gradient_bytes=factors * setting.adapter_bytes)
+    copied = 0 if setting.weight_bytes == setting.adapter_bytes else factors * setting.weight_bytes  # `lhs` and `rhs`, in the weights' type
+    low = tape.op((), Size(constant=copied), parameter_gradient_bytes=factors * setting.adapter_bytes)
     weights = tape.op((low,), Size(constant=params * setting.weight_bytes), keeps=(low,))
     if expanded is not None:
         tape.hold(expanded)

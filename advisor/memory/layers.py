@@ -108,7 +108,8 @@ def _dense(tape: Tape, x: Tensor, layer: Linear, setting: Setting, x_bytes: int)
     keeps: list[Tensor] = [x] if setting.trains_base else []
     if setting.autocast and setting.weight_bytes != inner_bytes:
         # autocast makes a 16-bit copy of the weight, which the product keeps to differentiate by its input
-        keeps.append(Tensor(Size(constant=params * inner_bytes), False))
+        copied_bytes = params * inner_bytes
+        keeps.append(tape.cached(copied_bytes) if setting.trains_base else Tensor(Size(constant=copied_bytes), False))
     gradient = (params + (layer.out_features if layer.bias else 0)) * setting.weight_bytes if setting.trains_base else 0
     return tape.op((x,), Size(layer.out_features * inner_bytes), keeps=tuple(keeps), parameter_gradient_bytes=gradient)
 
@@ -211,21 +212,25 @@ def _updated(tape: Tape, result: Tensor, x: Tensor, layer: Linear, setting: Sett
     if setting.autocast:
         x = cast(tape, x, layer.in_features, inner_bytes, setting.compute_bytes)
         inner_bytes = setting.compute_bytes
-    low = tape.op(
-        (x,),
-        Size(setting.rank * inner_bytes),
-        keeps=(x,),
-        parameter_gradient_bytes=layer.in_features * setting.rank * setting.adapter_bytes,
-    )
+    keeps, gradient = (x, *_factor_copy(tape, layer.in_features, setting)), layer.in_features * setting.rank * setting.adapter_bytes
+    low = tape.op((x,), Size(setting.rank * inner_bytes), keeps=keeps, parameter_gradient_bytes=gradient)
     if setting.dora:
         return _dora(tape, (x, result, low), layer, setting, (inner_bytes, y_bytes))
     wide = Size(layer.out_features * inner_bytes)
-    update = tape.op((low,), wide, keeps=(low,), parameter_gradient_bytes=layer.out_features * setting.rank * setting.adapter_bytes)
+    keeps, gradient = (low, *_factor_copy(tape, layer.out_features, setting)), layer.out_features * setting.rank * setting.adapter_bytes
+    update = tape.op((low,), wide, keeps=keeps, parameter_gradient_bytes=gradient)
     update = tape.op((update,), wide)  # times scaling
     if quantizes(setting, layer) and _keeps_type(setting):
         update = cast(tape, update, layer.out_features, inner_bytes, y_bytes)
         return tape.op((result, update), Size(layer.out_features * y_bytes), aliases=(True, True))
     return _add_and_round(tape, result, update, layer.out_features, (y_bytes, inner_bytes))
+
+
+def _factor_copy(tape: Tape, features: int, setting: Setting) -> tuple[Tensor, ...]:
+    """The 16-bit copy of an fp32 adapter's A or B under autocast, which the product keeps to differentiate by its input."""
+    if not setting.autocast or setting.adapter_bytes == setting.compute_bytes:
+        return ()
+    return (tape.cached(features * setting.rank * setting.compute_bytes),)
 
 
 def _add_and_round(tape: Tape, result: Tensor, update: Tensor, features: int, widths: tuple[int, int]) -> Tensor:
@@ -254,7 +259,8 @@ def _dora(tape: Tape, parts: tuple[Tensor, Tensor, Tensor], layer: Linear, setti
     held = tape.op((), Size(constant=identity + matrix * (2 if needs_copy else 1)), scratch=(Size(constant=2 * matrix), Size()))
     out = layer.out_features
     wide = Size(out * inner_bytes)
-    update = tape.op((low,), wide, keeps=(low,), parameter_gradient_bytes=out * setting.rank * setting.adapter_bytes)
+    keeps = (low, *_factor_copy(tape, out, setting))
+    update = tape.op((low,), wide, keeps=keeps, parameter_gradient_bytes=out * setting.rank * setting.adapter_bytes)
     magnitude = out * setting.adapter_bytes
     # m / |w| keeps |w|; (m/|w| - 1) * base keeps both factors, m/|w| * update likewise; each sums a product for the magnitude's gradient
     factors = Tensor(Size(constant=DORA_FACTORS * magnitude), False)

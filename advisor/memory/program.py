@@ -66,6 +66,8 @@ class Layer(NamedTuple):
     back: Walk
     adding: Walk
     """Backward that adds each gradient to an earlier micro-batch's."""
+    cached_bytes: int
+    """What autocast keeps of it to the end of forward, beside what is kept for backward."""
 
 
 class _Recorded(NamedTuple):
@@ -92,7 +94,8 @@ def _layer(block: Block, hidden: int, setting: Setting, kernel: Kernel, loop: Lo
     checkpointing = loop.checkpointing
     keeping = forward(tape, entry, keep=True, entry_held=checkpointing, stops_early=checkpointing and not loop.reentrant)
     quiet = forward(tape, entry, keep=False, entry_held=True) if checkpointing else keeping
-    return Layer(entry.size, quiet, keeping, back.over(keeping.kept), adding.over(keeping.kept))
+    cached_bytes = tape.cached_bytes if checkpointing else 0
+    return Layer(entry.size, quiet, keeping, back.over(keeping.kept), adding.over(keeping.kept), cached_bytes)
 
 
 class _Head(NamedTuple):
@@ -214,16 +217,17 @@ def _block_transients(layer: Layer, loop: Loop) -> Iterator[Size]:
 
 def forward_stations(step: Step) -> Iterator[Station]:
     """Moments of forward on one card."""
-    behind = step.under
+    behind, cached = step.under, ZERO
     for layer, count in step.runs:
         last = behind.plus(step.resting(layer), count - 1)
+        cached = cached.plus(Size(constant=layer.cached_bytes), count)
         held = layer.entry if step.loop.checkpointing else ZERO
         for moment in layer.quiet.peaks:
             kept = last.plus(held) if step.loop.checkpointing else last.plus(moment.kept)
-            yield Station(last.plus(held).plus(moment.live), kept, ZERO, 0)
+            yield Station(last.plus(held).plus(cached).plus(moment.live), kept, ZERO, 0)
         behind = behind.plus(step.resting(layer), count)
     for moment in step.head.forward.peaks:
-        yield Station(behind.plus(moment.live), behind, moment.live, 0)
+        yield Station(behind.plus(cached).plus(moment.live), behind, moment.live, 0)
 
 
 def backward_stations(step: Step) -> Iterator[Station]:

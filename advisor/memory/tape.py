@@ -126,6 +126,14 @@ class Tape:
 
     def __init__(self) -> None:
         self.ops: list[Op] = []
+        self.cached_bytes = 0
+        """Copies of parameters that autocast keeps until the forward of the whole model is over."""
+
+    def cached(self, size_bytes: int) -> Tensor:
+        """A copy of a trained fp32 parameter that autocast makes once in a forward and keeps to its end, whether backward needs it or not
+        (torch 2.13 aten/src/ATen/autocast_mode.cpp, `cached_cast`)."""
+        self.cached_bytes += size_bytes
+        return Tensor(Size(constant=size_bytes), False)
 
     def op(
         self,
