@@ -109,6 +109,7 @@ def _overwritten(tape: Tape, scored: Tensor) -> Tensor:
 def _end(tape: Tape, loss: Tensor, outputs: tuple[Tensor, ...], vocab: int, logits_bytes: int, ending: Ending) -> None:
     """The outputs are there until the loop has the loss, and are copied to fp32 where accelerate does that."""
     if ending.converts and logits_bytes != FP32_BYTES:
+        tape.autocast_ends = len(tape.ops)
         tape.op(outputs, Size(vocab * FP32_BYTES))
         tape.ops[-1].output.needs_grad = False
     tape.op((loss,), ZERO, aliases=(True,))

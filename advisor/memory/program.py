@@ -226,8 +226,10 @@ def forward_stations(step: Step) -> Iterator[Station]:
             kept = last.plus(held) if step.loop.checkpointing else last.plus(moment.kept)
             yield Station(last.plus(held).plus(cached).plus(moment.live), kept, ZERO, 0)
         behind = behind.plus(step.resting(layer), count)
-    for moment in step.head.forward.peaks:
+    for moment in step.head.forward.in_autocast if cached != ZERO else ():
         yield Station(behind.plus(cached).plus(moment.live), behind, moment.live, 0)
+    for moment in step.head.forward.peaks:
+        yield Station(behind.plus(moment.live), behind, moment.live, 0)
 
 
 def backward_stations(step: Step) -> Iterator[Station]:

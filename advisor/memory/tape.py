@@ -128,6 +128,8 @@ class Tape:
         self.ops: list[Op] = []
         self.cached_bytes = 0
         """Copies of parameters that autocast keeps until the forward of the whole model is over."""
+        self.autocast_ends: int | None = None
+        """Index of the first operation after autocast, where it ends before the tape does."""
 
     def cached(self, size_bytes: int) -> Tensor:
         """A copy of a trained fp32 parameter that autocast makes once in a forward and keeps to its end, whether backward needs it or not
@@ -187,6 +189,8 @@ class Walk(NamedTuple):
     waiting: Size = ZERO
     """Of a backward: the gradients alive when it first needs a kept tensor. A checkpoint recomputes the block at that moment
     (torch/utils/checkpoint.py, `_checkpoint_hook` unpacks lazily)."""
+    in_autocast: tuple[Moment, ...] = ()
+    """Of a forward: its peaks before autocast ends."""
 
     def over(self, kept: Size) -> Walk:
         """The same backward with `kept` more alive from its start, until it frees it."""
@@ -211,10 +215,13 @@ def forward(tape: Tape, entry: Tensor, *, keep: bool, entry_held: bool, stops_ea
     if not entry_held:
         live.add(entry.size)
     moments: dict[Size, Size] = {}
+    in_autocast: dict[Size, Size] | None = None
     dying: dict[int, list[Tensor]] = {} if entry_held else {entry.last_use: [entry]}
     counted: set[int] = set()
     end = _last_saved(tape) if stops_early else len(tape.ops)
     for index, op in enumerate(tape.ops):
+        if index == tape.autocast_ends:
+            in_autocast = dict(moments)
         output = op.output
         live.add(output.size)
         if keep:
@@ -233,7 +240,7 @@ def forward(tape: Tape, entry: Tensor, *, keep: bool, entry_held: bool, stops_ea
             # a tensor that a later operation keeps is kept by one of its users, which have all run by its last use
             if not (keep and id(tensor) in counted):
                 live.remove(tensor.size)
-    return Walk(_peaks(moments), kept)
+    return Walk(_peaks(moments), kept, in_autocast=_peaks(moments if in_autocast is None else in_autocast))
 
 
 def backward(tape: Tape, kept_size: Size, gradient: Size, *, adds: bool = False) -> Walk:
