@@ -11,7 +11,7 @@ from typing import NamedTuple
 from advisor.errors import UnsupportedError
 from advisor.memory.layers import FP32_BYTES, Setting, cast, linear, output_bytes, quantizes
 from advisor.memory.norms import layer_norm, rms_norm, rms_norm_gemma
-from advisor.memory.scores import Heads, Widths, eager, math
+from advisor.memory.scores import Heads, Run, Widths, eager, math
 from advisor.memory.tape import Size, Tape, Tensor
 from advisor.values import Attention, AttentionShape, Block, Linear
 
@@ -41,6 +41,8 @@ class Kernel(NamedTuple):
 
     autocast: bool = False
     """Forward runs under torch.autocast."""
+    several: bool = False
+    """Eager attention of more than one sequence."""
 
 
 def attention(tape: Tape, x: Tensor, block: Block, setting: Setting, kernel: Kernel) -> Tensor:
@@ -63,12 +65,12 @@ def attention(tape: Tape, x: Tensor, block: Block, setting: Setting, kernel: Ker
         tape.ops[-1].kept = (v,)
         heads = (q, k, v)
     inner = _kernel_bytes(setting, kernel, c)
-    heads = _in_kernel_type(tape, heads, block, c, inner)
-    out = _kernel(tape, heads, block, inner, setting, kernel)
+    out = _kernel(tape, _in_kernel_type(tape, heads, block, c, inner), block, inner, setting, kernel)
     projection = linears[-1]
     y = linear(tape, out, projection, setting, inner)
     c = output_bytes(setting, inner, quantizes(setting, projection))
-    tape.hold(x)
+    for local in (x, *heads):
+        tape.hold(local)
     return cast(tape, y, projection.out_features, c, e)
 
 
@@ -166,7 +168,7 @@ def _kernel(tape: Tape, heads: Heads, block: Block, c: int, setting: Setting, ke
         first = next(layer for layer in block.linears if layer.part == "attention")
         projected = output_bytes(setting, setting.stream_bytes, quantizes(setting, first))
         widths = Widths(c, setting.weight_bytes, projected)
-        return _by_token(tape, eager(tape, heads, shape, widths, fuses_softmax=kernel.fuses_softmax, autocast=kernel.autocast))
+        return _by_token(tape, eager(tape, heads, shape, widths, Run(kernel.fuses_softmax, kernel.autocast, kernel.several)))
     wide = Size(shape.heads * shape.head_dim * c)
     out_size = Size(shape.heads * shape.v_head_dim * c)
     grouped = shape.kv_heads != shape.heads

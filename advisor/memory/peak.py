@@ -30,7 +30,21 @@ from advisor.memory.units import units_of
 from advisor.memory.weights import unquantized_bytes_per_param
 from advisor.stacks.targets import refuse_unwrappable, targets
 from advisor.tiers import Tier, refuse_unread
-from advisor.values import DType, GpuSpec, MemoryBreakdown, Method, ModelSpec, Phase, PhaseBytes, Plan, Quantization, Stack, Term, TermBytes
+from advisor.values import (
+    Attention,
+    DType,
+    GpuSpec,
+    MemoryBreakdown,
+    Method,
+    ModelSpec,
+    Phase,
+    PhaseBytes,
+    Plan,
+    Quantization,
+    Stack,
+    Term,
+    TermBytes,
+)
 
 
 def estimate_memory(model: ModelSpec, plan: Plan, gpu: GpuSpec | None = None) -> MemoryBreakdown:
@@ -95,7 +109,13 @@ def without_batch(model: ModelSpec, plan: Plan) -> Plan:
     accumulates = min(plan.grad_accum_steps, 3)
     reached = (block.attention.window_tokens or 1 for block in model.shape.blocks)
     seq_len = max(window for window in (1, *reached) if window <= plan.seq_len_tokens)
-    smallest = {"micro_batch_size": 1, "seq_len_tokens": seq_len, "grad_accum_steps": accumulates, "eval_micro_batch_size": None}
+    several = plan.attention is Attention.EAGER and plan.micro_batch_size > 1
+    smallest = {
+        "micro_batch_size": 2 if several else 1,
+        "seq_len_tokens": seq_len,
+        "grad_accum_steps": accumulates,
+        "eval_micro_batch_size": None,
+    }
     return plan.model_copy(update=smallest)
 
 
@@ -227,7 +247,8 @@ def _adapted(model: ModelSpec, plan: Plan) -> frozenset[tuple[str, bool]]:
 def kernel_of(plan: Plan, has_flash: bool = True) -> Kernel:
     computes_in = plan.autocast_dtype if plan.autocast else plan.base_dtype
     half = computes_in is DType.FP16
-    return Kernel(plan.attention, plan.padding, plan.kv_cache_in_outputs, has_flash, plan.seq_len_tokens, half, plan.autocast)
+    several = plan.attention is Attention.EAGER and plan.micro_batch_size > 1
+    return Kernel(plan.attention, plan.padding, plan.kv_cache_in_outputs, has_flash, plan.seq_len_tokens, half, plan.autocast, several)
 
 
 def loop_of(plan: Plan) -> Loop:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from advisor.memory.layers import FP32_BYTES
-from advisor.memory.tape import Size, Tape, Tensor
+from advisor.memory.tape import ZERO, Size, Tape, Tensor
 from advisor.values import AttentionShape
 
 Heads = tuple[Tensor, Tensor, Tensor]
@@ -21,6 +21,14 @@ class Widths(NamedTuple):
     """Of the mask, which has the type of the embeddings."""
     projected: int
     """Of queries, keys and values as their layers return them."""
+
+
+class Run(NamedTuple):
+    """What changes eager attention beside its shape; see `Kernel`."""
+
+    fuses_softmax: bool
+    autocast: bool
+    several: bool
 
 
 def math(tape: Tape, heads: Heads, shape: AttentionShape, c: int) -> Tensor:
@@ -46,15 +54,19 @@ def math(tape: Tape, heads: Heads, shape: AttentionShape, c: int) -> Tensor:
     return tape.op((out,), Size(shape.heads * shape.v_head_dim * c))
 
 
-def eager(tape: Tape, heads: Heads, shape: AttentionShape, widths: Widths, *, fuses_softmax: bool, autocast: bool) -> Tensor:
+def eager(tape: Tape, heads: Heads, shape: AttentionShape, widths: Widths, run: Run) -> Tensor:
     """`eager_attention_forward`: scores in the computation's type, softmax in fp32, micro-batch x heads x sequence x sequence each."""
     q, k, v = heads
     c, mask_bytes, projected_bytes = widths
+    fuses_softmax, autocast, several = run
     if shape.kv_heads != shape.heads:
         k = tape.op((k,), Size(shape.heads * shape.head_dim * c))
         v = tape.op((v,), Size(shape.heads * shape.v_head_dim * c))
     if shape.scores_in_fp32 and c < FP32_BYTES:
-        return _fp32_scores(tape, (q, k, v), shape, c)
+        return _fp32_scores(tape, (q, k, v), shape, c, several)
+    if several:
+        q, k = (_folded(tape, x, Size(shape.heads * shape.head_dim * c)) for x in (q, k))
+        v = _view(tape, v, Size(shape.heads * shape.v_head_dim * c))
     scores, scores32 = Size(per_pair=shape.heads * c), Size(per_pair=shape.heads * FP32_BYTES)
     weights = tape.op((q, k), scores, keeps=(q, k))
     weights = tape.op((weights,), scores)  # times scaling
@@ -67,9 +79,10 @@ def eager(tape: Tape, heads: Heads, shape: AttentionShape, widths: Widths, *, fu
     wide = max(c, mask_bytes)
     weights = tape.op((weights,), Size(per_pair=shape.heads * wide), aliases=(wide == c,))
     if shape.sinks:
-        return _softmax_with_sinks(tape, weights, v, shape, (c, wide, projected_bytes))
+        return _softmax_with_sinks(tape, weights, v, shape, (c, wide, projected_bytes), several)
     if shape.softmax != "fp32" and not autocast:  # which runs every softmax in fp32 (torch 2.13 autocast_mode.h, fp32 list)
-        return _own_softmax(tape, weights, v, shape, c)
+        return _own_softmax(tape, weights, v, shape, c, several)
+    masked = weights
     if wide != FP32_BYTES and not fuses_softmax:
         weights = tape.op((weights,), scores32)
     # softmax keeps its result; CUDA's backward makes grad * output inside (ATen/native/cuda/SoftMax.cu)
@@ -77,12 +90,35 @@ def eager(tape: Tape, heads: Heads, shape: AttentionShape, widths: Widths, *, fu
     tape.ops[-1].kept = (probabilities,)
     if c != FP32_BYTES:
         probabilities = tape.op((probabilities,), scores)
+    tape.hold(masked)  # until its name is given to the probabilities
     if shape.dropout:
         probabilities = tape.op((probabilities,), scores, keeps=(Tensor(Size(per_pair=shape.heads), False),))
-    return tape.op((probabilities, v), Size(shape.heads * shape.v_head_dim * c), keeps=(probabilities, v))
+    return _mixed(tape, probabilities, v, shape, c, several)
 
 
-def _fp32_scores(tape: Tape, heads: Heads, shape: AttentionShape, c: int) -> Tensor:
+def _folded(tape: Tape, x: Tensor, own: Size) -> Tensor:
+    """Heads as a product over batch and heads takes them: those of several sequences that are views of a wider matrix are copied out of it,
+    and the copy is kept in its place (torch 2.13 aten/src/ATen/native/LinearAlgebra.cpp `_matmul_impl`, `reshape`)."""
+    return x if x.size == own else tape.op((x,), own, aliases=(x.gradient_size == own,))
+
+
+def _view(tape: Tape, x: Tensor, own: Size) -> Tensor:
+    """A part of a wider matrix: its gradient is as large as itself until that of the matrix is made."""
+    if x.size == own:
+        return x
+    view = tape.op((x,), ZERO)
+    view.shares(x, own)
+    return view
+
+
+def _mixed(tape: Tape, probabilities: Tensor, v: Tensor, shape: AttentionShape, c: int, several: bool) -> Tensor:
+    """Values weighed by the probabilities."""
+    size = Size(shape.heads * shape.v_head_dim * c)
+    v = _folded(tape, v, size) if several else v
+    return tape.op((probabilities, v), size, keeps=(probabilities, v))
+
+
+def _fp32_scores(tape: Tape, heads: Heads, shape: AttentionShape, c: int, several: bool) -> Tensor:
     """Queries and keys are lifted to fp32 before their product (models/gptj/modeling_gptj.py `_attn`, likewise GPT-Neo's)."""
     q, k, v = heads
     q, k = (tape.op((x,), Size(shape.heads * shape.head_dim * FP32_BYTES)) for x in (q, k))
@@ -95,10 +131,10 @@ def _fp32_scores(tape: Tape, heads: Heads, shape: AttentionShape, c: int) -> Ten
     if shape.dropout:
         kept = Tensor(Size(per_pair=shape.heads), False)
         probabilities = tape.op((probabilities,), Size(per_pair=shape.heads * c), keeps=(kept,))
-    return tape.op((probabilities, v), Size(shape.heads * shape.v_head_dim * c), keeps=(probabilities, v))
+    return _mixed(tape, probabilities, v, shape, c, several)
 
 
-def _own_softmax(tape: Tape, weights: Tensor, v: Tensor, shape: AttentionShape, c: int) -> Tensor:
+def _own_softmax(tape: Tape, weights: Tensor, v: Tensor, shape: AttentionShape, c: int, several: bool) -> Tensor:
     """The softmax runs in the scores' own type (models/bert/modeling_bert.py `eager_attention_forward`, likewise GPT-2's and Falcon's).
     XGLM first raises masked scores to the type's least number, which keeps them, and leaves fp16 alone
     (models/xglm/modeling_xglm.py `XGLMAttention.forward`)."""
@@ -109,10 +145,12 @@ def _own_softmax(tape: Tape, weights: Tensor, v: Tensor, shape: AttentionShape, 
     tape.ops[-1].kept = (probabilities,)
     if shape.dropout:
         probabilities = tape.op((probabilities,), scores, keeps=(Tensor(Size(per_pair=shape.heads), False),))
-    return tape.op((probabilities, v), Size(shape.heads * shape.v_head_dim * c), keeps=(probabilities, v))
+    return _mixed(tape, probabilities, v, shape, c, several)
 
 
-def _softmax_with_sinks(tape: Tape, weights: Tensor, v: Tensor, shape: AttentionShape, widths: tuple[int, int, int]) -> Tensor:
+def _softmax_with_sinks(
+    tape: Tape, weights: Tensor, v: Tensor, shape: AttentionShape, widths: tuple[int, int, int], several: bool
+) -> Tensor:
     """Scores joined by a sink per head, less their maximum, softmax in their own type, which is cast to the values' type
     (models/gpt_oss/modeling_gpt_oss.py `eager_attention_forward`), before autocast runs the product in its own. `widths` are bytes per
     element of that product, of masked scores and of values."""
@@ -126,7 +164,7 @@ def _softmax_with_sinks(tape: Tape, weights: Tensor, v: Tensor, shape: Attention
         probabilities = tape.op((probabilities,), Size(per_pair=shape.heads * value_bytes))
     tape.hold(weights)  # until its name is given to the probabilities
     factor = tape.op((probabilities,), Size(per_pair=shape.heads * c)) if value_bytes != c else probabilities
-    out = tape.op((factor, v), Size(shape.heads * shape.v_head_dim * c), keeps=(factor, v))
+    out = _mixed(tape, factor, v, shape, c, several)
     for local in (shifted, probabilities):
         tape.hold(local)
     return out

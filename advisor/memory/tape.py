@@ -127,9 +127,9 @@ class Tape:
     def __init__(self) -> None:
         self.ops: list[Op] = []
         self.cached_bytes = 0
-        """Copies of parameters that autocast keeps until the forward of the whole model is over."""
-        self.autocast_ends: int | None = None
-        """Index of the first operation after autocast, where it ends before the tape does."""
+        """Copies of parameters that autocast keeps to the end of a forward."""
+        self.autocast_ends = -1
+        """The first operation after autocast, where it ends before the tape does."""
 
     def cached(self, size_bytes: int) -> Tensor:
         """A copy of a trained fp32 parameter that autocast makes once in a forward and keeps to its end, whether backward needs it or not
@@ -215,13 +215,12 @@ def forward(tape: Tape, entry: Tensor, *, keep: bool, entry_held: bool, stops_ea
     if not entry_held:
         live.add(entry.size)
     moments: dict[Size, Size] = {}
-    in_autocast: dict[Size, Size] | None = None
+    in_autocast: dict[Size, Size] = {}
     dying: dict[int, list[Tensor]] = {} if entry_held else {entry.last_use: [entry]}
     counted: set[int] = set()
     end = _last_saved(tape) if stops_early else len(tape.ops)
     for index, op in enumerate(tape.ops):
-        if index == tape.autocast_ends:
-            in_autocast = dict(moments)
+        in_autocast = dict(moments) if index == tape.autocast_ends else in_autocast
         output = op.output
         live.add(output.size)
         if keep:
@@ -240,7 +239,7 @@ def forward(tape: Tape, entry: Tensor, *, keep: bool, entry_held: bool, stops_ea
             # a tensor that a later operation keeps is kept by one of its users, which have all run by its last use
             if not (keep and id(tensor) in counted):
                 live.remove(tensor.size)
-    return Walk(_peaks(moments), kept, in_autocast=_peaks(moments if in_autocast is None else in_autocast))
+    return Walk(_peaks(moments), kept, in_autocast=_peaks(in_autocast or moments))
 
 
 def backward(tape: Tape, kept_size: Size, gradient: Size, *, adds: bool = False) -> Walk:
