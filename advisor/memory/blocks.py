@@ -25,11 +25,15 @@ def block_tape(block: Block, hidden: int, setting: Setting, kernel: Kernel, *, e
         y = attention(tape, y, block, setting, kernel) if half == "attention" else feed_forward(tape, y, block, setting)
         if block.residual_dropout == "both" or (block.residual_dropout == "mlp" and half == "feed_forward"):
             y = dropout(tape, y, hidden, setting.stream_bytes)
+        made = y
         if after:
             y = norm(tape, y, block, hidden, setting)
+            tape.hold(made)  # its name is given to the normed
+            made = y
         if block.scales_residual:
             y = tape.op((y,), Size(hidden * setting.stream_bytes))
         x = _add(tape, x, y, hidden, setting)
+        tape.hold(made)
     return tape, entry
 
 
@@ -41,6 +45,8 @@ def _parallel(tape: Tape, entry: Tensor, block: Block, hidden: int, setting: Set
         normed = norm(tape, entry, block, hidden, setting)
     fed = feed_forward(tape, normed, block, setting)
     _add(tape, _add(tape, attended, fed, hidden, setting), entry, hidden, setting)
+    for local in (attended, fed):
+        tape.hold(local)
 
 
 def _add(tape: Tape, x: Tensor, y: Tensor, hidden: int, setting: Setting) -> Tensor:
