@@ -193,8 +193,8 @@ ROWS: list[tuple[str, str, dict[str, Any], tuple[int, int, int, int]]] = [
     ("qwen2_moe", "lora", {}, (464, -3872, -496, 0)),
     ("granitemoeshared", "full", {}, (1424, -13936, 1424, 0)),
     ("granitemoeshared", "lora", {}, (1424, 1424, 1424, 0)),
-    ("gpt_oss", "full", {}, (-9616, -42272, -10576, -1296)),
-    ("gpt_oss", "lora", {}, (-7696, -42272, -8656, 0)),
+    ("gpt_oss", "full", {}, (-16, -1952, -976, -16)),
+    ("gpt_oss", "lora", {}, (-16, -3872, -976, 0)),
     ("ernie4_5_moe", "full", {}, (-4016, -9312, -2560, 0)),
     ("ernie4_5_moe", "lora", {}, (-4016, -9312, -4976, 0)),
     ("deepseek_v3", "full", {}, (-1472, -9184, 0, 0)),
@@ -214,7 +214,7 @@ ROWS: list[tuple[str, str, dict[str, Any], tuple[int, int, int, int]]] = [
     ("deepseek_v3", "lora", FEW, (-80, -368, 11952, 0)),
     ("phi3", "lora", FEW, (0, 0, 16, 0)),
     ("gpt_neox", "full", FEW, (32, 32, 16, 0)),
-    ("gpt_oss", "full", FEW, (-336, -1440, -1280, -1296)),
+    ("gpt_oss", "full", FEW, (-16, -96, 0, -16)),
 ]
 IDS = ["-".join((name, method, *options)) for name, method, options, _ in ROWS]
 

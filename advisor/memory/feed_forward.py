@@ -7,13 +7,11 @@ Experts run as transformers 5.23 runs them on a GPU: sorted by expert and multip
 from __future__ import annotations
 
 from advisor.errors import UnsupportedError
-from advisor.memory.layers import ABSMAX_SCRATCH_PER_PARAM, FP32_BYTES, Setting, cast, linear, output_bytes, quantizes
+from advisor.memory.layers import ABSMAX_SCRATCH_PER_PARAM, FP32_BYTES, INDEX_BYTES, Setting, cast, linear, output_bytes, quantizes
 from advisor.memory.tape import ZERO, Size, Tape, Tensor
 from advisor.values import Block, Linear
 
 BYTES_PER_16_BIT = 2
-INDEX_BYTES = 8
-"""torch's int64 indices."""
 
 
 def feed_forward(tape: Tape, x: Tensor, block: Block, setting: Setting) -> Tensor:
@@ -86,7 +84,8 @@ def _routed(tape: Tape, x: Tensor, block: Block, linears: tuple[Linear, ...], se
     tape.ops[-1].kept = (probabilities,)
     indices = Tensor(Size(k * INDEX_BYTES), False)
     routing = tape.op((probabilities,), Size(k * FP32_BYTES), keeps=(indices,))
-    order = Tensor(Size(2 * k * INDEX_BYTES), False)  # of tokens and of their weights, by expert
+    orders = 3 if gate_up.bias and setting.trains_base else 2  # of tokens, of their weights, and of trained biases, by expert
+    order = Tensor(Size(orders * k * INDEX_BYTES), False)
     chosen = tape.op((x,), Size(k * hidden * e), keeps=(order,))
     inner = _grouped(tape, cast(tape, chosen, k * hidden, e, c), gate_up, k, setting, c)
     bias = tape.op((), Size(k * gate_up.out_features * c if gate_up.bias else 0))  # each token's own, gathered by its expert
@@ -94,6 +93,7 @@ def _routed(tape: Tape, x: Tensor, block: Block, linears: tuple[Linear, ...], se
     inner = _clamped_gate(tape, inner, width) if mlp.clamped else _gate(tape, inner, width, mlp.activation)
     tape.hold(bias)
     out = _grouped(tape, inner, down, k, setting, c)
+    bias = tape.op((), Size(k * hidden * c if down.bias else 0))
     weighted_bytes = max(c, _weight_bytes(block, setting))
     wide = Size(k * hidden * weighted_bytes)
     weighted = tape.op((out, routing), wide, keeps=(out, routing), scratch=(ZERO, _products_of_backward(out, wide, setting)))
@@ -103,7 +103,7 @@ def _routed(tape: Tape, x: Tensor, block: Block, linears: tuple[Linear, ...], se
     by_token = tape.op((restored,), ZERO)  # a view: the sum's gradient is expanded, which the view before it has to copy
     y = tape.op((by_token,), Size(hidden * weighted_bytes), aliases=(True,))
     y = cast(tape, y, hidden, weighted_bytes, e)
-    for local in (chosen, out, x):
+    for local in (chosen, out, bias, x):
         tape.hold(local)
     return y
 
@@ -179,7 +179,8 @@ def _grouped(tape: Tape, x: Tensor, layer: Linear, per_token: int, setting: Sett
     if not setting.wraps(layer):
         kept = expanded or x  # torch's product keeps the expanded weights to differentiate by its input
         keeps = (kept,) if setting.trains_base or expanded else ()
-        gradient = params * setting.weight_bytes if setting.trains_base else 0
+        biases = layer.out_features * layer.copies if layer.bias else 0
+        gradient = (params + biases) * setting.weight_bytes if setting.trains_base else 0
         y = tape.op((x,), size, keeps=keeps, parameter_gradient_bytes=gradient)
         tape.hold(kept)
         return y

@@ -14,6 +14,8 @@ from advisor.values import Linear, Quantization
 
 FP32_BYTES = 4
 HALF_BYTES = 2
+INDEX_BYTES = 8
+"""torch's int64 indices."""
 ABSMAX_SCRATCH_PER_PARAM = 1 / 16
 """Dequantising doubly quantised weights first makes an fp32 absmax per 64 weights (bitsandbytes/functional.py, dequantize_4bit)."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from advisor.memory.layers import FP32_BYTES
+from advisor.memory.layers import FP32_BYTES, INDEX_BYTES
 from advisor.memory.tape import ZERO, Size, Tape, Tensor
 from advisor.values import AttentionShape
 
@@ -157,7 +157,8 @@ def _softmax_with_sinks(
     c, wide, value_bytes = widths
     scores = Size(per_pair=shape.heads * wide)
     joined = tape.op((weights,), scores)
-    shifted = tape.op((joined,), scores, aliases=(True,))
+    highest = Tensor(Size(shape.heads * INDEX_BYTES), False)  # where the maximum of each row is, which its gradient goes to
+    shifted = tape.op((joined,), scores, keeps=(highest,), aliases=(True,))
     probabilities = tape.op((shifted,), scores, scratch=(Size(), scores))
     tape.ops[-1].kept = (probabilities,)
     if wide != value_bytes:
