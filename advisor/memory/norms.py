@@ -21,7 +21,7 @@ def rms_norm(tape: Tape, x: Tensor, features: int, setting: Setting, x_bytes: in
     normed = tape.op((x32, rsqrt), wide, keeps=(x32, rsqrt), scratch=(Size(), wide))
     tape.hold(x32)
     normed = cast(tape, normed, features, FP32_BYTES, x_bytes)
-    weight_gradient = features * setting.weight_bytes if setting.trains_base else 0
+    weight_gradient = features // rows * setting.weight_bytes if setting.trains_base else 0  # heads share one vector
     keeps = (normed,) if setting.trains_base else ()
     return tape.op(
         (normed,),
@@ -40,7 +40,7 @@ def rms_norm_gemma(tape: Tape, x: Tensor, features: int, setting: Setting, x_byt
     rsqrt = _rsqrt(tape, variance)
     normed = tape.op((x32, rsqrt), wide, keeps=(x32, rsqrt), scratch=(Size(), wide))
     tape.hold(x32)
-    weight_gradient = features * setting.weight_bytes if setting.trains_base else 0
+    weight_gradient = features // rows * setting.weight_bytes if setting.trains_base else 0  # heads share one vector
     keeps = (normed,) if setting.trains_base else ()
     scaled = tape.op(
         (normed,), wide, keeps=keeps, scratch=(Size(), wide if setting.trains_base else Size()), parameter_gradient_bytes=weight_gradient
@@ -56,16 +56,21 @@ def _rsqrt(tape: Tape, variance: Tensor) -> Tensor:
 
 
 def layer_norm(tape: Tape, x: Tensor, features: int, setting: Setting, x_bytes: int, rows: int = 1) -> Tensor:
-    """`native_layer_norm` keeps its input, mean and reciprocal deviation (derivatives.yaml)."""
+    """`native_layer_norm` of a weight and a bias."""
+    gradient = 2 * features * setting.weight_bytes if setting.trains_base else 0
+    return _native_layer_norm(tape, x, features, x_bytes, rows=rows, gradient=gradient)
+
+
+def _native_layer_norm(tape: Tape, x: Tensor, features: int, x_bytes: int, *, rows: int = 1, gradient: int = 0) -> Tensor:
+    """It keeps its input, mean and reciprocal deviation (derivatives.yaml)."""
     statistics = Tensor(Size(2 * rows * FP32_BYTES), False)
-    weight_gradient = 2 * features * setting.weight_bytes if setting.trains_base else 0
-    return tape.op((x,), Size(features * x_bytes), keeps=(x, statistics), parameter_gradient_bytes=weight_gradient)
+    return tape.op((x,), Size(features * x_bytes), keeps=(x, statistics), parameter_gradient_bytes=gradient)
 
 
 def _layer_norm_fp32_kernel(tape: Tape, x: Tensor, features: int, setting: Setting) -> Tensor:
-    """The kernel between two casts (models/olmo/modeling_olmo.py `OlmoLayerNorm`)."""
+    """The kernel, without weights, between two casts (models/olmo/modeling_olmo.py `OlmoLayerNorm`)."""
     x32 = cast(tape, x, features, setting.stream_bytes, FP32_BYTES)
-    return cast(tape, layer_norm(tape, x32, features, setting, FP32_BYTES), features, FP32_BYTES, setting.stream_bytes)
+    return cast(tape, _native_layer_norm(tape, x32, features, FP32_BYTES), features, FP32_BYTES, setting.stream_bytes)
 
 
 def _layer_norm_fp32_ops(tape: Tape, x: Tensor, features: int, setting: Setting) -> Tensor:
@@ -80,7 +85,9 @@ def _layer_norm_fp32_ops(tape: Tape, x: Tensor, features: int, setting: Setting)
     tape.hold(x32)
     trained = setting.trains_base
     gradient = features * setting.weight_bytes if trained else 0
-    weighted = tape.op((normed,), wide, keeps=(normed,) if trained else (), parameter_gradient_bytes=gradient)
+    weight32 = Tensor(Size(constant=features * FP32_BYTES if setting.weight_bytes != FP32_BYTES else 0), False)
+    keeps = (normed, weight32) if trained else (weight32,)
+    weighted = tape.op((normed,), wide, keeps=keeps, parameter_gradient_bytes=gradient)
     return cast(tape, weighted, features, FP32_BYTES, setting.stream_bytes)
 
 
