@@ -96,12 +96,18 @@ def _replace_linears(model: Any, settings: Any) -> None:
 
 
 def kept_modules(model: Any) -> list[str]:
-    """Modules that stay unquantised: what transformers leaves, and classifiers. It leaves the last parameter's module, but by a name that
-    ends in ".bias" where there is one, so that it would quantise a classifier with a bias, which peft then cannot train: the plan
-    is that of `llm_int8_skip_modules` with peft's names of such heads (peft 0.21 utils/constants.py `SEQ_CLS_HEAD_NAMES`)."""
+    """Modules that stay unquantised: what transformers leaves, what it keeps in fp32 at need (`wo` of T5; 5.23 quantizers/base.py
+    `get_modules_to_not_convert`), and classifiers. It leaves the last parameter's module, but by a name that ends in ".bias" where there is
+    one, so that it would quantise a classifier with a bias, which peft then cannot train: the plan is that of `llm_int8_skip_modules` with
+    peft's names of such heads (peft 0.21 utils/constants.py `SEQ_CLS_HEAD_NAMES`)."""
     from peft.utils.constants import SEQ_CLS_HEAD_NAMES
 
-    return [*compat.keys_to_keep(model), *SEQ_CLS_HEAD_NAMES]
+    return [*compat.keys_to_keep(model), *(model._keep_in_fp32_modules or ()), *SEQ_CLS_HEAD_NAMES]
+
+
+def is_kept(name: str, kept: list[str]) -> bool:
+    """Whether a module of that name is one of those (5.23 quantizers/quantizers_utils.py `should_convert_module`)."""
+    return any(name.endswith(key) or name.startswith(f"{key}.") for key in kept)
 
 
 def _is_quantized_linear(module: Any) -> bool:
@@ -117,7 +123,7 @@ def warm_up_bytes(model: Any, plan: Plan) -> int:
     total_bytes = 0.0
     for name, weight in model.named_parameters():
         module_name, _, leaf = name.rpartition(".")
-        quantized = leaf == "weight" and compat.is_linear(modules[module_name]) and module_name not in kept
+        quantized = leaf == "weight" and compat.is_linear(modules[module_name]) and not is_kept(module_name, kept)
         total_bytes += weight.numel() * (compat.quantized_item_bytes(plan.quantization) if quantized else weight.element_size())
     return int(total_bytes)
 

@@ -117,10 +117,14 @@ class Tape:
     @cached_property
     def gradient_bytes(self) -> int:
         """Of all gradients that one step makes, which no shape changes."""
-        births, monomials = self.stream.births, Shape(*self.regime.least[:2]).monomials
-        made = [index for index in self._written.births if births[index].kind == GRADIENTS]
-        steps = sum(mark == STEP for _, mark in self.stream.marks)
-        return sum(self.formulas[self.formula_of[index]].at(monomials) for index in made) // max(steps, 1)
+        stream, monomials = self.stream, Shape(*self.regime.least[:2]).monomials
+        made_bytes = 0
+        for run, times in self.repetition.times().items():
+            for signed in stream.events[run.start : run.stop]:
+                if signed > 0 and stream.births[signed - 1].kind == GRADIENTS:
+                    made_bytes += times * self.formulas[self.formula_of[signed - 1]].at(monomials)
+        steps = sum(mark == STEP for _, mark in stream.marks)
+        return made_bytes // max(steps, 1)
 
     @cached_property
     def peaks(self) -> Peaks:
