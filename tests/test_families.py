@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from fractions import Fraction
 from math import ceil
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -321,6 +322,20 @@ def test_a_config_that_leaves_out_what_its_class_fills_in_is_spoken_for(tmp_path
     assert estimate_from_tape(model, plan).phases == estimate_from_tape(known, plan).phases
 
 
+def test_a_shipped_tape_that_is_damaged_counts_as_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = load_model("lfm2-1.2b")
+    plan = next(record_tapes.kinds_of(model)).model_copy(update={"micro_batch_size": 1, "seq_len_tokens": 256})
+    found = shipped.find(model, plan, True)
+    assert found is not None
+    copy = tmp_path / "0.tape"
+    whole = found.path.read_bytes()
+    copy.write_bytes(whole[:-20])
+    assert found._replace(path=copy).peaks() == found.peaks() != None  # noqa: E711 (its head is whole)
+    assert found._replace(path=copy).tape() is None
+    copy.write_bytes(whole)
+    assert found._replace(path=copy).tape() == found.tape()
+
+
 @pytest.mark.parametrize(("transformers", "said"), [("5.24.0", True), (None, False)])
 def test_other_releases_than_were_recorded_are_named(transformers: str | None, said: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     model = load_model("lfm2-1.2b")
@@ -338,8 +353,9 @@ def test_a_sample_of_what_ships_is_what_a_fresh_dry_run_says(path: Any) -> None:
     plan = next(plan for plan in record_tapes.kinds_of(model) if shipped.path_of(path.parent.name, 0, plan, True) == path)
     asked = plan.model_copy(update={"rank": 24, "micro_batch_size": shape.rows, "seq_len_tokens": shape.tokens})
     found = shipped.find(model, asked, True)
-    assert found is not None
-    replayed = breakdown_of(found.tape().replay(shape, workspace_bytes(None) // HANDLES), model, asked, None)
+    tape = found and found.tape()
+    assert tape is not None
+    replayed = breakdown_of(tape.replay(shape, workspace_bytes(None) // HANDLES), model, asked, None)
     fresh = trace(model, asked).breakdown
     assert replayed.phases == fresh.phases
     assert replayed.reserved_slack_bytes == fresh.reserved_slack_bytes

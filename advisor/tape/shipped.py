@@ -8,7 +8,7 @@ from __future__ import annotations
 import gc
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from fractions import Fraction
 from functools import cache, lru_cache
 from hashlib import sha256
@@ -86,9 +86,13 @@ class Found(NamedTuple):
         told = [head.content_digest, self.place, str(self.alike), str(self.rank), digest("tape", "allocator")]
         return sha256(json.dumps(told).encode()).hexdigest()[:DIGITS]
 
-    def tape(self) -> Tape:
-        """The tape of the model. Raises ValueError where the file holds none: it was damaged after it was looked into."""
-        return _grown(self.path, self.place, self.alike.scales if self.rank is None else (*self.alike.scales, self.rank), self.alike.order)
+    def tape(self) -> Tape | None:
+        """The tape of the model; None where it is damaged, or makes no whole number of bytes of one of the model's sizes."""
+        with suppress(ValueError):
+            return _grown(
+                self.path, self.place, self.alike.scales if self.rank is None else (*self.alike.scales, self.rank), self.alike.order
+            )
+        return None
 
     def peaks(self) -> Peaks | None:
         """The most that can be alive at once, where the file says it."""
