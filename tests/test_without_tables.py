@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -254,7 +255,8 @@ def test_a_step_that_cannot_be_run_refuses_that_shape_alone(monkeypatch: pytest.
     model, plan = load_model("whisper-tiny"), Plan(seq_len_tokens=128)
     longer = plan.model_copy(update={"seq_len_tokens": 4096})
     recorded = object()
-    monkeypatch.setattr(store, "find", lambda kind: recorded if kind.shape.tokens == 128 else None)
+    entry = SimpleNamespace(tape=lambda: recorded)
+    monkeypatch.setattr(store, "find", lambda kind: iter([entry] if kind.shape.tokens == 128 else []))
     monkeypatch.setattr(replayed, "_unrunnable", {})
     with pytest.raises(NotRecorded) as missing:
         replayed.tape_for(model, longer)

@@ -23,13 +23,15 @@ def rms_norm(tape: Tape, x: Tensor, features: int, setting: Setting, x_bytes: in
     normed = cast(tape, normed, features, FP32_BYTES, x_bytes)
     weight_gradient = features // rows * setting.weight_bytes if setting.trains_base else 0  # heads share one vector
     keeps = (normed,) if setting.trains_base else ()
-    return tape.op(
+    result = tape.op(
         (normed,),
         narrow,
         keeps=keeps,
         scratch=(Size(), narrow if setting.trains_base else Size()),
         parameter_gradient_bytes=weight_gradient,
     )
+    tape.hold(variance)
+    return result
 
 
 def rms_norm_gemma(tape: Tape, x: Tensor, features: int, setting: Setting, x_bytes: int, rows: int = 1) -> Tensor:
@@ -88,7 +90,9 @@ def _layer_norm_fp32_ops(tape: Tape, x: Tensor, features: int, setting: Setting)
     weight32 = Tensor(Size(constant=features * FP32_BYTES if setting.weight_bytes != FP32_BYTES else 0), False)
     keeps = (normed, weight32) if trained else (weight32,)
     weighted = tape.op((normed,), wide, keeps=keeps, parameter_gradient_bytes=gradient)
-    return cast(tape, weighted, features, FP32_BYTES, setting.stream_bytes)
+    result = cast(tape, weighted, features, FP32_BYTES, setting.stream_bytes)
+    tape.hold(variance)
+    return result
 
 
 def norm(tape: Tape, x: Tensor, block: Block, features: int, setting: Setting) -> Tensor:
