@@ -72,6 +72,8 @@ def _unplayed_engine(plan: Plan) -> str:
 
 
 def _several_cards(plan: Plan) -> str:
+    if plan.sharding.is_zero:
+        return "plays one card, and a dry run of several does not run DeepSpeed; advise trace --shard fsdp2 shares as much"
     return "" if plan.n_gpus == 1 else "plays one card; take advise trace, which runs several"
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from advisor.cli.run import run
 from advisor.configs import check
+from advisor.configs.files import CheckOptions, read_config
 from advisor.errors import AdvisorError, UnsupportedError
 from advisor.render import check as render
 from advisor.render.terminal import Look, draw
@@ -118,6 +119,74 @@ def test_the_helper_of_peft_is_noticed_by_release(tmp_path: Path) -> None:
 def test_the_loss_in_chunks_is_a_matter_of_the_release(tmp_path: Path) -> None:
     losses = [check(written(tmp_path, "trl"), stack_version=version).plan.loss.value for version in ("1.6", "1.7", "1.16")]
     assert losses == ["full", "chunked", "chunked"]
+
+
+# (changes, options, release that speaks): trl pull request 3912, "max_seq_length was deprecated in 0.16 and removed in 0.20"
+@pytest.mark.parametrize(
+    ("changes", "options", "said"),
+    [
+        ({"max_length": None, "max_seq_length": 1024}, {}, "trl 0.19.1 (the last that takes max_seq_length, which the file sets)"),
+        ({"max_length": None, "max_seq_length": 1024}, {"stack_version": "1.16"}, "trl 1.16 (as asked for)"),
+        ({}, {}, "trl 1.16.0 (installed)"),
+    ],
+)
+def test_a_setting_that_later_releases_refuse_tells_the_release(
+    changes: dict[str, Any], options: dict[str, Any], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from advisor.stacks import versions
+
+    monkeypatch.setattr(versions, "installed_version", {"trl": "1.16.0"}.get)
+    assert check(written(tmp_path, "trl", **changes), **options).profile == said
+
+
+def test_unsloth_takes_the_older_name_on_every_release(tmp_path: Path) -> None:
+    path = tmp_path / "train.py"
+    path.write_text((Path(__file__).parent / "data" / "scripts" / "unsloth_alpaca_marimo.txt").read_text(encoding="utf-8"))
+    assert "max_seq_length" in path.read_text(encoding="utf-8")
+    assert "max_seq_length" not in check(path, stack_version=None).profile
+
+
+# axolotl utils/config/__init__.py resolve_dtype and core/builders/base.py _configure_precision_settings: (settings, weights, autocast in)
+@pytest.mark.parametrize(
+    ("settings", "dtype", "autocast"),
+    [
+        ({"bf16": False, "fp16": False, "float16": True}, "fp16", None),
+        ({"bf16": False, "fp16": True, "float16": None}, "fp16", "fp16"),
+        ({"bf16": False, "fp16": False, "bfloat16": True}, "bf16", "bf16"),
+        ({"bf16": False, "fp16": False}, "fp32", None),
+        ({"bf16": True}, "bf16", "bf16"),
+    ],
+)
+def test_the_types_of_axolotl(settings: dict[str, Any], dtype: str, autocast: str | None, tmp_path: Path) -> None:
+    plan = check(written(tmp_path, **LORA, **settings)).plan
+    assert plan.base_dtype.value == dtype
+    assert (plan.autocast_dtype.value if plan.autocast else None) == autocast
+
+
+# (model as the file says it, id): a path of another machine is taken by its folder's name where that is a known one, and never read
+@pytest.mark.parametrize(
+    ("named", "id"),
+    [
+        ("/data1/Mixtral-8x7B-Instruct-v0.1", "mistralai/Mixtral-8x7B-Instruct-v0.1"),
+        ("/sshfs/pretrains/Qwen/Qwen1.5-7B-Chat/", "Qwen/Qwen1.5-7B-Chat"),
+        ("../llama-7b-hf", "huggyllama/llama-7b"),
+        ("./models/Qwen3-8B", "Qwen/Qwen3-8B"),
+        ("models/Qwen/Qwen3-8B", "Qwen/Qwen3-8B"),
+        ("D:\\models\\Qwen3-8B", "Qwen/Qwen3-8B"),
+        ("/c/models--Qwen--Qwen2.5-7B-Instruct/snapshots/6e6556e8ce728c7b3e438d75ebf04ec93403dc19", "Qwen/Qwen2.5-7B-Instruct"),
+    ],
+)
+def test_a_model_s_path_on_another_machine_is_taken_by_its_name(named: str, id: str, tmp_path: Path) -> None:
+    model = read_config(written(tmp_path, base_model=named), None, CheckOptions()).model
+    assert model.id == id
+    assert model.resolved_from.startswith(f"model {named!r} → ")
+    assert "the name of its folder, in which nothing was read" in model.resolved_from
+
+
+@pytest.mark.parametrize("named", ["/data/final", "/data/checkpoint-500", "/data/large", "/data/my-qwen3-8b-sft"])
+def test_a_path_of_no_known_name_is_refused(named: str, tmp_path: Path) -> None:
+    with pytest.raises(AdvisorError, match="outside of its project"):
+        check(written(tmp_path, base_model=named), "80GB")
 
 
 @pytest.mark.parametrize("release", ["0.19", "0.19.0", "v0.19", "0.19.0.dev0", "0.19rc1", "0.19.0+cu126", "0.19.post1"])

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from advisor.configs import check
+from advisor.configs.files import CheckOptions, read_config
 from advisor.errors import AdvisorError, InvalidInputError, UnsupportedError
 from advisor.stacks.command_line import read_command
 from advisor.stacks.places import find_file
@@ -80,6 +81,7 @@ COMMANDS: list[tuple[str, Stack, str, Any, int | None]] = [
     (SWIFT, Stack.MS_SWIFT, "lora_rank", "8", None),
     (f"NPROC_PER_NODE=4 {SWIFT}", Stack.MS_SWIFT, "lora_rank", "8", 4),
     (f"NPROC_PER_NODE=4 NNODES=2 {SWIFT}", Stack.MS_SWIFT, "lora_rank", "8", 8),
+    (f"NPROC_PER_NODE=8 NNODES=$WORLD_SIZE {SWIFT}", Stack.MS_SWIFT, "lora_rank", "8", 8),
     (f"CUDA_VISIBLE_DEVICES=0,1 {SWIFT}", Stack.MS_SWIFT, "lora_rank", "8", 1),
     ("torchrun --nproc_per_node=2 swift/cli/sft.py --lora_rank 8", Stack.MS_SWIFT, "lora_rank", "8", 2),
     ("python -m swift.cli.pt --lora_rank 8", Stack.MS_SWIFT, "lora_rank", "8", None),
@@ -259,6 +261,19 @@ def test_an_open_setting_turns_the_verdict(tmp_path: Path) -> None:
     assert report.fit is Fit.UNCERTAIN
     assert "per_device_train_batch_size" in report.reason
     assert any("$BATCH" in finding.message for finding in report.findings)
+
+
+def test_machines_that_only_the_shell_counts_are_said(tmp_path: Path) -> None:
+    """github.com/modelscope/ms-swift/issues/2743 starts so: priced as one machine with its eight processes."""
+    command = read_command(script(tmp_path, f"NNODES=$WORLD_SIZE NPROC_PER_NODE=8 {SWIFT}"))
+    assert command.open == (("nnodes", "$WORLD_SIZE"),)
+
+
+def test_the_model_type_of_ms_swift_2_names_the_model(tmp_path: Path) -> None:
+    """github.com/modelscope/ms-swift/issues/2010 and 2753: one names no other model than its type, the other ZeRO-2 by its old name."""
+    text = "NPROC_PER_NODE=4 swift sft --model_type qwen2-7b-instruct --sft_type lora --max_length 1024 --deepspeed default-zero2"
+    read = read_config(script(tmp_path, text), None, CheckOptions())
+    assert (read.model.id, read.reading.plan.sharding.value, read.reading.plan.n_gpus) == ("Qwen/Qwen2-7B-Instruct", "zero2", 4)
 
 
 def test_an_open_setting_that_leaves_memory_alone_does_not(tmp_path: Path) -> None:

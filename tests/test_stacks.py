@@ -119,6 +119,20 @@ def test_first_plans(row: tuple[Any, ...]) -> None:
 
 
 @pytest.mark.parametrize(
+    ("model", "tokens"),
+    [
+        ("llama-3.1-8b", 2048),
+        ("gpt2", 1024),
+        ("bert-base-uncased", 512),
+        ("openai/whisper-large-v2", 448),  # whisper/model.py: n_text_ctx of every size
+        ("openai/whisper-tiny", 448),
+    ],
+)
+def test_the_first_plan_keeps_to_the_model_s_positions(model: str, tokens: int) -> None:
+    assert default_plan(Method.LORA, load_model(model), card(), Request()).seq_len_tokens == tokens
+
+
+@pytest.mark.parametrize(
     ("method", "precision", "expected"),
     [
         # card without bf16: what is trained stays fp32, as the loss must be scaled

@@ -122,9 +122,12 @@ def test_the_dry_run_refuses_what_it_does_not_run(settings: dict[str, object], w
         refuse_unread(Tier.TRACE, Plan.model_validate(settings))
 
 
-def test_a_recording_is_of_one_card() -> None:
-    with pytest.raises(UnsupportedError, match="plays one card"):
-        refuse_unread(Tier.TAPE, Plan.model_validate({**FULL, "n_gpus": 4, "sharding": "fsdp2"}))
+@pytest.mark.parametrize(("sharding", "words"), [("fsdp2", "take advise trace"), ("zero3", "trace --shard fsdp2 shares as much")])
+def test_a_recording_is_of_one_card(sharding: str, words: str) -> None:
+    """And it names no other tier that refuses too."""
+    plan = Plan.model_validate({**FULL, "n_gpus": 4, "sharding": sharding})
+    with pytest.raises(UnsupportedError, match=f"plays one card.*{words}"):
+        refuse_unread(Tier.TAPE, plan)
 
 
 @pytest.mark.parametrize("stack", ["torchtune", "axolotl", "llamafactory", "ms-swift"])

@@ -51,7 +51,7 @@ def identity_of(config: Config, model_type: str) -> Identity:
         hidden_size=fields.count("hidden_size"),
         vocab_size=fields.count("vocab_size", MAX_VOCAB),
         layers=_listed_layers(text) or fields.count("num_hidden_layers", MAX_LAYERS),
-        positions=text.optional_count("max_position_embeddings", limit=MAX_POSITIONS),
+        positions=text.optional_count("max_position_embeddings", "max_target_positions", limit=MAX_POSITIONS),
         sdpa=row.get("sdpa", True),
         flash=row.get("flash", True),
     )

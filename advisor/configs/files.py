@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from advisor.bounded import named, place
+from advisor.bounded import exists, named, place
 from advisor.config_files import looks_like_path
 from advisor.configs.report import report_on
 from advisor.devices import load_gpu
 from advisor.dryrun import counted
 from advisor.errors import InvalidInputError, UnknownNameError
-from advisor.hub import as_named, load_model
+from advisor.hub import as_named, load_model, model_of_folder
 from advisor.ladder.request import options_as
 from advisor.refusals import boundary
 from advisor.stacks.detect import SHELL, Opened, open_file
@@ -111,7 +111,7 @@ def read_found(opened: Opened, path: Path, gpu: GpuSpec | None, options: CheckOp
     where = str(path)
     refuse_other_jobs(opened.stack, opened.values, where)
     model = spec if spec is not None else _model_of(opened, options, where)
-    profile = profile_of(opened.stack, options.stack_version)
+    profile = profile_of(opened.stack, options.stack_version, settings=_written_in(opened))
     launch, taken = _launch(path, opened, options)
     around = Around(model, gpu, profile.defaults, launch, options.seq_len, str(path.parent))
     reading = read_opened(opened, around, where)
@@ -123,6 +123,11 @@ def read_found(opened: Opened, path: Path, gpu: GpuSpec | None, options: CheckOp
     named = () if stored or spec is not None else _quantised_by_name(model_named(opened, where))
     reading = reading._replace(remarks=(*reading.remarks, *experts, *named, *tower_remarks(model, reading.plan)))
     return Read(model, reading._replace(taken=(*taken, *reading.taken)), profile)
+
+
+def _written_in(opened: Opened) -> dict[str, Any]:
+    """Settings that tell a release. Unsloth takes the older names whatever release of TRL it runs on (unsloth models/rl.py)."""
+    return {} if any(remark.key == "unsloth" for remark in opened.remarks) else opened.values
 
 
 _QUANTISED = re.compile(r"(?i)(?:^|[-_./])(aqlm|exl[23]|gguf|hqq|nvfp4|int[48]|[48]-?bit|w\d+a\d+)(?:$|[-_./])")
@@ -141,6 +146,9 @@ def _model_of(opened: Opened, options: CheckOptions, where: str) -> ModelSpec:
     """The model that is said beside the file, stored as the file's own name for it says; else the one that the file names."""
     named = model_named(opened, where)
     if options.model is None:
+        elsewhere = model_of_folder(named) if named is not None and _lies_elsewhere(named, where) else None
+        if elsewhere is not None:
+            return counted(elsewhere)
         _refuse_outside(named, where)
         return model_of_name(named, where, why_unnamed(opened.unknown))
     model = model_of_name(options.model, where)
@@ -151,6 +159,17 @@ def _model_of(opened: Opened, options: CheckOptions, where: str) -> ModelSpec:
         return model
     said = f"{model.resolved_from}; its weights as {stored.checkpoint_format.label}, by the file's name for it"
     return stored.model_copy(update={"resolved_from": said})
+
+
+def _lies_elsewhere(named: str, where: str) -> bool:
+    """A path outside of the file's project, which is not read, or one that is not there, as on the machine that was written for."""
+    if not looks_like_path(named) and not _FOLDERS.search(named):
+        return False
+    return not is_below(place(named), project_of(Path(where).parent)) or not exists(place(named))
+
+
+_FOLDERS = re.compile(r"^[A-Za-z]:[/\\]|[/\\].*[^/\\][/\\]+[^/\\]")
+"""A drive, or more folders than a Hub id has."""
 
 
 def _refuse_outside(named: str | None, where: str) -> None:

@@ -31,7 +31,7 @@ from advisor.values import ModelSpec
 
 _LONGEST_REFERENCE = 1000
 
-__all__ = ["ModelRow", "load_known", "load_model", "profile_spec", "search_models"]
+__all__ = ["ModelRow", "load_known", "load_model", "model_of_folder", "profile_spec", "search_models"]
 
 
 def load_model(reference: str) -> ModelSpec:
@@ -73,6 +73,24 @@ def load_known(name: str) -> ModelSpec:
     if not match.row.covered:
         raise _refused(text, match.row, _why_not(match.row) or f"{match.row.id}: its config is not known here")
     return _from_profile(text, match)
+
+
+def model_of_folder(path: str) -> ModelSpec | None:
+    """The known model whose name a path's last folder bears, words for variants apart; None for any other. Nothing is looked at there.
+
+    A folder of the Hub's cache (`models--org--name/snapshots/…`) bears its repository's name.
+    """
+    cached = _CACHED.search(path)
+    folder = cached[1] if cached else re.split(r"[/\\]", path.rstrip("/\\"))[-1]
+    match = by_bare_name(f"_/{folder}")
+    if match is None or not match.row.covered:
+        return None
+    found = _from_profile(folder, match._replace(how="by the name of its folder, in which nothing was read"))
+    return found.model_copy(update={"resolved_from": found.resolved_from.replace(repr(folder), repr(path), 1)})
+
+
+_CACHED = re.compile(r"models--[^/\\]+?--([^/\\]+)[/\\]")
+"""huggingface_hub file_download.py repo_folder_name: the folder of a repository in the Hub's cache."""
 
 
 def search_models(text: str = "") -> tuple[ModelRow, ...]:

@@ -62,7 +62,7 @@ def row_type(kind: str) -> Any:
             "liger": stacks.LigerTypes,
             "jobs": stacks.JobRow,
             "keys": stacks.KeysOrBuilders,
-            "versions": stacks.Release,
+            "versions": stacks.ReleaseRow,
         }[file]
     if room in ("rates", "times"):
         from advisor.profiles import rates

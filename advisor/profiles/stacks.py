@@ -71,6 +71,19 @@ class Release(Row):
     source: Text
 
 
+class Dropped(Row):
+    """A setting that a framework took up to a release, and refuses since: a file that sets it was written for that one or an earlier."""
+
+    kind: Literal["dropped"]
+    stack: StackName
+    key: Text
+    before: Annotated[str, Field(pattern=r"^\d+(\.\d+)*$")]
+    """First release that refuses it."""
+    last: Annotated[str, Field(pattern=r"^\d+(\.\d+)*$")]
+    """Last release that takes it."""
+    source: Text
+
+
 class TrainerSettings(Row):
     """Settings that a trainer has and supervised fine-tuning has not, and names of its losses, with spaces between."""
 
@@ -171,4 +184,5 @@ class LigerTypes(Row):
 
 
 JobRow = Annotated[Trainers | OtherJob | Idle | OtherFramework, Field(discriminator="kind")]
+ReleaseRow = Annotated[Release | Dropped, Field(discriminator="kind")]
 KeysOrBuilders = Annotated[Keys | BuilderNames, Field(discriminator="kind")]

@@ -122,16 +122,15 @@ def read(fields: Fields, around: Around) -> Reading:
 
 
 def _weights(fields: Fields, around: Around) -> Weights:
-    """utils/config `resolve_dtype`: the type of the weights follows from bf16 and fp16, and so does the autocast."""
-    bf16, fp16 = fields.raw("bf16", "bfloat16"), fields.flag("fp16", "float16")
+    """utils/config `resolve_dtype`: the type of weights and autocast follows from bf16 and fp16; float16 is the weights' alone."""
+    bf16, fp16, whole, half = fields.raw("bf16"), fields.flag("fp16"), fields.flag("bfloat16"), fields.flag("float16")
     full = isinstance(bf16, str) and bf16.lower() == "full"
     if bf16 is None or (isinstance(bf16, str) and bf16.lower() == "auto"):
-        bf16 = not fp16 and around.bf16
-        fp16 = fp16 if fp16 is not None else not bf16
-    elif not full:
-        bf16 = fields.flag("bf16", "bfloat16")
+        bf16 = not (fp16 or half) and around.bf16
+        fp16 = fp16 if fp16 is not None else not (bf16 or whole or half)
+    bf16 = whole or (bf16 if full or isinstance(bf16, bool) else fields.flag("bf16"))
     eight, four = bool(fields.flag("load_in_8bit")), bool(fields.flag("load_in_4bit"))
-    dtype = DType.BF16 if bf16 else DType.FP16 if fp16 or eight else DType.FP32
+    dtype = DType.BF16 if bf16 else DType.FP16 if fp16 or half or eight else DType.FP32
     autocast = None if full else DType.BF16 if bf16 else DType.FP16 if fp16 else None
     if not (eight or four):
         return Weights(dtype, autocast)

@@ -87,7 +87,16 @@ def _script(command: ShellCommand, start: Started, path: Path) -> Command:
         raise InvalidInputError(f"{path} starts {shown(start.name)}, and there is no such file beside it, above it or here")
     launch, lost = _launch(command, start, path)
     seen = tuple((name, value) for name, value in command.environment.items() if not is_open(value))
-    return Command(start.stack, {}, launch, script=script, arguments=command.words[start.at :], environment=seen, lost=lost)
+    return Command(
+        start.stack,
+        {},
+        launch,
+        script=script,
+        arguments=command.words[start.at :],
+        environment=seen,
+        open=_open_machines(command, start),
+        lost=lost,
+    )
 
 
 def _arguments(command: ShellCommand, start: Started, path: Path) -> Command:
@@ -103,7 +112,7 @@ def _arguments(command: ShellCommand, start: Started, path: Path) -> Command:
         config = find_file(str(stated), path.parent)
         if config is None:
             raise InvalidInputError(f"{path}: {start.name} takes {stated}, and there is no such file beside it, above it or here")
-    return Command(start.stack, values, launch, config, open=open_values, lost=lost)
+    return Command(start.stack, values, launch, config, open=(*open_values, *_open_machines(command, start)), lost=lost)
 
 
 def _text(value: Any) -> str:
@@ -181,13 +190,25 @@ def _processes(options: dict[str, Any], environment: dict[str, str]) -> int | No
     listed = str(options.get("include", "")).partition(":")[2] or str(options.get("gpu_ids", ""))
     if stated is None and re.fullmatch(r"\d+(,\d+)*", listed):
         stated = str(listed.count(",") + 1)
-    nodes = options.get("nnodes", environment.get("NNODES", "1"))
+    nodes = _machines(options, environment)
+    nodes = "1" if is_open(nodes) else nodes
     counts = [str(value).partition(":")[0] for value in (stated, nodes)]
     if "num_processes" in options:  # accelerate counts over all machines
         counts[1] = "1"
     if not all(count.isdecimal() and int(count[:12]) > 0 for count in counts):
         return None
     return int(counts[0]) * int(counts[1])
+
+
+def _machines(options: dict[str, Any], environment: dict[str, str]) -> str:
+    """How many machines, as the launcher is told; one, where it is told nothing."""
+    return str(options.get("nnodes", environment.get("NNODES", "1")))
+
+
+def _open_machines(command: ShellCommand, start: Started) -> tuple[tuple[str, str], ...]:
+    """The number of machines where only the shell knows it: priced as one machine, whose processes the command says."""
+    machines = _machines(_by_name(command.words[: start.at], Stack.HF)[0], command.environment)
+    return (("nnodes", shown(machines)),) if is_open(machines) else ()
 
 
 def _visible(command: ShellCommand, start: Started, launch: Launch) -> Launch:

@@ -106,7 +106,7 @@ def _open_command(command: Command, stack: Stack | None, start: Start) -> Opened
         start = start._replace(arguments=(*command.arguments, *(start.arguments or ())))
         opened = open_text(read_text(command.script), command.script, stack, start)
         taken = (f"script: {command.script}", *command.taken, *opened.taken)
-        return opened._replace(launch=command.launch, taken=taken, lost=command.lost)
+        return opened._replace(launch=command.launch, taken=taken, lost=command.lost, remarks=(*opened.remarks, *remarks))
     if command.config is None:
         return Opened(stack or command.stack, command.values, "", (), command.launch, command.taken, remarks, command.lost)
     inner = open_text(read_text(command.config), command.config, stack or command.stack)

@@ -56,13 +56,14 @@ SPELLINGS = {
 
 
 def model_of(fields: Fields) -> str | None:
-    return fields.text("model", "model_id_or_path")
+    """Up to ms-swift 2 a model_type is one model's (qwen2-vl-7b-instruct); since 3 it is a family's, and `model` names the model."""
+    return fields.text("model", "model_id_or_path", "model_type")
 
 
 def read(fields: Fields, around: Around) -> Reading:
     """Arguments of `swift sft` as a plan."""
     notes = Notes()
-    for name in ("model", "model_id_or_path"):
+    for name in ("model", "model_id_or_path", "model_type"):
         fields.raw(name)
     kind = fields.text("tuner_type", "train_type", "sft_type") or "lora"
     if kind not in ("lora", "full"):

@@ -52,14 +52,26 @@ class Profile(NamedTuple):
     """Sources of what that release does otherwise than the one that was read."""
 
 
-def profile_of(stack: Stack, version: str | None = None, installed: Mapping[str, str] | None = None) -> Profile:
-    """The stack's defaults at `version`, else at the installed release (`installed`: of a process that has it loaded)."""
+def profile_of(
+    stack: Stack,
+    version: str | None = None,
+    installed: Mapping[str, str] | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> Profile:
+    """The stack's defaults at `version`, else at the installed release (`installed`: of a process that has it loaded).
+
+    A file whose `settings` hold one that later releases refuse was written for an earlier one: the last that takes it speaks then.
+    """
     newest = defaults_of(stack)
     if not newest.package:
         if version:
             raise InvalidInputError(f"--stack-version {version}: {newest.label} has no releases")
         return Profile(newest, newest.label)
     found = version or (installed or {}).get(newest.package) or installed_version(newest.package)
+    how = "as asked for" if version else "installed"
+    dropped = None if version else _dropped(stack, settings or {}, found or newest.version)
+    if dropped is not None:
+        found, how = dropped["last"], f"the last that takes {dropped['key']}, which the file sets"
     if found is None:
         return Profile(newest, f"{newest.package} {newest.version} (not installed here; the release that the defaults were read in)")
     release = release_of(found)
@@ -70,10 +82,16 @@ def profile_of(stack: Stack, version: str | None = None, installed: Mapping[str,
         row for row in read("stacks") if row["kind"] == "version" and row["stack"] == stack.value and release < release_of(row["before"])
     ]
     update: dict[str, Any] = {row["field"]: Default(_VALUES[row["field"]](row["value"]), row["source"]) for row in rows}
-    how = "as asked for" if version else "installed"
     ahead = f"; the defaults were read in {newest.version}" if release[:2] > release_of(newest.version)[:2] else ""
     defaults = newest._replace(version=_short(found), **update)
     return Profile(defaults, f"{newest.package} {found} ({how}{ahead})", tuple(row["source"] for row in rows))
+
+
+def _dropped(stack: Stack, settings: Mapping[str, Any], release: str) -> Mapping[str, Any] | None:
+    """The first setting of the file that `release` no longer takes."""
+    rows = (row for row in read("stacks") if row["kind"] == "dropped" and row["stack"] == stack.value)
+    found = (row for row in rows if settings.get(row["key"]) is not None and release_of(release) >= release_of(row["before"]))
+    return min(found, key=lambda row: release_of(row["before"]), default=None)
 
 
 def transformers_of(profile: Profile) -> tuple[int, ...] | None:
