@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, strategies as st
 
 from advisor import api
-from advisor.evidence.signatures import of_curves
-from advisor.values import Method
+from advisor.evidence.losses import falls_in_stairs
+from advisor.evidence.signatures import known_text, of_curves
+from advisor.values import Method, Precision
 from advisor.values.evidence import LossPoint, RunFacts
 from advisor.values.next_step import Binding
 
@@ -49,6 +50,7 @@ def named(losses: tuple[float, ...], others: tuple[RunFacts, ...] = (), **more: 
         ((2.0, 1.2, 1.0, 0.9, 1.3, 1.9, 1.95), "climbing lower"),  # back to its start
         ((2.0, 1.8, 1.7, 1.6, 1.5, 1.5, 1.4, 1.38, 1.9, 1.9, 1.9), "spiking lower"),
         ((2.0, 2.02, 1.98, 2.01, 1.99), "unmoved raise"),
+        ((math.nan, math.nan, math.nan), "nan-at-once setup"),  # before any update: ml-explore/mlx-lm pull request 1355
     ],
 )
 def test_what_a_curve_gives_away(losses: tuple[float, ...], expected: str) -> None:
@@ -61,6 +63,70 @@ def test_equal_losses_of_different_set_ups_are_a_dead_flag() -> None:
     assert named(LEARNS, (plain,), rank=8, use_rslora=True) == "dead-flag setup"
     assert named(LEARNS, (plain,), rank=8) == ""  # the same run again
     assert named(tuple(loss + 1e-3 for loss in LEARNS), (plain,), rank=8, use_rslora=True) == ""
+
+
+# The first losses of LlamaFactory issue 7443: 128 sequences per step in 2, 4 and 32 passes; and two that differ by scatter.
+@pytest.mark.parametrize(
+    ("micro_batch", "first", "beside", "expected"),
+    [
+        (8, 13.65, (16, 6.4), "summed setup"),
+        (1, 138.0, (16, 6.4), "summed setup"),
+        (16, 6.4, (8, 13.65), "summed setup"),
+        (8, 1.32, (16, 1.2), ""),
+        (16, 13.65, (8, 6.4), "at-uniform setup"),  # the other way round it is no sum
+    ],
+)
+def test_a_loss_that_grows_with_the_passes_is_a_sum(micro_batch: int, first: float, beside: tuple[int, float], expected: str) -> None:
+    def falls(start: float) -> tuple[float, ...]:
+        return (start, 0.6 * start, 0.4 * start, 0.3 * start)
+
+    other = run(falls(beside[1]), id="other", batch=128, micro_batch=beside[0])
+    assert named(falls(first), (other,), batch=128, micro_batch=micro_batch) == expected
+
+
+@pytest.mark.parametrize(
+    ("held_out", "precision", "expected"),
+    [
+        ((math.nan, math.nan), Precision.FP16_AMP, "held-out-nan precision"),  # arielnlee/Platypus issue 14
+        ((1.2, math.nan), Precision.BF16, "held-out-nan evaluation"),  # no learning rate breaks evaluation alone
+        ((1.2, 1.1), Precision.FP16_AMP, ""),
+    ],
+)
+def test_evaluation_alone_that_is_no_number(held_out: tuple[float, ...], precision: Precision, expected: str) -> None:
+    points = tuple(LossPoint(step=100.0 * number, loss=loss) for number, loss in enumerate(held_out))
+    assert named(LEARNS, eval_losses=points, precision=precision) == expected
+
+
+# huggingface/trl issue 3452 (a loss of zero at a reward that grows) and aburkov/theLMbook issue 6 (a loss that rises with the divergence).
+@pytest.mark.parametrize("losses", [(0.0,) * 5, (0.0, 0.001, 0.01, 0.2, 1.5), (0.02, 0.021, 0.019, 0.02), (11.0, 12.0, 11.5)])
+def test_the_loss_of_reinforcement_learning_is_no_cross_entropy(losses: tuple[float, ...]) -> None:
+    assert of_curves(run(losses), (), VOCABULARY, cross_entropy=False) is None
+    assert of_curves(run((*losses, math.nan)), (), VOCABULARY, cross_entropy=False) is not None
+
+
+@pytest.mark.parametrize(
+    ("losses", "epochs", "expected"),
+    [
+        ((1.4, 0.4, 0.06, 0.008, 0.001), 1.0, True),  # huggingface/trl issue 834: the answer was not in the text
+        ((1.4, 0.9, 0.8, 0.3, 0.2, 0.01, 0.001, 0.001), 3.0, False),  # the third pass knows the data by heart
+        (LEARNS, 1.0, False),
+        ((1.4, 0.4, 0.06, 0.008, 0.001), None, False),
+    ],
+)
+def test_text_that_is_known_before_it_was_seen(losses: tuple[float, ...], epochs: float | None, expected: bool) -> None:
+    assert (known_text(run(losses, epochs=epochs)) is not None) == expected
+
+
+STAIRS = (1.2, 1.1, 1.06, 1.05, 1.04, 0.82, 0.8, 0.79, 0.79, 0.78, 0.5, 0.48, 0.47, 0.47, 0.46)
+"""As tloen/alpaca-lora issue 502 draws it: three passes, each at a level of its own."""
+
+
+@pytest.mark.parametrize(
+    ("losses", "epochs", "expected"), [(STAIRS, 3.0, True), (STAIRS, 1.0, False), (LEARNS, 3.0, False), (STAIRS[:5], 3.0, False)]
+)
+def test_stairs(losses: tuple[float, ...], epochs: float, expected: bool) -> None:
+    points = tuple(LossPoint(step=float(number), loss=loss) for number, loss in enumerate(losses, start=1))
+    assert falls_in_stairs(RunFacts(method=Method.LORA, epochs=epochs, train_losses=points)) == expected
 
 
 @given(st.floats(0.5, 4), st.floats(0.05, 0.5), st.integers(8, 60))
