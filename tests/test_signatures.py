@@ -100,8 +100,35 @@ def test_evaluation_alone_that_is_no_number(held_out: tuple[float, ...], precisi
 # huggingface/trl issue 3452 (a loss of zero at a reward that grows) and aburkov/theLMbook issue 6 (a loss that rises with the divergence).
 @pytest.mark.parametrize("losses", [(0.0,) * 5, (0.0, 0.001, 0.01, 0.2, 1.5), (0.02, 0.021, 0.019, 0.02), (11.0, 12.0, 11.5)])
 def test_the_loss_of_reinforcement_learning_is_no_cross_entropy(losses: tuple[float, ...]) -> None:
-    assert of_curves(run(losses), (), VOCABULARY, cross_entropy=False) is None
-    assert of_curves(run((*losses, math.nan)), (), VOCABULARY, cross_entropy=False) is not None
+    assert of_curves(run(losses), (), VOCABULARY, "rl") is None
+    assert of_curves(run((*losses, math.nan)), (), VOCABULARY, "rl") is not None
+
+
+@pytest.mark.parametrize(
+    ("losses", "expected"),
+    [
+        ((0.6932,) * 5, "constant"),  # huggingface/trl issue 1311: an adapter that was loaded frozen
+        ((0.6924, 0.6951, 0.6942, 0.6931), "unmoved"),  # huggingface/trl issue 701
+        ((0.69, 0.4, 0.1, 0.0, 0.0), None),  # pairs that are told apart: issue 1236
+        ((0.69, 0.6, 0.5, 0.45, 0.42), None),
+    ],
+)
+def test_preference_tuning_begins_at_ln_2(losses: tuple[float, ...], expected: str | None) -> None:
+    found = of_curves(run(losses), (), 2, "dpo")
+    assert (found.name if found is not None else None) == expected
+
+
+# unslothai/unsloth issue 344: 4.7581 beside 0.8759 after five steps of the same model and data.
+@pytest.mark.parametrize(
+    ("first", "step", "rate", "expected"), [(4.7581, 5, 1e-4, "apart"), (1.2, 5, 1e-4, ""), (4.7581, 100, 1e-4, ""), (4.7581, 5, 1e-3, "")]
+)
+def test_one_model_on_the_same_data_begins_alike(first: float, step: int, rate: float, expected: str) -> None:
+    def falls(start: float, **more: Any) -> RunFacts:
+        points = tuple(LossPoint(step=float(step * (number + 1)), loss=start * 0.95**number) for number in range(5))
+        return RunFacts(method=Method.QLORA, train_losses=points, **more)
+
+    found = of_curves(falls(first, learning_rate=rate), (falls(0.8759, learning_rate=1e-4, id="plain"),), VOCABULARY)
+    assert (found.name if found is not None else "") == expected
 
 
 @pytest.mark.parametrize(

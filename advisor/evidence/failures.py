@@ -59,7 +59,7 @@ def failure_of(view: View) -> Failure | None:
 
 def curves(view: View, run: RunFacts) -> Failure | None:
     vocabulary = view.facts.model.vocab_size if view.facts.model is not None else None
-    found = of_curves(run, view.facts.runs, vocabulary, cross_entropy=view.objective == "sft")
+    found = of_curves(run, view.facts.runs, vocabulary, view.objective)
     if found is None:
         return None
     cure, check = cure_of(view, run, found.cure), found.check

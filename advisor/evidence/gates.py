@@ -22,6 +22,7 @@ from advisor.evidence import (
     gates_rate,
     gates_scale,
     gates_training,
+    gates_twins,
 )
 from advisor.evidence.combine import combined
 from advisor.evidence.done import untried
@@ -41,6 +42,7 @@ SHOWN: tuple[Gate, ...] = (
     gates_noise.no_gap,  # R2
     gates_training.did_not_train,  # R3
     gates_rate.better_rate_known,  # R4
+    gates_twins.setting_won,  # R3, R6, R7
     gates_data.too_few_steps,  # R7
     gates_overfit.data_overfitted,  # R7
     gates_overfit.far_too_many_passes,  # R7

@@ -106,7 +106,8 @@ def _without_rates(view: View, run: RunFacts, found: Failure) -> Result:
             f"Train in {wider.value}{instead}{at}, nothing else changed, for as many steps as showed the failure; check {found.check}, "
         )
         experiment += "and log the gradient norm."
-        experiment += "" if view.current_score is not None else " Go on from there where the loss stays a number."
+        if view.current_score is None:
+            experiment += f" Go on from there where the loss stays a number{_usual(view, run)}."
     else:
         after = "score the same run again" if found.cure == "evaluation" else "run the first hundred steps again and see the loss fall"
         experiment = f"Change no rate yet. Check {found.check}; then {after}."
@@ -123,6 +124,12 @@ def _without_rates(view: View, run: RunFacts, found: Failure) -> Result:
         missing=_missing(run),
         disagreement=NO_RUNG,
     )
+
+
+def _usual(view: View, run: RunFacts) -> str:
+    """Back to a rate that teaches, where it was lowered in vain."""
+    known, rate = prior(view, run), run.learning_rate
+    return f", at the usual {show(known.rate)}" if known and rate and rate * gate("lr_window") <= known.rate else ""
 
 
 def _wider(view: View, run: RunFacts) -> Precision:

@@ -18,6 +18,7 @@ from advisor.stacks.spelling import same_rate
 from advisor.values import Precision
 from advisor.values.evidence import LossPoint, RunFacts
 
+Objective = Literal["sft", "dpo", "rl"]
 Cure = Literal["lower", "raise", "precision", "setup", "evaluation"]
 """What is changed first: the learning rate, the type of the numbers, or, where no rate helps, the set-up or what scores it."""
 EXACT = 1e-6
@@ -30,6 +31,8 @@ LABELS = "the labels and the loss mask of one batch: decode the tokens whose lab
 MOVED = "that the trained parameters move: requires_grad, the optimizer's parameter groups, and B of every adapter module (not zero)"
 STEPS = "that the gradient is clipped and the rate warmed up, the type of the numbers (bf16, not fp16), and the batch at which it turned"
 NUMBERS = "the type that the weights are loaded in: fp16 overflows at 65,504, bf16 does not, so load in bf16 or keep the weights in fp32"
+KERNEL = "another attention kernel (attn_implementation eager or sdpa)"
+"""hiyouga/LlamaFactory issue 8088: neither type cured it, another kernel did."""
 UNLABELLED = "for a batch without a single label, whose mean is nought divided by nought: a prompt that is cut or masked to its end"
 HOLDS_ADAPTER = (
     "that the model that is scored holds the adapter: loaded from the folder that was trained (get_peft_model makes a fresh one), or "
@@ -57,7 +60,7 @@ def not_finite(points: Sequence[LossPoint]) -> Signature | None:
         return None
     if first is points[0] and first.step <= 1:
         what = "the loss is NaN or infinite at its first step, before anything was updated, so no learning rate made it so"
-        return Signature("nan-at-once", what, f"{UNLABELLED}; then {NUMBERS}", "setup")
+        return Signature("nan-at-once", what, f"{UNLABELLED}; then {NUMBERS}; then {KERNEL}", "setup")
     return Signature("not-finite", f"the loss is NaN or infinite from step {first.step:g} on", NUMBERS, "lower")
 
 
@@ -82,7 +85,7 @@ def zero(points: Sequence[LossPoint]) -> Signature | None:
         what = f"the loss is exactly zero from step {points[first].step:g} on: NaN, which the trainer logs as zero"
         return Signature("hidden-nan", what, f"with logging_nan_inf_filter=False where the first NaN comes; then {NUMBERS}", "lower")
     what = "the loss is exactly zero: no token has a label, or NaN is logged as zero"
-    return Signature("zero", what, f"{LABELS}; with logging_nan_inf_filter=False whether it is NaN; then {NUMBERS}", "setup")
+    return Signature("zero", what, f"{LABELS}; with logging_nan_inf_filter=False whether it is NaN; then {NUMBERS}; then {KERNEL}", "setup")
 
 
 def constant(points: Sequence[LossPoint]) -> Signature | None:
@@ -155,6 +158,30 @@ def climbing(points: Sequence[LossPoint]) -> Signature | None:
     return Signature("climbing", f"the loss fell to {lowest:.3g} and ended at {end:.3g}, from {start:.3g} at its start", STEPS, "lower")
 
 
+def apart(run: RunFacts, others: Iterable[RunFacts]) -> Signature | None:
+    """Within the first steps a loss several times that of another run: one model begins alike on the same data whatever the method, so
+    that prompts, labels or loaded weights are not the same (unslothai/unsloth issue 344)."""
+    first = next((point for point in run.train_losses if point.is_finite), None)
+    if first is None or first.step > EARLY:
+        return None
+    for other in others:
+        theirs = next((point for point in other.train_losses if point.is_finite), None)
+        faster = (run.learning_rate or 0) > 2 * (other.learning_rate or 0)
+        if theirs is None or theirs.step != first.step or faster or not 0 < gate("loss_apart") * theirs.loss < first.loss:
+            continue
+        what = (
+            f"its loss begins at {first.loss:.3g} where that of run {other.label} begins at {theirs.loss:.3g}: one model on the same data "
+        )
+        what += "begins alike, whatever the method"
+        check = f"that prompts, chat template and base weights are those of the other run; then {LABELS}"
+        return Signature("apart", what, check, "setup")
+    return None
+
+
+EARLY = 10
+"""Step up to which a loss is that of the model as it was loaded. Judgement: warm-up is longer, and trainers log from there on."""
+
+
 def known_text(run: RunFacts) -> Signature | None:
     """Within the first pass the loss of running text went to almost nothing: what is predicted stands in the prompt already, or the answers
     are all the same (huggingface/trl issue 834: the answer was left out). Answers of a label or a format may be that easy."""
@@ -218,28 +245,21 @@ def learned_but_scores_nothing(run: RunFacts) -> Signature | None:
     )
 
 
-def of_curves(run: RunFacts, others: Sequence[RunFacts], vocabulary: int | None, cross_entropy: bool = True) -> Signature | None:
+def of_curves(run: RunFacts, others: Sequence[RunFacts], vocabulary: int | None, objective: Objective = "sft") -> Signature | None:
     """The first signature that the run's losses show, the most telling first.
 
-    The loss of preference tuning or of reinforcement learning is no cross-entropy: it may be zero, stand still or rise in a run that learns
-    (huggingface/trl issue 3452, aburkov/theLMbook issue 6), so that its level and its course say nothing.
+    In reinforcement learning the loss is no measure: it may be zero, stand still or rise in a run that learns (huggingface/trl issue 3452,
+    aburkov/theLMbook issue 6). That of preference tuning begins at ln 2 whatever the vocabulary, and may go to zero.
     """
     broken = not_finite(run.train_losses or run.eval_losses)
-    if not cross_entropy:
+    if objective == "rl":
         return broken or (spiking(run) if run.diverged else dead_flag(run, others))
-    return (
-        broken
-        or zero(run.train_losses)
-        or held_out_not_finite(run)
-        or constant(run.train_losses)
-        or repeating(run.train_losses)
-        or summed(run, others)
-        or at_uniform(run.train_losses, vocabulary)
-        or climbing(run.train_losses)
-        or spiking(run)
-        or dead_flag(run, others)
-        or unmoved(run.train_losses)
-    )
+    if objective == "sft" and broken is None:
+        broken = zero(run.train_losses) or held_out_not_finite(run)
+    stands = constant(run.train_losses) or repeating(run.train_losses)
+    level = (summed(run, others) or at_uniform(run.train_losses, vocabulary) or apart(run, others)) if objective == "sft" else None
+    moves = climbing(run.train_losses) or spiking(run) or dead_flag(run, others) or unmoved(run.train_losses)
+    return broken or stands or level or moves
 
 
 def _finite(points: Sequence[LossPoint]) -> list[float]:
