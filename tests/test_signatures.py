@@ -50,7 +50,6 @@ def named(losses: tuple[float, ...], others: tuple[RunFacts, ...] = (), **more: 
         ((2.0, 1.2, 1.0, 0.9, 1.3, 1.9, 1.95), "climbing lower"),  # back to its start
         ((2.0, 1.8, 1.7, 1.6, 1.5, 1.5, 1.4, 1.38, 1.9, 1.9, 1.9), "spiking lower"),
         ((2.0, 2.02, 1.98, 2.01, 1.99), "unmoved raise"),
-        ((math.nan, math.nan, math.nan), "nan-at-once setup"),  # before any update: ml-explore/mlx-lm pull request 1355
     ],
 )
 def test_what_a_curve_gives_away(losses: tuple[float, ...], expected: str) -> None:
@@ -63,6 +62,15 @@ def test_equal_losses_of_different_set_ups_are_a_dead_flag() -> None:
     assert named(LEARNS, (plain,), rank=8, use_rslora=True) == "dead-flag setup"
     assert named(LEARNS, (plain,), rank=8) == ""  # the same run again
     assert named(tuple(loss + 1e-3 for loss in LEARNS), (plain,), rank=8, use_rslora=True) == ""
+
+
+# A loss that is no number before any update says nothing of the rate (ml-explore/mlx-lm pull request 1355); one logged later may.
+@pytest.mark.parametrize(("step", "expected"), [(1.0, "nan-at-once setup"), (10.0, "not-finite lower"), (0.0, "not-finite lower")])
+def test_nan_at_the_first_step(step: float, expected: str) -> None:
+    points = tuple(LossPoint(step=step + number, loss=math.nan) for number in range(3))
+    found = of_curves(RunFacts(method=Method.LORA, train_losses=points), (), VOCABULARY)
+    assert found is not None
+    assert f"{found.name} {found.cure}" == expected
 
 
 # The first losses of LlamaFactory issue 7443: 128 sequences per step in 2, 4 and 32 passes; and two that differ by scatter.
@@ -233,3 +241,84 @@ def test_a_four_bit_run_that_stands_still_beside_a_sixteen_bit_one_is_a_fault() 
     answer = api.next_step({"model": "llama-2-7b", "runs": runs, "current": "4"})
     assert "not the price of 4 bit" in answer.reason
     assert answer.run is None
+
+
+CURVE = [2.0, 1.5, 1.3, 1.2]
+
+
+# What users said of a model, the check that told in the thread, and the fact that names it.
+@pytest.mark.parametrize(
+    ("facts", "run", "says", "fact"),
+    [
+        ({"complaint": "never-stops"}, {}, "modules_to_save", "E1"),  # QwenLM/Qwen3 issue 1064
+        ({"complaint": "never stops"}, {"epochs": 50}, "eos_token_id", "E1"),  # unslothai/unsloth issue 416
+        ({"complaint": "repeats"}, {"epochs": 50}, "Train for 4 epochs", "E8"),  # hiyouga/LlamaFactory issue 1450
+        ({"complaint": "repeats"}, {"epochs": 2}, "end token", "E1"),
+        ({"complaint": "garbage"}, {"learning_rate": 1e-3}, "Lower the learning rate", "E6"),
+        ({"complaint": "garbage"}, {"learning_rate": 1e-5, "precision": "bf16"}, "Change no rate yet", "E6"),
+        ({"complaint": "like_base"}, {}, "get_peft_model makes a fresh one", "E3"),  # huggingface/peft issue 793
+        ({"complaint": "merged-differs"}, {}, "experts", "E2"),  # NVIDIA-NeMo/Automodel issue 1226
+        # a curve says more than a complaint
+        ({"complaint": "never-stops"}, {"train_losses": [2.0, 1.9, math.nan], "precision": "fp16"}, "Train in bf16", "E4"),
+    ],
+)
+def test_a_complaint_asks_for_the_check_that_tells(facts: dict[str, Any], run: dict[str, Any], says: str, fact: str) -> None:
+    lora = {"method": "lora", "rank": 16, "alpha": 32, "learning_rate": 2e-4, "train_losses": CURVE, "score": 0.9}
+    answer = api.next_step({"model": "llama-2-7b", "evaluation": {"n": 500, "target": 0.8}, **facts, "runs": [lora | run]})
+    assert says in answer.next_experiment
+    assert fact in {each.id for each in answer.facts}
+    assert answer.binding in (Binding.OPTIMISATION_BUG, Binding.LEARNING_RATE, Binding.DATA_OVERFIT)
+
+
+def test_without_a_complaint_the_target_is_reached() -> None:
+    lora = {"method": "lora", "rank": 16, "learning_rate": 2e-4, "train_losses": CURVE, "score": 0.9}
+    assert api.next_step({"evaluation": {"n": 500, "target": 0.8}, "complaint": "", "runs": [lora]}).binding is Binding.NONE
+
+
+# One setting differs: huggingface/transformers issue 15020 (loss 2.21 and 2.86 at 16 and 256), meta-pytorch/torchtune issue 2254.
+@pytest.mark.parametrize(
+    ("setting", "worse", "better", "binding"),
+    [
+        ("batch", 256, 16, Binding.BATCH),
+        ("precision", "bf16", "fp32", Binding.OPTIMISATION_BUG),
+        ("targets", "q_proj,v_proj", "all-linear", Binding.TARGET_MODULES),
+    ],
+)
+def test_a_better_run_that_differs_in_one_setting_settles_it(setting: str, worse: Any, better: Any, binding: Binding) -> None:
+    def runs(gain: float) -> list[dict[str, Any]]:
+        both = [("worse", worse, 0.5), ("better", better, 0.5 + gain)]
+        same = {"method": "lora", "rank": 16, "alpha": 32, "learning_rate": 2e-4, "epochs": 3, "lr_tuned": True}
+        return [{**same, "id": name, setting: value, "score": score} for name, value, score in both]
+
+    facts = {"model": "llama-2-7b", "evaluation": {"n": 2000, "target": 0.7}, "current": "worse"}
+    answer = api.next_step({**facts, "runs": runs(0.1)})
+    assert (answer.binding, "Go on from run better" in answer.next_experiment) == (binding, True)
+    assert "Go on from run better" not in api.next_step({**facts, "runs": runs(0.01)}).next_experiment
+
+
+@pytest.mark.parametrize(
+    ("scores", "n", "unsteady"),
+    [
+        ((0.55, 0.75, 0.64), 100, True),  # haotian-liu/LLaVA issue 961: identical runs, twenty points apart
+        ((0.55, 0.57, 0.56), 100, False),
+        ((0.50, 0.59, 0.54), 30, False),  # thirty items scatter as much
+    ],
+)
+def test_a_run_that_scatters_is_steadied_first(scores: tuple[float, ...], n: int, unsteady: bool) -> None:
+    runs = [{"id": str(number), "method": "lora", "rank": 16, "learning_rate": 2e-4, "score": score} for number, score in enumerate(scores)]
+    answer = api.next_step({"model": "llama-2-7b", "evaluation": {"n": n}, "runs": runs})
+    assert (answer.binding is Binding.EVALUATION_NOISE) == unsteady
+
+
+# A card that does not compute in bf16 is not sent there (modelscope/ms-swift issue 5580 ran on a V100).
+@pytest.mark.parametrize(
+    ("gpu", "precision", "says"),
+    [
+        ("v100-32gb", "fp16", "Train in fp16-amp instead of fp16"),
+        ("v100-32gb", "fp16-amp", "Train in fp32 instead of fp16-amp"),
+        ("a100-80gb", "fp16-amp", "Train in bf16 instead of fp16-amp"),
+    ],
+)
+def test_a_wider_type_is_one_that_the_card_has(gpu: str, precision: str, says: str) -> None:
+    lora = {"method": "lora", "rank": 8, "learning_rate": 5e-5, "precision": precision, "train_losses": NAN}
+    assert says in api.next_step({"model": "llama-2-7b", "gpu": gpu, "runs": [lora]}).next_experiment

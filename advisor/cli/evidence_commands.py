@@ -56,6 +56,8 @@ FLAGS: dict[str, _Flag] = {
     "steps": _Flag("run", "steps", "N", "Its optimizer steps."),
     "epochs": _Flag("run", "epochs", "X", "Its passes over the data."),
     "precision": _Flag("run", "precision", _choices(Precision), "Type of its weights and of its computation."),
+    "losses": _Flag("run", "train_losses", "X,X,…", "Its training losses in order, equally spaced; nan where it broke."),
+    "eval_losses": _Flag("run", "eval_losses", "X,X,…", "Its evaluation losses, likewise."),
     "score": _Flag("run", "score", "X", "Its score."),
 }
 SWITCHES: dict[str, _Flag] = {

@@ -46,6 +46,17 @@ class Failure:
     check: str
     cure: Cure | str
     sure: Confidence
+    evidence: tuple[str, ...] = ()
+    """Facts beside those of the learning rate."""
+
+
+EVIDENCE = {
+    **dict.fromkeys(("not-finite", "nan-at-once", "held-out-nan", "zero", "hidden-nan"), ("E4",)),
+    **dict.fromkeys(("constant", "repeating", "unmoved"), ("E3",)),
+    **dict.fromkeys(("summed", "apart", "at-uniform"), ("E5",)),
+    **dict.fromkeys(("climbing", "spiking"), ("E6",)),
+}
+"""Facts behind each signature of a curve."""
 
 
 def failure_of(view: View) -> Failure | None:
@@ -66,7 +77,7 @@ def curves(view: View, run: RunFacts) -> Failure | None:
     if cure == "precision" and NUMBERS not in check:
         check = NUMBERS
     why = _far_too_low(view, run) if found.cure == "lower" and cure != "lower" else ""
-    return Failure(f"run {run.label}: {found.what}{_beside_16_bit(view, run)}{why}", check, cure, HIGH)
+    return Failure(f"run {run.label}: {found.what}{_beside_16_bit(view, run)}{why}", check, cure, HIGH, EVIDENCE.get(found.name, ()))
 
 
 def _far_too_low(view: View, run: RunFacts) -> str:
@@ -114,7 +125,7 @@ def _no_better(view: View) -> Failure | None:
     reason = f"run {view.run.label} scores {shown}"
     if score == base and not _far_too_low(view, view.run):
         exactly = f"run {view.run.label} scores exactly what the untuned model does, {show_score(view, base)}: it may not have been there"
-        return Failure(exactly, f"{HOLDS_ADAPTER}; then {MOVED}", "evaluation", MEDIUM)
+        return Failure(exactly, f"{HOLDS_ADAPTER}; then {MOVED}", "evaluation", MEDIUM, ("E3",))
     wrong = learned_but_scores_nothing(view.run)
     if wrong is not None:
         return Failure(f"{reason}; {wrong.what}", wrong.check, wrong.cure, MEDIUM)
@@ -156,7 +167,9 @@ def _far_below_full(view: View) -> Failure | None:
                 f"run {other.label} scores {PERCENT * difference.delta:.0f} points more: more than a rate like this, a rank or a method "
                 "was ever measured to cost, so a fault of the set-up"
             )
-            return Failure(reason, f"{HOLDS_ADAPTER}; that {ADDED}; and that both runs are prompted alike", "evaluation", MEDIUM)
+            return Failure(
+                reason, f"{HOLDS_ADAPTER}; that {ADDED}; and that both runs are prompted alike", "evaluation", MEDIUM, ("E1", "E3")
+            )
     return None
 
 
@@ -174,4 +187,4 @@ def _untrained(view: View) -> Failure | None:
         return None
     shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
     which = "that module" if len(names) == 1 else "those modules"
-    return Failure(f"the update of {shown} is zero: {which} did not train", MOVED, "setup", HIGH)
+    return Failure(f"the update of {shown} is zero: {which} did not train", MOVED, "setup", HIGH, ("E3",))

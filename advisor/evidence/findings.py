@@ -222,6 +222,7 @@ def loss_against_score(view: View) -> Iterator[Finding]:
         level=Level.INFO,
         message="the evaluation loss has risen since its lowest while the score gained: answers in other words cost loss and no points",
         hint="choose the checkpoint by the score",
+        evidence=("E7",),
     )
 
 

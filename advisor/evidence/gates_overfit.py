@@ -174,6 +174,6 @@ def _fewer_passes(view: View, above: float) -> Result | None:
         gain=found.gain,
         odds=gate("odds_many_passes"),
         cost=found.price,
-        evidence=("B4", "B5", "B7"),
+        evidence=("B4", "B5", "B7", "E8"),
         missing=("the evaluation loss along the run",),
     )

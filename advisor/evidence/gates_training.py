@@ -67,7 +67,7 @@ def _result(view: View, run: RunFacts, found: Failure) -> Result:
         f"before that, check {found.check}.{ends}",
         run=next_run(run, learning_rates=rates, data_fraction=min(run.data_fraction, threshold("sweep_data_share"))),
         keep="Go on from the new rate" if scored else "",
-        evidence=("LR11", "LR19", "C15") if rl else ("LR6", "LR7", "C11"),
+        evidence=(*found.evidence, *(("LR11", "LR19", "C15") if rl else ("LR6", "LR7", "C11"))),
         missing=_missing(run),
         disagreement=NO_RUNG,
     )
@@ -120,7 +120,7 @@ def _without_rates(view: View, run: RunFacts, found: Failure) -> Result:
         experiment=experiment,
         run=next_run(run, precision=wider) if found.cure == "precision" else None,
         keep=f"Go on in {wider.value}" if found.cure == "precision" and view.current_score is not None else "",
-        evidence=("LR6", "LR7"),
+        evidence=found.evidence or ("LR6", "LR7"),
         missing=_missing(run),
         disagreement=NO_RUNG,
     )

@@ -58,7 +58,7 @@ def not_finite(points: Sequence[LossPoint]) -> Signature | None:
     first = next((point for point in points if not point.is_finite), None)
     if first is None:
         return None
-    if first is points[0] and first.step <= 1:
+    if first is points[0] and 0 < first.step <= 1:
         what = "the loss is NaN or infinite at its first step, before anything was updated, so no learning rate made it so"
         return Signature("nan-at-once", what, f"{UNLABELLED}; then {NUMBERS}; then {KERNEL}", "setup")
     return Signature("not-finite", f"the loss is NaN or infinite from step {first.step:g} on", NUMBERS, "lower")
@@ -162,7 +162,7 @@ def apart(run: RunFacts, others: Iterable[RunFacts]) -> Signature | None:
     """Within the first steps a loss several times that of another run: one model begins alike on the same data whatever the method, so
     that prompts, labels or loaded weights are not the same (unslothai/unsloth issue 344)."""
     first = next((point for point in run.train_losses if point.is_finite), None)
-    if first is None or first.step > EARLY:
+    if first is None or not 0 < first.step <= EARLY:
         return None
     for other in others:
         theirs = next((point for point in other.train_losses if point.is_finite), None)

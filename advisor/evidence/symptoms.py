@@ -27,19 +27,31 @@ MERGED = (
 )
 """huggingface/peft issues 1836 and 2368, NVIDIA-NeMo/Automodel issue 1226, unslothai/unsloth-zoo pull request 812 (experts dropped)."""
 WORDS = {
-    Complaint.NEVER_STOPS: ("its answers do not end: the end token was not learned, or generation does not stop at it", STOPS),
-    Complaint.REPEATS: ("it repeats itself, which the end token, the template or too many passes bring about", DECODES),
-    Complaint.GARBAGE: ("what it writes is no language: other numbers than those that were trained, or steps that broke it", BELONGS),
-    Complaint.LIKE_BASE: ("it answers as the untuned model does: it did not move, or was not there", f"{HOLDS_ADAPTER}; then {MOVED}"),
-    Complaint.MERGED_DIFFERS: ("merged it is another model than the adapter on its base: a fault of merging, not of training", MERGED),
+    Complaint.NEVER_STOPS: ("its answers do not end: the end token was not learned, or generation does not stop at it", STOPS, ("E1",)),
+    Complaint.REPEATS: ("it repeats itself, which the end token, the template or too many passes bring about", DECODES, ("E1", "E8")),
+    Complaint.GARBAGE: (
+        "what it writes is no language: other numbers than those that were trained, or steps that broke it",
+        BELONGS,
+        ("E6",),
+    ),
+    Complaint.LIKE_BASE: (
+        "it answers as the untuned model does: it did not move, or was not there",
+        f"{HOLDS_ADAPTER}; then {MOVED}",
+        ("E3",),
+    ),
+    Complaint.MERGED_DIFFERS: (
+        "merged it is another model than the adapter on its base: a fault of merging, not of training",
+        MERGED,
+        ("E2",),
+    ),
 }
 
 
 def symptom(view: View) -> Failure | None:
-    """The complaint as a failure to be cured; None where a curve says more, or it is none of these."""
+    """The complaint as a failure to be cured, or what the curve shows, which says more; None where the complaint is none of these."""
     complaint = view.facts.complaint
-    if complaint == "" or complaint not in WORDS or curves(view, view.run) is not None:
+    if complaint not in WORDS:
         return None
-    what, check = WORDS[complaint]
+    what, check, evidence = WORDS[complaint]
     cure = cure_of(view, view.run, "lower") if complaint is Complaint.GARBAGE else "evaluation"
-    return Failure(f"run {view.run.label}: {what}", check, cure, MEDIUM)
+    return curves(view, view.run) or Failure(f"run {view.run.label}: {what}", check, cure, MEDIUM, evidence)

@@ -186,7 +186,9 @@ class RunFacts(Value):
     @field_validator("train_losses", "eval_losses", mode="before")
     @classmethod
     def _curve(cls, value: Any) -> Any:
-        """Accepts [[step, loss], …] and [loss, …], equally spaced."""
+        """Accepts [[step, loss], …] and [loss, …], equally spaced; the latter as a text with commas, too."""
+        if isinstance(value, str):
+            value = [loss.strip() for loss in value.split(",") if loss.strip()]
         if not isinstance(value, (list, tuple)) or all(type(point) is LossPoint for point in value):
             return value
         return [
@@ -244,7 +246,7 @@ class Facts(Value):
     current: str = ""
     """Id of the run to go on from; empty: the cheapest one that no other beats beyond the noise."""
     adapter: AdapterFacts | None = None
-    complaint: Complaint | Literal[""] = ""
+    complaint: Complaint | None = None
     retention_base: Number | None = None
     """The untuned model on the general benchmark."""
     retention_n: Positive | None = None
@@ -265,7 +267,7 @@ class Facts(Value):
     @field_validator("complaint", mode="before")
     @classmethod
     def _complaint(cls, value: Any) -> Any:
-        return "-".join(value.lower().replace("_", " ").split()) if isinstance(value, str) else value
+        return ("-".join(value.lower().replace("_", " ").split()) or None) if isinstance(value, str) else value
 
     @field_validator("task", mode="before")
     @classmethod
