@@ -152,6 +152,23 @@ def test_text_that_is_known_before_it_was_seen(losses: tuple[float, ...], epochs
     assert (known_text(run(losses, epochs=epochs)) is not None) == expected
 
 
+@pytest.mark.parametrize(
+    ("losses", "epochs", "task", "overfitted"),
+    [
+        ((6.4776, 2.0588, 0.6284, 0.1956), 16.67, "chat", True),  # mymusise/ChatGLM-Tuning issue 89: "one or two epochs are enough"
+        ((6.4776, 2.0588, 0.6284, 0.1956), 16.67, "extraction", False),  # a format may be as easy
+        ((2.0, 1.2, 0.9, 0.8), 3, "chat", False),
+        ((6.4776, 2.0588, 0.6284, 0.1956), 1, "chat", False),
+    ],
+)
+def test_a_loss_that_went_to_nothing_over_passes_is_no_rate_too_low(
+    losses: tuple[float, ...], epochs: float, task: str, overfitted: bool
+) -> None:
+    lora = {"method": "lora", "rank": 8, "learning_rate": 2e-5, "epochs": epochs, "train_losses": list(losses)}
+    answer = api.next_step({"model": "llama-2-7b", "task": task, "runs": [lora]})
+    assert (answer.binding is Binding.DATA_OVERFIT) == overfitted
+
+
 STAIRS = (1.2, 1.1, 1.06, 1.05, 1.04, 0.82, 0.8, 0.79, 0.79, 0.78, 0.5, 0.48, 0.47, 0.47, 0.46)
 """As tloen/alpaca-lora issue 502 draws it: three passes, each at a level of its own."""
 

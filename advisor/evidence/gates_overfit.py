@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from advisor.evidence.alike import differ_only
-from advisor.evidence.losses import Overfit, overfit_by_loss, overfit_by_score
+from advisor.evidence.losses import Overfit, knows_by_heart, overfit_by_loss, overfit_by_score
 from advisor.evidence.lr import around, offset, prior, rounded
 from advisor.evidence.published import move
 from advisor.evidence.rates import is_certified
@@ -148,25 +148,31 @@ def many_passes(view: View) -> Result | None:
 
 
 def far_too_many_passes(view: View) -> Result | None:
-    """R7. Several times as many passes over running text: it is known by heart before any rate matters (hiyouga/LlamaFactory issue 1450).
-    A format or a label takes many (the LoRA paper's GLUE runs: 25 to 80)."""
-    return None if view.facts.task is Task.EXTRACTION else _fewer_passes(view, gate("epochs_far"))
+    """R7. Several times as many passes over running text, or a training loss that shows it known by heart: no rate is too low for that
+    (hiyouga/LlamaFactory issue 1450). A format or a label takes many passes (the LoRA paper's GLUE runs: 25 to 80)."""
+    if view.facts.task is Task.EXTRACTION:
+        return None
+    by_heart = knows_by_heart(view.run)
+    return _fewer_passes(view, 1.0 if by_heart else gate("epochs_far"), by_heart)
 
 
-def _fewer_passes(view: View, above: float) -> Result | None:
+def _fewer_passes(view: View, above: float, by_heart: bool = False) -> Result | None:
     run, most = view.run, gate("epochs_most")
     shorter = any(other.epochs and run.epochs and other.epochs < run.epochs for other in lengths_of(view, run))
     if run.epochs is None or run.epochs <= above or run.eval_losses or run.scores_by_epoch or shorter or view.objective != "sft":
         return None
-    epochs = most / 2
+    epochs = most / 2 if run.epochs > most else max(1.0, run.epochs // 2)
     found = move("fewer_epochs")
+    times = f"run {run.label} passed over its data {run.epochs:g} times"
+    best = f"{times}, and 4 to {most:g} passes were best where it was measured"
+    known = f"{times} until the training loss was a tenth of its first and less: it knows them by heart, and nothing held out was measured"
     return Result(
         gate="R7",
         binding=Binding.DATA_OVERFIT,
         door=Door.STAY,
         confidence=LOW,
-        reason=f"run {run.label} passed over its data {run.epochs:g} times, and 4 to {most:g} passes were best where it was measured",
-        experiment=f"Train for {epochs:g} epochs, nothing else changed, with the evaluation logged ten times on the way and the best "
+        reason=known if by_heart else best,
+        experiment=f"Train for {passes(epochs)}, nothing else changed, with the evaluation logged ten times on the way and the best "
         "checkpoint kept.",
         run=next_run(run, epochs=epochs),
         keep="Keep the shorter run",

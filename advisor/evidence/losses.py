@@ -100,6 +100,13 @@ def _train_loss_rose(run: RunFacts, since: float) -> bool:
     return bool(finite) and finite[-1].loss > before[-1]
 
 
+def knows_by_heart(run: RunFacts) -> bool:
+    """In more than one pass the training loss fell to almost nothing of what it was (mymusise/ChatGLM-Tuning issue 89)."""
+    losses = [point.loss for point in run.train_losses if point.is_finite]
+    repeated = run.epochs is not None and run.epochs > 1 and len(losses) >= FEWEST_POINTS
+    return repeated and 0 < tail_mean(losses) <= gate("loss_by_heart") * losses[0]
+
+
 def falls_in_stairs(run: RunFacts) -> bool:
     """The training loss falls where a pass over the data begins, and by less within a pass than there: examples are recognised."""
     points = [point for point in run.train_losses if point.is_finite]

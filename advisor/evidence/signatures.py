@@ -32,7 +32,7 @@ MOVED = "that the trained parameters move: requires_grad, the optimizer's parame
 STEPS = "that the gradient is clipped and the rate warmed up, the type of the numbers (bf16, not fp16), and the batch at which it turned"
 NUMBERS = "the type that the weights are loaded in: fp16 overflows at 65,504, bf16 does not, so load in bf16 or keep the weights in fp32"
 KERNEL = "another attention kernel (attn_implementation eager or sdpa)"
-"""hiyouga/LlamaFactory issue 8088: neither type cured it, another kernel did."""
+"""hiyouga/LlamaFactory issue 8088, huggingface/transformers issues 28488 and 31997: neither type cured it, another kernel did."""
 UNLABELLED = "for a batch without a single label, whose mean is nought divided by nought: a prompt that is cut or masked to its end"
 HOLDS_ADAPTER = (
     "that the model that is scored holds the adapter: loaded from the folder that was trained (get_peft_model makes a fresh one), or "
@@ -61,7 +61,7 @@ def not_finite(points: Sequence[LossPoint]) -> Signature | None:
     if first is points[0] and 0 < first.step <= 1:
         what = "the loss is NaN or infinite at its first step, before anything was updated, so no learning rate made it so"
         return Signature("nan-at-once", what, f"{UNLABELLED}; then {NUMBERS}; then {KERNEL}", "setup")
-    return Signature("not-finite", f"the loss is NaN or infinite from step {first.step:g} on", NUMBERS, "lower")
+    return Signature("not-finite", f"the loss is NaN or infinite from step {first.step:g} on", f"{NUMBERS}; then {KERNEL}", "lower")
 
 
 def held_out_not_finite(run: RunFacts) -> Signature | None:
@@ -83,7 +83,9 @@ def zero(points: Sequence[LossPoint]) -> Signature | None:
         return None
     if first > 0:
         what = f"the loss is exactly zero from step {points[first].step:g} on: NaN, which the trainer logs as zero"
-        return Signature("hidden-nan", what, f"with logging_nan_inf_filter=False where the first NaN comes; then {NUMBERS}", "lower")
+        return Signature(
+            "hidden-nan", what, f"with logging_nan_inf_filter=False where the first NaN comes; then {NUMBERS}; then {KERNEL}", "lower"
+        )
     what = "the loss is exactly zero: no token has a label, or NaN is logged as zero"
     return Signature("zero", what, f"{LABELS}; with logging_nan_inf_filter=False whether it is NaN; then {NUMBERS}; then {KERNEL}", "setup")
 
@@ -160,7 +162,7 @@ def climbing(points: Sequence[LossPoint]) -> Signature | None:
 
 def apart(run: RunFacts, others: Iterable[RunFacts]) -> Signature | None:
     """Within the first steps a loss several times that of another run: one model begins alike on the same data whatever the method, so
-    that prompts, labels or loaded weights are not the same (unslothai/unsloth issue 344)."""
+    that prompts, labels or loaded weights are not the same (unslothai/unsloth issue 344, MuLabPKU/PiSSA issue 38)."""
     first = next((point for point in run.train_losses if point.is_finite), None)
     if first is None or not 0 < first.step <= EARLY:
         return None
@@ -173,7 +175,7 @@ def apart(run: RunFacts, others: Iterable[RunFacts]) -> Signature | None:
             f"its loss begins at {first.loss:.3g} where that of run {other.label} begins at {theirs.loss:.3g}: one model on the same data "
         )
         what += "begins alike, whatever the method"
-        check = f"that prompts, chat template and base weights are those of the other run; then {LABELS}"
+        check = f"that prompts, chat template, base weights and attention kernel are those of the other run; then {LABELS}"
         return Signature("apart", what, check, "setup")
     return None
 
