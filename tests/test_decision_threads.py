@@ -29,6 +29,7 @@ def unmet(answer: NextStep, wanted: dict[str, Any]) -> list[str]:
         "not_says": lambda pattern: re.search(pattern, said) is None,
         "rung_not": lambda rungs: answer.rung.value not in rungs,
         "no_rates": lambda _: len(rates) < 2,
+        "finds": lambda name: name in {finding.id for finding in answer.findings},
     }
     return [f"{name} {value}" for name, value in wanted.items() if not holds[name](value)]
 

@@ -67,6 +67,18 @@ def test_a_run_given_by_flags_is_the_newest(capsys: pytest.CaptureFixture[str]) 
     assert answer.binding is Binding.MEMORY
 
 
+def test_what_was_seen_can_be_said_in_flags(capsys: pytest.CaptureFixture[str]) -> None:
+    lora = ("--model", "llama-2-7b", "--method", "lora", "--rank", "16", "--learning-rate", "2e-4")
+    assert "is NaN or infinite" in shown(capsys, *lora, "--losses", "2.0, 1.9,nan").reason
+    assert shown(capsys, *lora, "--losses", "2.0,1.2,1,0.8", "--eval-losses", "2,1.5,1.9,2.4").binding is Binding.DATA_OVERFIT
+    assert "end token" in shown(capsys, *lora, "--complaint", "never-stops").next_experiment
+    for refused in (("--losses", "2.0,low"), ("--complaint", "wobbles")):
+        assert run(["next", *lora, *refused]) == 2
+        told = capsys.readouterr().err
+        assert refused[1].split(",")[-1] in told
+        assert told.count("\n") == 1
+
+
 def test_without_facts_the_projects_ledger_speaks(capsys: pytest.CaptureFixture[str]) -> None:
     from advisor import record
 

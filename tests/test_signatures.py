@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, strategies as st
 
 from advisor import api
-from advisor.evidence.signatures import of_curves
-from advisor.values import Method
+from advisor.evidence.losses import falls_in_stairs
+from advisor.evidence.signatures import known_text, of_curves
+from advisor.values import Method, Precision
 from advisor.values.evidence import LossPoint, RunFacts
 from advisor.values.next_step import Binding
 
@@ -61,6 +62,123 @@ def test_equal_losses_of_different_set_ups_are_a_dead_flag() -> None:
     assert named(LEARNS, (plain,), rank=8, use_rslora=True) == "dead-flag setup"
     assert named(LEARNS, (plain,), rank=8) == ""  # the same run again
     assert named(tuple(loss + 1e-3 for loss in LEARNS), (plain,), rank=8, use_rslora=True) == ""
+
+
+# A loss that is no number before any update says nothing of the rate (ml-explore/mlx-lm pull request 1355); one logged later may.
+@pytest.mark.parametrize(("step", "expected"), [(1.0, "nan-at-once setup"), (10.0, "not-finite lower"), (0.0, "not-finite lower")])
+def test_nan_at_the_first_step(step: float, expected: str) -> None:
+    points = tuple(LossPoint(step=step + number, loss=math.nan) for number in range(3))
+    found = of_curves(RunFacts(method=Method.LORA, train_losses=points), (), VOCABULARY)
+    assert found is not None
+    assert f"{found.name} {found.cure}" == expected
+
+
+# The first losses of LlamaFactory issue 7443: 128 sequences per step in 2, 4 and 32 passes; and two that differ by scatter.
+@pytest.mark.parametrize(
+    ("micro_batch", "first", "beside", "expected"),
+    [
+        (8, 13.65, (16, 6.4), "summed setup"),
+        (1, 138.0, (16, 6.4), "summed setup"),
+        (16, 6.4, (8, 13.65), "summed setup"),
+        (8, 1.32, (16, 1.2), ""),
+        (16, 13.65, (8, 6.4), "at-uniform setup"),  # the other way round it is no sum
+    ],
+)
+def test_a_loss_that_grows_with_the_passes_is_a_sum(micro_batch: int, first: float, beside: tuple[int, float], expected: str) -> None:
+    def falls(start: float) -> tuple[float, ...]:
+        return (start, 0.6 * start, 0.4 * start, 0.3 * start)
+
+    other = run(falls(beside[1]), id="other", batch=128, micro_batch=beside[0])
+    assert named(falls(first), (other,), batch=128, micro_batch=micro_batch) == expected
+
+
+@pytest.mark.parametrize(
+    ("held_out", "precision", "expected"),
+    [
+        ((math.nan, math.nan), Precision.FP16_AMP, "held-out-nan precision"),  # arielnlee/Platypus issue 14
+        ((1.2, math.nan), Precision.BF16, "held-out-nan evaluation"),  # no learning rate breaks evaluation alone
+        ((1.2, 1.1), Precision.FP16_AMP, ""),
+    ],
+)
+def test_evaluation_alone_that_is_no_number(held_out: tuple[float, ...], precision: Precision, expected: str) -> None:
+    points = tuple(LossPoint(step=100.0 * number, loss=loss) for number, loss in enumerate(held_out))
+    assert named(LEARNS, eval_losses=points, precision=precision) == expected
+
+
+# huggingface/trl issue 3452 (a loss of zero at a reward that grows) and aburkov/theLMbook issue 6 (a loss that rises with the divergence).
+@pytest.mark.parametrize("losses", [(0.0,) * 5, (0.0, 0.001, 0.01, 0.2, 1.5), (0.02, 0.021, 0.019, 0.02), (11.0, 12.0, 11.5)])
+def test_the_loss_of_reinforcement_learning_is_no_cross_entropy(losses: tuple[float, ...]) -> None:
+    assert of_curves(run(losses), (), VOCABULARY, "rl") is None
+    assert of_curves(run((*losses, math.nan)), (), VOCABULARY, "rl") is not None
+
+
+@pytest.mark.parametrize(
+    ("losses", "expected"),
+    [
+        ((0.6932,) * 5, "constant"),  # huggingface/trl issue 1311: an adapter that was loaded frozen
+        ((0.6924, 0.6951, 0.6942, 0.6931), "unmoved"),  # huggingface/trl issue 701
+        ((0.69, 0.4, 0.1, 0.0, 0.0), None),  # pairs that are told apart: issue 1236
+        ((0.69, 0.6, 0.5, 0.45, 0.42), None),
+    ],
+)
+def test_preference_tuning_begins_at_ln_2(losses: tuple[float, ...], expected: str | None) -> None:
+    found = of_curves(run(losses), (), 2, "dpo")
+    assert (found.name if found is not None else None) == expected
+
+
+# unslothai/unsloth issue 344: 4.7581 beside 0.8759 after five steps of the same model and data.
+@pytest.mark.parametrize(
+    ("first", "step", "rate", "expected"), [(4.7581, 5, 1e-4, "apart"), (1.2, 5, 1e-4, ""), (4.7581, 100, 1e-4, ""), (4.7581, 5, 1e-3, "")]
+)
+def test_one_model_on_the_same_data_begins_alike(first: float, step: int, rate: float, expected: str) -> None:
+    def falls(start: float, **more: Any) -> RunFacts:
+        points = tuple(LossPoint(step=float(step * (number + 1)), loss=start * 0.95**number) for number in range(5))
+        return RunFacts(method=Method.QLORA, train_losses=points, **more)
+
+    found = of_curves(falls(first, learning_rate=rate), (falls(0.8759, learning_rate=1e-4, id="plain"),), VOCABULARY)
+    assert (found.name if found is not None else "") == expected
+
+
+@pytest.mark.parametrize(
+    ("losses", "epochs", "expected"),
+    [
+        ((1.4, 0.4, 0.06, 0.008, 0.001), 1.0, True),  # huggingface/trl issue 834: the answer was not in the text
+        ((1.4, 0.9, 0.8, 0.3, 0.2, 0.01, 0.001, 0.001), 3.0, False),  # the third pass knows the data by heart
+        (LEARNS, 1.0, False),
+        ((1.4, 0.4, 0.06, 0.008, 0.001), None, False),
+    ],
+)
+def test_text_that_is_known_before_it_was_seen(losses: tuple[float, ...], epochs: float | None, expected: bool) -> None:
+    assert (known_text(run(losses, epochs=epochs)) is not None) == expected
+
+
+@pytest.mark.parametrize(
+    ("losses", "epochs", "task", "overfitted"),
+    [
+        ((6.4776, 2.0588, 0.6284, 0.1956), 16.67, "chat", True),  # mymusise/ChatGLM-Tuning issue 89: "one or two epochs are enough"
+        ((6.4776, 2.0588, 0.6284, 0.1956), 16.67, "extraction", False),  # a format may be as easy
+        ((2.0, 1.2, 0.9, 0.8), 3, "chat", False),
+        ((6.4776, 2.0588, 0.6284, 0.1956), 1, "chat", False),
+    ],
+)
+def test_a_loss_that_went_to_nothing_over_passes_is_no_rate_too_low(
+    losses: tuple[float, ...], epochs: float, task: str, overfitted: bool
+) -> None:
+    lora = {"method": "lora", "rank": 8, "learning_rate": 2e-5, "epochs": epochs, "train_losses": list(losses)}
+    answer = api.next_step({"model": "llama-2-7b", "task": task, "runs": [lora]})
+    assert (answer.binding is Binding.DATA_OVERFIT) == overfitted
+
+
+STAIRS = (1.2, 1.1, 1.06, 1.05, 1.04, 0.82, 0.8, 0.79, 0.79, 0.78, 0.5, 0.48, 0.47, 0.47, 0.46)
+"""As tloen/alpaca-lora issue 502 draws it: three passes, each at a level of its own."""
+
+
+@pytest.mark.parametrize(
+    ("losses", "epochs", "expected"), [(STAIRS, 3.0, True), (STAIRS, 1.0, False), (LEARNS, 3.0, False), (STAIRS[:5], 3.0, False)]
+)
+def test_stairs(losses: tuple[float, ...], epochs: float, expected: bool) -> None:
+    points = tuple(LossPoint(step=float(number), loss=loss) for number, loss in enumerate(losses, start=1))
+    assert falls_in_stairs(RunFacts(method=Method.LORA, epochs=epochs, train_losses=points)) == expected
 
 
 @given(st.floats(0.5, 4), st.floats(0.05, 0.5), st.integers(8, 60))
@@ -140,3 +258,84 @@ def test_a_four_bit_run_that_stands_still_beside_a_sixteen_bit_one_is_a_fault() 
     answer = api.next_step({"model": "llama-2-7b", "runs": runs, "current": "4"})
     assert "not the price of 4 bit" in answer.reason
     assert answer.run is None
+
+
+CURVE = [2.0, 1.5, 1.3, 1.2]
+
+
+# What users said of a model, the check that told in the thread, and the fact that names it.
+@pytest.mark.parametrize(
+    ("facts", "run", "says", "fact"),
+    [
+        ({"complaint": "never-stops"}, {}, "modules_to_save", "E1"),  # QwenLM/Qwen3 issue 1064
+        ({"complaint": "never stops"}, {"epochs": 50}, "eos_token_id", "E1"),  # unslothai/unsloth issue 416
+        ({"complaint": "repeats"}, {"epochs": 50}, "Train for 4 epochs", "E8"),  # hiyouga/LlamaFactory issue 1450
+        ({"complaint": "repeats"}, {"epochs": 2}, "end token", "E1"),
+        ({"complaint": "garbage"}, {"learning_rate": 1e-3}, "Lower the learning rate", "E6"),
+        ({"complaint": "garbage"}, {"learning_rate": 1e-5, "precision": "bf16"}, "Change no rate yet", "E6"),
+        ({"complaint": "like_base"}, {}, "get_peft_model makes a fresh one", "E3"),  # huggingface/peft issue 793
+        ({"complaint": "merged-differs"}, {}, "experts", "E2"),  # NVIDIA-NeMo/Automodel issue 1226
+        # a curve says more than a complaint
+        ({"complaint": "never-stops"}, {"train_losses": [2.0, 1.9, math.nan], "precision": "fp16"}, "Train in bf16", "E4"),
+    ],
+)
+def test_a_complaint_asks_for_the_check_that_tells(facts: dict[str, Any], run: dict[str, Any], says: str, fact: str) -> None:
+    lora = {"method": "lora", "rank": 16, "alpha": 32, "learning_rate": 2e-4, "train_losses": CURVE, "score": 0.9}
+    answer = api.next_step({"model": "llama-2-7b", "evaluation": {"n": 500, "target": 0.8}, **facts, "runs": [lora | run]})
+    assert says in answer.next_experiment
+    assert fact in {each.id for each in answer.facts}
+    assert answer.binding in (Binding.OPTIMISATION_BUG, Binding.LEARNING_RATE, Binding.DATA_OVERFIT)
+
+
+def test_without_a_complaint_the_target_is_reached() -> None:
+    lora = {"method": "lora", "rank": 16, "learning_rate": 2e-4, "train_losses": CURVE, "score": 0.9}
+    assert api.next_step({"evaluation": {"n": 500, "target": 0.8}, "complaint": "", "runs": [lora]}).binding is Binding.NONE
+
+
+# One setting differs: huggingface/transformers issue 15020 (loss 2.21 and 2.86 at 16 and 256), meta-pytorch/torchtune issue 2254.
+@pytest.mark.parametrize(
+    ("setting", "worse", "better", "binding"),
+    [
+        ("batch", 256, 16, Binding.BATCH),
+        ("precision", "bf16", "fp32", Binding.OPTIMISATION_BUG),
+        ("targets", "q_proj,v_proj", "all-linear", Binding.TARGET_MODULES),
+    ],
+)
+def test_a_better_run_that_differs_in_one_setting_settles_it(setting: str, worse: Any, better: Any, binding: Binding) -> None:
+    def runs(gain: float) -> list[dict[str, Any]]:
+        both = [("worse", worse, 0.5), ("better", better, 0.5 + gain)]
+        same = {"method": "lora", "rank": 16, "alpha": 32, "learning_rate": 2e-4, "epochs": 3, "lr_tuned": True}
+        return [{**same, "id": name, setting: value, "score": score} for name, value, score in both]
+
+    facts = {"model": "llama-2-7b", "evaluation": {"n": 2000, "target": 0.7}, "current": "worse"}
+    answer = api.next_step({**facts, "runs": runs(0.1)})
+    assert (answer.binding, "Go on from run better" in answer.next_experiment) == (binding, True)
+    assert "Go on from run better" not in api.next_step({**facts, "runs": runs(0.01)}).next_experiment
+
+
+@pytest.mark.parametrize(
+    ("scores", "n", "unsteady"),
+    [
+        ((0.55, 0.75, 0.64), 100, True),  # haotian-liu/LLaVA issue 961: identical runs, twenty points apart
+        ((0.55, 0.57, 0.56), 100, False),
+        ((0.50, 0.59, 0.54), 30, False),  # thirty items scatter as much
+    ],
+)
+def test_a_run_that_scatters_is_steadied_first(scores: tuple[float, ...], n: int, unsteady: bool) -> None:
+    runs = [{"id": str(number), "method": "lora", "rank": 16, "learning_rate": 2e-4, "score": score} for number, score in enumerate(scores)]
+    answer = api.next_step({"model": "llama-2-7b", "evaluation": {"n": n}, "runs": runs})
+    assert (answer.binding is Binding.EVALUATION_NOISE) == unsteady
+
+
+# A card that does not compute in bf16 is not sent there (modelscope/ms-swift issue 5580 ran on a V100).
+@pytest.mark.parametrize(
+    ("gpu", "precision", "says"),
+    [
+        ("v100-32gb", "fp16", "Train in fp16-amp instead of fp16"),
+        ("v100-32gb", "fp16-amp", "Train in fp32 instead of fp16-amp"),
+        ("a100-80gb", "fp16-amp", "Train in bf16 instead of fp16-amp"),
+    ],
+)
+def test_a_wider_type_is_one_that_the_card_has(gpu: str, precision: str, says: str) -> None:
+    lora = {"method": "lora", "rank": 8, "learning_rate": 5e-5, "precision": precision, "train_losses": NAN}
+    assert says in api.next_step({"model": "llama-2-7b", "gpu": gpu, "runs": [lora]}).next_experiment

@@ -13,6 +13,7 @@ from advisor.cli.answer import Answer, as_json, screen
 from advisor.cli.options import Html, Json
 from advisor.cli.pages import with_page
 from advisor.values import Method
+from advisor.values.evidence import Complaint
 from advisor.values.request import Precision, Task
 
 
@@ -40,7 +41,7 @@ FLAGS: dict[str, _Flag] = {
     "base_score": _Flag("evaluation", "base", "X", "Score of the untuned model."),
     "unit": _Flag("facts", "unit", "share|percent|raw", "Of every score; read off the scores if left out."),
     "current": _Flag("facts", "current", "ID", "Run to go on from."),
-    "complaint": _Flag("facts", "complaint", "forgetting", "What is wrong, where it is not the score."),
+    "complaint": _Flag("facts", "complaint", _choices(Complaint), "What is wrong, where it is not the score."),
     "rank_cap": _Flag("facts", "rank_cap", "N", "Largest rank that serving allows."),
     "serving": _Flag("facts", "serving", "merged|unmerged", "How adapters are served."),
     "spare_runs": _Flag("facts", "spare_runs", "N", "Runs that may go to long shots."),
@@ -55,6 +56,8 @@ FLAGS: dict[str, _Flag] = {
     "steps": _Flag("run", "steps", "N", "Its optimizer steps."),
     "epochs": _Flag("run", "epochs", "X", "Its passes over the data."),
     "precision": _Flag("run", "precision", _choices(Precision), "Type of its weights and of its computation."),
+    "losses": _Flag("run", "train_losses", "X,X,…", "Its training losses in order, equally spaced; nan where it broke."),
+    "eval_losses": _Flag("run", "eval_losses", "X,X,…", "Its evaluation losses, likewise."),
     "score": _Flag("run", "score", "X", "Its score."),
 }
 SWITCHES: dict[str, _Flag] = {

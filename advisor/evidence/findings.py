@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterator
 
 from advisor.evidence.capacity import RankStep, ample, rank_steps
 from advisor.evidence.gates_doors import compared_at_one_rate, reference
+from advisor.evidence.gates_overfit import score_gained
 from advisor.evidence.gates_rank import cut_cost, rank_is_unused
+from advisor.evidence.losses import falls_in_stairs
 from advisor.evidence.rates import is_certified
 from advisor.evidence.result import show_change, show_gap
 from advisor.evidence.view import View
@@ -197,6 +199,33 @@ def narrow_task(view: View) -> Iterator[Finding]:
     )
 
 
+def stairs(view: View) -> Iterator[Finding]:
+    """Every pass begins with a lower training loss (tloen/alpaca-lora issue 502), which then tells no more of how good the model is."""
+    if view.focus is None or view.objective != "sft" or not falls_in_stairs(view.run):
+        return
+    yield Finding(
+        id="loss-stairs",
+        level=Level.WARNING,
+        message="the training loss falls only where a pass over the data begins: it recognises examples of the pass before, and says "
+        "little of new ones",
+        hint="log the evaluation loss ten times on the way, and keep the checkpoint where it, or the score, is best",
+        evidence=("B4", "B7"),
+    )
+
+
+def loss_against_score(view: View) -> Iterator[Finding]:
+    """The evaluation loss rises and the score does, too: the score decides (microsoft/LMOps issue 48)."""
+    if view.focus is None or not score_gained(view, view.run):
+        return
+    yield Finding(
+        id="loss-against-score",
+        level=Level.INFO,
+        message="the evaluation loss has risen since its lowest while the score gained: answers in other words cost loss and no points",
+        hint="choose the checkpoint by the score",
+        evidence=("E7",),
+    )
+
+
 TRAPS: tuple[Trap, ...] = (
     rank_trap,
     rank_no_cure,
@@ -208,6 +237,8 @@ TRAPS: tuple[Trap, ...] = (
     four_bit_merge,
     rl_rank,
     narrow_task,
+    stairs,
+    loss_against_score,
 )
 
 

@@ -16,11 +16,13 @@ from advisor.evidence import (
     gates_end,
     gates_first,
     gates_noise,
+    gates_overfit,
     gates_quantised,
     gates_rank,
     gates_rate,
     gates_scale,
     gates_training,
+    gates_twins,
 )
 from advisor.evidence.combine import combined
 from advisor.evidence.done import untried
@@ -36,11 +38,14 @@ BEFORE_RUNS: Gate = gates_first.no_run_yet
 SHOWN: tuple[Gate, ...] = (
     gates_first.memory_binds,  # R1
     gates_noise.forgetting_complaint,  # R14
+    gates_training.complained_of,  # R3
     gates_noise.no_gap,  # R2
     gates_training.did_not_train,  # R3
     gates_rate.better_rate_known,  # R4
+    gates_twins.setting_won,  # R3, R6, R7
     gates_data.too_few_steps,  # R7
-    gates_data.data_overfitted,  # R7
+    gates_overfit.data_overfitted,  # R7
+    gates_overfit.far_too_many_passes,  # R7
     gates_end.data_binds,  # R7
     gates_quantised.four_bit_costs,  # R8
 )
@@ -54,7 +59,7 @@ OPEN: tuple[Gate, ...] = (
     gates_quantised.four_bit_suspected,  # R8
     gates_data.still_learning,  # R7
     gates_data.few_passes,  # R7
-    gates_data.many_passes,  # R7
+    gates_overfit.many_passes,  # R7
     gates_quantised.four_bit_needless,  # R8
 )
 """Causes that an experiment would test at the price of a run. They close before any rung."""

@@ -16,7 +16,7 @@ from advisor.ladder.learning_rate import show
 from advisor.statistics import gap_items, items_needed_paired, share_error
 from advisor.units import format_share
 from advisor.values import Method
-from advisor.values.evidence import RunFacts
+from advisor.values.evidence import Complaint, RunFacts
 from advisor.values.next_step import Binding, Confidence, Door, NextRun
 
 FEWER_RATES = (1 / 3, 1 / 10)
@@ -32,7 +32,7 @@ def forgetting_complaint(view: View) -> Result | None:
     if run.oom or run.diverged or is_broken(run):
         return None
     lost = _forgetting(view, run)
-    explicit = view.facts.complaint == "forgetting"
+    explicit = view.facts.complaint is Complaint.FORGETTING
     if not explicit and (lost is None or (view.gap is not None and view.gap > 0)):
         return None
     kept = _kept_it(view, run)
@@ -126,7 +126,7 @@ def no_gap(view: View) -> Result | None:
     if view.current_score is None:
         return None
     if view.gap is None:
-        return _runs_alike(view)
+        return _runs_alike(view) or _unsteady(view)
     rival = _rival(view)
     error = rival.error if rival is not None else view.error(view.run)
     z = gate("compare_z") if rival is not None else gate("noise_z")
@@ -224,6 +224,37 @@ def _runs_alike(view: View) -> Result | None:
         missing=("the score that would be good enough", *_noise_missing(view)),
         disagreement=_cheapest(view.run),
     )
+
+
+def _unsteady(view: View) -> Result | None:
+    """The same run again moves by far more than runs were measured to (fact N2), and than its items explain (haotian-liu/LLaVA 961)."""
+    run, spread = view.run, view.spread(view.run)
+    repeats = len(view.repeats(run))
+    items = view.noise.of_items(run, view.current_score or 0.5)
+    if repeats < gate("repeats") or not view.noise.shares or spread <= max(UNSTEADY * view.noise.floor, UNSTEADY_OF_ITEMS * (items or 0)):
+        return None
+    explained = f", of which its {view.noise.items(run):,} items explain {show_gap(view, items)}" if items is not None else ""
+    rates = () if run.learning_rate is None else (run.learning_rate / 3,)
+    gentler = f"at {show(rates[0])}" if rates else "at a third of its learning rate"
+    return Result(
+        gate="R2",
+        binding=Binding.EVALUATION_NOISE,
+        door=Door.STAY,
+        confidence=MEDIUM,
+        reason=f"{run.label}, run {repeats} times, scatters by {show_gap(view, spread)} (one standard deviation){explained}, and "
+        "runs ranged over 1.4 to 3.8 points where it was measured: training is barely stable, and no set-up can be told from another",
+        experiment=f"Repeat the same run with {repeats} seeds {gentler}, with warm-up and a clipped gradient, nothing else changed, and "
+        "see whether the scatter shrinks; score each on as many items as there are, and compare means only.",
+        run=next_run(run, learning_rates=rates, seeds=repeats),
+        evidence=("N1", "N2", "N7"),
+        missing=_noise_missing(view),
+    )
+
+
+UNSTEADY = 4
+"""Times the published spread of re-runs from which a run is called unsteady. Judgement: above the largest range, 3.8 points (fact N2)."""
+UNSTEADY_OF_ITEMS = 1.5
+"""Times the items' own standard error that the spread must exceed. Judgement: three repeats scatter by as much in one of ten."""
 
 
 def _alike_confidence(alike: list[tuple[RunFacts, Difference]]) -> Confidence:

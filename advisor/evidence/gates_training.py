@@ -1,36 +1,40 @@
-"""R3: did it train at all. Curves that cannot be right, a score no better than the untuned model's, modules that never moved."""
+"""R3: did it train at all, or was it not what was scored. What was found wrong, and what is changed or checked first."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-from advisor.evidence.alike import differ_only
+from advisor.evidence.failures import Failure, failure_of
+from advisor.evidence.gates_overfit import data_overfitted, far_too_many_passes, many_passes
 from advisor.evidence.lr import offset, prior, rounded, three_points, without
 from advisor.evidence.rates import better_rate, rates_of
-from advisor.evidence.result import HIGH, MEDIUM, Result, next_run, show_score
-from advisor.evidence.signatures import MOVED, NUMBERS, Cure, learned_but_scores_nothing, of_curves
-from advisor.evidence.view import View
+from advisor.evidence.result import Result, next_run
+from advisor.evidence.signatures import NARROW
+from advisor.evidence.symptoms import symptom
+from advisor.evidence.view import View, scale_of
 from advisor.ladder.knowledge import gate, threshold
 from advisor.ladder.learning_rate import show
+from advisor.stacks.first_plan import ALPHA_PER_RANK
 from advisor.values import Precision
-from advisor.values.evidence import RunFacts
-from advisor.values.next_step import Binding, Confidence, Door
+from advisor.values.evidence import Complaint, RunFacts
+from advisor.values.next_step import Binding, Door
 
-CHECKS = "labels and loss mask, chat template, end-of-sequence token, packing, and that every adapter module moved (B is not zero)"
 STEEP = 10
 """By how much reinforcement learning that fell below its start is lowered: collapses were cured at a tenth and less (fact LR11)."""
-NARROW = (Precision.FP16, Precision.FP16_AMP)
-"""Types that overflow where bf16 does not."""
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """What is wrong, what to check, and what is changed first; an empty cure: the rate may be too high or too low."""
+def complained_of(view: View) -> Result | None:
+    """R3. What is wrong was told, and no score shows it: the check that tells comes before any further run."""
+    found = symptom(view)
+    if found is None or view.run.oom:
+        return None
+    passes = _fewer(view) if view.facts.complaint is Complaint.REPEATS else None
+    return passes if passes is not None else _result(view, view.run, found)
 
-    reason: str
-    check: str
-    cure: Cure | str
-    sure: Confidence
+
+def _fewer(view: View) -> Result | None:
+    """Repetition after more passes than were ever best is overfitting until shown otherwise (hiyouga/LlamaFactory issue 1450)."""
+    return data_overfitted(view) or far_too_many_passes(view) or many_passes(view)
 
 
 def did_not_train(view: View) -> Result | None:
@@ -38,89 +42,8 @@ def did_not_train(view: View) -> Result | None:
     run = view.run
     if better_rate(view, run) is not None:
         return None  # the same set-up trains at another rate: R4 names it
-    for found in (_curves(view, run), _no_better(view), _failed_rank(view), _untrained(view)):
-        if found is not None:
-            return _result(view, run, found)
-    return None
-
-
-def _curves(view: View, run: RunFacts) -> Failure | None:
-    vocabulary = view.facts.model.vocab_size if view.facts.model is not None else None
-    found = of_curves(run, view.facts.runs, vocabulary)
-    if found is None:
-        return None
-    cure, check = _cure(view, run, found.cure), found.check
-    if cure == "precision" and NUMBERS not in check:
-        check = NUMBERS
-    return Failure(f"run {run.label}: {found.what}{_beside_16_bit(view, run)}", check, cure, HIGH)
-
-
-def _cure(view: View, run: RunFacts, first: Cure) -> Cure:
-    """Where the rate is far below what is usual, lowering it further cures nothing: then it is the type of the numbers, or the set-up."""
-    known, rate = prior(view, run), run.learning_rate
-    if first == "raise" and known is not None and rate is not None and rate > known.rate:
-        return "lower"
-    if first != "lower":
-        return first
-    far_below = known is not None and rate is not None and rate * gate("lr_window") <= known.rate
-    narrow = run.precision in NARROW
-    if narrow and (known is None or rate is None or rate < gate("lr_doubt") * known.rate):
-        return "precision"
-    if far_below:
-        return "precision" if run.precision is None else "setup"
-    return "lower"
-
-
-def _beside_16_bit(view: View, run: RunFacts) -> str:
-    """A 4-bit run beside one on a 16-bit base that learned: the fault is of the set-up."""
-    if not run.method.is_quantized:
-        return ""
-    for other in view.facts.runs:
-        losses = [point.loss for point in other.train_losses if point.is_finite]
-        if not other.method.is_quantized and len(losses) > 1 and losses[-1] < gate("loss_learned") * losses[0]:
-            return f", while run {other.label} learned on a 16-bit base: a fault of the 4-bit set-up, not the price of 4 bit"
-    return ""
-
-
-def _no_better(view: View) -> Failure | None:
-    """Not clearly above the untuned model."""
-    score, base = view.current_score, view.base
-    if score is None or base is None or score > base + gate("base_z") * view.error(view.run):
-        return None
-    below = score < base
-    shown = f"{show_score(view, score)}, {'below' if below else 'no better than'} the untuned model's {show_score(view, base)}"
-    reason = f"run {view.run.label} scores {shown}"
-    wrong = learned_but_scores_nothing(view.run)
-    if wrong is not None:
-        return Failure(f"{reason}; {wrong.what}", wrong.check, wrong.cure, MEDIUM)
-    return Failure(reason, CHECKS, "lower" if below else "", HIGH if below and view.items_known else MEDIUM)
-
-
-def _failed_rank(view: View) -> Failure | None:
-    """The next rank up, at the same learning rate, gained more than any capacity explains: this one had failed to train (fact C11)."""
-    run = view.run
-    for other in view.facts.runs:
-        if run.rank is None or other.rank is None or not run.rank < other.rank <= gate("rank_step") * run.rank:
-            continue
-        difference = view.compare(run, other)
-        if not differ_only(run, other, "rank", "alpha") or difference is None or not view.noise.shares:
-            continue
-        if difference.delta > gate("rank_jump") and difference.wins:
-            reason = (
-                f"rank {other.rank} scores {100 * difference.delta:.0f} points more at the same learning rate: more than any capacity "
-                f"explains, so rank {run.rank} failed to train"
-            )
-            return Failure(reason, CHECKS, "", MEDIUM)
-    return None
-
-
-def _untrained(view: View) -> Failure | None:
-    names = view.facts.adapter.untrained_modules if view.facts.adapter is not None else ()
-    if not names:
-        return None
-    shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-    which = "that module" if len(names) == 1 else "those modules"
-    return Failure(f"the update of {shown} is zero: {which} did not train", MOVED, "setup", HIGH)
+    found = failure_of(view)
+    return None if found is None else _result(view, run, found)
 
 
 def _result(view: View, run: RunFacts, found: Failure) -> Result:
@@ -132,23 +55,34 @@ def _result(view: View, run: RunFacts, found: Failure) -> Result:
     guilty = _rate_is_guilty(view, run, direction)
     change = {"lower": "Lower", "raise": "Raise"}.get(direction, "Sweep")
     to = "to" if direction else "over"
-    rl = view.objective == "rl"
+    rl, scored = view.objective == "rl", view.current_score is not None
+    ends = "" if scored else " Go on from the highest rate whose loss falls and does not turn."
     return Result(
         gate="R3",
         binding=Binding.LEARNING_RATE if guilty else Binding.OPTIMISATION_BUG,
         door=Door.STAY,
         confidence=found.sure,
         reason=found.reason + (f", at a learning rate that is {guilty}" if guilty else ""),
-        experiment=f"{change} the learning rate {to} {_listed(rates)}, on as many steps as showed the failure; before that, check "
-        f"{found.check}.",
+        experiment=f"{change} the learning rate {to} {_listed(rates)}{_or_scale(run, direction)}, on as many steps as showed the failure; "
+        f"before that, check {found.check}.{ends}",
         run=next_run(run, learning_rates=rates, data_fraction=min(run.data_fraction, threshold("sweep_data_share"))),
-        keep="Go on from the new rate",
-        evidence=("LR11", "LR19", "C15") if rl else ("LR6", "LR7", "C11"),
+        keep="Go on from the new rate" if scored else "",
+        evidence=(*found.evidence, *(("LR11", "LR19", "C15") if rl else ("LR6", "LR7", "C11"))),
         missing=_missing(run),
         disagreement=NO_RUNG,
     )
 
 
+def _or_scale(run: RunFacts, direction: str) -> str:
+    """The other end of the same knob, where the update is scaled up far beyond what is usual (microsoft/PhiCookBook issue 121)."""
+    scale = scale_of(run)
+    if direction != "lower" or scale is None or run.rank is None or run.use_rslora or scale < SCALED_UP * ALPHA_PER_RANK:
+        return ""
+    return f" (or alpha, {scale:g} times the rank, to {ALPHA_PER_RANK * run.rank:g} at the present rate: for the update they are one knob)"
+
+
+SCALED_UP = 4
+"""Times the usual alpha over rank from which it is named beside the rate. Judgement: by the root of the scale it asks for half the rate."""
 NO_RUNG = "The ladder has no rung for a run that did not train: neither rank, DoRA nor full fine-tuning is tried on it."
 
 
@@ -163,10 +97,8 @@ def _missing(run: RunFacts) -> tuple[str, ...]:
 
 def _without_rates(view: View, run: RunFacts, found: Failure) -> Result:
     """No learning rate cures it: the type of the numbers is changed, or the set-up is checked, at the rate as it is."""
-    known, rate = prior(view, run), run.learning_rate
-    low = known is not None and rate is not None and rate * gate("lr_doubt") <= known.rate
-    why = f"; {show(rate)} is {offset(rate, known).words} the prior, so no lower rate cures it" if low and rate and known else ""
-    wider = Precision.BF16 if run.precision is None or run.precision in NARROW else Precision.FP32
+    rate = run.learning_rate
+    wider = _wider(view, run)
     if found.cure == "precision":
         at = f", at {show(rate)}" if rate is not None else ""
         instead = f" instead of {run.precision.value}" if run.precision else ", whatever it ran in"
@@ -174,6 +106,8 @@ def _without_rates(view: View, run: RunFacts, found: Failure) -> Result:
             f"Train in {wider.value}{instead}{at}, nothing else changed, for as many steps as showed the failure; check {found.check}, "
         )
         experiment += "and log the gradient norm."
+        if view.current_score is None:
+            experiment += f" Go on from there where the loss stays a number{_usual(view, run)}."
     else:
         after = "score the same run again" if found.cure == "evaluation" else "run the first hundred steps again and see the loss fall"
         experiment = f"Change no rate yet. Check {found.check}; then {after}."
@@ -182,14 +116,29 @@ def _without_rates(view: View, run: RunFacts, found: Failure) -> Result:
         binding=Binding.OPTIMISATION_BUG,
         door=Door.STAY,
         confidence=found.sure,
-        reason=found.reason + why,
+        reason=found.reason,
         experiment=experiment,
         run=next_run(run, precision=wider) if found.cure == "precision" else None,
-        keep=f"Go on in {wider.value}" if found.cure == "precision" else "",
-        evidence=("LR6", "LR7"),
+        keep=f"Go on in {wider.value}" if found.cure == "precision" and view.current_score is not None else "",
+        evidence=found.evidence or ("LR6", "LR7"),
         missing=_missing(run),
         disagreement=NO_RUNG,
     )
+
+
+def _usual(view: View, run: RunFacts) -> str:
+    """Back to a rate that teaches, where it was lowered in vain."""
+    known, rate = prior(view, run), run.learning_rate
+    return f", at the usual {show(known.rate)}" if known and rate and rate * gate("lr_window") <= known.rate else ""
+
+
+def _wider(view: View, run: RunFacts) -> Precision:
+    """A type with more room than the run's: bf16 where the card computes in it; else fp32 weights under scaled fp16, then fp32."""
+    if run.precision is not None and run.precision not in NARROW:
+        return Precision.FP32
+    if view.facts.gpu is None or view.facts.gpu.bf16_supported:
+        return Precision.BF16
+    return Precision.FP32 if run.precision is Precision.FP16_AMP else Precision.FP16_AMP
 
 
 def _untried(view: View, run: RunFacts, direction: str) -> tuple[tuple[float, ...], str]:

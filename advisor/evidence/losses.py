@@ -100,6 +100,29 @@ def _train_loss_rose(run: RunFacts, since: float) -> bool:
     return bool(finite) and finite[-1].loss > before[-1]
 
 
+def knows_by_heart(run: RunFacts) -> bool:
+    """In more than one pass the training loss fell to almost nothing of what it was (mymusise/ChatGLM-Tuning issue 89)."""
+    losses = [point.loss for point in run.train_losses if point.is_finite]
+    repeated = run.epochs is not None and run.epochs > 1 and len(losses) >= FEWEST_POINTS
+    return repeated and 0 < tail_mean(losses) <= gate("loss_by_heart") * losses[0]
+
+
+def falls_in_stairs(run: RunFacts) -> bool:
+    """The training loss falls where a pass over the data begins, and by less within a pass than there: examples are recognised."""
+    points = [point for point in run.train_losses if point.is_finite]
+    passes = round(run.epochs or 0)
+    if passes < 2 or len(points) < passes * FEWEST_POINTS or points[-1].step <= points[0].step:
+        return False
+    length = points[-1].step / (run.epochs or 1)
+    by_pass = [[point.loss for point in points if number * length < point.step <= (number + 1) * length] for number in range(passes)]
+    if min(map(len, by_pass)) < FEWEST_POINTS:
+        return False
+    falls = [before[-1] - after[0] for before, after in pairwise(by_pass)]
+    within = [abs(losses[0] - losses[-1]) for losses in by_pass[1:]]
+    plain = all(fall > gate("stairs_fall") * before[-1] for fall, before in zip(falls, by_pass, strict=False))
+    return plain and min(falls) > 2 * max(within)
+
+
 def overfit_by_score(epochs: list[tuple[float, float]], error: float) -> Overfit | None:
     """The score had its peak early and fell since by more than its standard error. Pairs of epoch and score, higher being better."""
     if len(epochs) < 2:

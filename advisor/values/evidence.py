@@ -31,6 +31,23 @@ _TASKS = {
 }
 
 
+class Complaint(str, Enum):
+    """What is wrong with a trained model where it is not the score."""
+
+    FORGETTING = "forgetting"
+    """It lost what it knew before."""
+    NEVER_STOPS = "never-stops"
+    """Its answers have no end."""
+    REPEATS = "repeats"
+    """It says the same again and again."""
+    GARBAGE = "garbage"
+    """It writes no language."""
+    LIKE_BASE = "like-base"
+    """It answers as the untuned model does."""
+    MERGED_DIFFERS = "merged-differs"
+    """Merged, exported or served it is worse than the adapter was."""
+
+
 class Unit(str, Enum):
     SHARE = "share"
     PERCENT = "percent"
@@ -169,7 +186,9 @@ class RunFacts(Value):
     @field_validator("train_losses", "eval_losses", mode="before")
     @classmethod
     def _curve(cls, value: Any) -> Any:
-        """Accepts [[step, loss], …] and [loss, …], equally spaced."""
+        """Accepts [[step, loss], …] and [loss, …], equally spaced; the latter as a text with commas, too."""
+        if isinstance(value, str):
+            value = [loss.strip() for loss in value.split(",") if loss.strip()]
         if not isinstance(value, (list, tuple)) or all(type(point) is LossPoint for point in value):
             return value
         return [
@@ -227,7 +246,7 @@ class Facts(Value):
     current: str = ""
     """Id of the run to go on from; empty: the cheapest one that no other beats beyond the noise."""
     adapter: AdapterFacts | None = None
-    complaint: Literal["", "forgetting"] = ""
+    complaint: Complaint | None = None
     retention_base: Number | None = None
     """The untuned model on the general benchmark."""
     retention_n: Positive | None = None
@@ -244,6 +263,11 @@ class Facts(Value):
 
     notes: tuple[str, ...] = ()
     """What was left out or taken for granted as these facts were gathered, one line each."""
+
+    @field_validator("complaint", mode="before")
+    @classmethod
+    def _complaint(cls, value: Any) -> Any:
+        return ("-".join(value.lower().replace("_", " ").split()) or None) if isinstance(value, str) else value
 
     @field_validator("task", mode="before")
     @classmethod
