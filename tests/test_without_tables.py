@@ -23,7 +23,7 @@ from advisor.memory.params import known_adapter_params, known_trainable_params
 from advisor.memory.replayed import NotRecorded
 from advisor.profiles.model_types import ModelTypeRow
 from advisor.speed import relative_step_time, step_time
-from advisor.stacks import check_rank, check_targets, echo_defaults
+from advisor.stacks import check_rank, check_targets, echo_defaults, first_seq_len
 from advisor.tape import store
 from advisor.tiers import Tier, refuse_unread
 from advisor.user_files import CACHE
@@ -295,3 +295,14 @@ def test_the_answer_says_that_batches_are_of_text_alone(name: str, said: str) ->
     echoed = " ".join(echo_defaults(load_model(name), None, Request()))
     assert ("text alone, without " in echoed) == bool(said)
     assert said in echoed
+
+
+# (model, its positions): under three names (transformers 5.23 models/*/configuration_*.py), and T5, whose positions are relative
+POSITIONS = [("gemma-3n-e4b", 32768), ("whisper-large-v3", 448), ("databricks/dbrx-base", 32768), ("t5-base", None)]
+
+
+@pytest.mark.parametrize(("name", "positions"), POSITIONS)
+def test_a_first_plan_is_no_longer_than_a_model_has_positions(name: str, positions: int | None) -> None:
+    model = load_model(name)
+    assert model.max_position_tokens == positions
+    assert first_seq_len(model) == min(2048, positions or 2048)
