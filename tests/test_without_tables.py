@@ -306,3 +306,21 @@ def test_a_first_plan_is_no_longer_than_a_model_has_positions(name: str, positio
     model = load_model(name)
     assert model.max_position_tokens == positions
     assert first_seq_len(model) == min(2048, positions or 2048)
+
+
+# (bytes a token, lengths that are asked of 512 tokens of a model without a limit on a card of 10^9 bytes, before the search)
+ASKED = [(2_000_000, [512]), (10_000, [512, 131_072]), (1, [512, 131_072, 1_048_576])]
+
+
+@pytest.mark.parametrize(("token_bytes", "asked"), ASKED)
+def test_lengths_that_need_another_recording_are_asked_last(token_bytes: int, asked: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+
+    def holds(case: fit.Case, plan: Plan) -> bool:
+        seen.append(plan.seq_len_tokens)
+        return plan.seq_len_tokens * token_bytes <= 10**9
+
+    monkeypatch.setattr(fit, "fits", holds)
+    monkeypatch.setattr(fit, "_largest_that_fits", lambda case, plan, limit, plan_of: 0)
+    fit.longest_seq(fit.Case(load_model("t5-base"), load_gpu("rtx-4090")), Plan(seq_len_tokens=512))
+    assert seen == asked
