@@ -9,6 +9,7 @@ from typing import NamedTuple
 from advisor.errors import UnsupportedError
 from advisor.memory import estimate_memory
 from advisor.memory.replayed import RECORDED_TOKENS, NotRecorded, least_bytes
+from advisor.memory.weights import resting_bytes
 from advisor.values import Change, Fit, GpuSpec, MemoryBreakdown, ModelSpec, Plan
 from advisor.values.memory import HostMemory
 
@@ -95,6 +96,14 @@ def may_fit(case: Case, plan: Plan) -> bool:
         raise
     except UnsupportedError:
         return False
+
+
+def looks_too_large(case: Case, plan: Plan) -> bool:
+    """Whether a card is likely too small for what rests in a step of `plan`: a guess of what to look at first, never an answer.
+
+    It takes every matrix as quantised that a method quantises most of, and every parameter of a full fine-tuning as trained.
+    """
+    return resting_bytes(case.model.params, plan) > case.gpu.usable_bytes
 
 
 def longest_seq(case: Case, plan: Plan, known_tokens: int = 0) -> int | None:
