@@ -145,3 +145,21 @@ def test_a_few_layers_tell_what_all_do_elsewhere(model: str, method: Method, che
     assert told.at(here).stream == recorded.at(here).stream
     assert told.at(elsewhere).stream == recorded.at(elsewhere).stream
     assert told.few_tell
+
+
+def test_kinds_of_plan_share_how_a_model_is_shortened() -> None:
+    pytest.importorskip("torch")
+    from advisor.dryrun.meta_model import few_layers, whole_model_cut
+
+    spec = load_model("google/gemma-3-270m")
+    lora, full, qlora = (default_plan(method, spec, None, Request()) for method in (Method.LORA, Method.FULL, Method.QLORA))
+    for find in (whole_model_cut, few_layers):
+        found, quantised = find(spec, lora), find(spec, qlora)
+        assert found is not None
+        assert quantised is not None
+        assert find(spec, full) is found
+        assert quantised[0] == found[0]
+        assert (found[1].whole_model_bytes, quantised[1].whole_model_bytes) == (
+            None,
+            385_791_232,
+        )  # linears at half a byte, all else at two

@@ -17,14 +17,16 @@ from advisor.configs import check, report, situation
 from advisor.devices import load_gpu
 from advisor.errors import UnsupportedError
 from advisor.hub import ModelRow, load_model, profile_spec, search_models
-from advisor.ladder import fit, rungs
+from advisor.ladder import fit, rungs, search
+from advisor.ladder.search import make_fit
 from advisor.memory import estimate_memory, replayed
 from advisor.memory.params import known_adapter_params, known_trainable_params
 from advisor.memory.replayed import NotRecorded
 from advisor.profiles.model_types import ModelTypeRow
 from advisor.speed import relative_step_time, step_time
-from advisor.stacks import check_rank, check_targets, echo_defaults
+from advisor.stacks import check_rank, check_targets, default_plan, echo_defaults, first_seq_len
 from advisor.tape import store
+from advisor.tape.kinds import kind_of
 from advisor.tiers import Tier, refuse_unread
 from advisor.user_files import CACHE
 from advisor.values import Fit, GpuSpec, Head, MemoryBreakdown, Method, ModelKind, ModelSpec, Plan, Request
@@ -295,3 +297,58 @@ def test_the_answer_says_that_batches_are_of_text_alone(name: str, said: str) ->
     echoed = " ".join(echo_defaults(load_model(name), None, Request()))
     assert ("text alone, without " in echoed) == bool(said)
     assert said in echoed
+
+
+# (model, its positions): under three names (transformers 5.23 models/*/configuration_*.py), and T5, whose positions are relative
+POSITIONS = [("gemma-3n-e4b", 32768), ("whisper-large-v3", 448), ("databricks/dbrx-base", 32768), ("t5-base", None)]
+
+
+@pytest.mark.parametrize(("name", "positions"), POSITIONS)
+def test_a_first_plan_is_no_longer_than_a_model_has_positions(name: str, positions: int | None) -> None:
+    model = load_model(name)
+    assert model.max_position_tokens == positions
+    assert first_seq_len(model) == min(2048, positions or 2048)
+
+
+# (bytes a token, lengths that are asked of 512 tokens of a model without a limit on a card of 10^9 bytes, before the search)
+ASKED = [(2_000_000, [512]), (10_000, [512, 131_072]), (1, [512, 131_072, 1_048_576])]
+
+
+@pytest.mark.parametrize(("token_bytes", "asked"), ASKED)
+def test_lengths_that_need_another_recording_are_asked_last(token_bytes: int, asked: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+
+    def holds(case: fit.Case, plan: Plan) -> bool:
+        seen.append(plan.seq_len_tokens)
+        return plan.seq_len_tokens * token_bytes <= 10**9
+
+    monkeypatch.setattr(fit, "fits", holds)
+    monkeypatch.setattr(fit, "_largest_that_fits", lambda case, plan, limit, plan_of: 0)
+    fit.longest_seq(fit.Case(load_model("t5-base"), load_gpu("rtx-4090")), Plan(seq_len_tokens=512))
+    assert seen == asked
+
+
+# (model, card, kinds of plan that are priced for each of LoRA, QLoRA and full fine-tuning)
+TOO_LARGE = [("qwen2.5-vl-72b", "rtx-4090", (1, 1, 1)), ("gemma-3-27b", "80GB", (3, 1, 1)), ("gemma-3-27b", "rtx-4090", (1, 3, 1))]
+
+
+@pytest.mark.parametrize(("name", "card", "kinds"), TOO_LARGE)
+def test_a_rung_that_a_card_is_far_too_small_for_needs_one_recording(
+    name: str, card: str, kinds: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Prices are those of a model with tables that does not fit either, so that every change is tried where none is skipped."""
+    seen: dict[Method, set[Plan]] = {}
+
+    def priced(model: ModelSpec, plan: Plan, gpu: GpuSpec | None = None) -> MemoryBreakdown:
+        seen.setdefault(plan.method, set()).add(kind_of(plan))
+        return estimate_memory(load_model("llama-3-70b"), plan, gpu)
+
+    monkeypatch.setattr(fit, "estimate_memory", priced)
+    monkeypatch.setattr(fit, "may_fit", lambda case, plan: False)
+    monkeypatch.setattr(fit, "least_bytes", lambda model, plan, gpu: priced(model, plan, gpu).low_bytes)
+    case = fit.Case(load_model(name), load_gpu(card))
+    methods = (Method.LORA, Method.QLORA, Method.FULL)
+    made = [make_fit(case, default_plan(method, case.model, case.gpu, Request()), frozenset()) for method in methods]
+    assert tuple(len(seen[method]) for method in methods) == kinds
+    monkeypatch.setattr(search, "looks_too_large", lambda case, plan: False)
+    assert [make_fit(case, default_plan(method, case.model, case.gpu, Request()), frozenset()) for method in methods] == made

@@ -18,6 +18,11 @@ _HEAD_OF_CLASS = (
 """Ends of the class names of transformers, and the output that they put on the body; others score words."""
 
 
+_POSITIONS = ("max_position_embeddings", "max_target_positions", "max_decoder_position_embeddings", "max_seq_len")
+"""Names of how many tokens a model has positions for: most types'; of the text that Whisper and Speech2Text write; of LED's decoder; DBRX's
+(transformers 5.23 models/*/configuration_*.py). T5's `n_positions` limits nothing: its positions are relative."""
+
+
 class Identity(NamedTuple):
     """What `ModelSpec` says of a model beside its tables."""
 
@@ -51,7 +56,7 @@ def identity_of(config: Config, model_type: str) -> Identity:
         hidden_size=fields.count("hidden_size"),
         vocab_size=fields.count("vocab_size", MAX_VOCAB),
         layers=_listed_layers(text) or fields.count("num_hidden_layers", MAX_LAYERS),
-        positions=text.optional_count("max_position_embeddings", "max_target_positions", limit=MAX_POSITIONS),
+        positions=text.optional_count(*_POSITIONS, limit=MAX_POSITIONS),
         sdpa=row.get("sdpa", True),
         flash=row.get("flash", True),
     )

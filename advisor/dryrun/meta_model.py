@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, TypeVar
 
 import torch
@@ -142,8 +143,17 @@ def few_layers(spec: ModelSpec, plan: Plan) -> tuple[Kinds, Shape] | None:
     return _shortened(spec, plan, shorten.find_few)
 
 
+_CUT_BY = ("base_dtype", "attention", "quantization")
+"""Fields of a plan, beside its head, that decide how a model is shortened: by its modules before they are quantised or wrapped, and by what
+loading all of them takes. Kinds of plan that agree in these share what was found."""
+
+
 def _shortened(spec: ModelSpec, plan: Plan, find: Find[Found]) -> tuple[Found, Shape] | None:
-    spec = headed(spec, plan)
+    return _shortened_once(headed(spec, plan), Plan().model_copy(update={name: getattr(plan, name) for name in _CUT_BY}), find)
+
+
+@lru_cache(maxsize=32)
+def _shortened_once(spec: ModelSpec, plan: Plan, find: Find[Found]) -> tuple[Found, Shape] | None:
     whole = base_model(spec, config_of(spec), plan)
     path = layer_path(whole)
     found = find(whole, path, lambda cut: base_model(spec, config_of(spec, cut), plan))

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, TypeVar
 from advisor.dryrun import dry_run, meta_model
 from advisor.dryrun.images import images_in
 from advisor.dryrun.isolation import libraries_untouched
+from advisor.memory.replayed import RECORDED_TOKENS
 from advisor.tape.alike import Layered, NotAlike, resized
 from advisor.tape.compile import NotOneFormula, Recording, compiled
 from advisor.tape.cut import Cut, Kinds
@@ -32,8 +33,6 @@ _Which = tuple[Shape, int]
 
 STEPS = 2
 """As many as the dry run plays unless it is told otherwise: the second finds the optimizer's states."""
-LONGEST_TOKENS = 1 << 17
-"""How long sequences a tape speaks for where the model states no limit. Judgement."""
 TOTAL_THRESHOLDS = (3072, 4096)
 """Tokens of a batch at which a kernel or a loss goes another way: `embedding_dense_backward_cuda` (advisor/dryrun/kernels.py) and the tiles
 of the fused loss (advisor/dryrun/fused_head.py). They save recordings; what decides is whether the recordings agree."""
@@ -57,7 +56,7 @@ def tape_of(model: ModelSpec, plan: Plan, gpu: GpuSpec | None = None, progress: 
 def widest(recorder: Recordings, shape: Shape, compile_: Callable[[list[Recording], list[Variant]], Made]) -> Made:
     """What is compiled of as wide a regime around `shape` as there is; for that shape alone, of all variants, where there is none."""
     model, plan, _ = recorder.variants[0]
-    everything = wide(shape, model.max_position_tokens or LONGEST_TOKENS, _shortest_tokens(model, plan))
+    everything = wide(shape, model.max_position_tokens or RECORDED_TOKENS, _shortest_tokens(model, plan))
     none: frozenset[int] = frozenset()
     windows, lengths = _lengths(model, _FROM), _lengths(model, _FROM, _BEYOND)
     thresholds = ((windows, ()), (none, ()), (none, TOTAL_THRESHOLDS[:1]), (none, TOTAL_THRESHOLDS), (lengths, TOTAL_THRESHOLDS))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import NamedTuple
 
 from advisor.errors import UnsupportedError
 from advisor.memory import estimate_memory
-from advisor.memory.replayed import NotRecorded, least_bytes
+from advisor.memory.replayed import RECORDED_TOKENS, NotRecorded, least_bytes
+from advisor.memory.weights import resting_bytes
 from advisor.values import Change, Fit, GpuSpec, MemoryBreakdown, ModelSpec, Plan
 from advisor.values.memory import HostMemory
 
@@ -97,24 +98,47 @@ def may_fit(case: Case, plan: Plan) -> bool:
         return False
 
 
+def looks_too_large(case: Case, plan: Plan) -> bool:
+    """Whether a card is likely too small for what rests in a step of `plan`: a guess of what to look at first, never an answer.
+
+    It takes every matrix as quantised that a method quantises most of, and every parameter of a full fine-tuning as trained.
+    """
+    return resting_bytes(case.model.params, plan) > case.gpu.usable_bytes
+
+
 def longest_seq(case: Case, plan: Plan, known_tokens: int = 0) -> int | None:
     """Longest sequence, on the grid, that surely fits at this micro-batch; None when the shortest does not. Sequences of `known_tokens`
     are known to fit.
 
-    Of a model without tables no shorter ones are looked at than the plan's where those fit: they may be another recording.
+    Of a model without tables no shorter ones are looked at than the plan's where those fit, and no longer ones where they do not: they may
+    be another recording.
     """
-    if case.model.tables is None and plan.seq_len_tokens > known_tokens and fits(case, plan):
-        known_tokens = plan.seq_len_tokens
-    limit = max(case.model.max_position_tokens or FAR_TOKENS, plan.seq_len_tokens)
-    if fits(case, plan.model_copy(update={"seq_len_tokens": limit})):
-        return limit
+    known = known_tokens
+    for limit in _lengths_to_ask(case, plan, known_tokens):
+        if not fits(case, plan.model_copy(update={"seq_len_tokens": limit})):
+            break
+        known = limit
+    else:
+        return known
 
     def plan_of(steps: int) -> Plan:
         return plan.model_copy(update={"seq_len_tokens": steps * SEQ_GRID_TOKENS})
 
-    known = known_tokens // SEQ_GRID_TOKENS
-    more = _largest_that_fits(case, plan, limit // SEQ_GRID_TOKENS - known, lambda steps: plan_of(known + steps))
-    return (known + more) * SEQ_GRID_TOKENS or None
+    steps = known // SEQ_GRID_TOKENS
+    more = _largest_that_fits(case, plan, limit // SEQ_GRID_TOKENS - steps, lambda further: plan_of(steps + further))
+    return (steps + more) * SEQ_GRID_TOKENS or None
+
+
+def _lengths_to_ask(case: Case, plan: Plan, known_tokens: int) -> Iterator[int]:
+    """Lengths of which the first that does not fit bounds the search: the last is as far as it goes. A model without tables is first asked
+    of lengths that one recording speaks for."""
+    positions = case.model.max_position_tokens
+    if case.model.tables is None:
+        if plan.seq_len_tokens > known_tokens:
+            yield plan.seq_len_tokens
+        if positions is None:
+            yield max(RECORDED_TOKENS, plan.seq_len_tokens)
+    yield max(positions or FAR_TOKENS, plan.seq_len_tokens)
 
 
 def largest_micro_batch(case: Case, plan: Plan) -> int | None:

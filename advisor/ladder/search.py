@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import combinations
 
-from advisor.ladder.fit import Case, Priced, longest_seq, price, price_or_none
+from advisor.ladder.fit import Case, Priced, longest_seq, looks_too_large, price, price_or_none
 from advisor.ladder.knowledge import say
 from advisor.ladder.moves import STEPS, Move, Step, fewer_cards
 from advisor.values import Change, Fit, Plan, Rung
@@ -146,6 +146,9 @@ def _all_moves(case: Case, plan: Plan, fixed: frozenset[str], *, grows: bool) ->
 
 def _changed(case: Case, first: Plan, fixed: frozenset[str]) -> Priced:
     """The cheapest changes that make `first` fit, else those that save something."""
+    frugal = _most_frugal(case, first, fixed)
+    if frugal is not None and frugal.fit is not Fit.FITS:
+        return frugal
     current = price(case, first)
     taken: dict[str, Move] = {}
     for step in STEPS:
@@ -154,6 +157,22 @@ def _changed(case: Case, first: Plan, fixed: frozenset[str]) -> Priced:
         if step.option not in fixed:
             current = _taken(case, current, step, taken)
     return _without_needless(case, first, current, taken)._replace(untried=current.untried)
+
+
+def _most_frugal(case: Case, first: Plan, fixed: frozenset[str]) -> Priced | None:
+    """`first` with every change at once, where each price on the way would be another recording and none is likely to fit; else None.
+
+    Where this does not fit, neither does anything on the way.
+    """
+    if case.model.tables is not None or first.n_gpus > 1:
+        return None
+    taken: dict[str, Move] = {}
+    for step in STEPS:
+        moves = [] if step.option in fixed else [*step.moves(case, _with(first, taken))]
+        if moves:
+            taken[step.option] = moves[-1]
+    plan = _with(first, taken)
+    return price_or_none(case, plan, _changes(taken)) if looks_too_large(case, plan) else None
 
 
 def _taken(case: Case, current: Priced, step: Step, taken: dict[str, Move]) -> Priced:

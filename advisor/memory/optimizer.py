@@ -44,7 +44,7 @@ def trained_bytes_per_param(plan: Plan) -> int:
 
 def state_bytes(model: ModelSpec, plan: Plan) -> int:
     """Optimizer states inside torch's allocator, after the first step."""
-    return sum(_group_bytes(group, plan) * group.copies for group in trainable_tensors(model, plan))
+    return sum(group_bytes(group, plan) * group.copies for group in trainable_tensors(model, plan))
 
 
 def paged_bytes(model: ModelSpec, plan: Plan) -> int:
@@ -56,7 +56,8 @@ def paged_bytes(model: ModelSpec, plan: Plan) -> int:
     return sum(g.numel * g.copies for g in paged) * per_element * MOMENTS[plan.optimizer]
 
 
-def _group_bytes(group: TensorGroup, plan: Plan) -> int:
+def group_bytes(group: TensorGroup, plan: Plan) -> int:
+    """Bytes of the states of one of the equal tensors of a group."""
     moments, numel = MOMENTS[plan.optimizer], group.numel
     if plan.optimizer is Optimizer.ADAFACTOR:
         factored = group.rows and group.rows < numel

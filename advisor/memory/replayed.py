@@ -28,6 +28,10 @@ RECORDS = "pip install 'finetune-advisor[torch]' to make one"
 """What to do where a recording is missing."""
 
 
+RECORDED_TOKENS = 1 << 17
+"""How long sequences a recording speaks for where the model states no limit. Judgement."""
+
+
 class NotRecorded(UnsupportedError):
     """No tape speaks for this plan of this model on such a card: its step is to be recorded, which needs torch."""
 

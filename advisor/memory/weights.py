@@ -7,8 +7,9 @@ from collections.abc import Iterator
 
 from advisor.architectures.heads import headed
 from advisor.checkpoints import packed, trained_as
-from advisor.memory.params import adapter_params
-from advisor.values import Block, CheckpointFormat, Linear, ModelSpec, Plan, Quantization
+from advisor.memory.optimizer import group_bytes, trained_bytes_per_param
+from advisor.memory.params import TensorGroup, adapter_params
+from advisor.values import Block, CheckpointFormat, Linear, Method, ModelSpec, Plan, Quantization
 
 FP32_BYTES = 4
 HALF_BYTES = 2
@@ -161,6 +162,17 @@ def weights_bytes(model: ModelSpec, plan: Plan) -> int:
         return size
     for layer, times in kept_in_16_bit(model):
         size += (layer.in_features * layer.out_features * per_param - stored_linear_bytes(layer, model, plan)) * layer.copies * times
+    return size
+
+
+def resting_bytes(params: int, plan: Plan) -> int:
+    """About what rests in a step of a model whose matrices are not known: all parameters quantised as the plan says, or all of them
+    trained, with gradients and states."""
+    if plan.quantization is not None:
+        return _quantized_bytes(params, 0, plan.quantization, plan.double_quant)
+    size = params * plan.base_dtype.size_bytes
+    if plan.method is Method.FULL:
+        size += params * trained_bytes_per_param(plan) + group_bytes(TensorGroup(params, 1, 0), plan)
     return size
 
 
