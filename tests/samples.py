@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import pytest
+
+from advisor.ladder import fit
 from advisor.units import GIB
 from advisor.values import (
     Advice,
@@ -33,6 +38,12 @@ from advisor.values import (
 )
 
 USABLE_BYTES = 79 * GIB
+
+
+def price_by(monkeypatch: pytest.MonkeyPatch, estimate: Callable[[ModelSpec, Plan, GpuSpec], MemoryBreakdown]) -> None:
+    """Put another estimate in the place of the ladder's own."""
+    monkeypatch.setattr(fit, "estimate_memory", estimate)
+    monkeypatch.setattr(fit, "has_totals", lambda case, plan: False)
 
 
 def gpu() -> GpuSpec:

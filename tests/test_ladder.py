@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from hypothesis import given, strategies as st
+from samples import price_by
 
 from advisor.devices import load_gpu
 from advisor.errors import InvalidInputError
@@ -70,7 +71,7 @@ def simple_memory(model: ModelSpec, plan: Plan, gpu: GpuSpec | None = None) -> M
 
 @pytest.fixture
 def simple(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fit, "estimate_memory", simple_memory)
+    price_by(monkeypatch, simple_memory)
 
 
 def fitted(mib: int, plan: Plan, *fixed: str) -> fit.Priced:
@@ -210,7 +211,7 @@ SIZED = {None: 16, 10**5: 8, 10**8: 64, 10**11: 256}
 @given(OPTIONS, st.integers(2, 200))
 def test_laws(options: dict[str, Any], gib: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fit, "estimate_memory", simple_memory)
+        price_by(patch, simple_memory)
         answer = advise(LLAMA_8B, card(gib * GIB), request_from(options))
     assert answer.verdict.method in (None, Method.LORA, Method.QLORA), "DoRA and full fine-tuning need evidence first"
     assert tuple(rung.plan.method for rung in answer.rungs) == LADDER
@@ -367,7 +368,7 @@ def memory_with_losses(model: ModelSpec, plan: Plan, gpu: GpuSpec | None = None)
 def test_lossless_changes_come_first(
     mib: int, options: dict[str, Any], changes: list[str], fits: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fit, "estimate_memory", memory_with_losses)
+    price_by(monkeypatch, memory_with_losses)
     priced = make_fit(Case(LLAMA_8B, card(mib * MIB)), first(**options), fixed_options(request_from(options)))
     assert [change.what for change in priced.changes] == changes
     assert (priced.fit is Fit.FITS) is fits
@@ -458,7 +459,7 @@ def memory_with_communicators(model: ModelSpec, plan: Plan, gpu: GpuSpec | None 
 def test_fewer_cards_where_all_do_not_fit(
     mib: int, options: dict[str, Any], changes: list[str] | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fit, "estimate_memory", memory_with_communicators)
+    price_by(monkeypatch, memory_with_communicators)
     fixed = {"method": "qlora", "seq_len": 2048, "kbit_prepare": False, "optimizer": "sgd", "loss": "full"}
     answer = advise(LLAMA_8B, card(mib * MIB), request_from({**fixed, **options}))
     rung = answer.rungs[0]
@@ -473,7 +474,7 @@ def test_fewer_cards_where_all_do_not_fit(
 
 def test_cards_that_stay_idle_are_paid_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """On two cards of which one alone is used (the fourth row above): hours as on one, USD as of two."""
-    monkeypatch.setattr(fit, "estimate_memory", memory_with_communicators)
+    price_by(monkeypatch, memory_with_communicators)
     on = load_gpu("rtx 3090").model_copy(update={"usable_bytes": 8_100 * MIB})
     fixed = {"method": "qlora", "seq_len": 2048, "kbit_prepare": False, "optimizer": "sgd", "loss": "full"}
     priced = {**fixed, "dataset_tokens": 10**7, "price": 0.5}
@@ -600,7 +601,7 @@ def test_an_answer_asks_for_few_estimates(model: str, gpu: str, options: dict[st
         calls.append(plan)
         return real(model, plan, gpu)
 
-    monkeypatch.setattr(fit, "estimate_memory", counted)
+    price_by(monkeypatch, counted)
     advise(load_model(model), load_gpu(gpu), request_from(options))
     assert 0 < len(calls) <= 250
 

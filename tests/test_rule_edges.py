@@ -8,11 +8,12 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import pytest
+from samples import price_by
 
 from advisor import profiles
 from advisor.devices import load_gpu
 from advisor.hub import load_model
-from advisor.ladder import fit, flips, rules_capacity, rules_memory, rules_method, rules_setup
+from advisor.ladder import flips, rules_capacity, rules_memory, rules_method, rules_setup
 from advisor.ladder.fit import Case
 from advisor.ladder.rules import Rule
 from advisor.ladder.rules_capacity import rank_sized
@@ -155,7 +156,7 @@ def test_a_longest_sequence_is_told_where_one_is_known() -> None:
 def test_what_a_lower_rank_saves_is_held_against_what_is_missing(
     rank: int, missing_gib: int, noticed: list[str], lower: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fit, "estimate_memory", lambda model, plan, gpu: taken((100 + missing_gib - rank + plan.rank) * GIB))
+    price_by(monkeypatch, lambda model, plan, gpu: taken((100 + missing_gib - rank + plan.rank) * GIB))
     made = Made(taken_bytes=(100 + missing_gib) * GIB, plan={"rank": rank, "alpha": rank}, fit=Fit.DOES_NOT_FIT)
     found = said(rules_memory.rank_no_cure, made, binding="memory", chosen=None)
     assert [finding.id for finding in found] == noticed
@@ -171,7 +172,7 @@ def test_what_a_lower_rank_saves_is_held_against_what_is_missing(
 def test_lifting_to_fp32_weighs_from_a_twentieth_of_the_card(
     extra_bytes: int, level: Level | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fit, "estimate_memory", lambda model, plan, gpu: taken(20 * GIB - (0 if plan.kbit_prepare else extra_bytes)))
+    price_by(monkeypatch, lambda model, plan, gpu: taken(20 * GIB - (0 if plan.kbit_prepare else extra_bytes)))
     made = Made(Method.QLORA, plan={"kbit_prepare": True})
     found = said(rules_memory.kbit_upcast, made, chosen=Method.QLORA)
     assert [(finding.level, finding.numbers) for finding in found] == ([(level, {"extra_bytes": extra_bytes})] if level else [])
@@ -260,7 +261,7 @@ def test_full_fine_tuning_s_states_are_told_where_it_does_not_fit() -> None:
 @pytest.mark.parametrize(("cards", "sharding", "divided"), [(1, "none", 1), (4, "fsdp2", 4), (4, "ddp", 1)])
 def test_what_keeps_rounding_is_shared_as_the_weights_are(cards: int, sharding: str, divided: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two bytes for each of the 8,030,261,248 parameters, on the card that has the parameter."""
-    monkeypatch.setattr(fit, "estimate_memory", lambda model, plan, gpu: taken(50 * GIB))
+    price_by(monkeypatch, lambda model, plan, gpu: taken(50 * GIB))
     full = Made(Method.FULL, 20 * GIB, {"n_gpus": cards, "sharding": sharding})
     (told,) = said(rules_memory.full_in_pure_16_bit, full)
     assert told.numbers == {"kahan_bytes": 20 * GIB + 2 * 8_030_261_248 // divided, "fp32_weights_bytes": 50 * GIB}
@@ -278,7 +279,7 @@ def test_what_keeps_rounding_is_shared_as_the_weights_are(cards: int, sharding: 
 def test_pure_16_bit_is_spoken_of_where_it_fits_or_was_asked_for(
     fit_of_it: Fit, method: Method | None, chosen: Method | None, level: Level | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fit, "estimate_memory", lambda model, plan, gpu: taken(50 * GIB))
+    price_by(monkeypatch, lambda model, plan, gpu: taken(50 * GIB))
     found = said(rules_memory.full_in_pure_16_bit, Made(Method.FULL, fit=fit_of_it), chosen=chosen, method=method)
     assert [finding.level for finding in found] == ([level] if level else [])
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from samples import price_by
 
 from advisor.architectures import spec_from_config
 from advisor.devices import load_gpu
 from advisor.hub import load_model
-from advisor.ladder import advise, fit, request_from
+from advisor.ladder import advise, request_from
 from advisor.ladder.rules import RULES
 from advisor.ladder.rules_capacity import rank_sized
 from advisor.units import GIB, MIB
@@ -243,7 +244,7 @@ def memory(plan: Plan, margin: float, notes: tuple[str, ...] = ()) -> MemoryBrea
 def test_rules_about_the_estimate(
     gib: float, margin: float, options: dict[str, Any], noticed: dict[str, Level], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fit, "estimate_memory", lambda model, plan, gpu: memory(plan, margin))
+    price_by(monkeypatch, lambda model, plan, gpu: memory(plan, margin))
     watched = {"fits-tightly", "fit-uncertain", "interval-wide", "rank-no-cure", "rank-heavy"}
     card = GpuSpec(name="card", vendor="nvidia", usable_bytes=round(gib * GIB), usable_source="test")
     findings = found("llama-70b", card, **options)
@@ -252,14 +253,14 @@ def test_rules_about_the_estimate(
 
 def test_quantising_that_saves_nothing_is_said() -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fit, "estimate_memory", lambda model, plan, gpu: memory(plan, 0))
+        price_by(patch, lambda model, plan, gpu: memory(plan, 0))
         card = GpuSpec(name="card", vendor="nvidia", usable_bytes=40 * GIB, usable_source="test")
         findings = found("llama-3-8b", card, checkpointing=True)
     assert findings["quantized-not-smaller"].numbers["lora_bytes"] == findings["quantized-not-smaller"].numbers["qlora_bytes"]
 
 
 def test_notes_of_the_estimate_are_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fit, "estimate_memory", lambda model, plan, gpu: memory(plan, 0, ("one", "two")))
+    price_by(monkeypatch, lambda model, plan, gpu: memory(plan, 0, ("one", "two")))
     answer = advise(load_model("llama-3-8b"), load_gpu("80GB"), Request())
     assert [finding.message for finding in answer.findings if finding.id == "estimate-note"] == ["one", "two"]
 

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from samples import price_by
 
 from advisor import profiles
 from advisor.api import advise, as_model
@@ -46,7 +47,7 @@ def stand_in(model: ModelSpec, plan: Plan, gpu: GpuSpec | None = None) -> Memory
 @pytest.fixture
 def no_recordings(monkeypatch: pytest.MonkeyPatch) -> None:
     """The ladder without tapes: prices are stood in for, and what an adapter trains is then not known."""
-    monkeypatch.setattr(fit, "estimate_memory", stand_in)
+    price_by(monkeypatch, stand_in)
     monkeypatch.setattr(fit, "may_fit", lambda case, plan: True)
     monkeypatch.setattr(fit, "least_bytes", lambda model, plan, gpu: stand_in(model, plan, gpu).expected_bytes)
     monkeypatch.setattr(rungs, "known_trainable_params", lambda model, plan, gpu: model.params if plan.method is Method.FULL else None)
@@ -217,7 +218,7 @@ def test_a_door_that_the_libraries_cannot_run_is_left_out_with_a_word(monkeypatc
             raise UnsupportedError(f"{model.id}: the installed libraries cannot run this step (no DoRA here)")
         return stand_in(model, plan, gpu)
 
-    monkeypatch.setattr(fit, "estimate_memory", priced)
+    price_by(monkeypatch, priced)
     answer = advise("gemma-3-4b", "80GB")
     assert [rung.plan.method.value for rung in answer.rungs] == ["lora", "qlora", "full"]
     assert [line.partition(":")[0] for line in answer.assumptions if "no DoRA here" in line] == ["without DoRA", "without QDoRA"]
@@ -232,7 +233,7 @@ def test_where_nothing_fits_several_cards_are_not_promised(monkeypatch: pytest.M
         refuse_unread(Tier.TRACE, plan)
         return stand_in(model, plan, gpu)
 
-    monkeypatch.setattr(fit, "estimate_memory", priced)
+    price_by(monkeypatch, priced)
     monkeypatch.setattr(rungs, "known_trainable_params", lambda *_: None)
     monkeypatch.setattr(fit, "least_bytes", lambda model, plan, gpu: priced(model, plan, gpu).low_bytes)
     answer = advise("gemma-3-4b", "1GiB")
@@ -247,7 +248,7 @@ def test_lengths_that_the_libraries_cannot_run_end_a_search(monkeypatch: pytest.
             raise UnsupportedError("more tokens than positions")
         return 0
 
-    monkeypatch.setattr(fit, "estimate_memory", stand_in)
+    price_by(monkeypatch, stand_in)
     monkeypatch.setattr(fit, "least_bytes", least)
     case = fit.Case(load_model("gemma-3-4b"), load_gpu("rtx-4090"))
     assert fit.longest_seq(case, Plan(seq_len_tokens=512)) == 1024

@@ -44,7 +44,7 @@ def tried(model: ModelSpec, gpu: GpuSpec, request: Request, tokens: int) -> Trie
     except (UnsupportedError, InvalidInputError) as error:
         return Tried(gpu, request, candidate.model_copy(update={"reason": str(error)}), None)
     time = None if found.fit is Fit.DOES_NOT_FIT else timed(model, found.plan, gpu, tokens)
-    known = {"fit": found.fit, "high_bytes": found.memory.high_bytes, "step_time": time}
+    known = {"fit": found.fit, "high_bytes": found.totals.high_bytes, "step_time": time}
     return Tried(gpu, request, candidate.model_copy(update=known), found)
 
 

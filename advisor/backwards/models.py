@@ -62,4 +62,4 @@ def _known(row: ModelRow, gpu: GpuSpec, question: Question) -> Known:
         found = priced(model, gpu, question.request)
     except AdvisorError as error:  # no recording is made for it: there are hundreds of models
         return Known(candidate.model_copy(update={"reason": str(error)}))
-    return Known(candidate.model_copy(update={"fit": found.fit, "high_bytes": found.memory.high_bytes}), model, found)
+    return Known(candidate.model_copy(update={"fit": found.fit, "high_bytes": found.totals.high_bytes}), model, found)

@@ -35,7 +35,7 @@ class _Row(NamedTuple):
     @property
     def high_bytes(self) -> int:
         """The end of the interval that must be within the card."""
-        return self.priced.memory.high_bytes
+        return self.priced.totals.high_bytes
 
     @property
     def seconds_per_token(self) -> float:
@@ -79,7 +79,7 @@ def trades(table: Table, asked: Plan) -> tuple[Trade, ...]:
 def _trade(rows: list[tuple[_Row, Change | None]], asked: Plan) -> Trade:
     """The first of the rows that are left."""
     row, change = rows[0]
-    plan, memory, fit, *_ = row.priced
+    plan, memory, fit = row.priced.plan, row.priced.memory, row.priced.fit
     said = {} if change is None else {"change": change.what, "cost": change.cost}
     return Trade(plan=plan, memory=memory, fit=fit, step_time=row.step_time, asked=plan == asked, beaten=_beaten(rows), **said)
 

@@ -8,8 +8,10 @@ from typing import NamedTuple
 
 from advisor.errors import UnsupportedError
 from advisor.memory import estimate_memory
+from advisor.memory.curves import Totals, totals_in, totals_of
+from advisor.memory.peak import resting_bytes
 from advisor.memory.replayed import RECORDED_TOKENS, NotRecorded, least_bytes
-from advisor.memory.weights import resting_bytes
+from advisor.memory.weights import likely_resting_bytes
 from advisor.values import Change, Fit, GpuSpec, MemoryBreakdown, ModelSpec, Plan
 from advisor.values.memory import HostMemory
 
@@ -29,17 +31,23 @@ class Case(NamedTuple):
 
 
 class Priced(NamedTuple):
-    """A plan with its memory and whether that fits."""
+    """A plan with what it takes and whether that fits."""
 
+    case: Case
     plan: Plan
-    memory: MemoryBreakdown
+    totals: Totals
     fit: Fit
     changes: tuple[Change, ...] = ()
     untried: tuple[str, ...] = ()
     """Changes that might have helped and have no price here."""
 
+    @property
+    def memory(self) -> MemoryBreakdown:
+        """The same term by term."""
+        return _whole(self.case, self.plan)
 
-def classify(memory: MemoryBreakdown, usable_bytes: int) -> Fit:
+
+def classify(memory: MemoryBreakdown | Totals, usable_bytes: int) -> Fit:
     """Fits when the whole interval does, and the machine holds its part; does not when none of it does."""
     if memory.high_bytes <= usable_bytes:
         return on_host(Fit.FITS, memory.host)
@@ -56,9 +64,18 @@ def on_host(fit: Fit, host: HostMemory | None) -> Fit:
 
 
 def price(case: Case, plan: Plan, changes: tuple[Change, ...] = ()) -> Priced:
+    totals = totals_of(case.model, plan, case.gpu) if has_totals(case, plan) else totals_in(_whole(case, plan))
+    return Priced(case, plan, totals, classify(totals, case.gpu.usable_bytes), changes)
+
+
+def has_totals(case: Case, plan: Plan) -> bool:
+    """Whether what a plan takes is known without its terms: not of a recording, of an evaluation beside, or by a calibration."""
+    return case.model.tables is not None and plan.eval_micro_batch_size is None and not case.gpu.calibrations
+
+
+def _whole(case: Case, plan: Plan) -> MemoryBreakdown:
     asked = estimate_memory if case.gpu.calibrations else memory_of  # a calibration holds what cannot be a key
-    memory = asked(case.model, plan, case.gpu)
-    return Priced(plan, memory, classify(memory, case.gpu.usable_bytes), changes)
+    return asked(case.model, plan, case.gpu)
 
 
 @lru_cache(maxsize=2048)
@@ -82,14 +99,14 @@ def price_or_none(case: Case, plan: Plan, changes: tuple[Change, ...] = ()) -> P
 
 
 def fits(case: Case, plan: Plan) -> bool:
-    return may_fit(case, plan) and price(case, plan).fit is Fit.FITS
+    return (case.model.tables is not None or may_fit(case, plan)) and price(case, plan).fit is Fit.FITS
 
 
 def may_fit(case: Case, plan: Plan) -> bool:
-    """False where a glance at its tape shows that the plan does not fit: a replay is then not needed. So where the libraries cannot run it
-    (more tokens, say, than the model has positions). Models with tables have no need."""
+    """False where a glance shows that the plan does not fit: what rests is too much for the card, or what its tape says is alive at once; a
+    program, or a replay, is then not needed. So where the libraries cannot run it (more tokens, say, than the model has positions)."""
     if case.model.tables is not None:
-        return True
+        return not has_totals(case, plan) or resting_bytes(case.model, plan) <= case.gpu.usable_bytes
     try:
         return least_bytes(case.model, plan, case.gpu) <= case.gpu.usable_bytes
     except NotRecorded:
@@ -103,7 +120,7 @@ def looks_too_large(case: Case, plan: Plan) -> bool:
 
     It takes every matrix as quantised that a method quantises most of, and every parameter of a full fine-tuning as trained.
     """
-    return resting_bytes(case.model.params, plan) > case.gpu.usable_bytes
+    return likely_resting_bytes(case.model.params, plan) > case.gpu.usable_bytes
 
 
 def longest_seq(case: Case, plan: Plan, known_tokens: int = 0) -> int | None:
@@ -162,7 +179,7 @@ def _largest_that_fits(case: Case, plan: Plan, limit: int, plan_of: Callable[[in
     last = price(case, plan)
 
     def guess() -> int:
-        taken_bytes, alive_bytes = last.memory.high_bytes, least(last.plan)
+        taken_bytes, alive_bytes = last.totals.high_bytes, least(last.plan)
         return largest(most, lambda number: least(plan_of(number)) * taken_bytes <= case.gpu.usable_bytes * alive_bytes)
 
     def holds(number: int) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from advisor.checkpoints import unshardable
-from advisor.ladder.fit import Case, fits, largest, longest_seq, price
+from advisor.ladder.fit import Case, fits, largest, longest_seq, may_fit, price
 from advisor.ladder.knowledge import say, threshold
 from advisor.ladder.moves import without_accumulation
 from advisor.ladder.rungs import fixed_options
@@ -49,7 +49,7 @@ def cards_needed(case: Case, plan: Plan, at_hand: int = 1) -> int | None:
 
     def falls_short(extra: int) -> bool:
         shared_out = on_cards(plan, least + extra - 1)
-        return not (fits(case, shared_out) or fits(case, without_accumulation(shared_out)))
+        return not any(may_fit(case, each) and fits(case, each) for each in (shared_out, without_accumulation(shared_out)))
 
     short = largest(span, falls_short)
     return least + short if short < span else None

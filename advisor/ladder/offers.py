@@ -29,7 +29,7 @@ def offer(case: Case, request: Request) -> Offer:
     request = with_sized_rank(case.model, request)
     check_trainable(case.model)
     chosen, fixed = _chosen(case, request), fixed_options(request)
-    plan, memory, gpu = chosen.plan, chosen.memory, case.gpu
+    plan, totals, gpu = chosen.plan, chosen.totals, case.gpu
     tokens, cards = request.dataset_tokens or COMPARED_TOKENS, request.gpus or 1
     price = min(gpu.prices, key=lambda price: price.usd_per_gpu_hour, default=None)
     return Offer(
@@ -39,9 +39,9 @@ def offer(case: Case, request: Request) -> Offer:
         n_gpus=cards,
         method=plan.method,
         fit=chosen.fit,
-        low_bytes=memory.low_bytes,
-        expected_bytes=memory.expected_bytes,
-        high_bytes=memory.high_bytes,
+        low_bytes=totals.low_bytes,
+        expected_bytes=totals.expected_bytes,
+        high_bytes=totals.high_bytes,
         changes=tuple(change.what for change in chosen.changes),
         seq_len_tokens=plan.seq_len_tokens,
         max_seq_len_tokens=None if chosen.fit is Fit.DOES_NOT_FIT else furthest(case, plan, fixed),
@@ -68,4 +68,4 @@ def _chosen(case: Case, request: Request) -> Priced:
     fitting = [priced for priced in fitted if priced.fit is Fit.FITS]
     if fitting:
         return max(fitting, key=lambda priced: priced.plan.seq_len_tokens)
-    return min(fitted, key=lambda priced: priced.memory.high_bytes)
+    return min(fitted, key=lambda priced: priced.totals.high_bytes)

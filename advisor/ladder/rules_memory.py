@@ -61,7 +61,7 @@ def rank_no_cure(s: Situation) -> Iterator[Finding]:
     lower = min(int(threshold("rank_check_step")), rank // 2)
     if lower < 1:
         return
-    saved = short.memory.expected_bytes - price(s.case, short.plan.model_copy(update={"rank": lower})).memory.expected_bytes
+    saved = short.memory.expected_bytes - price(s.case, short.plan.model_copy(update={"rank": lower})).totals.expected_bytes
     missing = short.memory.high_bytes - s.case.gpu.usable_bytes
     numbers = {"rank": rank, "lower_rank": lower, "saved_bytes": saved, "missing_bytes": missing}
     if saved < missing:
@@ -81,7 +81,7 @@ def kbit_upcast(s: Situation) -> Iterator[Finding]:
     if not plan.kbit_prepare:
         return
     without = price_or_none(s.case, plan.model_copy(update={"kbit_prepare": False}))
-    extra = s.focus.memory.expected_bytes - without.memory.expected_bytes if without is not None else 0
+    extra = s.focus.memory.expected_bytes - without.totals.expected_bytes if without is not None else 0
     if extra <= 0:
         return
     heavy = extra >= threshold("headroom_tight") * s.case.gpu.usable_bytes
@@ -195,7 +195,7 @@ def full_in_pure_16_bit(s: Situation) -> Iterator[Finding]:
         return
     recorded = s.case.model.tables is None  # each other plan would be another recording
     whole = None if recorded else price_or_none(s.case, plan.model_copy(update={"base_dtype": DType.FP32, "autocast": True}))
-    said = f"--precision bf16-amp keeps them: {format_size(whole.memory.expected_bytes)}, {_FITS[whole.fit]}; " if whole else ""
+    said = f"--precision bf16-amp keeps them: {format_size(whole.totals.expected_bytes)}, {_FITS[whole.fit]}; " if whole else ""
     kahan = rung.memory.expected_bytes + s.case.model.params * KAHAN_BYTES_PER_PARAM // (plan.n_gpus if plan.sharding.shards_weights else 1)
     yield Finding(
         id="full-pure-bf16",
@@ -204,7 +204,7 @@ def full_in_pure_16_bit(s: Situation) -> Iterator[Finding]:
         "and it may seem no better than an adapter",
         hint=f"{said}an optimizer with Kahan summation takes {format_size(kahan)}, one with stochastic rounding (torchao's "
         f"bf16_stochastic_round) no more than this plan; the card has {format_size(gpu.usable_bytes)}",
-        numbers={"kahan_bytes": kahan, **({"fp32_weights_bytes": whole.memory.expected_bytes} if whole else {})},
+        numbers={"kahan_bytes": kahan, **({"fp32_weights_bytes": whole.totals.expected_bytes} if whole else {})},
         evidence=("F13",),
     )
 

@@ -99,7 +99,7 @@ def _parts(options: Iterable[str]) -> list[frozenset[str]]:
 
 
 def _surest(tried: list[Priced]) -> Priced:
-    return min(tried, key=lambda priced: (-_SURENESS.index(priced.fit), priced.memory.high_bytes))
+    return min(tried, key=lambda priced: (-_SURENESS.index(priced.fit), priced.totals.high_bytes))
 
 
 def furthest(case: Case, plan: Plan, fixed: frozenset[str]) -> int | None:
@@ -183,7 +183,7 @@ def _taken(case: Case, current: Priced, step: Step, taken: dict[str, Move]) -> P
         if moved is None:
             untried = (*untried, move.change.what)
             continue
-        if moved.memory.expected_bytes <= best.memory.expected_bytes:
+        if moved.totals.expected_bytes <= best.totals.expected_bytes:
             best, found = moved, move
         if best.fit is Fit.FITS:
             break
@@ -219,7 +219,7 @@ def _milder(case: Case, first: Plan, step: Step, taken: Taken) -> list[Move]:
 def _as_good(lighter: Priced, current: Priced) -> bool:
     if current.fit is Fit.FITS:
         return lighter.fit is Fit.FITS
-    return lighter.memory.expected_bytes <= current.memory.expected_bytes
+    return lighter.totals.expected_bytes <= current.totals.expected_bytes
 
 
 def _with(first: Plan, taken: Taken) -> Plan:

@@ -54,7 +54,7 @@ def _copied(units: Units, unit: Unit) -> int:
 
 def _around(live: Size, kept: Size, logits: Size, gathered_bytes: int, gradient_bytes: int) -> Station:
     """A moment of the tapes with what FSDP holds around it."""
-    return Station(live.plus(Size(constant=gathered_bytes + gradient_bytes)), kept, logits, gradient_bytes, gathered_bytes)
+    return Station(live.with_constant(gathered_bytes + gradient_bytes), kept, logits, gradient_bytes, gathered_bytes)
 
 
 class _Done(NamedTuple):

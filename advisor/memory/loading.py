@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import NamedTuple
 
 from advisor.memory.held import loaded_beside
 from advisor.memory.optimizer import trained_bytes_per_param
@@ -39,32 +38,22 @@ def replica_load(model: ModelSpec, plan: Plan, adapter: int, buckets: int) -> Te
     return ((Term.WEIGHTS, weights_bytes(model, plan)), *loaded_beside(load_extra_bytes(model, plan), adapter, wrapping))
 
 
-class _Bucket(NamedTuple):
-    """Tensors of one type that are sent together."""
-
-    first: int
-    """Number of its first tensor: buckets are sent in this order."""
-    size_bytes: int = 0
-    tensors: int = 0
-
-    @property
-    def copied_bytes(self) -> int:
-        """One tensor alone is sent as it lies (torch/csrc/utils/tensor_flatten.h `flatten_dense_tensors`)."""
-        return self.size_bytes if self.tensors > 1 else 0
-
-
 def _sent_at_once(model: ModelSpec, plan: Plan) -> int:
-    """The flat copies of two neighbouring buckets of weights."""
-    buckets: list[_Bucket] = []
-    filling: dict[str, _Bucket] = {}
+    """The flat copies of two neighbouring buckets of weights: tensors of one type that are sent together, in the order of their first. One
+    tensor alone is sent as it lies (torch/csrc/utils/tensor_flatten.h `flatten_dense_tensors`)."""
+    buckets: list[tuple[int, int]] = []
+    """Number of its first tensor, and bytes of its copy."""
+    filling: dict[str, tuple[int, int, int]] = {}
+    """Number of the first tensor, bytes so far, and tensors."""
     for number, (kept_as, size) in enumerate(_tensor_bytes(model, plan)):
-        held = filling.pop(kept_as, _Bucket(number))
-        bucket = _Bucket(held.first, held.size_bytes + size, held.tensors + 1)
-        if bucket.size_bytes >= BROADCAST_BUCKET_BYTES:
-            buckets.append(bucket)
+        first, filled_bytes, tensors = filling.pop(kept_as, (number, 0, 0))
+        filled_bytes += size
+        if filled_bytes >= BROADCAST_BUCKET_BYTES:
+            buckets.append((first, filled_bytes if tensors else 0))
         else:
-            filling[kept_as] = bucket
-    sizes = [bucket.copied_bytes for bucket in sorted([*buckets, *filling.values()])]
+            filling[kept_as] = first, filled_bytes, tensors + 1
+    buckets += ((first, filled_bytes if tensors > 1 else 0) for first, filled_bytes, tensors in filling.values())
+    sizes = [copied_bytes for _, copied_bytes in sorted(buckets)]
     return max(before + after for before, after in pairwise([0, *sizes]))
 
 

@@ -88,10 +88,17 @@ def _head_tensors(model: ModelSpec, plan: Plan) -> Iterator[TensorGroup]:
 
 def block_adapter_params(model: ModelSpec, plan: Plan) -> tuple[int, ...]:
     """Parameters that the adapter adds to one layer of each kind, in the order of the model's blocks."""
-    wrapped = targets(model, plan.target_modules) if plan.method.has_adapter else ()
-    dora = plan.method.is_dora
-    sizes = [(target.place, sum(group.numel * group.copies for group in _wrapped(target, plan.rank, dora))) for target in wrapped]
-    return tuple(sum(size for other, size in sizes if other == place) for place in range(len(model.shape.blocks)))
+    if not plan.method.has_adapter:
+        return (0,) * len(model.shape.blocks)
+    return _added_to_blocks(model, plan.target_modules, plan.rank, plan.method.is_dora)
+
+
+@lru_cache(maxsize=256)
+def _added_to_blocks(model: ModelSpec, target_modules: tuple[str, ...], rank: int, dora: bool) -> tuple[int, ...]:
+    added = [0] * len(model.shape.blocks)
+    for target in targets(model, target_modules):
+        added[target.place] += sum(group.numel * group.copies for group in _wrapped(target, rank, dora))
+    return tuple(added)
 
 
 def _wrapped(target: Target, rank: int, dora: bool) -> Iterator[TensorGroup]:

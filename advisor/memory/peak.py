@@ -119,19 +119,31 @@ def without_batch(model: ModelSpec, plan: Plan) -> Plan:
     return plan.model_copy(update=smallest)
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=2048)
+def _held(model: ModelSpec, plan: Plan) -> Held:
+    return held(model, plan)
+
+
+def resting_bytes(model: ModelSpec, plan: Plan) -> int:
+    """What rests on the card in the optimizer's step, without slack and context: the plan takes no less. Raises as `priced_model`."""
+    model = priced_model(model, plan)
+    standing = _held(model, without_batch(model, plan))
+    return sum(size for _, size in resting(standing, 0, 0)) + standing.step_gradient_bytes
+
+
+@lru_cache(maxsize=2048)
 def whatever_the_batch(model: ModelSpec, plan: Plan, has_flash: bool) -> tuple[Held, Program]:
     """What does not depend on the batch, for a plan without one: kept, because searches try many batches."""
     computed = computing(plan)
     parts = (model, setting_of(model, computed), kernel_of(computed, has_flash), loop_of(plan))
     if plan.sharding.is_zero:
         backward = partial(zero_backward.backward_stations, reduction=zero_backward.reduction_of(model, plan))
-        return held(model, plan), program_of(step_of(*parts), forward_stations, backward)
+        return _held(model, plan), program_of(step_of(*parts), forward_stations, backward)
     if not plan.sharding.is_fsdp:
-        return held(model, plan), compile_program(*parts)
+        return _held(model, plan), compile_program(*parts)
     units = units_of(model, plan)
     forward, backward = partial(fsdp.forward_stations, units=units), partial(fsdp.backward_stations, units=units)
-    return held(model, plan), program_of(step_of(*parts), forward, backward)
+    return _held(model, plan), program_of(step_of(*parts), forward, backward)
 
 
 def _dynamic(phase: Phase, stations: tuple[Station, ...], standing: Held, workspace: int, batch: Batch, before: int) -> PhaseBytes:
@@ -231,12 +243,15 @@ def _adapted(model: ModelSpec, plan: Plan) -> frozenset[tuple[str, bool]]:
 
     Raises UnsupportedError for DoRA on stacked experts, which peft refuses too (peft 0.21 lora/layer.py `ParamWrapper`).
     """
-    if not plan.method.has_adapter:
-        return frozenset()
-    refuse_unwrappable(model, plan.target_modules)
-    found = frozenset((layer.name, layer.is_module) for _, layer, *_ in targets(model, plan.target_modules))
+    return _wrapped(model, plan.target_modules, plan.method.is_dora) if plan.method.has_adapter else frozenset()
+
+
+@lru_cache(maxsize=256)
+def _wrapped(model: ModelSpec, target_modules: tuple[str, ...], dora: bool) -> frozenset[tuple[str, bool]]:
+    refuse_unwrappable(model, target_modules)
+    found = frozenset((layer.name, layer.is_module) for _, layer, *_ in targets(model, target_modules))
     stacked = sorted(name for name, is_module in found if not is_module)
-    if stacked and plan.method.is_dora:
+    if stacked and dora:
         raise UnsupportedError(
             f"peft has no DoRA for the stacked experts of {model.id} ({', '.join(stacked)}); "
             "name attention alone: --target-modules q_proj,k_proj,v_proj,o_proj"

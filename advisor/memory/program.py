@@ -65,37 +65,47 @@ class Layer(NamedTuple):
     keeping: Walk
     back: Walk
     adding: Walk
-    """Backward that adds each gradient to an earlier micro-batch's."""
+    """Backward that adds each gradient to an earlier micro-batch's, where the loop accumulates."""
     cached_bytes: int
     """What autocast keeps of it to the end of forward, beside what is kept for backward."""
 
 
-class _Recorded(NamedTuple):
-    """What the walks of one kind of block share, whether it is checkpointed or not."""
+class _Part(NamedTuple):
+    """What the tape of one kind of block is written from."""
 
-    tape: Tape
-    entry: Tensor
-    back: Walk
-    """Backward, on top of whatever forward kept."""
-    adding: Walk
-    """The same where gradients are added to those of an earlier micro-batch."""
-
-
-@lru_cache(maxsize=256)
-def _recorded(block: Block, hidden: int, setting: Setting, kernel: Kernel, entry_needs_grad: bool) -> _Recorded:
-    tape, entry = block_tape(block, hidden, setting, kernel, entry_needs_grad=entry_needs_grad)
-    made = Size(hidden * setting.stream_bytes)
-    return _Recorded(tape, entry, backward(tape, ZERO, made), backward(tape, ZERO, made, adds=True))
+    block: Block
+    hidden: int
+    setting: Setting
+    kernel: Kernel
+    entry_needs_grad: bool
 
 
-@lru_cache(maxsize=256)
-def _layer(block: Block, hidden: int, setting: Setting, kernel: Kernel, loop: Loop, entry_needs_grad: bool = True) -> Layer:
-    tape, entry, back, adding = _recorded(block, hidden, setting, kernel, entry_needs_grad)
-    checkpointing = loop.checkpointing
-    keeping = forward(tape, entry, keep=True, entry_held=checkpointing, stops_early=checkpointing and not loop.reentrant)
+KEPT = 1024
+"""Parts whose walks are kept: some thirty megabytes. Judgement: those of a ladder are a hundred, of the page's readers some models'."""
+
+
+@lru_cache(maxsize=KEPT)
+def _recorded(part: _Part) -> tuple[Tape, Tensor]:
+    return block_tape(part.block, part.hidden, part.setting, part.kernel, entry_needs_grad=part.entry_needs_grad)
+
+
+@lru_cache(maxsize=KEPT)
+def _backward(part: _Part, adds: bool) -> Walk:
+    """On top of whatever forward kept."""
+    return backward(_recorded(part)[0], ZERO, Size(part.hidden * part.setting.stream_bytes), adds=adds)
+
+
+@lru_cache(maxsize=KEPT)
+def _layer(part: _Part, checkpointing: bool, reentrant: bool, accumulates: bool) -> Layer:
+    tape, entry = _recorded(part)
+    keeping = forward(tape, entry, keep=True, entry_held=checkpointing, stops_early=checkpointing and not reentrant)
     quiet = forward(tape, entry, keep=False, entry_held=True) if checkpointing else keeping
-    cached_bytes = tape.cached_bytes if checkpointing else 0
-    return Layer(entry.size, quiet, keeping, back.over(keeping.kept), adding.over(keeping.kept), cached_bytes)
+    back, adding = (_backward(part, adds).over(keeping.kept) for adds in (False, accumulates))
+    return Layer(entry.size, quiet, keeping, back, adding, tape.cached_bytes if checkpointing else 0)
+
+
+def _layer_of(part: _Part, loop: Loop) -> Layer:
+    return _layer(part, loop.checkpointing, loop.reentrant, loop.accumulates)
 
 
 class _Head(NamedTuple):
@@ -107,7 +117,7 @@ class _Head(NamedTuple):
     backward: Walk
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=KEPT)
 def _head(model: ModelSpec, setting: Setting, ending: Ending) -> _Head:
     tape, entry, logits = head_tape(model, setting, ending)
     walk = forward(tape, entry, keep=True, entry_held=False)
@@ -139,7 +149,7 @@ class Step(NamedTuple):
 Stations = Callable[[Step], Iterable[Station]]
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=KEPT)
 def compile_program(model: ModelSpec, setting: Setting, kernel: Kernel, loop: Loop) -> Program:
     """Candidate peaks of forward and backward on one card. Raises UnsupportedError for parts without a closed form."""
     return program_of(step_of(model, setting, kernel, loop), forward_stations, backward_stations)
@@ -156,10 +166,10 @@ def program_of(step: Step, forward: Stations, backward: Stations) -> Program:
     )
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=KEPT)
 def step_of(model: ModelSpec, setting: Setting, kernel: Kernel, loop: Loop) -> Step:
     """The walks of every part. Raises UnsupportedError for parts without a closed form."""
-    kinds = [_layer(_one(block), model.hidden_size, setting, kernel, loop) for block in model.shape.blocks]
+    kinds = [_layer_of(_Part(_one(block), model.hidden_size, setting, kernel, True), loop) for block in model.shape.blocks]
     head = _head(model, setting.outside_blocks(), loop.ending)
     held = head.logits if loop.logits_outlive_forward else ZERO
     outlives = held
@@ -185,7 +195,7 @@ def _under(model: ModelSpec, setting: Setting, kernel: Kernel, loop: Loop, first
     """
     frozen = not setting.trains_base
     if frozen and not loop.checkpointing:
-        without = _layer(_one(model.shape.blocks[0]), model.hidden_size, setting, kernel, loop, entry_needs_grad=False)
+        without = _layer_of(_Part(_one(model.shape.blocks[0]), model.hidden_size, setting, kernel, False), loop)
         return without.keeping.kept.plus(first.keeping.kept, -1)
     stream_bytes = model.hidden_size * setting.stream_bytes
     size = Size(model.hidden_size if model.shape.embedding_dropout else 0)
@@ -249,13 +259,13 @@ def backward_stations(step: Step) -> Iterator[Station]:
         done += layer.back.kept.constant * count
     if step.embedding_gradient_bytes:
         gradients = step.waiting_bytes if step.loop.accumulates else done
-        live = step.head.entry.plus(step.held).plus(Size(constant=gradients + step.embedding_gradient_bytes))
+        live = step.head.entry.plus(step.held).with_constant(gradients + step.embedding_gradient_bytes)
         yield Station(live, ZERO, step.held, gradients)
 
 
 def layer_stations(step: Step, layer: Layer, before: Size, gradient_bytes: int, *, adds: bool = False) -> Iterator[Station]:
     """One layer's recomputation and backward, with `before` resting for the layers before it. `adds`: its gradients are there already."""
-    base = before.plus(step.held).plus(Size(constant=gradient_bytes))
+    base = before.plus(step.held).with_constant(gradient_bytes)
     if step.loop.checkpointing:
         before, base = before.plus(layer.entry), base.plus(layer.entry)
         # a reentrant checkpoint recomputes first, when only the gradient of its output is there

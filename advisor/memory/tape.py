@@ -15,55 +15,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import NamedTuple
 
-
-class Size(NamedTuple):
-    """Bytes as a polynomial in the shape of the batch."""
-
-    per_token: int = 0
-    per_pair: int = 0
-    """Per pair of tokens of the same sequence: micro-batch x sequence x sequence."""
-    constant: int = 0
-
-    def plus(self, other: Size, times: int = 1) -> Size:
-        return Size(
-            self.per_token + times * other.per_token,
-            self.per_pair + times * other.per_pair,
-            self.constant + times * other.constant,
-        )
-
-    def scaled(self, factor: int) -> Size:
-        return Size(self.per_token * factor, self.per_pair * factor, self.constant * factor)
-
-    def at(self, tokens: int, pairs: int) -> int:
-        return self.per_token * tokens + self.per_pair * pairs + self.constant
-
-
-ZERO = Size()
-
-
-class Sum:
-    """A running total of sizes: what is alive as a walk goes on."""
-
-    __slots__ = ("constant", "per_pair", "per_token")
-
-    def __init__(self) -> None:
-        self.per_token = self.per_pair = self.constant = 0
-
-    def add(self, size: Size) -> None:
-        self.per_token += size[0]
-        self.per_pair += size[1]
-        self.constant += size[2]
-
-    def remove(self, size: Size) -> None:
-        self.per_token -= size[0]
-        self.per_pair -= size[1]
-        self.constant -= size[2]
-
-    def size(self) -> Size:
-        return Size(self.per_token, self.per_pair, self.constant)
-
-    def with_scratch(self, scratch: Size) -> Size:
-        return Size(self.per_token + scratch[0], self.per_pair + scratch[1], self.constant + scratch[2])
+from advisor.memory.size import ZERO as ZERO, Size as Size, Sum
 
 
 class Moment(NamedTuple):
@@ -84,7 +36,8 @@ def highest(sizes: Iterable[Size]) -> tuple[Size, ...]:
                 break
         else:
             found.append(size)
-    return tuple(size for size in different if size in found)
+    chosen = set(found)
+    return tuple(size for size in different if size in chosen)
 
 
 class Tensor:

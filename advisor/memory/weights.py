@@ -165,7 +165,7 @@ def weights_bytes(model: ModelSpec, plan: Plan) -> int:
     return size
 
 
-def resting_bytes(params: int, plan: Plan) -> int:
+def likely_resting_bytes(params: int, plan: Plan) -> int:
     """About what rests in a step of a model whose matrices are not known: all parameters quantised as the plan says, or all of them
     trained, with gradients and states."""
     if plan.quantization is not None:

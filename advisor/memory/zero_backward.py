@@ -80,11 +80,11 @@ def _made_bytes(step: Step) -> int:
 
 def _moment(live: Size, kept: Size, gradient_bytes: int, freed_bytes: int = 0) -> Station:
     """A moment with gradients alone around what is kept; `freed_bytes` of the weights that `Held` counts as whole are not there."""
-    return Station(live.plus(Size(constant=gradient_bytes - freed_bytes)), kept, ZERO, gradient_bytes, -freed_bytes)
+    return Station(live.with_constant(gradient_bytes - freed_bytes), kept, ZERO, gradient_bytes, -freed_bytes)
 
 
 def _with_gradients(station: Station, more_bytes: int) -> Station:
-    live = station.live.plus(Size(constant=more_bytes))
+    live = station.live.with_constant(more_bytes)
     return station._replace(live=live, gradient_bytes=station.gradient_bytes + more_bytes)
 
 

@@ -54,6 +54,17 @@ class Interval(Value):
     source: str
 
 
+def highest_bytes(expected_bytes: int, reserved_bytes: int, interval: Interval) -> int:
+    """The most that a process may hold which is expected to reserve `reserved_bytes`."""
+    return expected_bytes + int(reserved_bytes * interval.high_share) + interval.context_bytes
+
+
+def lowest_bytes(expected_bytes: int, reserved_bytes: int, interval: Interval, given_back_bytes: int) -> int:
+    """The least, where the allocator can give `given_back_bytes` of idle segments back."""
+    margin_bytes = max(int(reserved_bytes * interval.low_share), given_back_bytes)
+    return max(0, expected_bytes - margin_bytes - interval.context_bytes)
+
+
 class HostMemory(Computed):
     """Memory of one node's host: what all processes on it hold. Pages of files that the system may drop are not counted."""
 
@@ -169,12 +180,10 @@ class MemoryBreakdown(Shown, Computed):
     def low_bytes(self) -> int:
         """The least it may hold. On a card that is short of memory: where it may still run, because before it fails the allocator gives its
         idle segments back and tries again (torch c10/cuda/CUDACachingAllocator.cpp, release_cached_blocks)."""
-        margin_bytes = int(self.peak_reserved_bytes * self.interval.low_share)
-        if self.usable_bytes is not None and self.high_bytes > self.usable_bytes:
-            margin_bytes = max(margin_bytes, self.reserved_slack_bytes)
-        return max(0, self.expected_bytes - margin_bytes - self.interval.context_bytes)
+        is_short = self.usable_bytes is not None and self.high_bytes > self.usable_bytes
+        return lowest_bytes(self.expected_bytes, self.peak_reserved_bytes, self.interval, self.reserved_slack_bytes if is_short else 0)
 
     @computed_field  # type: ignore[prop-decorator]
     @property
     def high_bytes(self) -> int:
-        return self.expected_bytes + int(self.peak_reserved_bytes * self.interval.high_share) + self.interval.context_bytes
+        return highest_bytes(self.expected_bytes, self.peak_reserved_bytes, self.interval)
