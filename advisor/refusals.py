@@ -40,7 +40,7 @@ def message_of(problem: Mapping[str, Any], where: Sequence[object], known: Itera
     """One of pydantic's problems in a line, at the place `where`; `known` are names that a misspelt field may have meant."""
     field = ".".join(map(str, where))
     message = re.sub(r"^\w+ should\b", "must", str(problem["msg"]).removeprefix("Value error, "))
-    if problem["type"] == "extra_forbidden":
+    if problem["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         return f"{field}: there is no such field{did_you_mean(str(where[-1]), known)}"
     if problem["type"] == "missing":
         return f"{field} is missing"

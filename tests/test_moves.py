@@ -13,6 +13,7 @@ from advisor.ladder.moves import STEPS, fewer_cards, moves_from, visible_cards, 
 from advisor.units import GIB
 from advisor.values import GpuSpec, Optimizer, Plan, Sharding
 
+HOST = GpuSpec(name="card", vendor="NVIDIA", usable_bytes=80 * GIB, usable_source="test", host_bytes=2048 * GIB)
 CASE = Case(load_model("llama-3-8b"), GpuSpec(name="card", vendor="NVIDIA", usable_bytes=80 * GIB, usable_source="test"))
 
 
@@ -22,9 +23,9 @@ def plan_of(micro_batch: int, accumulated: int, cards: int = 1, sharding: str = 
     )
 
 
-def moved(option: str, plan: Plan) -> list[Plan]:
+def moved(option: str, plan: Plan, case: Case = CASE) -> list[Plan]:
     every = frozenset(step.option for step in STEPS)
-    return [move.applied(plan) for move in moves_from(CASE, plan, every - {option})]
+    return [move.applied(plan) for move in moves_from(case, plan, every - {option})]
 
 
 @pytest.mark.parametrize(
@@ -117,3 +118,36 @@ def test_a_plan_on_more_cards(plan: Plan, cards: int, accumulated: int, sharding
 def test_each_change_is_offered_where_it_changes_something(option: str, plan: Plan, updates: dict[str, Any] | None) -> None:
     found = moved(option, plan)
     assert [{name: getattr(one, name) for name in updates or ()} for one in found] == ([updates] if updates else [])
+
+
+@pytest.mark.parametrize(
+    ("plan", "offered"),
+    [
+        (plan_of(1, 2, 2, "fsdp2"), True),
+        (plan_of(1, 1, 2, "fsdp2"), False),  # the first pass is the last
+        (plan_of(1, 2, 2, "zero3"), False),  # ZeRO's partitions are reduced in each pass anyway
+        (plan_of(1, 2, 2, "ddp"), False),
+        (plan_of(1, 2), False),
+        (plan_of(1, 2, 2, "fsdp2", stack="torchtune"), False),  # its loop defers nothing
+        (plan_of(1, 2, 2, "fsdp2", sync_each_batch=True), False),
+    ],
+)
+def test_gradients_that_wait_for_the_last_pass_may_be_reduced_in_each(plan: Plan, offered: bool) -> None:
+    assert [one.sync_each_batch for one in moved("sync_each_batch", plan)] == ([True] if offered else [])
+
+
+@pytest.mark.parametrize(
+    ("plan", "parts", "optimizer"),
+    [
+        (plan_of(1, 1, 2, "fsdp2", method="full"), ["optimizer", "params"], "adamw_torch"),
+        (plan_of(1, 1, 2, "zero3", method="full"), ["optimizer", "params"], "adamw_torch"),
+        (plan_of(1, 1, 2, "zero2", method="full"), ["optimizer"], "adamw_torch"),  # each card has the whole weights
+        (plan_of(1, 1, 2, "zero2", method="full", optimizer="adamw_bnb_8bit"), ["optimizer"], "adamw_torch_fused"),  # runs on no host
+        (plan_of(1, 1, 2, "ddp", method="full"), None, None),
+    ],
+)
+def test_what_may_lie_in_the_host_s_memory(plan: Plan, parts: list[str] | None, optimizer: str | None) -> None:
+    found = moved("offload", plan, Case(CASE.model, HOST))
+    assert [[part.value for part in one.offload] for one in found] == ([parts] if parts else [])
+    assert [one.optimizer for one in found] == ([Optimizer(optimizer)] if optimizer else [])
+    assert moved("offload", plan) == []  # of a machine whose memory is not known

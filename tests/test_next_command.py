@@ -114,6 +114,11 @@ REFUSED: list[tuple[str, Any, str]] = [
     ("method that does not exist", {"runs": [{"method": "adalora"}]}, "'adalora'"),
     ("task that does not exist", {"task": "juggling"}, "'juggling'"),
     ("field that does not exist", {"runs": [BASE | {"lr": 1e-4}]}, "runs[0].lr: there is no such field"),
+    (
+        "loss with more",
+        {"runs": [BASE | {"train_losses": [{"step": 1, "loss": 2, "lr": 3}]}]},
+        "train_losses[0].lr: there is no such field",
+    ),
     ("no items", {"evaluation": {"n": 0}}, "evaluation.n"),
     ("epochs without steps", {"runs": [BASE | {"epochs": 1e9, "steps": 1}]}, "1e+09 epochs in 1 steps; drop `epochs` or `steps`"),
     (

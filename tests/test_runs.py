@@ -480,6 +480,23 @@ def test_a_json_file_is_a_run() -> None:
     assert stored.final_score == Evaluation(metric="exact_match", score=0.4, n=50)
 
 
+@pytest.mark.parametrize(
+    ("metric", "higher"),
+    [
+        ("accuracy", True),
+        ("eval_loss", False),
+        ("Perplexity", False),
+        ("WER", False),
+        ("glossary", True),
+        ("bits_per_byte", False),
+        ("bpb", False),
+    ],
+)
+def test_metrics_that_count_downwards_are_known_by_the_words_of_their_names(metric: str, higher: bool) -> None:
+    assert Evaluation(metric=metric, score=0.4).higher_is_better is higher
+    assert Evaluation(metric=metric, score=0.4, higher_is_better=True).higher_is_better
+
+
 def test_an_evaluations_fields_may_stand_beside_the_runs() -> None:
     write("run.json", {"method": "dora", "metric": "accuracy", "items": [1, 0, 0, 1]})
     assert record("run.json").final_score == Evaluation(metric="accuracy", score=0.5, n=4, items=(1, 0, 0, 1))
@@ -510,6 +527,9 @@ def test_a_list_with_one_bad_run_stores_none() -> None:
         ("run.json", "{}", "there is nothing in it"),
         ("run.json", "3", "a run is an object of fields, not a int"),
         ("run.json", '{"methode": "lora"}', "methode: there is no such field"),
+        ("run.json", '{"train_losses": [{"step": 1, "loss": 2, "lr": 3}]}', "train_losses.0.lr: there is no such field"),
+        ("run.json", '{"train_losses": [[1, 2], [-1, 2]]}', r"train_losses\.1\.step '-1': must be greater than or equal to 0"),
+        ("run.json", '{"train_losses": [[1, 2], [1, 2, 3]]}', r"train_losses.1 '\[1, 2, 3\]': must be a"),
         ("run.json", '{"learning_rate": NaN}', "learning_rate 'nan': must be a finite number"),
         ("trainer_state.json", '{"global_step": 3}', "is no whole trainer state: it has no log_history"),
         ("trainer_state.json", '{"log_history": 3}', "is no trainer state: it has no log_history"),

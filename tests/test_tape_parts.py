@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import lzma
+import struct
+
 import pytest
 
 from advisor.tape.breakdown import _in_body
+from advisor.tape.cut import Cut
+from advisor.tape.dimensions import Depth
+from advisor.tape.packing import Part, head_in, packed, part_in
 from advisor.tape.repeat import _absorbed
 from advisor.tape.sampling import Bounds, samples
 from advisor.tape.sizes import Shape
@@ -75,7 +81,60 @@ EVERYTHING, ALONE = Bounds((128, 8192), (4096, 65536)), Bounds((128, 8192), (128
         (Shape(2, 2048), EVERYTHING, 1, [(2, 2048), (32, 128), (8, 8192), (512, 128), (3, 2432)]),  # a row and three grids more
         (Shape(2, 1024), Bounds((1024, 8192), (2048, 4000)), 0, [(2, 1024), (2, 1920), (3, 1024), (3, 1280)]),
         (Shape(2, 1024), Bounds((1024, 1024), (2048, 2048)), 0, [(2, 1024)]),  # there is no other
+        (Shape(2, 2048), Bounds((128, 8192), (128, 8192 << 10)), 1, [(2, 2048), (2, 128), (1024, 8192), (2, 384), (3, 2432)]),  # 1,024 rows
+        (Shape(2, 1152), Bounds((1024, 8192), (2048, 3000)), 0, [(2, 1152), (2, 1024), (2, 1408), (2, 1280)]),  # two rows and no more
     ],
 )
 def test_shapes_to_record_by_hand(shape: Shape, bounds: Bounds, more: int, sampled: list[tuple[int, int]]) -> None:
     assert list(samples(shape, bounds, more)) == [Shape(*one) for one in sampled]
+
+
+@pytest.mark.parametrize(
+    ("order", "layers", "found"),
+    [
+        ((0, 1, 1, 1, 2), 5, (0, 1, 1, 1, 2)),
+        ((0, 1, 1, 1, 2), 7, (0, 1, 1, 1, 1, 1, 2)),
+        ((0, 1, 1, 1, 2), 3, (0, 1, 2)),  # one of what comes again is left
+        ((0, 1, 1, 1, 2), 2, None),
+        ((0, 1, 2, 1, 2, 1, 2, 3), 10, (0, 1, 2, 1, 2, 1, 2, 1, 2, 3)),
+        ((0, 1, 2, 1, 2, 1, 2, 3), 4, (0, 1, 2, 3)),
+        ((0, 1, 2, 1, 2, 1, 2, 3), 9, None),  # half a period
+        ((0, 1, 2, 1, 2, 1, 2, 3), 2, None),
+        ((0, 1, 2, 3, 3, 3, 3, 4, 4, 4, 4, 4, 4), 14, (0, 1, 2, 3, 3, 3, 3, *(4,) * 7)),  # of two stretches the longer one
+        ((3, 3, 3, 3, 0, 4, 4), 8, (3, 3, 3, 3, 3, 0, 4, 4)),
+        ((3, 3, 3, 0, 4, 4, 4), 8, (3, 3, 3, 3, 0, 4, 4, 4)),  # of equal ones the first
+    ],
+)
+def test_layers_of_another_depth_by_hand(order: tuple[int, ...], layers: int, found: tuple[int, ...] | None) -> None:
+    assert Depth(Cut(tuple(range(max(order) + 1)), order), (), ("num_hidden_layers",)).order_of(layers) == found
+
+
+@pytest.mark.parametrize(
+    ("numbers", "kind"),
+    [
+        ([0, 127, -128], "b"),
+        ([1, 128], "h"),
+        ([-129, 32767], "h"),
+        ([32768], "i"),
+        ([-(2**31), 2**31 - 1], "i"),
+        ([2**31, 0], "q"),
+        ([2**63 - 1, -(2**63)], "q"),
+        ([], "b"),
+    ],
+)
+def test_columns_lie_in_the_narrowest_type_least_byte_first(numbers: list[int], kind: str) -> None:
+    """Held to Python's `struct`, whose `<` is the order and the width that files have on every machine."""
+    content = packed({"of": "a test"}, [Part({"a": 1}, {"one": [5, -5], "other": numbers}), Part({}, {"last": [7]})])
+    unpacker = lzma.LZMADecompressor()
+    unpacker.decompress(content)
+    first = lzma.decompress(unpacker.unused_data).partition(b"\n")[2][: 2 + struct.calcsize(f"<{len(numbers)}{kind}")]
+    assert first == struct.pack("<2b", 5, -5) + struct.pack(f"<{len(numbers)}{kind}", *numbers)
+    assert head_in(content)["of"] == "a test"
+    facts, columns = part_in(content, 0)
+    assert (facts, {name: list(column) for name, column in columns.items()}) == ({"a": 1}, {"one": [5, -5], "other": numbers})
+    assert list(part_in(content, 1).columns["last"]) == [7]
+
+
+def test_a_number_of_more_than_eight_bytes_is_refused() -> None:
+    with pytest.raises(OverflowError):
+        packed({}, [Part({}, {"one": [2**63]})])

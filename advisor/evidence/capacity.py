@@ -55,9 +55,9 @@ def rank_steps(view: View) -> tuple[RankStep, ...]:
 
 def _of_the_focus(view: View) -> list[RunFacts]:
     run = view.run
-    others = (other for other in view.facts.runs if other.rank is not None and view.score(other) is not None)
+    others = (other for other in view.facts.runs if other.rank is not None and other.data_fraction == run.data_fraction)
     alike = (other for other in others if same_but(other, run, "rank", "alpha", "use_rslora") and same_length(other, run))
-    return [other for other in alike if other.data_fraction == run.data_fraction]
+    return [other for other in alike if view.score(other) is not None]
 
 
 def _step(view: View, low: RunFacts, high: RunFacts) -> RankStep:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import gc
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,8 @@ def gathered(facts: Facts | Mapping[str, Any] | str | Path | None, ledger: str |
     if facts is not None and ledger is not None:
         raise InvalidInputError("--facts and --ledger: give one of them")
     if facts is None and (ledger is not None or exists(ledger_path())):
-        return with_more(_of_ledger(ledger, more), more)
+        with _uncollected():
+            return with_more(_of_ledger(ledger, more), more)
     if facts is None:
         if not more:
             raise InvalidInputError(
@@ -32,6 +35,18 @@ def gathered(facts: Facts | Mapping[str, Any] | str | Path | None, ledger: str |
         return facts_from(more)
     given = facts if isinstance(facts, Facts) else facts_from(facts) if isinstance(facts, Mapping) else read_facts(place(facts))
     return with_more(given, more) if more else given
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Keep Python from looking for garbage among values that are all kept: it would go through a ledger's again and again."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
 
 
 def _of_ledger(ledger: str | Path | None, more: Mapping[str, Any]) -> Facts:

@@ -56,7 +56,7 @@ def _first(error: ValidationError) -> str:
     first = error.errors()[0]
     where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]).lstrip(".")
     message = str(first["msg"]).removeprefix("Value error, ").replace("Input should be", "must be")
-    if first["type"] == "extra_forbidden":
+    if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         return f"{where}: there is no such field"
     if first["type"] == "missing":
         return f"{where}: is missing"

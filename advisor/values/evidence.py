@@ -8,9 +8,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from enum import Enum
+from itertools import chain
+from operator import attrgetter
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
+from pydantic.dataclasses import dataclass
 
 from advisor.values.card import GpuSpec
 from advisor.values.contradictions import check_facts, check_run
@@ -55,8 +58,12 @@ class Unit(str, Enum):
     """A mean of something that is no share of items: a reward, a judge's mark, a loss."""
 
 
-class LossPoint(Value):
-    """A logged loss. It may be NaN or infinite: that is a fact about the run, not a mistake in the file."""
+@dataclass(frozen=True, slots=True, config=ConfigDict(extra="forbid"))
+class LossPoint:
+    """A logged loss. It may be NaN or infinite: that is a fact about the run, not a mistake in the file.
+
+    A ledger holds them by the hundred thousand, so each is two numbers and no more.
+    """
 
     step: Annotated[float, Field(ge=0, allow_inf_nan=False)]
     loss: float
@@ -68,7 +75,7 @@ class LossPoint(Value):
 
 def all_finite(*curves: Sequence[LossPoint]) -> bool:
     """Whether every loss of the curves is a number."""
-    return all(math.isfinite(point.loss) for curve in curves for point in curve)
+    return all(map(math.isfinite, map(attrgetter("loss"), chain.from_iterable(curves))))
 
 
 class EpochScore(Value):
@@ -189,7 +196,7 @@ class RunFacts(Value):
         """Accepts [[step, loss], …] and [loss, …], equally spaced; the latter as a text with commas, too."""
         if isinstance(value, str):
             value = [loss.strip() for loss in value.split(",") if loss.strip()]
-        if not isinstance(value, (list, tuple)) or all(type(point) is LossPoint for point in value):
+        if not isinstance(value, (list, tuple)) or set(map(type, value)) <= {LossPoint}:
             return value
         return [
             _pair(point, "step", "loss") if isinstance(point, (list, tuple)) else _bare(index, point) for index, point in enumerate(value)

@@ -15,8 +15,8 @@ from advisor.values.vocabulary import SCHEMA_VERSION, Bytes, DType, Method, Posi
 PERCENT = 100
 ROUNDING = 0.005
 """A score may be rounded to half a point; further than that from the mean of its items it contradicts them. Judgement."""
-LOWER_IS_BETTER = ("loss", "perplexity", "ppl", "error", "wer", "cer", "mae", "mse", "rmse", "bits_per_byte")
-"""Metrics that count downwards, by the words of their names."""
+LOWER_IS_BETTER = frozenset({"loss", "perplexity", "ppl", "error", "wer", "cer", "mae", "mse", "rmse", "bits", "bpb"})
+"""Metrics that count downwards, by the words of their names: bits per byte, too."""
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
@@ -54,7 +54,7 @@ class Evaluation(Value):
         if isinstance(items, (list, tuple)) and items and all(isinstance(item, (bool, int, float)) for item in items):
             data.setdefault("n", len(items))
             data.setdefault("score", sum(items) / len(items))
-        if any(word in metric.replace("-", "_").split("_") for word in LOWER_IS_BETTER):
+        if not LOWER_IS_BETTER.isdisjoint(metric.replace("-", "_").split("_")):
             data.setdefault("higher_is_better", False)
         return data
 
@@ -143,6 +143,8 @@ class RunRecord(Request):
         """Accepts [[step, loss], …]."""
         if not isinstance(value, (list, tuple)):
             return value
+        if set(map(type, value)) == {list} and set(map(len, value)) == {2}:
+            return [{"step": step, "loss": loss} for step, loss in value]
         return [{"step": point[0], "loss": point[1]} if isinstance(point, (list, tuple)) and len(point) == 2 else point for point in value]
 
     @field_serializer("train_losses", "eval_losses")
