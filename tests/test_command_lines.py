@@ -276,6 +276,14 @@ def test_the_model_type_of_ms_swift_2_names_the_model(tmp_path: Path) -> None:
     assert (read.model.id, read.reading.plan.sharding.value, read.reading.plan.n_gpus) == ("Qwen/Qwen2-7B-Instruct", "zero2", 4)
 
 
+def test_older_words_of_the_frameworks(tmp_path: Path) -> None:
+    """github.com/hiyouga/LlamaFactory/issues/2579: flash_attn was a switch up to 0.6; ms-swift/issues/2010: AUTO was ms-swift 2's word."""
+    older = "accelerate launch src/train_bash.py --stage sft --do_train --finetuning_type lora --cutoff_len 3000 --flash_attn --fp16"
+    plan = read_config(script(tmp_path, f"{older} --model_name_or_path Qwen/Qwen1.5-14B-Chat"), None, CheckOptions()).reading.plan
+    assert (plan.attention.value, plan.autocast_dtype.value) == ("flash", "fp16")
+    assert read_config(script(tmp_path, f"{SWIFT} --dtype AUTO"), None, CheckOptions()).reading.plan.base_dtype.value == "bf16"
+
+
 def test_an_open_setting_that_leaves_memory_alone_does_not(tmp_path: Path) -> None:
     report = check(script(tmp_path, f"{SWIFT} --output_dir $OUT --seed $1 --target_modules all-linear"), "80GB")
     assert (report.fit, report.reason) == (Fit.FITS, "")

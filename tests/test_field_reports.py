@@ -1,7 +1,7 @@
 """Public reports of trainings that ran, or ran out of memory, put to the product: never a false fit, nor an answer about something else.
 
-tests/data/field_reports.json holds for each the link, the facts, what happened, the files as the report has them, and the questions with
-the exit codes that are right or honest: 0 fits, 1 does not, 2 refused, 3 cannot tell.
+tests/data/field_reports.json holds for each the link, the facts, what happened, the files as the report has them (@scripts/… for one of
+tests/data/scripts), and the questions with the exit codes that are right or honest: 0 fits, 1 does not, 2 refused, 3 cannot tell.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ import pytest
 
 from advisor.cli.run import run
 
-REPORTS = json.loads((Path(__file__).parent / "data" / "field_reports.json").read_bytes())
+DATA = Path(__file__).parent / "data"
+REPORTS = json.loads((DATA / "field_reports.json").read_bytes())
 
 
 def asked(report: dict[str, Any], number: int) -> Any:
@@ -32,7 +33,8 @@ def test_a_report_is_answered_rightly_or_not_at_all(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     for name, text in report["files"].items():
-        (tmp_path / name).write_text(text, encoding="utf-8")
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text((DATA / text[1:]).read_text(encoding="utf-8") if text.startswith("@") else text, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     ask = report["asks"][number]
     exit_code = run([word.replace("~", " ") for word in ask["arguments"].split()])

@@ -184,6 +184,9 @@ def _checkpointing(fields: Fields, around: Around, notes: Notes) -> bool:
 
 
 def _attention(fields: Fields, around: Around, notes: Notes) -> Attention:
+    stated = fields.raw("flash_attn")
+    if isinstance(stated, bool):  # up to 0.6 it is a switch (hparams/model_args.py: flash_attn: bool)
+        return Attention.FLASH if stated else first_attention(around.model)
     stated = fields.text("flash_attn")
     if stated is None or stated.lower() == "auto":
         return first_attention(around.model)

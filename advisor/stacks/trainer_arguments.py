@@ -85,7 +85,7 @@ def autocast(fields: Fields, around: Around, default: DType | None = None) -> DT
 
 def weights_dtype(stated: str | None, saved: DType | None, notes: Notes, key: str = "dtype") -> DType:
     """Type that the weights are loaded in; `auto` is the one they were saved in."""
-    if stated is None or stated == "auto":
+    if stated is None or stated.lower() == "auto":  # AUTO in ms-swift 2
         if saved is None:
             notes.taken.append(f"{key}: the model's config.json does not state a type; taken as bf16")
         return saved or DType.BF16
