@@ -152,7 +152,7 @@ def far_too_many_passes(view: View) -> Result | None:
     (hiyouga/LlamaFactory issue 1450). A format or a label takes many passes (the LoRA paper's GLUE runs: 25 to 80)."""
     if view.facts.task is Task.EXTRACTION:
         return None
-    by_heart = knows_by_heart(view.run)
+    by_heart = view.current_score is None and knows_by_heart(view.run)
     return _fewer_passes(view, 1.0 if by_heart else gate("epochs_far"), by_heart)
 
 
@@ -165,7 +165,7 @@ def _fewer_passes(view: View, above: float, by_heart: bool = False) -> Result | 
     found = move("fewer_epochs")
     times = f"run {run.label} passed over its data {run.epochs:g} times"
     best = f"{times}, and 4 to {most:g} passes were best where it was measured"
-    known = f"{times} until the training loss was a tenth of its first and less: it knows them by heart, and nothing held out was measured"
+    known = f"{times} until the training loss was a tenth of its first and less: it knows them by heart, and nothing held out was scored"
     return Result(
         gate="R7",
         binding=Binding.DATA_OVERFIT,
