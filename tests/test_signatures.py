@@ -287,6 +287,17 @@ def test_a_complaint_asks_for_the_check_that_tells(facts: dict[str, Any], run: d
     assert answer.binding in (Binding.OPTIMISATION_BUG, Binding.LEARNING_RATE, Binding.DATA_OVERFIT)
 
 
+# huggingface/peft issue 793, tloen/alpaca-lora issue 459; two scores of nothing are a floor, and a far lower rate may have moved nothing.
+@pytest.mark.parametrize(
+    ("score", "base", "rate", "was_not_there"),
+    [(0.52, 0.52, 2e-4, True), (0.0, 0.0, 2e-4, False), (0.52, 0.52, 2e-5, False), (0.54, 0.52, 2e-4, False)],
+)
+def test_the_very_score_of_the_untuned_model(score: float, base: float, rate: float, was_not_there: bool) -> None:
+    lora = {"method": "lora", "rank": 16, "learning_rate": rate, "score": score}
+    answer = api.next_step({"model": "llama-2-7b", "evaluation": {"n": 500, "base": base, "target": 0.8}, "runs": [lora]})
+    assert ("exactly what the untuned model does" in answer.reason) == was_not_there
+
+
 def test_without_a_complaint_the_target_is_reached() -> None:
     lora = {"method": "lora", "rank": 16, "learning_rate": 2e-4, "train_losses": CURVE, "score": 0.9}
     assert api.next_step({"evaluation": {"n": 500, "target": 0.8}, "complaint": "", "runs": [lora]}).binding is Binding.NONE

@@ -123,7 +123,7 @@ def _no_better(view: View) -> Failure | None:
     below = score < base
     shown = f"{show_score(view, score)}, {'below' if below else 'no better than'} the untuned model's {show_score(view, base)}"
     reason = f"run {view.run.label} scores {shown}"
-    if score == base and not _far_too_low(view, view.run):
+    if score == base and score and not _far_too_low(view, view.run):
         exactly = f"run {view.run.label} scores exactly what the untuned model does, {show_score(view, base)}: it may not have been there"
         return Failure(exactly, f"{HOLDS_ADAPTER}; then {MOVED}", "evaluation", MEDIUM, ("E3",))
     wrong = learned_but_scores_nothing(view.run)
