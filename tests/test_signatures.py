@@ -112,6 +112,12 @@ def test_the_loss_of_reinforcement_learning_is_no_cross_entropy(losses: tuple[fl
     assert of_curves(run((*losses, math.nan)), (), VOCABULARY, "rl") is not None
 
 
+def test_a_policy_that_is_gone_is_told_all_the_same() -> None:
+    found = of_curves(run((0.0, 0.5, 40.0, 900.0)), (), VOCABULARY, "rl")
+    assert found is not None
+    assert found.cure == "lower"
+
+
 @pytest.mark.parametrize(
     ("losses", "expected"),
     [
@@ -285,6 +291,41 @@ def test_a_complaint_asks_for_the_check_that_tells(facts: dict[str, Any], run: d
     assert says in answer.next_experiment
     assert fact in {each.id for each in answer.facts}
     assert answer.binding in (Binding.OPTIMISATION_BUG, Binding.LEARNING_RATE, Binding.DATA_OVERFIT)
+
+
+# huggingface/peft issue 793, tloen/alpaca-lora issue 459; two scores of nothing are a floor, and a far lower rate may have moved nothing.
+@pytest.mark.parametrize(
+    ("score", "base", "rate", "was_not_there"),
+    [(0.52, 0.52, 2e-4, True), (0.0, 0.0, 2e-4, False), (0.52, 0.52, 2e-5, False), (0.54, 0.52, 2e-4, False)],
+)
+def test_the_very_score_of_the_untuned_model(score: float, base: float, rate: float, was_not_there: bool) -> None:
+    lora = {"method": "lora", "rank": 16, "learning_rate": rate, "score": score}
+    answer = api.next_step({"model": "llama-2-7b", "evaluation": {"n": 500, "base": base, "target": 0.8}, "runs": [lora]})
+    assert ("exactly what the untuned model does" in answer.reason) == was_not_there
+
+
+# QwenLM/Qwen3 issue 1064: full learns the end token, LoRA at a usual rate nothing; TinyLLaVA_Factory's 24 points may be the rate.
+@pytest.mark.parametrize(
+    ("lora", "rate", "task", "fault"), [(0.05, 2e-4, "chat", True), (0.6, 2e-4, "chat", False), (0.05, 2e-4, "knowledge", False)]
+)
+def test_what_no_method_explains_is_a_fault(lora: float, rate: float, task: str, fault: bool) -> None:
+    runs = [
+        {"id": "full", "method": "full", "learning_rate": 1e-5, "epochs": 3, "score": 0.84},
+        {"id": "lora", "method": "lora", "rank": 16, "alpha": 32, "learning_rate": rate, "epochs": 3, "score": lora},
+    ]
+    answer = api.next_step({"model": "llama-2-7b", "task": task, "evaluation": {"n": 500}, "runs": runs, "current": "lora"})
+    assert ("so a fault of the set-up" in answer.reason) == fault
+
+
+# Fifty passes over running text: memorised, unless the loss says that nothing was learned.
+@pytest.mark.parametrize(
+    ("losses", "task", "fewer"),
+    [([], "chat", True), ([2.0, 1.0, 0.5, 0.3], "chat", True), ([2.0, 1.9, 1.7, 1.6], "chat", False), ([], "extraction", False)],
+)
+def test_fifty_passes(losses: list[float], task: str, fewer: bool) -> None:
+    lora = {"method": "lora", "rank": 16, "learning_rate": 2e-5, "epochs": 50, "train_losses": losses}
+    answer = api.next_step({"model": "llama-2-7b", "task": task, "runs": [lora]})
+    assert ("Train for 4 epochs" in answer.next_experiment) == fewer
 
 
 def test_without_a_complaint_the_target_is_reached() -> None:

@@ -123,7 +123,7 @@ def _no_better(view: View) -> Failure | None:
     below = score < base
     shown = f"{show_score(view, score)}, {'below' if below else 'no better than'} the untuned model's {show_score(view, base)}"
     reason = f"run {view.run.label} scores {shown}"
-    if score == base and not _far_too_low(view, view.run):
+    if score == base and score and not _far_too_low(view, view.run):
         exactly = f"run {view.run.label} scores exactly what the untuned model does, {show_score(view, base)}: it may not have been there"
         return Failure(exactly, f"{HOLDS_ADAPTER}; then {MOVED}", "evaluation", MEDIUM, ("E3",))
     wrong = learned_but_scores_nothing(view.run)
@@ -156,13 +156,15 @@ def _far_below_full(view: View) -> Failure | None:
     run, known = view.run, prior(view, view.run)
     if known is None or run.learning_rate is None or not view.noise.shares or view.objective != "sft" or not run.method.has_adapter:
         return None
+    if view.facts.task is Task.KNOWLEDGE:
+        return None
     rate = gain_from(offset(run.learning_rate, known)).points.high / PERCENT
     for other in view.facts.runs:
         difference = view.compare(run, other)
         alike = other.method is not run.method and other.data_fraction == run.data_fraction and same_length(run, other)
         if difference is None or not alike or is_twin(run, other):
             continue
-        if difference.wins and difference.delta > gate("quantised_most") + rate:
+        if difference.wins and difference.delta > gate("method_most") + rate:
             reason = (
                 f"run {other.label} scores {PERCENT * difference.delta:.0f} points more: more than a rate like this, a rank or a method "
                 "was ever measured to cost, so a fault of the set-up"

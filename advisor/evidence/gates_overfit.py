@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from advisor.evidence.alike import differ_only
-from advisor.evidence.losses import Overfit, knows_by_heart, overfit_by_loss, overfit_by_score
+from advisor.evidence.losses import Overfit, barely_fell, knows_by_heart, overfit_by_loss, overfit_by_score
 from advisor.evidence.lr import around, offset, prior, rounded
 from advisor.evidence.published import move
 from advisor.evidence.rates import is_certified
@@ -150,9 +150,9 @@ def many_passes(view: View) -> Result | None:
 def far_too_many_passes(view: View) -> Result | None:
     """R7. Several times as many passes over running text, or a training loss that shows it known by heart: no rate is too low for that
     (hiyouga/LlamaFactory issue 1450). A format or a label takes many passes (the LoRA paper's GLUE runs: 25 to 80)."""
-    if view.facts.task is Task.EXTRACTION:
+    if view.facts.task is Task.EXTRACTION or barely_fell(view.run):
         return None
-    by_heart = knows_by_heart(view.run)
+    by_heart = view.current_score is None and knows_by_heart(view.run)
     return _fewer_passes(view, 1.0 if by_heart else gate("epochs_far"), by_heart)
 
 
@@ -165,7 +165,7 @@ def _fewer_passes(view: View, above: float, by_heart: bool = False) -> Result | 
     found = move("fewer_epochs")
     times = f"run {run.label} passed over its data {run.epochs:g} times"
     best = f"{times}, and 4 to {most:g} passes were best where it was measured"
-    known = f"{times} until the training loss was a tenth of its first and less: it knows them by heart, and nothing held out was measured"
+    known = f"{times} until the training loss was a tenth of its first and less: it knows them by heart, and nothing held out was scored"
     return Result(
         gate="R7",
         binding=Binding.DATA_OVERFIT,

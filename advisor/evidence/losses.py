@@ -100,6 +100,12 @@ def _train_loss_rose(run: RunFacts, since: float) -> bool:
     return bool(finite) and finite[-1].loss > before[-1]
 
 
+def barely_fell(run: RunFacts) -> bool:
+    """The training loss ended above half its first: whatever is wrong, the data are not memorised."""
+    losses = [point.loss for point in run.train_losses if point.is_finite]
+    return len(losses) >= FEWEST_POINTS and tail_mean(losses) > gate("loss_learned") * losses[0]
+
+
 def knows_by_heart(run: RunFacts) -> bool:
     """In more than one pass the training loss fell to almost nothing of what it was (mymusise/ChatGLM-Tuning issue 89)."""
     losses = [point.loss for point in run.train_losses if point.is_finite]

@@ -198,6 +198,18 @@ def known_text(run: RunFacts) -> Signature | None:
     return Signature("known-text", what, check, "setup")
 
 
+def exploded(points: Sequence[LossPoint]) -> Signature | None:
+    """In reinforcement learning a loss of many times one is the divergence from the reference, at a small weight: the policy is gone."""
+    losses = _finite(points)
+    if len(losses) < FEWEST_POINTS or tail_mean(losses) < EXPLODED * max(1.0, losses[0]):
+        return None
+    return Signature("spiking", f"the loss rose to {tail_mean(losses):.3g}: the policy left its reference for good", STEPS, "lower")
+
+
+EXPLODED = 10
+"""Loss of reinforcement learning, and times its first, from which that is said. Judgement: in runs that learn it stays below one."""
+
+
 def spiking(run: RunFacts) -> Signature | None:
     """A jump without return, as the curve shows it or as it was told."""
     if not run.diverged and not has_spiked(run):
@@ -255,7 +267,7 @@ def of_curves(run: RunFacts, others: Sequence[RunFacts], vocabulary: int | None,
     """
     broken = not_finite(run.train_losses or run.eval_losses)
     if objective == "rl":
-        return broken or (spiking(run) if run.diverged else dead_flag(run, others))
+        return broken or exploded(run.train_losses) or (spiking(run) if run.diverged else dead_flag(run, others))
     if objective == "sft" and broken is None:
         broken = zero(run.train_losses) or held_out_not_finite(run)
     stands = constant(run.train_losses) or repeating(run.train_losses)
