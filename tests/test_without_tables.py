@@ -352,3 +352,21 @@ def test_a_rung_that_a_card_is_far_too_small_for_needs_one_recording(
     assert tuple(len(seen[method]) for method in methods) == kinds
     monkeypatch.setattr(search, "looks_too_large", lambda case, plan: False)
     assert [make_fit(case, default_plan(method, case.model, case.gpu, Request()), frozenset()) for method in methods] == made
+
+
+# (model, ranks that are priced where nothing fits): a lower one too where a shipped tape speaks for every rank
+RANKS = [("gemma-3-27b", {16}), ("qwen2.5-vl-72b", {8, 16})]
+
+
+@pytest.mark.parametrize(("name", "ranks"), RANKS)
+@pytest.mark.usefixtures("no_recordings")
+def test_what_a_lower_rank_would_save_is_not_recorded_for_a_remark(name: str, ranks: set[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: set[int] = set()
+
+    def priced(model: ModelSpec, plan: Plan, gpu: GpuSpec | None = None) -> MemoryBreakdown:
+        seen.add(plan.rank)
+        return stand_in(model, plan, gpu)
+
+    monkeypatch.setattr(fit, "estimate_memory", priced)
+    assert advise(name, "1GiB").verdict.method is None
+    assert seen == ranks
