@@ -370,3 +370,17 @@ def test_what_a_lower_rank_would_save_is_not_recorded_for_a_remark(name: str, ra
     monkeypatch.setattr(fit, "estimate_memory", priced)
     assert advise(name, "1GiB").verdict.method is None
     assert seen == ranks
+
+
+@pytest.mark.usefixtures("no_recordings")
+def test_a_rung_is_given_up_at_once_only_where_that_is_sure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Smaller micro-batches hold gradients between them, so that they may take more; and what may fit is looked at step by step."""
+    case, plan = fit.Case(load_model("gemma-3-27b"), load_gpu("rtx-4090")), Plan(gradient_checkpointing=False)
+    frugal = search._most_frugal(case, plan, frozenset())
+    assert frugal is not None
+    assert (frugal.plan.gradient_checkpointing, frugal.plan.optimizer.value) == (True, "adamw_8bit")
+    assert search._most_frugal(case, plan.model_copy(update={"micro_batch_size": 2}), frozenset()) is None
+    assert search._most_frugal(case, plan.model_copy(update={"micro_batch_size": 2}), frozenset({"batch_size"})) is not None
+    for verdict, given_up in ((Fit.DOES_NOT_FIT, True), (Fit.UNCERTAIN, False), (Fit.FITS, False)):
+        monkeypatch.setattr(search, "_most_frugal", lambda *_, verdict=verdict: frugal._replace(fit=verdict))
+        assert (search.make_fit(case, plan, frozenset({"seq_len"})).plan == frugal.plan) is given_up
