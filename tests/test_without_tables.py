@@ -353,3 +353,35 @@ def test_a_rung_that_a_card_is_far_too_small_for_needs_one_recording(
     assert tuple(len(seen[method]) for method in methods) == kinds
     monkeypatch.setattr(search, "looks_too_large", lambda case, plan: False)
     assert [make_fit(case, default_plan(method, case.model, case.gpu, Request()), frozenset()) for method in methods] == made
+
+
+# (model, ranks that are priced where nothing fits): a lower one too where a shipped tape speaks for every rank
+RANKS = [("gemma-3-27b", {16}), ("qwen2.5-vl-72b", {8, 16})]
+
+
+@pytest.mark.parametrize(("name", "ranks"), RANKS)
+@pytest.mark.usefixtures("no_recordings")
+def test_what_a_lower_rank_would_save_is_not_recorded_for_a_remark(name: str, ranks: set[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: set[int] = set()
+
+    def priced(model: ModelSpec, plan: Plan, gpu: GpuSpec | None = None) -> MemoryBreakdown:
+        seen.add(plan.rank)
+        return stand_in(model, plan, gpu)
+
+    monkeypatch.setattr(fit, "estimate_memory", priced)
+    assert advise(name, "1GiB").verdict.method is None
+    assert seen == ranks
+
+
+@pytest.mark.usefixtures("no_recordings")
+def test_a_rung_is_given_up_at_once_only_where_that_is_sure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Smaller micro-batches hold gradients between them, so that they may take more; and what may fit is looked at step by step."""
+    case, plan = fit.Case(load_model("gemma-3-27b"), load_gpu("rtx-4090")), Plan(gradient_checkpointing=False)
+    frugal = search._most_frugal(case, plan, frozenset())
+    assert frugal is not None
+    assert (frugal.plan.gradient_checkpointing, frugal.plan.optimizer.value) == (True, "adamw_8bit")
+    assert search._most_frugal(case, plan.model_copy(update={"micro_batch_size": 2}), frozenset()) is None
+    assert search._most_frugal(case, plan.model_copy(update={"micro_batch_size": 2}), frozenset({"batch_size"})) is not None
+    for verdict, given_up in ((Fit.DOES_NOT_FIT, True), (Fit.UNCERTAIN, False), (Fit.FITS, False)):
+        monkeypatch.setattr(search, "_most_frugal", lambda *_, verdict=verdict: frugal._replace(fit=verdict))
+        assert (search.make_fit(case, plan, frozenset({"seq_len"})).plan == frugal.plan) is given_up

@@ -123,6 +123,15 @@ def looks_too_large(case: Case, plan: Plan) -> bool:
     return likely_resting_bytes(case.model.params, plan) > case.gpu.usable_bytes
 
 
+def needs_recordings(model: ModelSpec) -> bool:
+    """Whether each kind of plan of a model is recorded when it is asked for: what is only said beside an answer is then left out."""
+    if model.tables is not None:
+        return False
+    from advisor.tape.shipped import has_tapes
+
+    return not has_tapes(model)
+
+
 def longest_seq(case: Case, plan: Plan, known_tokens: int = 0) -> int | None:
     """Longest sequence, on the grid, that surely fits at this micro-batch; None when the shortest does not. Sequences of `known_tokens`
     are known to fit.

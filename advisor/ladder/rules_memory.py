@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from advisor.checkpoints import EXPERTS_IN_16_BIT
-from advisor.ladder.fit import price, price_or_none
+from advisor.ladder.fit import needs_recordings, price, price_or_none
 from advisor.ladder.knowledge import threshold
 from advisor.ladder.situation import Situation
 from advisor.memory.runtime import has_flash
@@ -55,7 +55,7 @@ def fits_tightly(s: Situation) -> Iterator[Finding]:
 def rank_no_cure(s: Situation) -> Iterator[Finding]:
     """Where memory binds: what a lower rank would save, next to what is missing."""
     short = next((rung for rung in s.rungs if rung.plan.method.has_adapter and rung.fit in (Fit.UNCERTAIN, Fit.DOES_NOT_FIT)), None)
-    if s.verdict.binding != "memory" or short is None:
+    if s.verdict.binding != "memory" or short is None or needs_recordings(s.case.model):
         return
     rank = short.plan.rank
     lower = min(int(threshold("rank_check_step")), rank // 2)

@@ -147,7 +147,7 @@ def _all_moves(case: Case, plan: Plan, fixed: frozenset[str], *, grows: bool) ->
 def _changed(case: Case, first: Plan, fixed: frozenset[str]) -> Priced:
     """The cheapest changes that make `first` fit, else those that save something."""
     frugal = _most_frugal(case, first, fixed)
-    if frugal is not None and frugal.fit is not Fit.FITS:
+    if frugal is not None and frugal.fit is Fit.DOES_NOT_FIT:
         return frugal
     current = price(case, first)
     taken: dict[str, Move] = {}
@@ -162,15 +162,17 @@ def _changed(case: Case, first: Plan, fixed: frozenset[str]) -> Priced:
 def _most_frugal(case: Case, first: Plan, fixed: frozenset[str]) -> Priced | None:
     """`first` with every change at once, where each price on the way would be another recording and none is likely to fit; else None.
 
-    Where this does not fit, neither does anything on the way.
+    Where all of its interval is too much, nothing on the way fits: none of its changes takes more than it saves. Smaller micro-batches may,
+    as they hold gradients between them.
     """
-    if case.model.tables is not None or first.n_gpus > 1:
+    in_smaller_batches = first.micro_batch_size > 1 and "batch_size" not in fixed
+    if case.model.tables is not None or first.n_gpus > 1 or in_smaller_batches:
         return None
     taken: dict[str, Move] = {}
     for step in STEPS:
         moves = [] if step.option in fixed else [*step.moves(case, _with(first, taken))]
         if moves:
-            taken[step.option] = moves[-1]
+            taken[step.option] = moves[0]
     plan = _with(first, taken)
     return price_or_none(case, plan, _changes(taken)) if looks_too_large(case, plan) else None
 
