@@ -33,6 +33,15 @@ ROOT = Path(__file__).parent.parent
         (["--gpu", "80GB", "llama-70b"], ["--model", "llama-70b", "--gpu", "80GB"]),
         (["--model", "llama-70b", "80GB"], ["--model", "llama-70b", "--gpu", "80GB"]),
         (["meta-llama/Llama-3.1-8B", "rtx 4090"], ["--model", "meta-llama/Llama-3.1-8B", "--gpu", "rtx 4090"]),
+        (
+            ["estimate", "llama-70b", "80GB", "--method", "qlora"],
+            ["estimate", "--model", "llama-70b", "--gpu", "80GB", "--method", "qlora"],
+        ),
+        (
+            ["estimate", "--method", "qlora", "llama-70b", "80GB"],
+            ["estimate", "--model", "llama-70b", "--gpu", "80GB", "--method", "qlora"],
+        ),
+        (["fit", "llama-3.2-1b", "t4", "--seq-len", "max"], ["fit", "--model", "llama-3.2-1b", "--gpu", "t4", "--seq-len", "max"]),
         (["llama-70b", "80GB", "--method", "QLoRA"], ["--model", "llama-70b", "--gpu", "80GB", "--method", "qlora"]),
     ],
 )
