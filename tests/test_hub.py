@@ -95,6 +95,20 @@ def test_ambiguous_names_list_the_candidates(typed: str, expected: set[str]) -> 
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("typed", ["qwen3", "llama", "gpt"])
+def test_candidates_that_begin_so_come_first(typed: str) -> None:
+    with pytest.raises(UnknownNameError) as caught:
+        load_model(typed)
+    assert all(name.rpartition("/")[2].lower().startswith(typed) for name in caught.value.candidates[:8])
+
+
+@pytest.mark.parametrize("typed", ["gpt-4", "gpt-4o", "claude-3", "o1", "human", "error"])
+def test_words_inside_the_names_of_others_finetunes_mean_no_model(typed: str) -> None:
+    """They stand in repositories of the same shape as a known model, such as "…-p1-GPT-4o-human-error-mix-…"."""
+    with pytest.raises(UnknownNameError, match="is not known"):
+        load_model(typed)
+
+
 # (misspelt, a name that must be offered)
 MISSPELT = [
     ("lama-70b", "llama-70b"),

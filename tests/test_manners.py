@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+import select
 import shutil
 import stat
 import subprocess
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -31,6 +33,15 @@ ROOT = Path(__file__).parent.parent
         (["--gpu", "80GB", "llama-70b"], ["--model", "llama-70b", "--gpu", "80GB"]),
         (["--model", "llama-70b", "80GB"], ["--model", "llama-70b", "--gpu", "80GB"]),
         (["meta-llama/Llama-3.1-8B", "rtx 4090"], ["--model", "meta-llama/Llama-3.1-8B", "--gpu", "rtx 4090"]),
+        (
+            ["estimate", "llama-70b", "80GB", "--method", "qlora"],
+            ["estimate", "--model", "llama-70b", "--gpu", "80GB", "--method", "qlora"],
+        ),
+        (
+            ["estimate", "--method", "qlora", "llama-70b", "80GB"],
+            ["estimate", "--model", "llama-70b", "--gpu", "80GB", "--method", "qlora"],
+        ),
+        (["fit", "llama-3.2-1b", "t4", "--seq-len", "max"], ["fit", "--model", "llama-3.2-1b", "--gpu", "t4", "--seq-len", "max"]),
         (["llama-70b", "80GB", "--method", "QLoRA"], ["--model", "llama-70b", "--gpu", "80GB", "--method", "qlora"]),
     ],
 )
@@ -116,13 +127,10 @@ COMP_WORDS=("$@") COMP_CWORD=$(($# - 1))
 _advise_completion advise "${COMP_WORDS[$COMP_CWORD]}"
 printf '%s\\n' "${COMPREPLY[@]}"
 """
-ZSH = """
-autoload -Uz compinit; compinit -u
-compadd() { print -l -- "$@" }; _describe() { print -l -- "${(@P)2}" ${(@P)@[-1]} }
-eval "$(_ADVISE_COMPLETE=source_zsh advise)"
-words=("$@") CURRENT=$#
-_advise_completion
+ZSH = """PROMPT= ; autoload -Uz compinit; compinit -u; eval "$(_ADVISE_COMPLETE=source_zsh advise)"
+said() { print -r -- "LINE<$BUFFER>" }; zle -N said; bindkey '^X' said; print it-is"-"ready
 """
+"""Ctrl-X says what stands on the line."""
 COMPLETED = [
     (["advise", "esti"], "estimate"),
     (["advise", "--model", "llama-3.1-8"], "llama-3.1-8b"),
@@ -145,8 +153,33 @@ def test_bash_completes(typed: list[str], offered: str, on_path: Path) -> None:
 @pytest.mark.skipif(shutil.which("zsh") is None, reason="there is no zsh here")
 @pytest.mark.parametrize(("typed", "offered"), COMPLETED, ids=lambda value: " ".join(value) if isinstance(value, list) else value)
 def test_zsh_completes(typed: list[str], offered: str, on_path: Path) -> None:
-    done = subprocess.run(["zsh", "-f", "-c", ZSH, "zsh", *typed], capture_output=True, text=True)
-    assert offered in done.stdout.replace('"', " ").replace(":", " ").split(), done.stderr
+    """Typed in a shell of its own on a terminal: completion works nowhere else. Tab completes the line, or lists what it may become."""
+    environment = {"HOME": str(on_path), "PATH": os.environ["PATH"], "TERM": "dumb", "COLUMNS": "200"}
+    primary, secondary = os.openpty()
+    shell = subprocess.Popen(
+        ["zsh", "-f", "-i"], stdin=secondary, stdout=secondary, stderr=secondary, env=environment, start_new_session=True
+    )
+    os.close(secondary)
+    try:
+        os.write(primary, ZSH.encode())
+        _read_to(primary, "it-is-ready")
+        os.write(primary, f"{' '.join(typed)}\t\x18".encode())
+        shown = _read_to(primary, ">\r\n")
+    finally:
+        shell.kill()
+        shell.wait()
+        os.close(primary)
+    assert offered in re.split(r"[\s<>]", shown), shown
+
+
+def _read_to(terminal: int, mark: str) -> str:
+    """What a terminal shows until the mark is there; two minutes are for machines that are busy."""
+    shown = ""
+    end_s = time.monotonic() + 120
+    while mark not in shown and time.monotonic() < end_s:
+        if select.select([terminal], [], [], 1)[0]:
+            shown += os.read(terminal, 65536).decode(errors="replace")
+    return shown
 
 
 def test_the_version_loads_nothing() -> None:

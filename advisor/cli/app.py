@@ -59,7 +59,15 @@ class _Helpful:
 
 
 class _Command(OnceEach, _Helpful, TyperCommand):
-    pass
+    def flagged(self, options: dict[str, Any], rest: list[str], args: list[str]) -> list[str]:
+        """`advise estimate llama-70b 80GB --rank 8` with the flags of model and card, where the command has no words of its own."""
+        names = [name for name in ("model", "gpu") if not options.get(name)]
+        own = {parameter.name: parameter.param_type_name for parameter in self.params}
+        if "argument" in own.values() or not {*names} <= {*own} or not 0 < len(rest) <= len(names):
+            return args
+        flags = [word for name, value in zip(names, rest, strict=False) for word in (f"--{name}", value)]
+        at = next((at for at in range(len(args) - len(rest), -1, -1) if args[at : at + len(rest)] == rest), None)
+        return args if at is None else [*args[:at], *flags, *args[at + len(rest) :]]
 
 
 class _OnDemand(Mapping[str, Any]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from typing import NamedTuple
 
 from advisor.errors import UnknownNameError
@@ -34,14 +35,22 @@ def known_model(text: str) -> Match | None:
     plain = without_fillers(words)
     if not plain or "/" in text:
         return None
-    found = [entry for form, entries in rows_by_words().items() if contains(form, plain) and keeps_size(words, form) for entry in entries]
+    forms = ((form, entries) for form, entries in rows_by_words().items() if contains(form, plain) and keeps_size(words, form))
+    found = [entry for form, entries in forms for entry in entries if _may_be_meant(plain, form, *entry)]
     ids = dict.fromkeys(row.id for row, _ in found)
     if len(ids) > 1:
-        raise _ambiguous(text, list(ids))
+        begin = {row.id for row, _ in found if tokens(row.id.rpartition("/")[2])[: len(plain)] == plain}
+        raise _ambiguous(text, list(ids), begin)
     if not found:
         return None
     row, name = next((entry for entry in found if entry[1] == entry[0].id), found[0])
     return Match(row, name, "the only known model with these words")
+
+
+def _may_be_meant(asked: Words, form: Words, row: ModelRow, name: str) -> bool:
+    """Whether loose words can mean a name: of repositories of the same shape, which others name as they like ("…-GPT-4o-human-error"),
+    they must be how it begins."""
+    return name in (row.id, *row.aliases) or form[: len(asked)] == asked
 
 
 def _exactly(text: str) -> Match | None:
@@ -75,7 +84,8 @@ def by_bare_name(repository: str) -> Match | None:
     return None
 
 
-def _ambiguous(text: str, ids: list[str]) -> UnknownNameError:
-    shown = sorted(ids, key=str.lower)
+def _ambiguous(text: str, ids: list[str], first: Container[str] = ()) -> UnknownNameError:
+    """Lists them, those first that begin with what was asked."""
+    shown = sorted(ids, key=lambda name: (name not in first, name.lower()))
     more = f" and {len(shown) - CANDIDATES} more" if len(shown) > CANDIDATES else ""
     return UnknownNameError(f"model {text!r} fits several: {', '.join(shown[:CANDIDATES])}{more}; name one of them", tuple(shown))

@@ -33,8 +33,6 @@ def steps(groups: Mapping[str, Sequence[float]]) -> tuple[float, float]:
     """How far, at most, one group lies below and above all others: (negative or 0, positive or 0). (0, 0) with fewer than two."""
     if len(groups) < 2:
         return 0.0, 0.0
-    down = up = 0.0
-    for name, own in groups.items():
-        rest = [error for other, errors in groups.items() if other != name for error in errors]
-        down, up = min(down, min(own) - min(rest)), max(up, max(own) - max(rest))
-    return down, up
+    lowest, next_lowest, *_ = sorted(map(min, groups.values()))
+    *_, next_highest, highest = sorted(map(max, groups.values()))
+    return lowest - next_lowest, highest - next_highest
