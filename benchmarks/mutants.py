@@ -35,7 +35,7 @@ KEPT = ROOT / "build" / "mutants"
 _PRICED = ("memory_goldens", "memory_laws", "known_values", "slack", "heads", "losses", "methods", "families")
 TESTS = {
     "allocator": ("allocator", "other_sources", "snapshots"),
-    "tape": ("tape_parts", "tapes", "families", "timeline", "allocator", "without_tables"),
+    "tape": ("tape_parts", "tape_arithmetic", "tapes", "families", "timeline", "allocator", "without_tables"),
     "memory": (
         *(
             "tape",
@@ -55,6 +55,7 @@ TESTS = {
     ),
     "ladder": (
         "rule_edges",
+        "moves",
         "requests",
         "ladder",
         "rules",
@@ -86,7 +87,7 @@ OWN = {
     "memory/task_head": f"heads {_CLOSED_FORM}",
     "memory/units": f"sharding {_CLOSED_FORM}",
     "memory/weights": f"quantised_checkpoints {_CLOSED_FORM}",
-    "tape": "tapes families",
+    "tape": "tape_parts tape_arithmetic tapes families",
     "tape/breakdown": "timeline tapes snapshots without_tables",
     "tape/layout": "allocator tapes",
     "tape/stream": "allocator tapes",
@@ -110,6 +111,7 @@ OPERATORS = tuple(
 
 EQUIVALENT: tuple[tuple[str, str, str], ...] = (
     ("", "@cache", "a cache changes the time alone"),
+    ("", "@lru_cache(maxsize=", "a cache changes the time alone"),
     ("", "if TYPE_CHECKING", "read by type checkers alone"),
     (
         "allocator/caching",
@@ -117,6 +119,11 @@ EQUIVALENT: tuple[tuple[str, str, str], ...] = (
         "the highest is taken of it and the allocator's own, which is nothing at least",
     ),
     ("tape/family", "    dimensions = len(scales[0])", "every recording has as many scales as the first"),
+    ("tape/growth", "NEARLY = 1e-7", "a cheap look before the exact one, which decides"),
+    *(
+        (f"tape/{module}", "    sizes = list(zip(*(", "recordings whose births differ were refused before")
+        for module in ("compile", "family")
+    ),
     ("ladder/fit", "    first = largest(most,", "where to begin to look; the answer is the same from anywhere"),
     ("allocator/expandable", "ADDRESS_SPACE_BYTES = 1 << 47", "any space that never fills"),
     ("", "@dataclass(frozen=True", "frozen values and slots keep us from slips; no answer depends on them"),

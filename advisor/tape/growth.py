@@ -25,6 +25,9 @@ BLOCKS = ((4, 32768), (4, 65536))
 """Bytes of a scale of scales, and bytes of 16- and 32-bit weights that share it: 256 blocks of 64 weights (bitsandbytes 0.50
 functional.py `quantize_4bit`, `compress_statistics`)."""
 
+NEARLY = 1e-7
+"""Of a size: what a sum in floating point may be off to be worth the exact one."""
+
 
 class Point(NamedTuple):
     """Where a recording was made."""
@@ -126,7 +129,7 @@ class Fitting:
                     continue
                 left = (wanted[0] * other[1] - wanted[1] * other[0]) / divisor
                 right = (one[0] * wanted[1] - one[1] * wanted[0]) / divisor
-                if all(abs(left * a + right * b - size) < 1e-7 * size for a, b, size in zip(one[2:], other[2:], wanted[2:], strict=True)):
+                if all(abs(left * a + right * b - size) < NEARLY * size for a, b, size in zip(one[2:], other[2:], wanted[2:], strict=True)):
                     found = self._exact((first, second), values, sizes)
                     if found is not None:
                         yield found
