@@ -18,7 +18,7 @@ from advisor.stacks.write import Line, number, rate_setting, setting
 from advisor.stacks.write_sharing import sharing_lines
 from advisor.values.model import ModelSpec
 from advisor.values.plan import ALL_LINEAR, Plan
-from advisor.values.vocabulary import Attention, DType, Loss, Method, Quantization, Stack
+from advisor.values.vocabulary import Attention, DType, Loss, Method, Quantization, Sharding, Stack
 
 CHECKPOINTING = "trl 1.16 trainer/base_config.py: gradient_checkpointing=True"
 AUTOCAST = "trl 1.16 trainer/base_config.py: bf16 becomes True unless fp16 is set, which autocasts"
@@ -213,7 +213,7 @@ def _write_adapter(plan: Plan) -> Iterator[Line]:
         yield setting("load_in_4bit", True)
         yield setting("bnb_4bit_quant_type", plan.quantization.value)
         yield setting("use_bnb_nested_quant", plan.double_quant)
-        if plan.sharding.shards_weights:  # shards want one floating type throughout
+        if plan.sharding is not Sharding.NONE:  # shards, of which the launcher's file may tell, want one floating type throughout
             yield setting("bnb_4bit_quant_storage", _DTYPE_NAMES[plan.base_dtype])
     elif plan.quantization is Quantization.INT8:
         yield setting("load_in_8bit", True)

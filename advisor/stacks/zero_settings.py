@@ -5,6 +5,7 @@ Keys and defaults of DeepSpeed 0.19.8 runtime/zero/config.py and offload_config.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from advisor.errors import AdvisorError, InvalidInputError
@@ -51,13 +52,7 @@ def _of_stage(stage: int, offload: tuple[Offload, ...]) -> tuple[Offload, ...]:
 def deepspeed(stated: Any, around: Around, notes: Notes) -> DeepSpeed:
     """ZeRO's stage, offload and sizes. Raises InvalidInputError for a file that cannot be read, and is none that a framework brings."""
     if isinstance(stated, str):
-        found = find_file(stated, around.folder)
-        if found is None:
-            return _brought(stated, around, notes)
-        try:
-            stated = read_object(found)
-        except AdvisorError as error:
-            raise InvalidInputError(f"deepspeed: {error}") from None
+        stated = _named(stated, around)
     if not isinstance(stated, dict):
         raise InvalidInputError("deepspeed: it must be a file or a group of settings")
     whole = Fields(stated, "deepspeed")
@@ -70,13 +65,18 @@ def deepspeed(stated: Any, around: Around, notes: Notes) -> DeepSpeed:
     return DeepSpeed(stage, _of_stage(stage, offloaded(*devices)), masters, _settings(whole, zero, around, stage))
 
 
-def _brought(stated: str, around: Around, notes: Notes) -> DeepSpeed:
-    row = deepspeed_file(stated, around.defaults.stack)
-    if row is None:
-        raise InvalidInputError(f"deepspeed: {stated}: there is no such file beside it, above it or here; put it there")
-    if row.get("offload", False):
-        notes.unpriced("offload", "moves weights or states to the host; what exactly is not known of this file", Way.DOWN)
-    return DeepSpeed(row["stage"])
+def _named(stated: str, around: Around) -> Mapping[str, Any]:
+    """The settings of a file by its name: that which lies there, or that which the framework brings with it."""
+    found = find_file(stated, around.folder)
+    if found is None:
+        row = deepspeed_file(stated, around.defaults.stack)
+        if row is None:
+            raise InvalidInputError(f"deepspeed: {stated}: there is no such file beside it, above it or here; put it there")
+        return {"zero_optimization": row["zero_optimization"]}
+    try:
+        return read_object(found)
+    except AdvisorError as error:
+        raise InvalidInputError(f"deepspeed: {error}") from None
 
 
 _OF_STAGE_3 = ("prefetch_params", "persistence_params", "max_live_params", "max_reuse_params", "sub_group_params")
@@ -85,9 +85,10 @@ _OF_STAGE_3 = ("prefetch_params", "persistence_params", "max_live_params", "max_
 def _size(zero: Fields, key: str, name: str, around: Around, stage: int) -> int | None:
     """The value; None for what a plan without one means, which in stages 1 and 2 is DeepSpeed's own and in stage 3 `auto`."""
     first, own = getattr(DeepSpeedSettings(), name), getattr(DEFAULTS, name)
-    if zero.raw(key) == "auto":
+    keys = (key, key.removeprefix("stage3_"))  # both are taken (runtime/config_utils.py `populate_by_name`)
+    if zero.raw(*keys) == "auto":
         return int(around.model.hidden_size**2) if stage < 3 else first
-    found = zero.integer(key)
+    found = zero.integer(*keys)
     stated = own if found is None else found
     return first if stage < 3 and stated == own else stated
 

@@ -38,8 +38,8 @@ class DeepSpeedSettings(Value):
     """Stage 3: parameters that may stay gathered while they are used again soon."""
     max_reuse_params: Limit = 1_000_000_000
     """Stage 3: those used again within so many parameters stay gathered."""
-    sub_group_params: Positive = 1_000_000_000
-    """Stage 3: the optimizer steps on so many parameters at a time."""
+    sub_group_params: Limit = 1_000_000_000
+    """Stage 3: the optimizer steps on so many parameters at a time, and on a whole tensor at least."""
     pin_memory: bool = False
     """What is offloaded lies in page-locked buffers (`offload_optimizer.pin_memory`)."""
     fp32_gradients: bool = False
