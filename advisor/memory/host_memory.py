@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
+from advisor.memory.dtypes import computing
 from advisor.memory.optimizer import MOMENTS, trained_bytes_per_param
 from advisor.memory.params import TensorGroup, adapter_tensors, model_tensors, trainable_tensors
 from advisor.memory.units import shared_adapter_bytes, shared_weights_bytes, trained_share
-from advisor.memory.weights import adapter_bytes, scales_bytes, weights_bytes
+from advisor.memory.weights import adapter_bytes, scales_bytes, unquantized_bytes_per_param, weights_bytes
 from advisor.memory.zero import reduced_part_bytes, trained_part
 from advisor.units import format_size
 from advisor.values import GpuSpec, Method, ModelSpec, Optimizer, Plan, Sharding, Term, TermBytes
@@ -32,8 +33,8 @@ class Part(NamedTuple):
 
 
 def host_memory(model: ModelSpec, plan: Plan, gpu: GpuSpec | None) -> HostMemory | None:
-    """Memory of the host of a full node; None on one card, whose host holds no more than the model."""
-    if plan.n_gpus == 1:
+    """Memory of the host of a full node; None on one card whose host holds no more than the model."""
+    if plan.n_gpus == 1 and not plan.offload:
         return None
     processes = min(plan.n_gpus, gpu.most_of_machine if gpu is not None else CARDS_OF_MACHINE)
     loaded, mends = _loaded(model, plan, processes)
@@ -45,6 +46,7 @@ def host_memory(model: ModelSpec, plan: Plan, gpu: GpuSpec | None) -> HostMemory
         rounding_bytes=sum(max(0, part.pinned_bytes - part.size_bytes) for part in parts) * processes,
         available_bytes=None if gpu is None else gpu.host_bytes,
         mends=mends,
+        passing_bytes=0 if plan.offloads_optimizer or plan.offloads_params else max(loaded, weights_bytes(model, plan)),
     )
 
 
@@ -84,8 +86,17 @@ def _loaded(model: ModelSpec, plan: Plan, processes: int) -> tuple[int, str]:
 def _offloaded(model: ModelSpec, plan: Plan) -> Iterator[Part]:
     if plan.offloads_params and plan.sharding.is_fsdp:
         yield from _of_fsdp(model, plan)
-    elif plan.offload:
+    elif plan.offloads_optimizer or plan.offloads_params:
         yield from _of_zero(model, plan)
+    if plan.offloads_activations:
+        yield _checkpoints(model, plan)
+
+
+def _checkpoints(model: ModelSpec, plan: Plan) -> Part:
+    """Each layer's input in a page-locked buffer of its own (trl 1.16 models/activation_offloading.py `use_pin_memory`)."""
+    tokens, layers = plan.micro_batch_size * plan.seq_len_tokens, sum(block.count for block in model.shape.blocks)
+    size = tokens * model.hidden_size * unquantized_bytes_per_param(computing(plan))
+    return Part(Term.ACTIVATIONS, layers * size, layers * _power_of_two(size))
 
 
 def _of_fsdp(model: ModelSpec, plan: Plan) -> Iterator[Part]:

@@ -88,14 +88,13 @@ def read(fields: Fields, around: Around) -> Reading:
     accumulation = fields.count("gradient_accumulation_steps") or 1
     batch = Batch(micro, _length(fields, around, notes), accumulation, common.evaluation(fields))
     checkpointing = common.checkpointing(fields, around, notes)
-    if fields.flag("activation_offloading"):
-        notes.unpriced("activation_offloading", "moves kept activations to the host", Way.DOWN)
     loop = Loop(
         common.optimizer(fields, around, notes),
         checkpointing,
         _attention(fields, around, notes),
         loss_of(fields, around, notes),
         common.reentrant(fields, around),
+        common.away(fields, checkpointing, notes),
     )
     saved = fields.names("lora_modules_to_save") or ()
     cards = cards_of(fields, around, notes)
@@ -187,6 +186,8 @@ def write(plan: Plan, model: str, learning_rate: str, defaults: StackDefaults) -
     yield setting("per_device_train_batch_size", plan.micro_batch_size)
     yield setting("gradient_accumulation_steps", plan.grad_accum_steps)
     yield setting("gradient_checkpointing", plan.gradient_checkpointing)
+    if plan.offloads_activations:
+        yield setting("activation_offloading", True)
     yield setting("bf16", plan.autocast and plan.autocast_dtype is DType.BF16)
     yield setting("fp16", plan.autocast and plan.autocast_dtype is DType.FP16)
     yield setting("optim", plan.optimizer.value)

@@ -17,6 +17,8 @@ class Offload(Word):
     """States and masters; the host steps (DeepSpeed `offload_optimizer`)."""
     PARAMS = "params"
     """Weights, brought to the card unit by unit (DeepSpeed `offload_param`, FSDP `offload_params`)."""
+    ACTIVATIONS = "activations"
+    """What forward keeps for backward, each brought back when it is needed (TRL `activation_offloading`)."""
 
 
 Limit = Annotated[int, Field(ge=0)]
