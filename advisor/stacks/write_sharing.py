@@ -63,7 +63,8 @@ def deepspeed_settings(plan: Plan) -> dict[str, Any]:
         zero["overlap_comm"] = stated.overlap_comm
     for key, moved in (("offload_optimizer", plan.offloads_optimizer), ("offload_param", plan.offloads_params)):
         if moved:
-            zero[key] = {"device": "cpu", "pin_memory": stated.pin_memory}
+            where = {"device": "nvme", "nvme_path": "/local_nvme"} if stated.nvme else {"device": "cpu"}
+            zero[key] = {**where, "pin_memory": stated.pin_memory}
     more = {"data_types": {"grad_accum_dtype": "fp32"}} if stated.fp32_gradients else {}
     return {
         "train_micro_batch_size_per_gpu": AUTO,

@@ -41,7 +41,10 @@ def of_launcher(launch: Launch) -> DeepSpeed:
     if launch.zero_stage is None:
         return NO_DEEPSPEED
     stage, offload = launch.zero_stage, launch.offload if launch.zero_stage else ()
-    return DeepSpeed(stage, _of_stage(stage, offload), settings=DEFAULTS if stage == 3 else DeepSpeedSettings())
+    settings = DEFAULTS if stage == 3 else DeepSpeedSettings()
+    if offload:
+        settings = settings.model_copy(update={"pin_memory": True})
+    return DeepSpeed(stage, _of_stage(stage, offload), settings=settings)
 
 
 def _of_stage(stage: int, offload: tuple[Offload, ...]) -> tuple[Offload, ...]:
@@ -60,8 +63,6 @@ def deepspeed(stated: Any, around: Around, notes: Notes) -> DeepSpeed:
     _refuse_unread(whole, zero, notes)
     masters = bool(whole.group("bf16").flag("bf16_master_weights_and_grads"))
     devices = [zero.group(name).text("device") for name in ("offload_optimizer", "offload_param")]
-    if "nvme" in devices:
-        notes.taken.append("offload to NVMe: priced as to the host, whose memory then holds its buffers alone")
     return DeepSpeed(stage, _of_stage(stage, offloaded(*devices)), masters, _settings(whole, zero, around, stage))
 
 
@@ -95,11 +96,14 @@ def _size(zero: Fields, key: str, name: str, around: Around, stage: int) -> int 
 
 def _settings(whole: Fields, zero: Fields, around: Around, stage: int) -> DeepSpeedSettings:
     sizes = {name: _size(zero, key, name, around, stage) for name, key in SIZES.items() if stage == 3 or name not in _OF_STAGE_3}
+    groups = [zero.group(name) for name in ("offload_optimizer", "offload_param")]
+    away = [group for group in groups if group.text("device") not in (None, "none")]
     overlap = None if zero.raw("overlap_comm") == "auto" else zero.flag("overlap_comm")
     return DeepSpeedSettings(
         **{name: value for name, value in sizes.items() if value is not None},
         overlap_comm=overlap,
-        pin_memory=bool(zero.group("offload_optimizer").flag("pin_memory") or zero.group("offload_param").flag("pin_memory")),
+        pin_memory=any(group.flag("pin_memory") is not False for group in away),  # True by default (offload_config.py)
+        nvme=stage == 3 and any(group.text("device") == "nvme" for group in away),
         fp32_gradients=whole.group("data_types").text("grad_accum_dtype") in ("fp32", "float32"),
     )
 

@@ -44,5 +44,7 @@ class DeepSpeedSettings(Value):
     """Stage 3: the optimizer steps on so many parameters at a time, and on a whole tensor at least."""
     pin_memory: bool = False
     """What is offloaded lies in page-locked buffers (`offload_optimizer.pin_memory`)."""
+    nvme: bool = False
+    """Stage 3: what is offloaded goes on to a disk, and buffers of it stay on the host (`device: nvme`)."""
     fp32_gradients: bool = False
     """Gradients are accumulated in fp32 (`data_types.grad_accum_dtype`)."""
