@@ -54,6 +54,8 @@ LOOP = ("optimizer", "gradient_checkpointing", "attention", "padding", "kv_cache
 IMAGES = ("images_per_row", "image_size_pixels")
 CARDS = ("n_gpus", "sharding")
 SHARED = ("shard_group", "reshard_after_forward", "sync_each_batch", "offload", "deepspeed")
+ALONE = tuple(name for name in SHARED if name != "offload")
+"""What needs several cards."""
 ENGINE = ("masters", "use_reentrant")
 ON_THE_HOST = {"loads_on_rank_0": "who reads the weights decides the host's memory, not the card's"}
 SCALE = dict.fromkeys(("alpha", "use_rslora"), "a factor on the adapter's output: no tensor of its own")
@@ -105,12 +107,18 @@ def _losses_of_embeddings(plan: Plan) -> str:
     )
 
 
+def _unmoved(plan: Plan) -> str:
+    if plan.offloads_optimizer or plan.offloads_params:
+        return "moves no states or weights to the host; advise estimate prices it"
+    return "moves activations to the host on one card alone" if plan.offload and plan.n_gpus > 1 else ""
+
+
 _UNPLAYED: dict[str, Reason] = {
     "shard_group": lambda plan: "" if plan.shard_group is None or plan.sharding is Sharding.FSDP2 else "does not run FSDP1 with replicas",
     "reshard_after_forward": lambda plan: (
         "" if plan.reshard_after_forward or plan.sharding is Sharding.FSDP2 else "does not run FSDP1's units whole between passes"
     ),
-    "offload": lambda plan: "moves nothing to the host; advise estimate prices it" if plan.offload else "",
+    "offload": _unmoved,
 }
 
 _RUN = Fields(
@@ -144,10 +152,10 @@ FIELDS: Mapping[Tier, Fields] = {
         reads=_RUN.reads - {"n_gpus", "masters", "sync_each_batch"},
         neutral={
             **_RUN.neutral,
-            **dict.fromkeys(("sharding", *SHARED), "one card shares nothing"),
+            **dict.fromkeys(("sharding", *ALONE), "one card shares nothing"),
             "masters": "kept by sharding engines only",
         },
-        limits={**{name: why for name, why in _RUN.limits.items() if name not in ("sharding", *SHARED)}, "n_gpus": _several_cards},
+        limits={**{name: why for name, why in _RUN.limits.items() if name not in ("sharding", *ALONE)}, "n_gpus": _several_cards},
         said=_RUN.said,
     ),
     Tier.CALIBRATE: Fields(
@@ -201,7 +209,8 @@ def refuse_unread(tier: Tier, plan: Plan) -> None:
         why = reason(plan)
         if why:
             shown = getattr(plan, name)
-            raise UnsupportedError(f"{name} {getattr(shown, 'value', shown)}: {tier.value} {why}")
+            words = ",".join(getattr(each, "value", str(each)) for each in (shown if isinstance(shown, tuple) else (shown,)))
+            raise UnsupportedError(f"{name} {words}: {tier.value} {why}")
 
 
 def said_beside(tier: Tier, plan: Plan) -> tuple[str, ...]:

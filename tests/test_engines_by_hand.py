@@ -9,6 +9,7 @@ import pytest
 from advisor import api
 from advisor.memory.dtypes import computing
 from advisor.memory.units import Unit, units_of
+from advisor.memory.zero import stepped_share
 from advisor.values import DType, Phase, Plan, Term
 
 PARAMS = 1_235_814_400
@@ -75,3 +76,17 @@ def test_what_is_frozen_around_the_layers_has_no_gradient(stack: str) -> None:
     plan = Plan(method="lora", base_dtype="bf16", n_gpus=2, sharding="fsdp2", stack=stack)
     units = units_of(api.as_model("llama-3.2-1b"), plan)
     assert units.embedding.plus(units.tail) == Unit((128_256 * 2048 + 2048) * 2, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("limit", "largest"),
+    [
+        (10**9, PARAMS / 2 - 33 * 2048 / 2),  # all matrices in one group
+        (0, 128_256 * 2048 / 2),  # a tensor each: the embeddings
+    ],
+)
+def test_zero_3_steps_on_whole_tensors_until_a_limit(limit: float, largest: float) -> None:
+    """stage3.py `_create_fp16_sub_groups`: a group ends with the tensor that reaches `sub_group_size`.
+    Vectors are in a group of their own."""
+    plan = Plan(method="full", n_gpus=2, sharding="zero3", masters="copied", deepspeed={"sub_group_params": int(limit)})
+    assert stepped_share(api.as_model("llama-3.2-1b"), plan) == pytest.approx(largest / (PARAMS / 2), rel=1e-6)

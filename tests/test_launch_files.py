@@ -17,7 +17,7 @@ from advisor.errors import UnsupportedError
 from advisor.stacks import defaults_of
 from advisor.stacks.engines import reentrant_of
 from advisor.stacks.reading import canonical
-from advisor.values import Loss, Plan, Sharding, Stack
+from advisor.values import DType, Loss, Method, Plan, Quantization, Sharding, Stack
 
 NAMES = {Stack.HF: Named("train.py", "start.sh"), Stack.TRL: Named("train.yaml", "start.sh"), Stack.LLAMAFACTORY: Named("t.yml", "go.sh")}
 GROUPS = st.fixed_dictionaries(
@@ -63,6 +63,21 @@ def test_what_starts_it_reads_back(shared: dict[str, Any], stack: Stack, n_gpus:
 def test_llamafactory_s_read_back(tmp_path: Path) -> None:
     plan = plan_of(Stack.LLAMAFACTORY, {"sharding": "zero2", "masters": "copied", "offload": ("optimizer",)})
     assert canonical(read(written(tmp_path, plan), Stack.LLAMAFACTORY)) == canonical(plan)
+
+
+@pytest.mark.parametrize(
+    "shared",
+    [{"sharding": "fsdp2"}, {"sharding": "zero3", "masters": "copied"}, {"sharding": "ddp"}],
+    ids=lambda shared: shared["sharding"],
+)
+def test_nothing_that_is_written_is_left_unpriced(shared: dict[str, Any], tmp_path: Path) -> None:
+    """FSDP shards 4-bit weights in a floating type alone, which the trainer's file says though the launcher's says what is shared."""
+    plan = plan_of(Stack.TRL, shared).model_copy(
+        update={"method": Method.QLORA, "quantization": Quantization.NF4, "adapter_dtype": DType.BF16}
+    )
+    found = read_config(written(tmp_path, plan), None, CheckOptions()).reading
+    assert canonical(found.plan) == canonical(plan)
+    assert not [remark for remark in found.remarks if remark.id == "not-priced"]
 
 
 def test_a_script_that_loads_first_reads_whole_models(tmp_path: Path) -> None:

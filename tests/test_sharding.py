@@ -643,20 +643,52 @@ def test_weights_that_rest_in_bytes_are_not_sharded_without_a_word(storage: dict
     assert report.exit_code == exit_code, report.reason
 
 
-# (stack, as the file names it, ZeRO stage, offload): files that the frameworks bring with them, read in their repositories
-BROUGHT = [
-    ("axolotl", "deepspeed_configs/zero3_bf16.json", 3, False),
-    ("axolotl", "/workspace/axolotl/deepspeed_configs/zero3_bf16_cpuoffload_all.json", 3, True),
-    ("llamafactory", "examples/deepspeed/ds_z2_offload_config.json", 2, True),
-    ("ms-swift", "zero2", 2, False),
+AWAY = ("optimizer", "params")
+OF_STACK: dict[str, dict[str, object]] = {
+    "axolotl": AXOLOTL,
+    "llamafactory": {
+        "model_name_or_path": "Qwen/Qwen2.5-7B",
+        "stage": "sft",
+        "do_train": True,
+        "template": "qwen",
+        "cutoff_len": 1024,
+        "bf16": True,
+    },
+    "ms-swift": {"model": "Qwen/Qwen2.5-7B", "train_type": "lora", "max_length": 1024, "torch_dtype": "bfloat16"},
+}
+# (stack, as its file names it, engine, what rests on the host, sizes): files that the frameworks bring with them, read in their
+# repositories, and ms-swift's in its wheel
+BROUGHT: list[tuple[str, str, str, tuple[str, ...], dict[str, object]]] = [
+    ("axolotl", "deepspeed_configs/zero1.json", "zero1", (), {"overlap_comm": True}),
+    ("axolotl", "deepspeed_configs/zero2.json", "zero2", ("optimizer",), {"overlap_comm": True}),
+    ("axolotl", "deepspeed_configs/zero3_bf16.json", "zero3", (), {"sub_group_params": 0, "max_live_params": 0, "max_reuse_params": 0}),
+    ("axolotl", "/workspace/axolotl/deepspeed_configs/zero3_bf16_cpuoffload_all.json", "zero3", AWAY, {"pin_memory": True}),
+    ("axolotl", "deepspeed_configs/zero3_bf16_cpuoffload_params.json", "zero3", ("params",), {"pin_memory": True}),
+    ("llamafactory", "examples/deepspeed/ds_z2_offload_config.json", "zero2", ("optimizer",), {"overlap_comm": False, "pin_memory": True}),
+    ("llamafactory", "examples/deepspeed/ds_z3_offload_config.json", "zero3", AWAY, {"max_live_params": 10**9, "prefetch_params": None}),
+    ("ms-swift", "zero2", "zero2", (), {"reduce_bucket_params": 200_000_000}),
+    ("ms-swift", "zero3_offload", "zero3", AWAY, {"sub_group_params": 10**9}),
 ]
 
 
-@pytest.mark.parametrize(("stack", "named", "stage", "offloads"), BROUGHT)
-def test_a_framework_s_own_deepspeed_file_need_not_lie_there(stack: str, named: str, stage: int, offloads: bool) -> None:
+@pytest.mark.parametrize(("stack", "named", "engine", "offload", "sizes"), BROUGHT)
+def test_a_framework_s_own_deepspeed_file_need_not_lie_there(
+    stack: str, named: str, engine: str, offload: tuple[str, ...], sizes: dict[str, object], tmp_path: Path
+) -> None:
+    """It is priced as if it did."""
+    plans = []
     row = deepspeed_file(named, Stack(stack))
     assert row is not None
-    assert (row["stage"], row.get("offload", False)) == (stage, offloads)
+    (tmp_path / "ds.json").write_text(json.dumps({"zero_optimization": row["zero_optimization"]}), encoding="utf-8")
+    for number, file in enumerate((named, str(tmp_path / "ds.json"))):
+        path = tmp_path / f"{number}.yaml"
+        path.write_text(yaml.safe_dump({**OF_STACK[stack], "deepspeed": file}), encoding="utf-8")
+        report = check(path, "80GB", stack=stack, gpus=4)
+        assert not any("offload" in finding.message for finding in report.findings if finding.id == "not-priced")
+        plans.append(report.plan)
+    assert plans[0] == plans[1]
+    assert (plans[0].sharding.value, tuple(part.value for part in plans[0].offload)) == (engine, offload)
+    assert {name: getattr(plans[0].deepspeed, name) for name in sizes} == sizes
 
 
 @pytest.mark.parametrize("named", ["ds_zero3.json", "deepspeed_configs/zero9.json", "configs/zero3_bf16.json"])

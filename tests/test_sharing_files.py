@@ -13,11 +13,12 @@ from advisor import hub
 from advisor.configs import check
 from advisor.configs.emit import read_text, text_of
 from advisor.errors import InvalidInputError
+from advisor.memory import estimate_memory
 from advisor.stacks import defaults_of
 from advisor.stacks.engines import reentrant_of
 from advisor.stacks.reading import canonical
 from advisor.stacks.write_sharing import deepspeed_settings, sharing_settings
-from advisor.values import Fit, Plan, Sharding, Stack
+from advisor.values import Fit, Method, Plan, Sharding, Stack
 
 MODEL = hub.load_model("llama-3-8b")
 TRL: dict[str, Any] = {
@@ -28,6 +29,8 @@ TRL: dict[str, Any] = {
 }
 AUTO = {"reduce_bucket_size": "auto", "stage3_prefetch_bucket_size": "auto", "stage3_param_persistence_threshold": "auto"}
 ON_CPU = {"device": "cpu"}
+PINNED = {"pin_memory": True}
+"""By default (DeepSpeed 0.19.8 runtime/zero/offload_config.py)."""
 
 DEEPSPEED: list[tuple[dict[str, Any], dict[str, Any]]] = [
     # DeepSpeed's file beyond bf16 → fields of the plan (DeepSpeed 0.19.8 runtime/zero/config.py; transformers 5.23 deepspeed.py)
@@ -35,7 +38,10 @@ DEEPSPEED: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"stage": 2, "reduce_bucket_size": 5e8}, {"sharding": "zero2"}),
     ({"stage": 2, "reduce_bucket_size": "auto"}, {"sharding": "zero2", "deepspeed": {"reduce_bucket_params": 4096**2}}),
     ({"stage": 2, "overlap_comm": True}, {"sharding": "zero2", "deepspeed": {"overlap_comm": True}}),
-    ({"stage": 2, "offload_optimizer": ON_CPU, "offload_param": ON_CPU}, {"sharding": "zero2", "offload": ["optimizer"]}),
+    (
+        {"stage": 2, "offload_optimizer": ON_CPU, "offload_param": ON_CPU},
+        {"sharding": "zero2", "offload": ["optimizer"], "deepspeed": PINNED},
+    ),
     ({"stage": 3, **AUTO}, {"sharding": "zero3"}),
     (
         {"stage": 3},
@@ -128,7 +134,7 @@ ACCELERATE: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"distributed_type": "DEEPSPEED", "deepspeed_config": {"zero_stage": 2}}, {"sharding": "zero2"}),
     (
         {"distributed_type": "DEEPSPEED", "deepspeed_config": {"zero_stage": 2, "offload_optimizer_device": "cpu"}},
-        {"sharding": "zero2", "offload": ["optimizer"]},
+        {"sharding": "zero2", "offload": ["optimizer"], "deepspeed": PINNED},
     ),
 ]
 
@@ -262,3 +268,26 @@ def test_deepspeed_takes_the_settings() -> None:
     zero = runtime.DeepSpeedConfig({**written, "bf16": {"enabled": True}, "train_batch_size": 1}).zero_config
     assert (zero.stage, zero.reduce_bucket_size, zero.overlap_comm, zero.sub_group_size) == (3, 7, True, 9)
     assert (zero.offload_optimizer.device, zero.offload_param.device) == ("cpu", "cpu")
+
+
+def test_nvme_leaves_buffers_on_the_host(tmp_path: Path) -> None:
+    """Full fine-tuning of 8.03 billion on 8 cards: four fp32 buffers of a card's part, and its gradients in 16 bit, are 18 bytes for
+    each of its parameters (swap_tensor/optimizer_utils.py `SwapBufferManager`, stage3.py `grad_partitions_flat_buffer`)."""
+    hosts = []
+    for device in ("cpu", "nvme"):
+        away = {"device": device, "pin_memory": False, "nvme_path": "/local_nvme"}
+        file = tmp_path / f"{device}.json"
+        zero = {"stage": 3, **AUTO, "sub_group_size": 10**10, "offload_optimizer": away}
+        file.write_text(json.dumps({"bf16": {"enabled": True}, "zero_optimization": zero}), encoding="utf-8")
+        plan = plan_of({"deepspeed": str(file)}, tmp_path, gpus=8)
+        assert plan.deepspeed.nvme is (device == "nvme")
+        host = estimate_memory(MODEL, plan.model_copy(update={"method": Method.FULL})).host
+        assert host is not None
+        hosts.append(sum(term.bytes for term in host.training))
+    assert hosts[1] == pytest.approx(18 * MODEL.params, rel=0.01)
+    assert hosts[0] == pytest.approx(18 * MODEL.params, rel=0.01)  # masters, gradients twice over, moments: as much, where one group is all
+    small = {"sub_group_size": 10**8}
+    file.write_text(json.dumps({"bf16": {"enabled": True}, "zero_optimization": {**zero, **small}}), encoding="utf-8")
+    host = estimate_memory(MODEL, plan_of({"deepspeed": str(file)}, tmp_path, gpus=8).model_copy(update={"method": Method.FULL})).host
+    assert host is not None
+    assert sum(term.bytes for term in host.training) < 0.4 * hosts[0]

@@ -111,3 +111,11 @@ def test_a_step_that_torch_refuses_has_no_price(method: str, sharding: str, adap
             estimate("llama-3.2-1b", plan)
     else:
         assert estimate("llama-3.2-1b", plan).peak_allocated_bytes > 0
+
+
+def test_a_quantised_base_that_is_whole_while_it_loads_is_said_to_be() -> None:
+    """Beside ZeRO-3's LoRA, whose 16-bit weights come in parts: 131 GiB over 8 cards are less than 70.6 billion in 4 bit."""
+    findings = {each.id: each for each in advise("llama-70b", "80GB", gpus=8, method="lora", shard="zero3").findings}
+    found = findings["quantized-not-smaller"]
+    assert "whole on each card" in found.message
+    assert not found.hint

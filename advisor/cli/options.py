@@ -95,7 +95,7 @@ TEXT_OPTIONS: dict[str, tuple[str, str]] = {
     "stack": (_choices(Stack), "Whose training loop runs."),
     "gpus": ("N", "How many equal GPUs; all of a cloud's machine if left out."),
     "shard": (_choices(Sharding), "What several GPUs share, and by which engine; replicas (ddp) first, if left out."),
-    "offload": ("WHAT", "What rests on the host, under ZeRO or FSDP: optimizer, or optimizer,params."),
+    "offload": ("WHAT", "What rests on the host: optimizer, or optimizer,params, under ZeRO or FSDP; activations (TRL)."),
     "shard_group": ("N", "GPUs that share one model, with replicas beside them (FSDP's hybrid sharding); all if left out."),
     "host_memory": ("SIZE", "Of each machine that holds the GPUs, such as 512GiB: held against what its processes take."),
     "dataset_tokens": ("TOKENS", "Size of the training set; 30M is 30,000,000."),

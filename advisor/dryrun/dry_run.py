@@ -13,6 +13,7 @@ import torch
 
 from advisor.allocator.caching import DEFAULT_CONFIG, AllocatorConfig
 from advisor.dryrun import compat, meta_model, optimizers, sharded, step
+from advisor.dryrun.activations import on_the_host
 from advisor.dryrun.adapters import names_layers
 from advisor.dryrun.answers import told_in_python
 from advisor.dryrun.attention import pinned
@@ -86,7 +87,13 @@ class Settings:
 
 def record(spec: ModelSpec, plan: Plan, settings: Settings) -> tuple[Stream, str]:
     """Run one step per length on the meta device; the event stream and the path of the layers."""
-    whole = settings.layers is not None or not settings.repeat_layers or names_layers(settings.peft_config) or sharded.spans_layers(plan)
+    whole = (
+        settings.layers is not None
+        or not settings.repeat_layers
+        or names_layers(settings.peft_config)
+        or sharded.spans_layers(plan)
+        or plan.offloads_activations
+    )
     found = None if whole else meta_model.whole_model_cut(spec, plan)
     if found is not None:
         cut, shape = found
@@ -115,8 +122,9 @@ def record_shape(spec: ModelSpec, plan: Plan, settings: Settings, shape: meta_mo
             _autocast(plan, recorder, attention) as casting,
             mixing(built.base, plan.mixers, spec.id) as mixed,
             told_in_python(recorder.known),
+            on_the_host(built.model, plan) as around,
         ):
-            stream = _run_steps(built, plan, settings, recorder, casting)
+            stream = _run_steps(built, plan, settings, recorder, casting, around)
     spread = (SPREAD_EVENLY,) if recorder.known.spread else ()
     stream.notes = (*remarks(built.base, plan), *mixed, *spread)
     return stream, built.layer_path
@@ -151,13 +159,14 @@ def record_on_cpu(spec: ModelSpec, plan: Plan, settings: Settings) -> tuple[Stre
         return _run_steps(built, plan, settings, recorder, casting), built.layer_path
 
 
-def _run_steps(built: meta_model.MetaModel, plan: Plan, settings: Settings, recorder: Recorder, casting: Any) -> Stream:
+def _run_steps(built: meta_model.MetaModel, plan: Plan, settings: Settings, recorder: Recorder, casting: Any, around: Any = None) -> Stream:
     trained = sharded.LocalParameters(built.model, recorder)
     optimizer = optimizers.build(trained.parameters, plan)
     recorder.places.watch(built.model)
     recorder.track_gradients(built.model)
     collect_garbage()
     loop = step.Loop(built, plan, trained, optimizer, recorder, casting, settings.zero_grad_first, settings.keep_outputs, settings.clips)
+    loop.around = around or loop.around
     try:
         with recorder:
             for number, length in enumerate(settings.lengths, start=1):

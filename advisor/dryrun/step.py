@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -46,6 +46,8 @@ class Loop:
     clips: bool = False
     """A plain loop clips its gradients by their norm."""
     kept: Any = None
+    around: AbstractContextManager[Any] = field(default_factory=nullcontext)
+    """What a micro-batch runs in."""
 
     def step(self, seq_len_tokens: int) -> None:
         """One optimizer step: its micro-batches, clipping where the stack clips, the update, and the gradients set to None."""
@@ -55,7 +57,7 @@ class Loop:
         for number in range(1, micro_steps + 1):
             self.recorder.begin(Phase.FORWARD)
             inputs = self._batch(self.plan.micro_batch_size, seq_len_tokens)
-            with micro_step(self.built, self.plan, last=number == micro_steps):
+            with self.around, micro_step(self.built, self.plan, last=number == micro_steps):
                 _MICRO_STEPS.get(self.plan.stack, _hf)(self, inputs)
             if not self.keep_outputs:
                 self.kept = None

@@ -95,11 +95,11 @@ def _reduce_each_batch(case: Case, plan: Plan) -> Iterator[Move]:
 
 def _offload(case: Case, plan: Plan) -> Iterator[Move]:
     """Only where the machine's memory is known: a plan that fits the cards and not their host dies all the same."""
-    if case.gpu.host_bytes is None or plan.offload or not plan.sharding.shards_states or plan.quantization is not None:
+    if case.gpu.host_bytes is None or plan.offloads_optimizer or not plan.sharding.shards_states or plan.quantization is not None:
         return
     optimizer = plan.optimizer if plan.optimizer in HOST_OPTIMIZERS else Optimizer.ADAMW_FUSED
     moved = (Offload.OPTIMIZER, Offload.PARAMS) if plan.sharding.shards_weights else (Offload.OPTIMIZER,)
-    update: dict[str, object] = {"offload": moved, "optimizer": optimizer}
+    update: dict[str, object] = {"offload": tuple(sorted((*plan.offload, *moved))), "optimizer": optimizer}
     host = host_memory(case.model, plan.model_copy(update=update), case.gpu)
     if host is not None:
         what = say("change.offload", what=" and ".join(part.value for part in moved))

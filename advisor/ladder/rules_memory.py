@@ -11,7 +11,7 @@ from advisor.ladder.situation import Situation
 from advisor.memory.runtime import has_flash
 from advisor.stacks import stacked_targets
 from advisor.units import format_count, format_size
-from advisor.values import Attention, DType, Finding, Fit, Level, Masters, Method
+from advisor.values import Attention, DType, Finding, Fit, Level, Masters, Method, Phase
 
 MASTER_BYTES_PER_PARAM = 16
 """fp32 weights, gradients and two moments (fact F1)."""
@@ -130,12 +130,15 @@ def quantized_not_smaller(s: Situation) -> Iterator[Finding]:
     saved = lora.memory.expected_bytes - qlora.memory.expected_bytes
     if not (same_shape and same_loop) or saved >= threshold("quantized_saving") * lora.memory.expected_bytes:
         return
+    loads_whole = qlora.plan.sharding.shards_weights and qlora.memory.peak_phase is Phase.LOAD
+    why = "most of this model is not quantised, or is lifted to fp32"
+    if loads_whole:
+        why = "bitsandbytes makes the weights whole on each card before they are shared, and 16-bit ones come in parts"
     yield Finding(
         id="quantized-not-smaller",
         level=Level.WARNING,
-        message=f"QLoRA saves {format_size(max(saved, 0))} of LoRA's {format_size(lora.memory.expected_bytes)}: "
-        "most of this model is not quantised, or is lifted to fp32",
-        hint="--no-kbit-prepare leaves the lifting out" if qlora.plan.kbit_prepare else "",
+        message=f"QLoRA saves {format_size(max(saved, 0))} of LoRA's {format_size(lora.memory.expected_bytes)}: {why}",
+        hint="--no-kbit-prepare leaves the lifting out" if qlora.plan.kbit_prepare and not loads_whole else "",
         numbers={"lora_bytes": lora.memory.expected_bytes, "qlora_bytes": qlora.memory.expected_bytes},
     )
 

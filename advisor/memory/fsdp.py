@@ -22,7 +22,7 @@ def forward_stations(step: Step, units: Units) -> Iterator[Station]:
     """
     root = units.tail.gathered_bytes if units.root else 0
     carried = _carried(step, units).gradient_bytes
-    behind, copied = ZERO, _copied(units, units.tail if units.root else units.embedding)
+    behind, copied = ZERO.plus(*step.still_there), _copied(units, units.tail if units.root else units.embedding)
     if not units.reshards:
         root += units.embedding.gathered_bytes
     for (layer, count), unit in zip(step.runs, units.layers, strict=True):
@@ -80,7 +80,7 @@ def backward_stations(step: Step, units: Units) -> Iterator[Station]:
 
 def _backward(step: Step, units: Units) -> Iterator[Station]:
     """One micro-batch: head, layers from the last to the first, embeddings."""
-    behind = ZERO
+    behind = ZERO.plus(*step.brought_back)
     for layer, count in step.runs:
         behind = behind.plus(step.resting(layer), count)
     tail, done = units.tail, _carried(step, units)

@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
+from advisor.memory.dtypes import computing
 from advisor.memory.optimizer import MOMENTS, trained_bytes_per_param
 from advisor.memory.params import TensorGroup, adapter_tensors, model_tensors, trainable_tensors
 from advisor.memory.units import shared_adapter_bytes, shared_weights_bytes, trained_share
-from advisor.memory.weights import adapter_bytes, scales_bytes, weights_bytes
-from advisor.memory.zero import reduced_part_bytes, trained_part
+from advisor.memory.weights import adapter_bytes, scales_bytes, unquantized_bytes_per_param, weights_bytes
+from advisor.memory.zero import reduced_part_bytes, stepped_share, trained_part
 from advisor.units import format_size
 from advisor.values import GpuSpec, Method, ModelSpec, Optimizer, Plan, Sharding, Term, TermBytes
 from advisor.values.card import CARDS_OF_MACHINE
@@ -32,8 +33,8 @@ class Part(NamedTuple):
 
 
 def host_memory(model: ModelSpec, plan: Plan, gpu: GpuSpec | None) -> HostMemory | None:
-    """Memory of the host of a full node; None on one card, whose host holds no more than the model."""
-    if plan.n_gpus == 1:
+    """Memory of the host of a full node; None on one card whose host holds no more than the model."""
+    if plan.n_gpus == 1 and not plan.offload:
         return None
     processes = min(plan.n_gpus, gpu.most_of_machine if gpu is not None else CARDS_OF_MACHINE)
     loaded, mends = _loaded(model, plan, processes)
@@ -45,6 +46,7 @@ def host_memory(model: ModelSpec, plan: Plan, gpu: GpuSpec | None) -> HostMemory
         rounding_bytes=sum(max(0, part.pinned_bytes - part.size_bytes) for part in parts) * processes,
         available_bytes=None if gpu is None else gpu.host_bytes,
         mends=mends,
+        passing_bytes=0 if plan.offloads_optimizer or plan.offloads_params else max(loaded, weights_bytes(model, plan)),
     )
 
 
@@ -84,8 +86,17 @@ def _loaded(model: ModelSpec, plan: Plan, processes: int) -> tuple[int, str]:
 def _offloaded(model: ModelSpec, plan: Plan) -> Iterator[Part]:
     if plan.offloads_params and plan.sharding.is_fsdp:
         yield from _of_fsdp(model, plan)
-    elif plan.offload:
+    elif plan.offloads_optimizer or plan.offloads_params:
         yield from _of_zero(model, plan)
+    if plan.offloads_activations:
+        yield _checkpoints(model, plan)
+
+
+def _checkpoints(model: ModelSpec, plan: Plan) -> Part:
+    """Each layer's input in a page-locked buffer of its own (trl 1.16 models/activation_offloading.py `use_pin_memory`)."""
+    tokens, layers = plan.micro_batch_size * plan.seq_len_tokens, sum(block.count for block in model.shape.blocks)
+    size = tokens * model.hidden_size * unquantized_bytes_per_param(computing(plan))
+    return Part(Term.ACTIVATIONS, layers * size, layers * _power_of_two(size))
 
 
 def _of_fsdp(model: ModelSpec, plan: Plan) -> Iterator[Part]:
@@ -121,6 +132,9 @@ def _of_zero(model: ModelSpec, plan: Plan) -> Iterator[Part]:
     `fp32_partitioned_groups_flat`), with 16-bit copies in between. DeepSpeed's own AdamW makes no temporaries (ops/adam/cpu_adam.py)."""
     part = trained_part(model, plan)
     pinned = plan.deepspeed.pin_memory
+    if plan.deepspeed.nvme and plan.sharding is Sharding.ZERO3:
+        yield from _beside_nvme(model, plan)
+        return
     yield from (_flat(Term.OPTIMIZER, size, pinned) for size in (part.masters_bytes, part.masters_bytes))
     yield Part(Term.OPTIMIZER, part.states_bytes)
     if plan.sharding is Sharding.ZERO3:
@@ -138,6 +152,29 @@ def _of_zero(model: ModelSpec, plan: Plan) -> Iterator[Part]:
         rounded = sum(_power_of_two(group.numel * part.element_bytes) * group.copies for group in tensors)
         share = held / max(1, whole * part.element_bytes)
         yield Part(Term.GRADIENTS, held, int(rounded * share) if pinned else 0)
+
+
+NVME_BUFFERS = 4
+"""Of the largest group that the optimizer steps on, in fp32 (zero/offload_config.py `buffer_count`; swap_tensor/optimizer_utils.py)."""
+NVME_PARAMS = 5 * 100_000_000
+"""In the buffers of parameters (`buffer_count` × `buffer_size`; swap_tensor/partitioned_param_swapper.py)."""
+NVME_PARAMS_IN_CPU = 1_000_000_000
+"""That stay on the host in any case (`max_in_cpu`)."""
+
+
+def _beside_nvme(model: ModelSpec, plan: Plan) -> Iterator[Part]:
+    """What of ZeRO-3's offload does not go on to the disk: page-locked buffers, the 16-bit gradients of one's own part, and parameters
+    up to a number. Only what is said to go to a host at all is there. Counts are DeepSpeed's defaults."""
+    part, element = trained_part(model, plan), plan.base_dtype.size_bytes
+    if plan.offloads_optimizer:
+        group = int(part.masters_bytes * stepped_share(model, plan))
+        yield Part(Term.OPTIMIZER, NVME_BUFFERS * group, NVME_BUFFERS * _power_of_two(group))
+        yield _flat(Term.GRADIENTS, part.gradient_bytes, plan.deepspeed.pin_memory)
+    if plan.offloads_params:
+        whole = weights_bytes(model, plan) - scales_bytes(model, plan) + adapter_bytes(model, plan)
+        shard = -(-whole // plan.n_gpus)
+        yield _flat(Term.WEIGHTS, min(shard, NVME_PARAMS_IN_CPU * element), plan.deepspeed.pin_memory)
+        yield _flat(Term.WEIGHTS, NVME_PARAMS * element, pinned=True)
 
 
 def _flat(term: Term, size_bytes: int, pinned: bool) -> Part:

@@ -267,7 +267,14 @@ def kernel_of(plan: Plan, has_flash: bool = True) -> Kernel:
 
 
 def loop_of(plan: Plan) -> Loop:
-    return Loop(plan.gradient_checkpointing, plan.grad_accum_steps > 1, plan.stack is Stack.PLAIN, ending_of(plan), plan.reentrant)
+    return Loop(
+        plan.gradient_checkpointing,
+        plan.grad_accum_steps > 1,
+        plan.stack is Stack.PLAIN,
+        ending_of(plan),
+        plan.offloads_activations,
+        plan.reentrant,
+    )
 
 
 def ending_of(plan: Plan) -> Ending:

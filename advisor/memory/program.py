@@ -17,6 +17,11 @@ from advisor.memory.layers import FP32_BYTES, Setting
 from advisor.memory.tape import ZERO, Size, Tape, Tensor, Walk, backward, forward, highest
 from advisor.values import Block, ModelKind, ModelSpec
 
+STASHED = 5
+"""Tensors that wait on the card until their copies to the host are done (trl 1.16 models/activation_offloading.py `max_fwd_stash_size`).
+Backward lets go of one when the next layer's has come. The manager keeps the last node that it brought something back for, and with it
+the graph: the embeddings' output, which is a leaf where the base is frozen, and its gradient stay until the next backward."""
+
 
 class Loop(NamedTuple):
     """What the training loop does that memory notices."""
@@ -26,6 +31,8 @@ class Loop(NamedTuple):
     """Gradients of earlier micro-batches are there through backward."""
     logits_outlive_forward: bool
     ending: Ending
+    offloads: bool = False
+    """Checkpoints' inputs go to the host."""
     reentrant: bool = False
     """A reentrant checkpoint holds what the recomputation put out until its backward is done (torch 2.13 utils/checkpoint.py
     `CheckpointFunction.backward`, `outputs`)."""
@@ -140,9 +147,15 @@ class Step(NamedTuple):
     """The head's gradient where it is tied to the embeddings: it waits through backward for theirs, beside those of earlier
     micro-batches."""
     loop: Loop
+    still_there: tuple[Size, int] = (ZERO, 0)
+    """Of checkpoints' inputs that go to the host, those that forward has not let go of yet."""
+    brought_back: tuple[Size, int] = (ZERO, 0)
+    """Of the same, those of other layers that are on the card through backward."""
 
     def resting(self, layer: Layer) -> Size:
-        """What one layer leaves behind for its backward: its input alone, or everything it kept."""
+        """What one layer leaves behind for its backward: its input alone, or everything it kept; nothing where that goes to the host."""
+        if self.loop.offloads:
+            return ZERO
         return layer.entry if self.loop.checkpointing else layer.keeping.kept
 
 
@@ -158,8 +171,8 @@ def compile_program(model: ModelSpec, setting: Setting, kernel: Kernel, loop: Lo
 def program_of(step: Step, forward: Stations, backward: Stations) -> Program:
     """Those of the moments that can be the highest for some batch."""
     return Program(
-        forward=_peaks(forward(step)),
-        backward=_peaks(backward(step)),
+        forward=_peaks(forward(step._replace(under=step.under.plus(*step.still_there)))),
+        backward=_peaks(backward(step._replace(under=step.under.plus(*step.brought_back)))),
         outlives_backward=step.outlives_backward,
         head_transients=highest(moment.live for moment in (*step.head.forward.peaks, *step.head.backward.peaks)),
         block_transients=highest(size for layer, _ in step.runs for size in _block_transients(layer, step.loop)),
@@ -176,6 +189,9 @@ def step_of(model: ModelSpec, setting: Setting, kernel: Kernel, loop: Loop) -> S
     if not setting.trains_base and loop.checkpointing and loop.logits_outlive_forward:
         # `enable_input_require_grads` makes the embeddings' output a leaf: it and its gradient live as long as the graph does
         outlives = outlives.plus(head.entry, 2)
+    layers, leaf = sum(block.count for block in model.shape.blocks), 0 if setting.trains_base else 1
+    if loop.offloads:
+        outlives = outlives.plus(kinds[0].entry, 2 * leaf)
     return Step(
         under=_under(model, setting, kernel, loop, kinds[0]),
         runs=tuple(zip(kinds, (block.count for block in model.shape.blocks), strict=True)),
@@ -185,6 +201,8 @@ def step_of(model: ModelSpec, setting: Setting, kernel: Kernel, loop: Loop) -> S
         embedding_gradient_bytes=_embedding_gradient_bytes(model, setting),
         waiting_bytes=model.shape.embedding_params * setting.weight_bytes if setting.trains_base and model.shape.tied_embeddings else 0,
         loop=loop,
+        still_there=(kinds[0].entry, min(STASHED - 1, layers - 1) + leaf) if loop.offloads else (ZERO, 0),
+        brought_back=(kinds[0].entry, 1 + leaf) if loop.offloads else (ZERO, 0),
     )
 
 

@@ -10,7 +10,7 @@ from advisor.memory.optimizer import state_bytes, step_temporary_bytes
 from advisor.memory.units import shared_adapter_bytes, shared_weights_bytes, trained_share
 from advisor.memory.weights import adapter_bytes, scales_bytes, weights_bytes
 from advisor.memory.zero import held_by_zero
-from advisor.values import DType, Masters, ModelSpec, Optimizer, Plan, Sharding
+from advisor.values import DType, Masters, ModelSpec, Optimizer, Plan, Sharding, Stack
 
 
 def check_engine(plan: Plan) -> None:
@@ -33,8 +33,16 @@ HOST_OPTIMIZERS = (Optimizer.ADAMW, Optimizer.ADAMW_FUSED, Optimizer.SGD)
 `map_pytorch_optim_to_deepspeed`). bitsandbytes' kernels are the card's."""
 
 
+_OFFLOAD_ACTIVATIONS = (Stack.TRL, Stack.TORCHTUNE)
+"""Stacks that have TRL's manager, or the one that it was made from."""
+
+
 def check_offload(plan: Plan) -> None:
-    """Raises UnsupportedError for an optimizer that does not step on the host."""
+    """Raises UnsupportedError for an optimizer that does not step on the host, and for activations that no setting moves there."""
+    if plan.offloads_activations and plan.stack not in _OFFLOAD_ACTIVATIONS:
+        raise UnsupportedError(f"offload: {plan.stack.value} has no setting that moves activations to the host; --stack trl has")
+    if plan.offloads_activations and not plan.gradient_checkpointing:
+        raise UnsupportedError("offload: activations without gradient checkpointing have no closed form; add --checkpointing")
     if plan.offloads_optimizer and plan.optimizer not in HOST_OPTIMIZERS:
         known = ", ".join(each.value for each in HOST_OPTIMIZERS)
         raise UnsupportedError(f"offload: {plan.optimizer.value} does not step on the host; choose one of {known}")

@@ -173,8 +173,7 @@ def _stage_3(model: ModelSpec, plan: Plan) -> Held:
     adapter = 0 if plan.offloads_params else -(-adapter_bytes(model, computed) // cards)
     buckets = buckets_bytes(model, plan)
     standing = buckets + (0 if away else trained.gradient_bytes)
-    part = min(1.0, plan.deepspeed.sub_group_params / max(1, -(-trainable_params(model, plan) // cards)))
-    made = int((trained.masters_bytes + max(trained.foreach_bytes, trained.flat_bytes)) * part)
+    made = int((trained.masters_bytes + max(trained.foreach_bytes, trained.flat_bytes)) * stepped_share(model, plan))
     return Held(
         load=_load_of_stage_3(model, plan, whole, (shard, adapter)),
         weights_bytes=shard + scales,
@@ -186,6 +185,18 @@ def _stage_3(model: ModelSpec, plan: Plan) -> Held:
         forward_bytes=standing,
         backward_bytes=standing,
     )
+
+
+def stepped_share(model: ModelSpec, plan: Plan) -> float:
+    """Of one card's part, the most that the optimizer steps on at once: a group takes whole tensors until it reaches the limit (stage3.py
+    `_create_fp16_sub_groups`)."""
+    largest = group = 0
+    for numel in in_order(model, plan):
+        group += -(-numel // plan.n_gpus)
+        largest = max(largest, group)
+        if group >= plan.deepspeed.sub_group_params:
+            group = 0
+    return min(1.0, largest / max(1, -(-trainable_params(model, plan) // plan.n_gpus)))
 
 
 def gathered_bytes(model: ModelSpec, plan: Plan, whole: int) -> int:

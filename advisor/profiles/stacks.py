@@ -165,9 +165,8 @@ class DeepSpeedFile(Row):
     stack: StackName
     names: Text
     """As files name it, with spaces between."""
-    stage: Annotated[int, Field(ge=0, le=3)]
-    offload: bool = False
-    """Optimizer states or parameters rest on the host."""
+    zero_optimization: dict[str, int | bool | str | dict[str, bool | str]]
+    """The group of that name, as far as it decides memory."""
     source: Text
     recorded: Date
 

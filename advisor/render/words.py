@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from advisor.units import GIB, format_count, format_share, format_size, gib
-from advisor.values import Fit, Head, Phase, Plan, Range, Shift, Term
+from advisor.values import Fit, Head, Offload, Phase, Plan, Range, Shift, Term
 
 FIT_WORDS = {Fit.FITS: "yes", Fit.UNCERTAIN: "unsure", Fit.DOES_NOT_FIT: "no", Fit.WOULD_NOT_START: "other weights"}
 FIT_SENTENCES = {
@@ -83,6 +83,8 @@ def plan(plan: Plan) -> str:
         tokens += f" with {plan.images_per_row} image{'s' if plan.images_per_row > 1 else ''} of {width}x{height}"
     batch = f"{plan.micro_batch_size} × {tokens}, {plan.grad_accum_steps} accumulated"
     checkpointing = f"checkpointing {'on' if plan.gradient_checkpointing else 'off'}"
+    if plan.offloads_activations:
+        checkpointing += ", activations on the host"
     loss = f"{plan.loss.value} loss{f', shifted {plan.shift.value}' if plan.shift is not Shift.LABELS else ''}; "
     evaluation = f"evaluation of {plan.eval_micro_batch_size} sequences; " if plan.eval_micro_batch_size else ""
     cards = f"{plan.n_gpus} cards ({', '.join(sharing(plan))}); " if plan.n_gpus > 1 else ""
@@ -101,8 +103,9 @@ def sharing(plan: Plan) -> Iterator[str]:
         yield "not resharded"
     if plan.sync_each_batch:
         yield "reduced in each micro-batch"
-    if plan.offload:
-        yield f"{' and '.join(part.value for part in plan.offload)} on the host"
+    moved = [part.value for part in plan.offload if part is not Offload.ACTIVATIONS]
+    if moved:
+        yield f"{' and '.join(moved)} on the host"
     if plan.loads_on_rank_0:
         yield "read by one process of each node"
     stated = plan.deepspeed.model_dump(exclude_defaults=True)

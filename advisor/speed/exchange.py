@@ -53,9 +53,10 @@ class Link(NamedTuple):
 
 
 def exchange_of(model: ModelSpec, plan: Plan) -> Exchange:
-    """Bytes of the plan's engine; none on one card."""
+    """Bytes of the plan's engine; none on one card. Activations cross the bus beside compute, in a stream of their own (trl 1.16
+    models/activation_offloading.py `use_streams`): inside the range."""
     sent = _sent(model, plan)
-    if not plan.offload:
+    if not (plan.offloads_optimizer or plan.offloads_params):
         return sent
     shape = shape_of(model, plan.target_modules)
     params = trained_params(shape, model, plan) / plan.sharing_gpus

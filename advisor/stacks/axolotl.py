@@ -170,10 +170,10 @@ def _adapter(fields: Fields, weights: Weights, around: Around) -> tuple[Adapter 
 
 
 def _checkpointing(fields: Fields, notes: Notes) -> bool:
-    stated = fields.raw("gradient_checkpointing")
-    offloading = fields.raw("activation_offloading")
+    stated, offloading = fields.raw("gradient_checkpointing"), fields.raw("activation_offloading")
     if offloading not in (None, False):
-        notes.unpriced(f"activation_offloading: {offloading}", "moves kept activations to the host; priced as checkpointing", Way.DOWN)
+        way = Way.EITHER if fields.has("adapter") and offloading != "hidden_states" else Way.DOWN  # `loaders/model.py`: no recomputation
+        notes.unpriced(f"activation_offloading: {offloading}", "moves kept activations to the host; priced as checkpointing", way)
         return True
     if isinstance(stated, str) and stated.lower() not in ("true", "false"):
         notes.unpriced(f"gradient_checkpointing: {stated}", "moves checkpoints to the host; priced as checkpointing", Way.DOWN)

@@ -34,7 +34,7 @@ ALL_OFFLOADED = (Offload.OPTIMIZER, Offload.PARAMS)
 
 def offloaded(optimizer_device: str | None, params_device: str | None) -> tuple[Offload, ...]:
     """What DeepSpeed keeps elsewhere than on the card, by the devices that it is told."""
-    devices = zip(Offload, (optimizer_device, params_device), strict=True)
+    devices = zip(ALL_OFFLOADED, (optimizer_device, params_device), strict=True)
     return tuple(part for part, device in devices if device not in (None, "none"))
 
 

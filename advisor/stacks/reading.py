@@ -148,6 +148,8 @@ class Loop(NamedTuple):
     loss: Loss
     use_reentrant: bool | None = None
     """None: as the stack does by default."""
+    away: bool = False
+    """Checkpoints' inputs go to the host."""
 
 
 class Cards(NamedTuple):
@@ -228,7 +230,7 @@ def assemble(around: Around, adapter: Adapter | None, weights: Weights, batch: B
             shard_group=cards.shard_group,
             reshard_after_forward=cards.reshards,
             sync_each_batch=cards.sync_each_batch,
-            offload=cards.offload,
+            offload=(*cards.offload, *((Offload.ACTIVATIONS,) if loop.away else ())),
             deepspeed=cards.deepspeed,
             loads_on_rank_0=cards.loads_on_rank_0,
         )

@@ -91,7 +91,8 @@ def read(fields: Fields, around: Around) -> Reading:
     micro = fields.count("batch_size") or _missing(fields, "batch_size")
     batch = Batch(micro, seq, fields.count("gradient_accumulation_steps") or 1, _evaluation(fields, micro))
     checkpointing = bool(fields.flag("enable_activation_checkpointing"))
-    loop = Loop(_optimizer(fields, notes), checkpointing, Attention.SDPA, _loss(fields, notes))
+    away = common.away(fields, checkpointing, notes, "enable_activation_offloading")
+    loop = Loop(_optimizer(fields, notes), checkpointing, Attention.SDPA, _loss(fields, notes), away=away)
     return Reading(
         plan=assemble(around, adapter, weights, batch, loop, _cards(fields, around, notes)),
         remarks=tuple(notes.remarks),

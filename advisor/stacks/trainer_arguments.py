@@ -127,6 +127,14 @@ def checkpointing(fields: Fields, around: Around, notes: Notes) -> bool:
     return bool(default if stated is None else stated) or bool(inner) or around.launch.checkpointing
 
 
+def away(fields: Fields, checkpointing: bool, notes: Notes, name: str = "activation_offloading") -> bool:
+    """Whether checkpoints' inputs go to the host; without checkpoints everything that is kept does, which has no price."""
+    asked = bool(fields.flag(name))
+    if asked and not checkpointing:
+        notes.unpriced(name, "moves kept activations to the host; priced as if they stayed", Way.DOWN)
+    return asked and checkpointing
+
+
 def reentrant(fields: Fields, around: Around) -> bool | None:
     """`use_reentrant` as the file says it; None where it leaves it to the stack."""
     if around.launch.checkpointing or fsdp_settings(fields).flag("activation_checkpointing", "fsdp_activation_checkpointing"):

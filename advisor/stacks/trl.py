@@ -18,7 +18,7 @@ from advisor.stacks.write import Line, number, rate_setting, setting
 from advisor.stacks.write_sharing import sharing_lines
 from advisor.values.model import ModelSpec
 from advisor.values.plan import ALL_LINEAR, Plan
-from advisor.values.vocabulary import Attention, DType, Loss, Method, Quantization, Stack
+from advisor.values.vocabulary import Attention, DType, Loss, Method, Quantization, Sharding, Stack
 
 CHECKPOINTING = "trl 1.16 trainer/base_config.py: gradient_checkpointing=True"
 AUTOCAST = "trl 1.16 trainer/base_config.py: bf16 becomes True unless fp16 is set, which autocasts"
@@ -88,14 +88,13 @@ def read(fields: Fields, around: Around) -> Reading:
     accumulation = fields.count("gradient_accumulation_steps") or 1
     batch = Batch(micro, _length(fields, around, notes), accumulation, common.evaluation(fields))
     checkpointing = common.checkpointing(fields, around, notes)
-    if fields.flag("activation_offloading"):
-        notes.unpriced("activation_offloading", "moves kept activations to the host", Way.DOWN)
     loop = Loop(
         common.optimizer(fields, around, notes),
         checkpointing,
         _attention(fields, around, notes),
         loss_of(fields, around, notes),
         common.reentrant(fields, around),
+        common.away(fields, checkpointing, notes),
     )
     saved = fields.names("lora_modules_to_save") or ()
     cards = cards_of(fields, around, notes)
@@ -187,6 +186,8 @@ def write(plan: Plan, model: str, learning_rate: str, defaults: StackDefaults) -
     yield setting("per_device_train_batch_size", plan.micro_batch_size)
     yield setting("gradient_accumulation_steps", plan.grad_accum_steps)
     yield setting("gradient_checkpointing", plan.gradient_checkpointing)
+    if plan.offloads_activations:
+        yield setting("activation_offloading", True)
     yield setting("bf16", plan.autocast and plan.autocast_dtype is DType.BF16)
     yield setting("fp16", plan.autocast and plan.autocast_dtype is DType.FP16)
     yield setting("optim", plan.optimizer.value)
@@ -213,7 +214,7 @@ def _write_adapter(plan: Plan) -> Iterator[Line]:
         yield setting("load_in_4bit", True)
         yield setting("bnb_4bit_quant_type", plan.quantization.value)
         yield setting("use_bnb_nested_quant", plan.double_quant)
-        if plan.sharding.shards_weights:  # shards want one floating type throughout
+        if plan.sharding is not Sharding.NONE:  # shards, of which the launcher's file may tell, want one floating type throughout
             yield setting("bnb_4bit_quant_storage", _DTYPE_NAMES[plan.base_dtype])
     elif plan.quantization is Quantization.INT8:
         yield setting("load_in_8bit", True)

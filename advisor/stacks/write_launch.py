@@ -95,7 +95,7 @@ def _fsdp(plan: Plan) -> Iterator[tuple[str, Any]]:
         strategy = "FULL_SHARD" if plan.reshard_after_forward else "SHARD_GRAD_OP"
         yield "fsdp_sharding_strategy", strategy if plan.shard_group is None else _HYBRID[strategy]
         yield "fsdp_use_orig_params", not plan.method.has_adapter
-    yield "fsdp_offload_params", bool(plan.offload)
+    yield "fsdp_offload_params", plan.offloads_params
     yield "fsdp_cpu_ram_efficient_loading", plan.loads_on_rank_0
     yield "fsdp_state_dict_type", "SHARDED_STATE_DICT"
 

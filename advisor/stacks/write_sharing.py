@@ -8,7 +8,7 @@ from typing import Any
 from advisor.stacks.engines import fsdp_of
 from advisor.stacks.facts import StackDefaults
 from advisor.values.plan import Plan
-from advisor.values.sharing import DeepSpeedSettings
+from advisor.values.sharing import DeepSpeedSettings, Offload
 from advisor.values.vocabulary import Masters, Sharding
 
 SIZES = {
@@ -45,7 +45,7 @@ def _fsdp(plan: Plan, defaults: StackDefaults) -> dict[str, Any]:
         inner["reshard_after_forward"] = False
     if plan.loads_on_rank_0:
         inner["cpu_ram_efficient_loading"] = True
-    offload = " offload" if plan.offload else ""
+    offload = " offload" if plan.offloads_params else ""
     return {"fsdp": f"{strategy} auto_wrap{offload}", **({"fsdp_config": inner} if inner else {})}
 
 
@@ -61,8 +61,10 @@ def deepspeed_settings(plan: Plan) -> dict[str, Any]:
             zero[key] = AUTO
     if stated.overlap_comm is not None:
         zero["overlap_comm"] = stated.overlap_comm
-    for part in plan.offload:
-        zero["offload_optimizer" if part.value == "optimizer" else "offload_param"] = {"device": "cpu", "pin_memory": stated.pin_memory}
+    for key, moved in (("offload_optimizer", plan.offloads_optimizer), ("offload_param", plan.offloads_params)):
+        if moved:
+            where = {"device": "nvme", "nvme_path": "/local_nvme"} if stated.nvme else {"device": "cpu"}
+            zero[key] = {**where, "pin_memory": stated.pin_memory}
     more = {"data_types": {"grad_accum_dtype": "fp32"}} if stated.fp32_gradients else {}
     return {
         "train_micro_batch_size_per_gpu": AUTO,
@@ -79,7 +81,8 @@ def without_sharing(plan: Plan) -> Plan:
     if plan.sharding is Sharding.NONE:
         return plan
     shared = {"sharding": Sharding.DDP, "masters": Masters.NONE, "shard_group": None, "reshard_after_forward": True}
-    return plan.model_copy(update={**shared, "offload": (), "deepspeed": DeepSpeedSettings(), "loads_on_rank_0": False})
+    kept = (Offload.ACTIVATIONS,) if plan.offloads_activations else ()
+    return plan.model_copy(update={**shared, "offload": kept, "deepspeed": DeepSpeedSettings(), "loads_on_rank_0": False})
 
 
 def sharing_lines(plan: Plan, defaults: StackDefaults) -> Iterator[str]:
@@ -93,7 +96,7 @@ def axolotl_lines(plan: Plan, defaults: StackDefaults) -> Iterator[str]:
         yield from sharing_lines(plan, defaults)
         return
     yield from ("fsdp_version: 2", "fsdp_config:", f"  reshard_after_forward: {str(plan.reshard_after_forward).lower()}")
-    if plan.offload:
+    if plan.offloads_params:
         yield "  offload_params: true"
     if plan.loads_on_rank_0:
         yield "  cpu_ram_efficient_loading: true"

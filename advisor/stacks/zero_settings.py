@@ -5,6 +5,7 @@ Keys and defaults of DeepSpeed 0.19.8 runtime/zero/config.py and offload_config.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from advisor.errors import AdvisorError, InvalidInputError
@@ -40,7 +41,10 @@ def of_launcher(launch: Launch) -> DeepSpeed:
     if launch.zero_stage is None:
         return NO_DEEPSPEED
     stage, offload = launch.zero_stage, launch.offload if launch.zero_stage else ()
-    return DeepSpeed(stage, _of_stage(stage, offload), settings=DEFAULTS if stage == 3 else DeepSpeedSettings())
+    settings = DEFAULTS if stage == 3 else DeepSpeedSettings()
+    if offload:
+        settings = settings.model_copy(update={"pin_memory": True})
+    return DeepSpeed(stage, _of_stage(stage, offload), settings=settings)
 
 
 def _of_stage(stage: int, offload: tuple[Offload, ...]) -> tuple[Offload, ...]:
@@ -51,13 +55,7 @@ def _of_stage(stage: int, offload: tuple[Offload, ...]) -> tuple[Offload, ...]:
 def deepspeed(stated: Any, around: Around, notes: Notes) -> DeepSpeed:
     """ZeRO's stage, offload and sizes. Raises InvalidInputError for a file that cannot be read, and is none that a framework brings."""
     if isinstance(stated, str):
-        found = find_file(stated, around.folder)
-        if found is None:
-            return _brought(stated, around, notes)
-        try:
-            stated = read_object(found)
-        except AdvisorError as error:
-            raise InvalidInputError(f"deepspeed: {error}") from None
+        stated = _named(stated, around)
     if not isinstance(stated, dict):
         raise InvalidInputError("deepspeed: it must be a file or a group of settings")
     whole = Fields(stated, "deepspeed")
@@ -65,18 +63,21 @@ def deepspeed(stated: Any, around: Around, notes: Notes) -> DeepSpeed:
     _refuse_unread(whole, zero, notes)
     masters = bool(whole.group("bf16").flag("bf16_master_weights_and_grads"))
     devices = [zero.group(name).text("device") for name in ("offload_optimizer", "offload_param")]
-    if "nvme" in devices:
-        notes.taken.append("offload to NVMe: priced as to the host, whose memory then holds its buffers alone")
     return DeepSpeed(stage, _of_stage(stage, offloaded(*devices)), masters, _settings(whole, zero, around, stage))
 
 
-def _brought(stated: str, around: Around, notes: Notes) -> DeepSpeed:
-    row = deepspeed_file(stated, around.defaults.stack)
-    if row is None:
-        raise InvalidInputError(f"deepspeed: {stated}: there is no such file beside it, above it or here; put it there")
-    if row.get("offload", False):
-        notes.unpriced("offload", "moves weights or states to the host; what exactly is not known of this file", Way.DOWN)
-    return DeepSpeed(row["stage"])
+def _named(stated: str, around: Around) -> Mapping[str, Any]:
+    """The settings of a file by its name: that which lies there, or that which the framework brings with it."""
+    found = find_file(stated, around.folder)
+    if found is None:
+        row = deepspeed_file(stated, around.defaults.stack)
+        if row is None:
+            raise InvalidInputError(f"deepspeed: {stated}: there is no such file beside it, above it or here; put it there")
+        return {"zero_optimization": row["zero_optimization"]}
+    try:
+        return read_object(found)
+    except AdvisorError as error:
+        raise InvalidInputError(f"deepspeed: {error}") from None
 
 
 _OF_STAGE_3 = ("prefetch_params", "persistence_params", "max_live_params", "max_reuse_params", "sub_group_params")
@@ -85,20 +86,24 @@ _OF_STAGE_3 = ("prefetch_params", "persistence_params", "max_live_params", "max_
 def _size(zero: Fields, key: str, name: str, around: Around, stage: int) -> int | None:
     """The value; None for what a plan without one means, which in stages 1 and 2 is DeepSpeed's own and in stage 3 `auto`."""
     first, own = getattr(DeepSpeedSettings(), name), getattr(DEFAULTS, name)
-    if zero.raw(key) == "auto":
+    keys = (key, key.removeprefix("stage3_"))  # both are taken (runtime/config_utils.py `populate_by_name`)
+    if zero.raw(*keys) == "auto":
         return int(around.model.hidden_size**2) if stage < 3 else first
-    found = zero.integer(key)
+    found = zero.integer(*keys)
     stated = own if found is None else found
     return first if stage < 3 and stated == own else stated
 
 
 def _settings(whole: Fields, zero: Fields, around: Around, stage: int) -> DeepSpeedSettings:
     sizes = {name: _size(zero, key, name, around, stage) for name, key in SIZES.items() if stage == 3 or name not in _OF_STAGE_3}
+    groups = [zero.group(name) for name in ("offload_optimizer", "offload_param")]
+    away = [group for group in groups if group.text("device") not in (None, "none")]
     overlap = None if zero.raw("overlap_comm") == "auto" else zero.flag("overlap_comm")
     return DeepSpeedSettings(
         **{name: value for name, value in sizes.items() if value is not None},
         overlap_comm=overlap,
-        pin_memory=bool(zero.group("offload_optimizer").flag("pin_memory") or zero.group("offload_param").flag("pin_memory")),
+        pin_memory=any(group.flag("pin_memory") is not False for group in away),  # True by default (offload_config.py)
+        nvme=stage == 3 and any(group.text("device") == "nvme" for group in away),
         fp32_gradients=whole.group("data_types").text("grad_accum_dtype") in ("fp32", "float32"),
     )
 

@@ -80,6 +80,8 @@ class HostMemory(Computed):
     """What the machine has, where it was said."""
     mends: str = ""
     """The setting under which loading holds less."""
+    passing_bytes: Bytes = 0
+    """What such a machine has in any case where activations alone rest there: the weights pass through it (judgement)."""
 
     @computed_field  # type: ignore[prop-decorator]
     @property
@@ -103,8 +105,8 @@ class HostMemory(Computed):
 
     @property
     def is_open(self) -> bool:
-        """States or weights rest on the host, and nobody said what the machine has: a plan that fits its cards may die of it."""
-        return self.available_bytes is None and self.training_bytes > 0
+        """More rests on the host than passed through it, and nobody said what the machine has: a plan that fits its cards may die of it."""
+        return self.available_bytes is None and self.training_bytes > self.passing_bytes
 
 
 class MemoryBreakdown(Shown, Computed):

@@ -88,7 +88,7 @@ class Plan(Value):
     sync_each_batch: bool = False
     """Gradients are reduced in each micro-batch rather than in the last (accelerate `GradientAccumulationPlugin.sync_each_batch`)."""
     offload: tuple[Offload, ...] = ()
-    """What rests on the host. Under FSDP parameters and optimizer go together."""
+    """What rests on the host. Under FSDP parameters and optimizer go together; activations go on one card too."""
     deepspeed: DeepSpeedSettings = DeepSpeedSettings()
     """Read under ZeRO alone."""
     loads_on_rank_0: bool = False
@@ -130,9 +130,10 @@ class Plan(Value):
             raise ValueError("reshard_after_forward: a setting of FSDP alone")
         if self.loads_on_rank_0 and not self.sharding.is_fsdp:
             raise ValueError("loads_on_rank_0: a setting of FSDP alone (cpu_ram_efficient_loading)")
-        if self.offload and not self.sharding.shards_states:
+        moved = [part for part in self.offload if part is not Offload.ACTIVATIONS]
+        if moved and not self.sharding.shards_states:
             raise ValueError("offload: states and weights go to the host under ZeRO or FSDP alone; say --shard zero2 or --shard fsdp")
-        if self.offload and self.sharding.is_fsdp and len(self.offload) < len(Offload):
+        if moved and self.sharding.is_fsdp and len(moved) < 2:
             raise ValueError("offload: FSDP moves parameters and optimizer together; say --offload optimizer,params")
         if Offload.PARAMS in self.offload and self.sharding.is_zero and self.sharding is not Sharding.ZERO3:
             raise ValueError(f"offload: {self.sharding.value} keeps whole weights on the card; say --offload optimizer, or --shard zero3")
@@ -149,6 +150,10 @@ class Plan(Value):
     @property
     def offloads_params(self) -> bool:
         return Offload.PARAMS in self.offload
+
+    @property
+    def offloads_activations(self) -> bool:
+        return Offload.ACTIVATIONS in self.offload
 
     @property
     def tokens_per_step(self) -> int:

@@ -17,6 +17,8 @@ class Offload(Word):
     """States and masters; the host steps (DeepSpeed `offload_optimizer`)."""
     PARAMS = "params"
     """Weights, brought to the card unit by unit (DeepSpeed `offload_param`, FSDP `offload_params`)."""
+    ACTIVATIONS = "activations"
+    """What forward keeps for backward, each brought back when it is needed (TRL `activation_offloading`)."""
 
 
 Limit = Annotated[int, Field(ge=0)]
@@ -38,9 +40,11 @@ class DeepSpeedSettings(Value):
     """Stage 3: parameters that may stay gathered while they are used again soon."""
     max_reuse_params: Limit = 1_000_000_000
     """Stage 3: those used again within so many parameters stay gathered."""
-    sub_group_params: Positive = 1_000_000_000
-    """Stage 3: the optimizer steps on so many parameters at a time."""
+    sub_group_params: Limit = 1_000_000_000
+    """Stage 3: the optimizer steps on so many parameters at a time, and on a whole tensor at least."""
     pin_memory: bool = False
     """What is offloaded lies in page-locked buffers (`offload_optimizer.pin_memory`)."""
+    nvme: bool = False
+    """Stage 3: what is offloaded goes on to a disk, and buffers of it stay on the host (`device: nvme`)."""
     fp32_gradients: bool = False
     """Gradients are accumulated in fp32 (`data_types.grad_accum_dtype`)."""
