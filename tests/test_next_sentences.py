@@ -58,6 +58,8 @@ MORE: list[dict[str, Any]] = [
     curve(2.0, 2.02, 1.98, 2.01),
     curve(2.0, 1.9, NAN, learning_rate=2e-5, precision="bf16"),
     curve(2.0, 1.9, NAN, precision="fp16"),
+    LLAMA | {"task": "rl", "runs": [lora(train_losses=[0.0, 0.5, 40.0, 900.0])]},
+    *(LLAMA | {"complaint": what, "runs": [lora()]} for what in ("never-stops", "repeats", "garbage", "like-base", "merged-differs")),
     LLAMA | {"runs": [lora(train_losses=LEARNS, id="plain"), lora(train_losses=LEARNS, use_rslora=True, id="rs")], "current": "rs"},
     {"model": "llama-2-7b", "evaluation": {"base": 0.2, "n": 1000, "target": 0.5}, "runs": [lora(score=0.21, **LOW)]},
     {"model": "llama-2-7b", "evaluation": {"base": 0.2, "n": 1000, "target": 0.5}, "runs": [lora(score=0.21)]},
