@@ -28,7 +28,8 @@ from advisor.values.sweep import SweepReport
 np = pytest.importorskip("numpy")
 pytest.importorskip("pyarrow")
 
-from advisor.memory.curves import curves_of  # noqa: E402
+from advisor.memory.curves import curves_of, totals_in, totals_of  # noqa: E402
+from advisor.memory.peak import resting_bytes  # noqa: E402
 from advisor.sweeps.grid import read_sweep  # noqa: E402
 from advisor.sweeps.kinds import rows_of  # noqa: E402
 from advisor.sweeps.shapes import DOES_NOT_FIT, FITS, LARGEST_BYTES, UNCERTAIN, Shapes, exact, price  # noqa: E402
@@ -73,6 +74,16 @@ def test_arrays_equal_estimate_to_the_byte(model: Any, plan: Any, card: GpuSpec,
             phase,
             CODES[classify(memory, card.usable_bytes)],
         ]
+
+
+@given(models(), plans(), st.sampled_from(CARDS), st.integers(1, 64), st.integers(1, 20_000), st.data())
+@settings(max_examples=60)
+def test_totals_are_those_of_the_breakdown(model: Any, plan: Any, card: GpuSpec, batch: int, seq_len: int, data: st.DataObject) -> None:
+    """What searches ask for; whatever the length, beyond windows too. Nothing takes less than what rests."""
+    plan = data.draw(sharded(plan)).model_copy(update={"micro_batch_size": batch, "seq_len_tokens": seq_len})
+    memory = estimate_memory(model, plan, card)
+    assert totals_of(model, plan, card) == totals_in(memory)
+    assert resting_bytes(model, plan) <= memory.expected_bytes
 
 
 @given(models(), plans(), st.sampled_from(CARDS), st.integers(1, 10**6), st.integers(1, 10**6))
