@@ -261,6 +261,23 @@ def test_scales_are_ratios_of_numbers(first: Any, other: Any, scales: tuple[Frac
     assert (None if found is None else found.scales) == scales
 
 
+HEADS = {"num_attention_heads": 8, "num_key_value_heads": 2, "intermediate_size": 8}
+
+
+@pytest.mark.parametrize(
+    ("changes", "scales"),
+    [
+        ({}, (1, 1)),
+        ({"intermediate_size": 16}, (1, 2)),  # that it was as large as the number of heads means nothing
+        ({"num_key_value_heads": 4}, (2, 1)),
+        ({"num_key_value_heads": 8}, None),  # as many as of queries
+    ],
+)
+def test_heads_of_keys_are_fewer_in_all_of_a_family_or_in_none(changes: dict[str, int], scales: tuple[int, int] | None) -> None:
+    found = likeness(HEADS, {**HEADS, **changes}, {}, ((("num_key_value_heads",),), (("intermediate_size",),)), None)
+    assert (None if found is None else found.scales) == scales
+
+
 @pytest.mark.parametrize("holder", [(), ("text",), ("model", "text")])
 def test_layers_are_counted_where_the_config_counts_them(holder: tuple[str, ...]) -> None:
     def config(layers: int, kinds: list[str]) -> dict[str, Any]:
