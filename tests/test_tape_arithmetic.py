@@ -134,6 +134,7 @@ def test_terms_of_the_highest_moment_of_each_phase_by_hand() -> None:
         ([0, 1, 2, 1, 0], [0, 0, 0, 1, 1], [1, 1, 1, -1, -1]),  # the last layer's run is of the pass upwards
         ([0, 1, None, 1, 0], [0, 0, -1, 1, 1], [1, 1, 0, -1, -1]),
         ([0, 0], [0, 1], [0, 0]),
+        ([0, 1, 1], [0, 0, 1], [1, 1, 0]),  # a layer that comes again begins another pass
         ([None, 3], [-1, 0], [0, 0]),
         ([0, 1, 0, 1], [0, 0, 1, 1], [1, 1, 1, 1]),
     ],
