@@ -134,6 +134,7 @@ def test_terms_of_the_highest_moment_of_each_phase_by_hand() -> None:
         ([0, 1, 2, 1, 0], [0, 0, 0, 1, 1], [1, 1, 1, -1, -1]),  # the last layer's run is of the pass upwards
         ([0, 1, None, 1, 0], [0, 0, -1, 1, 1], [1, 1, 0, -1, -1]),
         ([0, 0], [0, 1], [0, 0]),
+        ([0, 1, 1], [0, 0, 1], [1, 1, 0]),  # a layer that comes again begins another pass
         ([None, 3], [-1, 0], [0, 0]),
         ([0, 1, 0, 1], [0, 0, 1, 1], [1, 1, 1, 1]),
     ],
@@ -258,6 +259,23 @@ def test_the_loader_s_block_is_what_the_weights_of_the_asked_model_say() -> None
 )
 def test_scales_are_ratios_of_numbers(first: Any, other: Any, scales: tuple[Fraction, ...] | None) -> None:
     found = likeness(first, other, {}, ((("text", "hidden_size"),),), None)
+    assert (None if found is None else found.scales) == scales
+
+
+HEADS = {"num_attention_heads": 8, "num_key_value_heads": 2, "intermediate_size": 8}
+
+
+@pytest.mark.parametrize(
+    ("changes", "scales"),
+    [
+        ({}, (1, 1)),
+        ({"intermediate_size": 16}, (1, 2)),  # that it was as large as the number of heads means nothing
+        ({"num_key_value_heads": 4}, (2, 1)),
+        ({"num_key_value_heads": 8}, None),  # as many as of queries
+    ],
+)
+def test_heads_of_keys_are_fewer_in_all_of_a_family_or_in_none(changes: dict[str, int], scales: tuple[int, int] | None) -> None:
+    found = likeness(HEADS, {**HEADS, **changes}, {}, ((("num_key_value_heads",),), (("intermediate_size",),)), None)
     assert (None if found is None else found.scales) == scales
 
 

@@ -8,7 +8,7 @@ import struct
 import pytest
 
 from advisor.tape.breakdown import _in_body
-from advisor.tape.cut import Cut
+from advisor.tape.cut import Cut, _without_what_comes_again
 from advisor.tape.dimensions import Depth
 from advisor.tape.packing import Part, head_in, packed, part_in
 from advisor.tape.repeat import _absorbed
@@ -138,3 +138,20 @@ def test_columns_lie_in_the_narrowest_type_least_byte_first(numbers: list[int], 
 def test_a_number_of_more_than_eight_bytes_is_refused() -> None:
     with pytest.raises(OverflowError):
         packed({}, [Part({}, {"one": [2**63]})])
+
+
+@pytest.mark.parametrize(
+    ("kinds", "left"),
+    [
+        ((0,) * 10, 4),  # a first, a last, and two amid others to compare
+        ((0, 1) * 8, 8),  # of each kind a first and a last; amid others two of one and, as ends must fit, two of the other
+        ((0, 1, 2) * 6, 12),  # four of each kind, of which two lie amid others
+        ((3, *(0,) * 10, 4), 6),
+        ((0, 1, 2, 3), None),
+    ],
+)
+def test_layers_that_come_again_are_left_out_by_hand(kinds: tuple[int, ...], left: int | None) -> None:
+    cut = _without_what_comes_again(kinds)
+    assert (None if cut is None else len(cut.layers)) == left
+    if cut is not None:
+        assert tuple(kinds[cut.layers[number]] for number in cut.order) == kinds
