@@ -141,7 +141,10 @@ def _of_zero(model: ModelSpec, plan: Plan) -> Iterator[Part]:
         yield _flat(Term.GRADIENTS, part.gradient_bytes, pinned)
         if plan.offloads_params:
             whole = weights_bytes(model, plan) - scales_bytes(model, plan) + adapter_bytes(model, plan)
-            yield _flat(Term.WEIGHTS, -(-whole // plan.n_gpus), pinned)
+            weights = _flat(Term.WEIGHTS, -(-whole // plan.n_gpus), pinned)
+            if plan.method in (Method.LORA, Method.DORA) and pinned:  # frozen: in no group, each in a buffer of its own
+                weights = weights._replace(pinned_bytes=_pinned(model_tensors(model), plan, plan.base_dtype.size_bytes))
+            yield weights
         return
     yield _flat(Term.WEIGHTS, part.flat_bytes, pinned)
     yield _flat(Term.GRADIENTS, part.largest_bytes, pinned)
