@@ -96,7 +96,7 @@ FAULTS = (
     Planted("allocator/caching.py", "index = prefer_less_expandable(free, index)", "pass", "other_sources"),
     # exit codes, doors and what is written
     Planted("values/advice.py", "3 if Fit.UNCERTAIN in fits else 1", "1", "verdict ladder cli"),
-    Planted("values/check.py", "any(finding.level is Level.ERROR for finding in self.findings)", "False", "check"),
+    Planted("values/check.py", "any(finding.level is Level.ERROR for finding in self.findings)", "False", "check_exit check"),
     Planted("cli/run.py", "shown(' '.join(message.split()))", "message", "hostile_inputs"),
     Planted("render/check.py", '.replace("\\n", "%0A")', "", "other_sources"),
     Planted("render/check.py", '.replace(",", "%2C")', "", "check other_sources"),
