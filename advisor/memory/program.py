@@ -11,10 +11,10 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from advisor.memory.attention import Kernel
-from advisor.memory.blocks import block_tape
-from advisor.memory.head import Ending, head_tape
+from advisor.memory.head import Ending
 from advisor.memory.layers import FP32_BYTES, Setting
-from advisor.memory.tape import ZERO, Size, Tape, Tensor, Walk, backward, forward, highest
+from advisor.memory.tape import ZERO, Size, highest
+from advisor.memory.walks import KEPT, Head, Layer, Part, head_of, layer_of
 from advisor.values import Block, ModelKind, ModelSpec
 
 STASHED = 5
@@ -63,74 +63,6 @@ class Program(NamedTuple):
     """Candidates for the highest that one block goes in its backward, above what rests."""
 
 
-class Layer(NamedTuple):
-    """The walks of one kind of block."""
-
-    entry: Size
-    quiet: Walk
-    """Forward that keeps nothing (inside a checkpoint)."""
-    keeping: Walk
-    back: Walk
-    adding: Walk
-    """Backward that adds each gradient to an earlier micro-batch's, where the loop accumulates."""
-    cached_bytes: int
-    """What autocast keeps of it to the end of forward, beside what is kept for backward."""
-
-
-class _Part(NamedTuple):
-    """What the tape of one kind of block is written from."""
-
-    block: Block
-    hidden: int
-    setting: Setting
-    kernel: Kernel
-    entry_needs_grad: bool
-
-
-KEPT = 1024
-"""Parts whose walks are kept: some thirty megabytes. Judgement: those of a ladder are a hundred, of the page's readers some models'."""
-
-
-@lru_cache(maxsize=KEPT)
-def _recorded(part: _Part) -> tuple[Tape, Tensor]:
-    return block_tape(part.block, part.hidden, part.setting, part.kernel, entry_needs_grad=part.entry_needs_grad)
-
-
-@lru_cache(maxsize=KEPT)
-def _backward(part: _Part, adds: bool) -> Walk:
-    """On top of whatever forward kept."""
-    return backward(_recorded(part)[0], ZERO, Size(part.hidden * part.setting.stream_bytes), adds=adds)
-
-
-@lru_cache(maxsize=KEPT)
-def _layer(part: _Part, checkpointing: bool, reentrant: bool, accumulates: bool) -> Layer:
-    tape, entry = _recorded(part)
-    keeping = forward(tape, entry, keep=True, entry_held=checkpointing, stops_early=checkpointing and not reentrant)
-    quiet = forward(tape, entry, keep=False, entry_held=True) if checkpointing else keeping
-    back, adding = (_backward(part, adds).over(keeping.kept) for adds in (False, accumulates))
-    return Layer(entry.size, quiet, keeping, back, adding, tape.cached_bytes if checkpointing else 0)
-
-
-def _layer_of(part: _Part, loop: Loop) -> Layer:
-    return _layer(part, loop.checkpointing, loop.reentrant, loop.accumulates)
-
-
-class _Head(NamedTuple):
-    """The walks of final norm, head and loss."""
-
-    entry: Size
-    logits: Size
-    forward: Walk
-    backward: Walk
-
-
-@lru_cache(maxsize=KEPT)
-def _head(model: ModelSpec, setting: Setting, ending: Ending) -> _Head:
-    tape, entry, logits = head_tape(model, setting, ending)
-    walk = forward(tape, entry, keep=True, entry_held=False)
-    return _Head(entry.size, logits, walk, backward(tape, walk.kept, ZERO))
-
-
 class Step(NamedTuple):
     """Everything that the stations of a step are made from."""
 
@@ -138,7 +70,7 @@ class Step(NamedTuple):
     """What the embeddings keep, less what the first layer of a frozen base does not."""
     runs: tuple[tuple[Layer, int], ...]
     """(kind of block, how many in a row), first layer first."""
-    head: _Head
+    head: Head
     held: Size
     """Logits that the loop keeps through backward."""
     outlives_backward: Size
@@ -182,8 +114,8 @@ def program_of(step: Step, forward: Stations, backward: Stations) -> Program:
 @lru_cache(maxsize=KEPT)
 def step_of(model: ModelSpec, setting: Setting, kernel: Kernel, loop: Loop) -> Step:
     """The walks of every part. Raises UnsupportedError for parts without a closed form."""
-    kinds = [_layer_of(_Part(_one(block), model.hidden_size, setting, kernel, True), loop) for block in model.shape.blocks]
-    head = _head(model, setting.outside_blocks(), loop.ending)
+    kinds = [_layer(Part(_one(block), model.hidden_size, setting, kernel, True), loop) for block in model.shape.blocks]
+    head = head_of(model, setting.outside_blocks(), loop.ending)
     held = head.logits if loop.logits_outlive_forward else ZERO
     outlives = held
     if not setting.trains_base and loop.checkpointing and loop.logits_outlive_forward:
@@ -206,6 +138,10 @@ def step_of(model: ModelSpec, setting: Setting, kernel: Kernel, loop: Loop) -> S
     )
 
 
+def _layer(part: Part, loop: Loop) -> Layer:
+    return layer_of(part, loop.checkpointing, loop.reentrant, loop.accumulates)
+
+
 def _under(model: ModelSpec, setting: Setting, kernel: Kernel, loop: Loop, first: Layer) -> Size:
     """What the embeddings keep for backward where their output needs a gradient: the mask of their dropout, the input of an encoder's
     norm, and with a frozen base the embeddings themselves, which `enable_input_require_grads` makes a leaf of (peft 0.21
@@ -213,7 +149,7 @@ def _under(model: ModelSpec, setting: Setting, kernel: Kernel, loop: Loop, first
     """
     frozen = not setting.trains_base
     if frozen and not loop.checkpointing:
-        without = _layer_of(_Part(_one(model.shape.blocks[0]), model.hidden_size, setting, kernel, False), loop)
+        without = _layer(Part(_one(model.shape.blocks[0]), model.hidden_size, setting, kernel, False), loop)
         return without.keeping.kept.plus(first.keeping.kept, -1)
     stream_bytes = model.hidden_size * setting.stream_bytes
     size = Size(model.hidden_size if model.shape.embedding_dropout else 0)
