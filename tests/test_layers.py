@@ -221,6 +221,7 @@ DOORS = {
     "accuracy/history.py": "histories that benchmarks/on_card.py wrote",
     "adapters/truncate.py": "the file that it writes",
     "adapters/patterns.py": "its own child's answer",
+    "architectures/text_part.py": "the config.json that config_files has read",
     "checkpoints.py": "the config.json that config_files has read",
     "hooks/live.py": "a config that it has just written as JSON itself",
     "stacks/words.py": "the config.json that config_files has read",

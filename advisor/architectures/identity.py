@@ -46,7 +46,7 @@ def identity_of(config: Config, model_type: str) -> Identity:
     row = types_of_transformers()[model_type]
     kind = ModelKind(row["kind"])
     architecture = _class_of(config, row)
-    text, place = _text_config(config, row)
+    text, place = text_config(config, row)
     inner_type = text.text("model_type", default=row.get("text_type", "")) if place else model_type
     fields = _Fields(text, row, types_of_transformers().get(inner_type, {}), place)
     return Identity(
@@ -78,7 +78,7 @@ def _head_of(architecture: str, kind: ModelKind) -> Head:
     return Head.LM if head is Head.EMBEDDING and kind is not ModelKind.ENCODER else head
 
 
-def _text_config(config: Config, row: Mapping[str, Any]) -> tuple[Config, bool]:
+def text_config(config: Config, row: Mapping[str, Any]) -> tuple[Config, bool]:
     """The config of the decoder of text, and whether it is one of its own. Where the file has none, types that took its fields beside the
     others once still do (transformers 5.23 models/qwen2_vl/configuration_qwen2_vl.py), and the class's defaults hold in the rest."""
     inner, place = config, row.get("text_part", "")

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from advisor.speed.card import CardShares, Peaks, Rates, every_card, factors_of, kernels_of, peaks_of, rates_of, shares_of
 from advisor.speed.constants import bounds
 from advisor.speed.exchange import exchange_of, fast_link, slow_link, step_s
-from advisor.speed.roofline import Factors, compute_s, dora_factors, launch_times_s, work_of
+from advisor.speed.roofline import Factors, compute_s, counted, dora_factors, launch_times_s, said_of_part, work_of
 from advisor.tiers import Tier, refuse_unread
 from advisor.values import GpuSpec, Method, ModelSpec, Plan, Quantization, Range
 
@@ -19,19 +19,24 @@ def relative_step_time(model: ModelSpec, plan: Plan, gpu: GpuSpec | None = None)
 
     How much a byte weighs against a FLOP depends on the card: without one, or without its speeds, the range spans the cards in use, and
     launch times, which level the methods out in short steps, and the exchange between several cards are left out.
-    None for a model without tables, whose operations are not counted.
+    None where what is computed is not counted: of a model whose text part has no tables, and of images.
     Raises UnsupportedError for settings of a plan that have no time.
     """
-    if model.tables is None:
+    part = counted(model, plan)
+    if part is None:
         return UNIT if plan.method is Method.LORA else None
     refuse_unread(Tier.SPEED, plan)
     if plan.method is Method.LORA:
         return UNIT
     peaks = None if gpu is None else peaks_of(plan, gpu)
-    ratios = [*_on_any_card(model, plan)] if gpu is None or peaks is None else [*_on_card(model, plan, gpu, peaks)]
-    work = work_of(model, plan)
+    ratios = [*_on_any_card(part, plan)] if gpu is None or peaks is None else [*_on_card(part, plan, gpu, peaks)]
+    work = work_of(part, plan)
     dora, spread = dora_factors(plan, work.shape), _spread(plan)
-    return Range(low=min(ratios) * dora.low * spread.low, high=max(ratios) * dora.high * spread.high, source=_source(plan, dora.row))
+    return Range(
+        low=min(ratios) * dora.low * spread.low,
+        high=max(ratios) * dora.high * spread.high,
+        source=_source(plan, dora.row) + said_of_part(part, model),
+    )
 
 
 def _on_card(model: ModelSpec, plan: Plan, gpu: GpuSpec, peaks: Peaks) -> Iterator[float]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from advisor.architectures.text_part import text_part
 from advisor.speed.card import Rates
 from advisor.speed.constants import bounds
 from advisor.speed.flops import attention_flops, product_flops
@@ -33,6 +34,17 @@ class Factors(NamedTuple):
     low: float = 1.0
     high: float = 1.0
     row: str = ""
+
+
+def counted(model: ModelSpec, plan: Plan) -> ModelSpec | None:
+    """The model whose operations are those of the plan's step: `model`, or the decoder of text inside where a step is of text alone; None
+    where they are not counted."""
+    return None if plan.images_per_row else text_part(model)
+
+
+def said_of_part(part: ModelSpec, model: ModelSpec) -> str:
+    """What a source adds where not the whole model was counted."""
+    return "" if part is model else "; the text part's operations alone are counted"
 
 
 def work_of(model: ModelSpec, plan: Plan) -> Work:

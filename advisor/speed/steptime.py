@@ -7,7 +7,7 @@ from typing import NamedTuple
 from advisor.speed.card import CardShares, KernelFactors, Spread, factors_of, kernels_of, peaks_of, rates_of, said_of, shares_of, spread_of
 from advisor.speed.exchange import Link, exchange_of, fast_link, slow_link, step_s, usual_link
 from advisor.speed.measured import MARGIN_SHARE, step_seconds
-from advisor.speed.roofline import compute_s, dora_factors, launch_times_s, work_of
+from advisor.speed.roofline import compute_s, counted, dora_factors, launch_times_s, said_of_part, work_of
 from advisor.tiers import Tier, refuse_unread
 from advisor.values import GpuSpec, ModelSpec, Plan, Range, StepTime
 
@@ -32,17 +32,19 @@ def step_time(
     usd_per_gpu_hour: float | None = None,
 ) -> StepTime | None:
     """Time of one optimizer step, and of `epochs` passes over `dataset_tokens` with their price; None when the card's speeds are not
-    known, or the operations of the model, as it has no tables.
+    known, or what is computed is not counted: of a model whose text part has no tables, and of images.
 
     Tokens are those that the card computes: padding counts. Loading data, evaluation and checkpoints come on top.
     Raises UnsupportedError for settings of a plan that have no time.
     """
-    if model.tables is None:
+    part = counted(model, plan)
+    if part is None:
         return None
     refuse_unread(Tier.SPEED, plan)
-    seconds = _measured(model, plan, gpu) or _rated(model, plan, gpu)
+    seconds = _measured(part, plan, gpu) or _rated(part, plan, gpu)
     if seconds is None:
         return None
+    seconds = seconds.model_copy(update={"source": seconds.source + said_of_part(part, model)})
     tokens_per_s = Range(low=plan.tokens_per_step / seconds.high, high=plan.tokens_per_step / seconds.low, source=seconds.source)
     if dataset_tokens is None:
         return StepTime(seconds_per_step=seconds, tokens_per_s=tokens_per_s)
