@@ -100,6 +100,10 @@ REFUSED: list[tuple[str, dict[str, str], str]] = [
     ("next --facts f", {"f": LLAMA_RUN % '"rank":1000000001'}, "rank"),
     ("next --facts f", {"f": LLAMA_RUN % '"rank":16,"seq_len":10000000000'}, "seq_len"),
     ("next --facts f", {"f": LLAMA_RUN % '"rank":16,"alpha":10000000000'}, "alpha"),
+    ("next --facts f", {"f": LLAMA_RUN % '"rank":16,"alpha":5e-324,"score":0.5'}, r"runs\[0\].alpha"),
+    ("next --facts f", {"f": LLAMA_RUN % '"rank":16,"learning_rate":1e308,"score":0.5'}, "learning_rate"),
+    ("next --facts f", {"f": LLAMA_RUN % '"rank":16,"lr_sweep":[[5e-324,0.5],[1e-4,0.5]]'}, "learning_rate"),
+    ("record --method lora --rank 8 --learning-rate 1e308 --score 0.5 --n 9", {}, "learning"),
     ("next --facts f", {"f": '{"model":"llama-2-7b","n_gpus":1000000,"runs":[{"method":"lora","rank":16}]}'}, "gpus"),
     ("next --facts f", {"f": '{"evaluation":{"n":' + "1" * 310 + ',"target":0.5},"runs":[]}'}, "a number of 310 digits"),
     ("accuracy --rows r", {"r": rows(rank=0)}, "rank"),
@@ -156,6 +160,20 @@ def test_a_hostile_input_is_one_line(
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text, encoding="utf-8")
     assert re.search(says, line_of(arguments.split(), capsys))
+
+
+def test_a_thousand_million_sequences_are_priced_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plan = {
+        "stage": "sft",
+        "do_train": True,
+        "finetuning_type": "full",
+        "model_name_or_path": "Qwen/Qwen2-1.5B-Instruct",
+        "cutoff_len": 2048,
+    }
+    (tmp_path / "t.json").write_text(json.dumps({**plan, "per_device_train_batch_size": 10**9}), encoding="utf-8")
+    with at_once():
+        assert run(["check", "t.json", "--gpu", "rtx 4090"]) == 1
+    assert "1000000000 ×" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("command", ["check {}", "record {}", "next --facts {}", "accuracy --rows {}", "--model ./{} --gpu 24GB"])
