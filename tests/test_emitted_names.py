@@ -107,6 +107,7 @@ def test_a_refusal_inside_a_snippet_stays_a_comment() -> None:
 
 
 UNSEEN = [chr(code) for code in range(sys.maxunicode + 1) if unicodedata.category(chr(code)) in ("Cc", "Cf", "Cs", "Zl", "Zp")]
+UNSEEN += ["\ue000", "\uf8ff", "\U0010fffd", "\u0378", "\U0010ffff"]  # for private use, and of no meaning yet
 
 
 @given(st.text(st.characters()))
