@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -68,8 +68,8 @@ def read_config(file: Path, id: str, source: str) -> Found:
     return Found(id, source, text, config)
 
 
-def from_hub(repository: str, nearest: tuple[str, ...] = ()) -> Found:
-    """The config.json of a repository on the Hub, from the local cache if it is there. `nearest`: known names for the error."""
+def from_hub(repository: str, nearest: Callable[[], tuple[str, ...]] = tuple) -> Found:
+    """The config.json of a repository on the Hub, from the local cache if it is there. `nearest`: makes known names for the error."""
     try:
         from huggingface_hub import constants, try_to_load_from_cache
         from huggingface_hub.errors import HFValidationError
@@ -100,7 +100,7 @@ def _reachable(endpoint: str) -> bool:
     return True
 
 
-def _download(repository: str, nearest: tuple[str, ...]) -> Path:
+def _download(repository: str, nearest: Callable[[], tuple[str, ...]]) -> Path:
     from huggingface_hub import constants, hf_hub_download
     from huggingface_hub.errors import (
         EntryNotFoundError,
@@ -110,25 +110,21 @@ def _download(repository: str, nearest: tuple[str, ...]) -> Path:
         RepositoryNotFoundError,
     )
 
-    near = f"; known and near in name: {', '.join(nearest[:3])}" if nearest else ""
     fetch = f"fetch it where there is a network (hf download {repository} {CONFIG}) or give the path of its {CONFIG}"
-    unreachable = f"{repository} is neither known nor in the local cache, and the Hub cannot be reached; {fetch}{near}"
+    unreachable = f"{repository} is neither known nor in the local cache, and the Hub cannot be reached; {fetch}"
     if constants.HF_HUB_OFFLINE:
-        raise UnknownNameError(
-            f"{repository} is not in the local cache, and the Hub is switched off (HF_HUB_OFFLINE); {fetch}{near}", nearest
-        )
+        raise _near(f"{repository} is not in the local cache, and the Hub is switched off (HF_HUB_OFFLINE); {fetch}", nearest())
     if not _reachable(constants.ENDPOINT):
-        raise UnknownNameError(unreachable, nearest)
+        raise _near(unreachable, nearest())
     try:
         return Path(hf_hub_download(repository, CONFIG, etag_timeout=_NETWORK_TIMEOUT_S))
     except GatedRepoError as error:
         advice = "accept its terms on its page and log in (hf auth login)"
         raise InvalidInputError(f"{repository} is gated: {advice}, or give the path of its {CONFIG}") from error
     except RepositoryNotFoundError as error:
-        text = f"{repository} is not on the Hub, or it is private and you are not logged in (hf auth login){near}"
-        raise UnknownNameError(text, nearest) from error
+        raise _near(f"{repository} is not on the Hub, or it is private and you are not logged in (hf auth login)", nearest()) from error
     except LocalEntryNotFoundError as error:
-        raise UnknownNameError(unreachable, nearest) from error
+        raise _near(unreachable, nearest()) from error
     except EntryNotFoundError as error:
         text = f"{repository} holds no {CONFIG}: it is no Hugging Face model (GGUF files or an adapter?); give its base model"
         raise InvalidInputError(text) from error
@@ -138,3 +134,9 @@ def _download(repository: str, nearest: tuple[str, ...]) -> Path:
         raise InvalidInputError(text) from error
     except Exception as error:  # the library's network errors share no base class over its versions (requests, httpx)
         raise InvalidInputError(f"{repository} cannot be fetched from the Hub ({type(error).__name__}); {fetch}") from error
+
+
+def _near(text: str, nearest: tuple[str, ...]) -> UnknownNameError:
+    """A name that is not known, with known ones that are spelt like it."""
+    near = f"; known and near in name: {', '.join(nearest[:3])}" if nearest else ""
+    return UnknownNameError(f"{text}{near}", nearest)

@@ -31,8 +31,9 @@ def explain(name: str) -> tuple[Explanation, ...]:
 
     Raises UnknownNameError with the nearest word for one that no screen shows.
     """
-    found = [row for row in _rows() if _plain(name) in {_plain(word) for word in (row.id, *row.also)}]
-    facts = [known for known in sources() if _plain(known) == _plain(name)]
+    asked = _plain(name)
+    found = [row for row in _rows() if asked in map(_plain, (row.id, *row.also))]
+    facts = [known for known in sources() if _plain(known) == asked]
     if not found and not facts:
         near = did_you_mean(name, names())
         raise UnknownNameError(f"there is nothing to explain by the name {name!r}{near}; `advise explain` lists what there is")

@@ -7,7 +7,6 @@ is a decimal point ("phi-1_5" is phi 1.5); every other mark separates.
 from __future__ import annotations
 
 import re
-from collections import Counter
 from typing import NamedTuple
 
 _DECIMAL = re.compile(r"(?<=\d)_(?=\d)")
@@ -106,4 +105,4 @@ def _split(name: str) -> tuple[str, NamedFormat | None]:
 
 def contains(words: tuple[str, ...], asked: tuple[str, ...]) -> bool:
     """Whether every asked word is among the words, as often as it was asked for."""
-    return not Counter(asked) - Counter(words)
+    return len(asked) <= len(words) and all(words.count(word) >= asked.count(word) for word in asked)

@@ -6,8 +6,9 @@ import json
 import re
 import unicodedata
 
-_UNSEEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
-"""Unicode categories that move a cursor, turn the direction of the text, break a line or cannot be encoded (Unicode 16, table 4-4)."""
+_UNSEEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+"""Unicode categories that move a cursor, turn the direction of the text, break a line, cannot be encoded or stand for nothing that is known
+(Unicode 16, table 4-4)."""
 _SUSPECT = re.compile(r"[^\x20-\x7e]")
 _CUT = " […] "
 

@@ -284,7 +284,8 @@ def command_line(rng: Random, folder: Path) -> Asked:
     if command == "compare":
         return [command, model, rng.choice(MODELS), "--gpu", card, *options(rng)[:4]]
     if command == "gpus":
-        return [command, "--for", model, *options(rng)[:4]]
+        words = [] if rng.random() < 0.25 else [card]  # every card that can be rented takes most of a second
+        return [command, *words, "--for", model, *options(rng)[:4]]
     asked = rng.choice((["--seq-len", "max"], ["--batch-size", "max"], ["--gpus", "min"])) if command == "fit" else []
     extra = ["--stack", rng.choice(("axolotl", "trl", "hf", word(rng)))] if command == "config" else rng.choice(([], ["--json"]))
     return [*([command] if command else []), "--model", model, "--gpu", card, *options(rng), *asked, *extra]

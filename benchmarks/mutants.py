@@ -66,6 +66,8 @@ TESTS = {
         "fit",
         "command_lines",
         "emitted_names",
+        "comparing",
+        "quantised_checkpoints",
     ),
 }
 """Files of the tests that own a room: tests/test_NAME.py."""
@@ -125,6 +127,8 @@ EQUIVALENT: tuple[tuple[str, str, str], ...] = (
         for module in ("compile", "family")
     ),
     ("ladder/fit", "    first = largest(most,", "where to begin to look; the answer is the same from anywhere"),
+    ("tape/dimensions", "    for prime, found in zip(primes, names, strict=True):", "both are made of the same groups, one each"),
+    ("allocator/blocks", "def round_size(", "one division rounds as none does, in torch too"),
     ("allocator/expandable", "ADDRESS_SPACE_BYTES = 1 << 47", "any space that never fills"),
     ("", "@dataclass(frozen=True", "frozen values and slots keep us from slips; no answer depends on them"),
 )

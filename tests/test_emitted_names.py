@@ -107,6 +107,7 @@ def test_a_refusal_inside_a_snippet_stays_a_comment() -> None:
 
 
 UNSEEN = [chr(code) for code in range(sys.maxunicode + 1) if unicodedata.category(chr(code)) in ("Cc", "Cf", "Cs", "Zl", "Zp")]
+UNSEEN += ["\ue000", "\uf8ff", "\U0010fffd", "\u0378", "\U0010ffff"]  # for private use, and of no meaning yet
 
 
 @given(st.text(st.characters()))
@@ -147,3 +148,9 @@ def test_the_folder_s_name_runs_nothing(tmp_path: Path) -> None:
         node for node in ast.walk(ast.parse(done.stdout)) if isinstance(node, ast.Call) and "from_pretrained" in ast.unparse(node.func)
     )
     assert ast.literal_eval(load.args[0]) == folder.name
+
+
+@pytest.mark.parametrize(("cards", "processes"), [(2, 2), (8, 8), (9, 8), (16, 8)])
+def test_a_machine_starts_eight_processes_at_most(cards: int, processes: int) -> None:
+    plan = default_plan(Method.LORA, LLAMA, CARD, Request(stack=Stack.HF, gpus=cards, shard="ddp"))
+    assert f"# start with: torchrun --nproc-per-node {processes} this_file.py ({cards} GPUs in all)\n" in snippet(LLAMA, plan)

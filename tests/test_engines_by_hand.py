@@ -7,9 +7,12 @@ from typing import Any
 import pytest
 
 from advisor import api
+from advisor.memory import loading
 from advisor.memory.dtypes import computing
+from advisor.memory.host_memory import _of_fsdp
 from advisor.memory.units import Unit, units_of
-from advisor.memory.zero import stepped_share
+from advisor.memory.weights import is_stacked
+from advisor.memory.zero import stepped_share, trained_part
 from advisor.values import DType, Phase, Plan, Term
 
 PARAMS = 1_235_814_400
@@ -90,3 +93,46 @@ def test_zero_3_steps_on_whole_tensors_until_a_limit(limit: float, largest: floa
     Vectors are in a group of their own."""
     plan = Plan(method="full", n_gpus=2, sharding="zero3", masters="copied", deepspeed={"sub_group_params": int(limit)})
     assert stepped_share(api.as_model("llama-3.2-1b"), plan) == pytest.approx(largest / (PARAMS / 2), rel=1e-6)
+
+
+@pytest.mark.parametrize(("masters", "copy_bytes"), [("none", 0), ("copied", 4 * PARAMS // 2)])
+def test_zero_copies_in_fp32_where_the_parameters_are_16_bit(masters: str, copy_bytes: int) -> None:
+    """runtime/zero/stage_1_and_2.py `single_partition_of_fp32_groups`: half of the parameters on each of two cards."""
+    plan = Plan(method="full", base_dtype="bf16", n_gpus=2, sharding="zero2", masters=masters)
+    assert trained_part(api.as_model("llama-3.2-1b"), plan).masters_bytes == copy_bytes
+
+
+@pytest.mark.parametrize(("method", "resting"), [("full", False), ("lora", True)])
+def test_there_is_an_adapter_on_the_host_where_one_is_trained(method: str, resting: bool) -> None:
+    plan = Plan(
+        method=method, base_dtype="bf16", n_gpus=2, sharding="fsdp2", offload=("optimizer", "params"), optimizer="adamw_torch_fused"
+    )
+    (adapter,) = [part for part in _of_fsdp(api.as_model("llama-3.2-1b"), plan) if part.term is Term.ADAPTER]
+    assert all(size > 0 for size in adapter[1:]) if resting else adapter[1:] == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("tensors", "copied_bytes"),
+    [
+        ([("bf16", 10)], 0),  # one alone is sent as it lies
+        ([("bf16", 10), ("bf16", 20)], 30),
+        ([("bf16", 300), ("bf16", 20), ("bf16", 7)], 27),  # the first fills a bucket alone
+        ([("bf16", 240), ("bf16", 20), ("bf16", 7), ("bf16", 5)], 260 + 12),  # two neighbours are under way at once
+        ([("bf16", 10), ("fp32", 5), ("bf16", 20), ("fp32", 5)], 30 + 10),  # one bucket of each type
+    ],
+)
+def test_buckets_of_weights_that_ddp_sends(tensors: list[tuple[str, int]], copied_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch/csrc/distributed/c10d/reducer.cpp `compute_bucket_assignment_by_size`; here a bucket is full at 250 bytes."""
+    monkeypatch.setattr(loading, "_tensor_bytes", lambda *_: iter(tensors))
+    monkeypatch.setattr(loading, "BROADCAST_BUCKET_BYTES", 250)
+    assert loading._sent_at_once(api.as_model("llama-3.2-1b"), Plan()) == copied_bytes
+
+
+def test_stacks_are_bare_parameters_of_several_experts() -> None:
+    """Mixtral's config.json: 32 layers of 8 experts, three matrices each; its router is a bare parameter too, and no stack."""
+    blocks = api.as_model("mixtral-8x7b").shape.blocks
+    assert sum(x.weight_params * block.count for block in blocks for x in block.linears if is_stacked(x)) == 32 * 8 * 3 * 4096 * 14336
+    bare = [x for block in blocks for x in block.linears if not x.is_module and not is_stacked(x)]
+    assert {x.weight_params for x in bare} == {8 * 4096}
+    one = bare[0]
+    assert [is_stacked(one.model_copy(update={"is_module": True, "copies": copies})) for copies in (1, 8)] == [False, False]

@@ -19,6 +19,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from advisor.adapters.config import CONFIG, WEIGHTS
+from advisor.adapters.inspect import inspect_adapter
 from advisor.adapters.patterns import first_matches
 from advisor.adapters.tensors import open_tensors
 from advisor.bounded import opened, place, read_bounded
@@ -100,6 +101,10 @@ REFUSED: list[tuple[str, dict[str, str], str]] = [
     ("next --facts f", {"f": LLAMA_RUN % '"rank":1000000001'}, "rank"),
     ("next --facts f", {"f": LLAMA_RUN % '"rank":16,"seq_len":10000000000'}, "seq_len"),
     ("next --facts f", {"f": LLAMA_RUN % '"rank":16,"alpha":10000000000'}, "alpha"),
+    ("next --facts f", {"f": LLAMA_RUN % '"rank":16,"alpha":5e-324,"score":0.5'}, r"runs\[0\].alpha"),
+    ("next --facts f", {"f": LLAMA_RUN % '"rank":16,"learning_rate":1e308,"score":0.5'}, "learning_rate"),
+    ("next --facts f", {"f": LLAMA_RUN % '"rank":16,"lr_sweep":[[5e-324,0.5],[1e-4,0.5]]'}, "learning_rate"),
+    ("record --method lora --rank 8 --learning-rate 1e308 --score 0.5 --n 9", {}, "learning"),
     ("next --facts f", {"f": '{"model":"llama-2-7b","n_gpus":1000000,"runs":[{"method":"lora","rank":16}]}'}, "gpus"),
     ("next --facts f", {"f": '{"evaluation":{"n":' + "1" * 310 + ',"target":0.5},"runs":[]}'}, "a number of 310 digits"),
     ("accuracy --rows r", {"r": rows(rank=0)}, "rank"),
@@ -156,6 +161,28 @@ def test_a_hostile_input_is_one_line(
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text, encoding="utf-8")
     assert re.search(says, line_of(arguments.split(), capsys))
+
+
+def test_a_setting_whose_name_only_running_shows_stands_as_it_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "t.sh").write_text("swift sft --model Qwen/Qwen2.5-7B-Instruct --dataset x --lora_rank 8 --${x} 2\n", encoding="utf-8")
+    assert run(["check", "t.sh", "--gpu", "h100"]) == 3
+    out = capsys.readouterr().out
+    assert "${x} is no setting that is known here" in " ".join(out.split())
+    assert out.replace("\n", "").isprintable()
+
+
+def test_a_thousand_million_sequences_are_priced_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plan = {
+        "stage": "sft",
+        "do_train": True,
+        "finetuning_type": "full",
+        "model_name_or_path": "Qwen/Qwen2-1.5B-Instruct",
+        "cutoff_len": 2048,
+    }
+    (tmp_path / "t.json").write_text(json.dumps({**plan, "per_device_train_batch_size": 10**9}), encoding="utf-8")
+    with at_once():
+        assert run(["check", "t.json", "--gpu", "rtx 4090"]) == 1
+    assert "1000000000 ×" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("command", ["check {}", "record {}", "next --facts {}", "accuracy --rows {}", "--model ./{} --gpu 24GB"])
@@ -391,6 +418,34 @@ def test_a_hostile_adapter_is_one_line(
     (folder / CONFIG).write_text(json.dumps({**settings_of, **config}), encoding="utf-8")
     assert re.search(says, line_of(["inspect", "d", *options], capsys))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["d"]
+
+
+def test_factors_that_32_bits_do_not_hold_are_not_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Both of 3e38: four columns of them add up, and each factor takes half of that: twice what it was."""
+    (tmp_path / "d").mkdir()
+    content = json.dumps(FACTORS).encode()
+    values = [*[3e38] * 32, *[3e38] * 32]
+    (tmp_path / "d" / WEIGHTS).write_bytes(struct.pack("<Q", len(content)) + content + struct.pack("<64f", *values))
+    (tmp_path / "d" / CONFIG).write_text('{"peft_type":"LORA","r":4,"lora_alpha":16,"target_modules":["q"]}', encoding="utf-8")
+    assert "too large for 32 bits" in line_of(["inspect", "d", "--truncate", "2"], capsys)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["d"]
+
+
+@pytest.mark.parametrize("alpha", [1e-308, 1e-170, 1e12])
+def test_shares_of_an_update_do_not_ask_how_large_it_is(alpha: float, tmp_path: Path) -> None:
+    """The squares of what 1e-170 leaves lie under the least float; shares of energy are those of any other alpha."""
+
+    def energy(of: float) -> list[tuple[float, float]]:
+        folder = tmp_path / str(of)
+        folder.mkdir()
+        values = [float(number % 7 - 3) for number in range(64)]
+        content = json.dumps(FACTORS).encode()
+        (folder / WEIGHTS).write_bytes(struct.pack("<Q", len(content)) + content + struct.pack("<64f", *values))
+        config = {"peft_type": "LORA", "r": 4, "lora_alpha": of, "target_modules": ["q"]}
+        (folder / CONFIG).write_text(json.dumps(config), encoding="utf-8")
+        return [(kept.pooled, kept.lowest) for kept in inspect_adapter(folder).energy]
+
+    assert energy(alpha) == [pytest.approx(kept) for kept in energy(16)]
 
 
 # -------------------------------------------------------------------------------------------------------------- streams

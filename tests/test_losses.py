@@ -111,6 +111,23 @@ def test_evaluation_makes_the_logits_of_its_loss(settings: dict[str, object], by
     assert found == pytest.approx(bytes_per_logit, abs=0.5 if bytes_per_logit else hidden / MODEL.vocab_size)
 
 
+def test_where_there_are_no_logits_evaluation_peaks_in_a_layer() -> None:
+    """By hand, in bf16 (transformers models/llama/modeling_llama.py `LlamaMLP`): silu(gate), up and their product of 8,192 each, beside
+    the residual stream, the norm's output and, at most, what the callers hold of 2,048 each."""
+    plan = {"method": "full", "base_dtype": "bf16", "seq_len_tokens": TOKENS, "loss": "chunked", "stack": "axolotl"}
+    eight, sixteen = (peak(Phase.EVALUATION, **plan, eval_micro_batch_size=size) for size in (8, 16))
+    per_token = (sixteen - eight) / (8 * TOKENS)
+    assert 2 * (3 * 8192 + 2 * 2048) <= per_token <= 2 * (3 * 8192 + 5 * 2048)
+
+
+def test_eager_scores_of_evaluation_grow_with_the_square_of_the_length() -> None:
+    """By hand, of 32 heads (`eager_attention_forward`): the scores in 16 bit, their softmax in 32 and again in 16, and a mask at most."""
+    plan = {"method": "full", "base_dtype": "bf16", "attention": "eager", "loss": "chunked", "stack": "axolotl", "eval_micro_batch_size": 8}
+    short, long = (peak(Phase.EVALUATION, **plan, seq_len_tokens=tokens) for tokens in (8192, 16384))
+    per_pair = (long - 2 * short) / (8 * 32 * (16384**2 - 2 * 8192**2))  # what grows with the length alone is left out
+    assert 6 <= per_pair <= 10
+
+
 def test_evaluation_decides_the_peak_and_training_stays() -> None:
     without, with_it = priced(**LORA), priced(**LORA, eval_micro_batch_size=8)
     assert with_it.peak_allocated_bytes > without.peak_allocated_bytes

@@ -9,7 +9,7 @@ import pytest
 from advisor.hub import load_model
 from advisor.ladder.fit import Case
 from advisor.ladder.flips import on_cards
-from advisor.ladder.moves import STEPS, fewer_cards, moves_from, visible_cards, without_accumulation
+from advisor.ladder.moves import STEPS, divisors, fewer_cards, moves_from, visible_cards, without_accumulation
 from advisor.units import GIB
 from advisor.values import GpuSpec, Optimizer, Plan, Sharding
 
@@ -43,6 +43,11 @@ def test_micro_batches_of_the_same_step(plan: Plan, dealt: list[tuple[int, int]]
     found = moved("batch_size", plan)
     assert [(one.micro_batch_size, one.grad_accum_steps) for one in found] == dealt
     assert {one.micro_batch_size * one.grad_accum_steps for one in found} <= {plan.micro_batch_size * plan.grad_accum_steps}
+
+
+@pytest.mark.parametrize(("whole", "found"), [(1, [1]), (7, [7, 1]), (12, [12, 6, 4, 3, 2, 1]), (36, [36, 18, 12, 9, 6, 4, 3, 2, 1])])
+def test_divisors_from_the_largest_on(whole: int, found: list[int]) -> None:
+    assert divisors(whole) == found
 
 
 def test_all_of_a_step_in_one_pass() -> None:

@@ -15,9 +15,11 @@ from advisor.devices import load_gpu
 from advisor.hub import load_model
 from advisor.ladder import flips, rules_capacity, rules_memory, rules_method, rules_setup
 from advisor.ladder.fit import Case
+from advisor.ladder.learning_rate import prior_by_size
 from advisor.ladder.rules import Rule
 from advisor.ladder.rules_capacity import rank_sized
 from advisor.ladder.situation import Situation
+from advisor.ladder.verdict import why_not
 from advisor.units import GIB
 from advisor.values import (
     Finding,
@@ -249,6 +251,8 @@ def test_experts_that_are_no_modules_are_counted(method: Method, plan: dict[str,
     found = said(rules_memory.experts_in_16_bit, Made(method, plan=plan), model=MIXTRAL, chosen=method)
     expected = {"bare_params": params, "bare_bytes": 2 * params}
     assert [(finding.level, finding.numbers) for finding in found] == ([(level, expected)] if level else [])
+    for finding in found:
+        assert ("stay in 16 bit (84.0 GiB) and " in finding.message) is (method is Method.QLORA)  # 45,098,205,184 parameters of 2 bytes
 
 
 def test_full_fine_tuning_s_states_are_told_where_it_does_not_fit() -> None:
@@ -554,3 +558,26 @@ def test_cards_are_counted_in_words(cards: int, words: str) -> None:
     plan = {"n_gpus": cards, "sharding": "ddp" if cards > 1 else "none"}
     (flip,) = flips._other_card(situation(Made(plan=plan)))
     assert words in flip.sentence
+
+
+@pytest.mark.parametrize(
+    ("made", "gpu", "why"),
+    [
+        (Made(taken_bytes=200 * GIB, fit=Fit.DOES_NOT_FIT), card(), "needs 200.0 GiB; the card has 100.0 GiB"),
+        (Made(taken_bytes=200 * GIB, fit=Fit.DOES_NOT_FIT), card(14 * GIB), "its 16-bit weights alone are 15.0 GiB; the card has 14.0 GiB"),
+        (Made(Method.QLORA, 200 * GIB, fit=Fit.DOES_NOT_FIT), card(14 * GIB), "needs 200.0 GiB; the card has 14.0 GiB"),
+        (Made(taken_bytes=200 * GIB, plan={"n_gpus": 2, "sharding": "fsdp2"}, fit=Fit.DOES_NOT_FIT), card(14 * GIB), "needs 200.0 GiB"),
+    ],
+)
+def test_weights_alone_are_told_of_where_they_are_16_bit_and_larger_than_the_card(made: Made, gpu: GpuSpec, why: str) -> None:
+    """Llama-3-8B has 8,030,261,248 parameters: 14.96 GiB in 16 bit, half of that on each of two cards that share them."""
+    given = situation(made, gpu=gpu, chosen=None)
+    assert why_not(given.case, Request(), made.rung(), given.verdict).startswith(why)
+
+
+@pytest.mark.parametrize(
+    ("params", "rate"), [(7_000_000_000, 2e-4), (29_999_999_999, 2e-4), (30_000_000_000, 1e-4), (65_000_000_000, 1e-4)]
+)
+def test_larger_models_of_no_recipe_take_half_of_the_rate(params: int, rate: float) -> None:
+    """QLoRA (arXiv 2305.14314), table 9: 2e-4 up to 13B, 1e-4 at 33B and 65B; `lr_large_params` puts the bound at 30 billion."""
+    assert prior_by_size(params) == rate

@@ -34,6 +34,15 @@ def test_forward_that_keeps_nothing_holds_two_tensors():
     assert live(walk) == 200
 
 
+def test_what_nothing_reads_stays_to_the_end():
+    tape, entry = Tape(), Tensor(H, needs_grad=True)
+    tape.op((entry,), H)  # read by nothing
+    x = tape.op((entry,), H)
+    tape.op((x,), H)
+    walk = forward(tape, entry, keep=False, entry_held=False)
+    assert [moment.live.at(1, 1) for moment in walk.peaks] == [300]  # it, and twice what goes in and what comes out
+
+
 def test_a_held_entry_is_counted_by_its_holder():
     tape, entry = chain(True)
     walk = forward(tape, entry, keep=True, entry_held=True)

@@ -17,7 +17,7 @@ from advisor.tape.breakdown import Holder, holders, phases_of
 from advisor.tape.compile import NotOneFormula, Recording, compiled
 from advisor.tape.cut import Cut
 from advisor.tape.dimensions import Depth, likeness
-from advisor.tape.family import grown
+from advisor.tape.family import family_in, grown, part_of
 from advisor.tape.growth import Fitting, Growth, Point, Product
 from advisor.tape.layout import Layout, Moment
 from advisor.tape.peaks import Growing, Peaks, as_list, from_list, highest, peaks_of, shifted
@@ -232,6 +232,9 @@ def test_the_loader_s_block_is_what_the_weights_of_the_asked_model_say() -> None
     recordings = [loading(shape, *one) for shape, one in zip(SEVERAL, made, strict=True)]
     family = grown(recordings, SCALES, Fraction(1, 4), {})
     assert family.warm_up is not None
+    part = part_of(family)
+    assert family.warm_up.share == Fraction(1, 4)
+    assert family_in(part._replace(facts=json.loads(json.dumps(part.facts)))).warm_up == family.warm_up
     wider = family.of((Fraction(11),))
     assert [wider.formulas[number] for number in wider.formula_of] == [
         Size((132000, 0, 0, 0, 0, 0)),

@@ -10,11 +10,12 @@ import pytest
 from advisor.tape.breakdown import _in_body
 from advisor.tape.cut import Cut, _without_what_comes_again
 from advisor.tape.dimensions import Depth
+from advisor.tape.layout import lay_out
 from advisor.tape.packing import Part, head_in, packed, part_in
-from advisor.tape.repeat import _absorbed
+from advisor.tape.repeat import _absorbed, _origins, _Run
 from advisor.tape.sampling import Bounds, samples
 from advisor.tape.sizes import Shape
-from advisor.tape.stream import Birth, Stream
+from advisor.tape.stream import EMPTY_CACHE, STEP, Birth, Stream
 from advisor.values import Phase
 
 F, B = Phase.FORWARD, Phase.BACKWARD
@@ -82,6 +83,15 @@ EVERYTHING, ALONE = Bounds((128, 8192), (4096, 65536)), Bounds((128, 8192), (128
         (Shape(2, 1024), Bounds((1024, 8192), (2048, 4000)), 0, [(2, 1024), (2, 1920), (3, 1024), (3, 1280)]),
         (Shape(2, 1024), Bounds((1024, 1024), (2048, 2048)), 0, [(2, 1024)]),  # there is no other
         (Shape(2, 2048), Bounds((128, 8192), (128, 8192 << 10)), 1, [(2, 2048), (2, 128), (1024, 8192), (2, 384), (3, 2432)]),  # 1,024 rows
+        (  # every other: as long as goes, and as short, with 1,024 rows (too many tokens), 64, 8, 3, 5 and 2
+            Shape(2, 2048),
+            EVERYTHING,
+            9,
+            [
+                *((2, 2048), (32, 128), (8, 8192), (512, 128), (3, 2432)),
+                *((64, 1024), (64, 128), (8, 512), (3, 8192), (3, 1408), (5, 8192), (5, 896), (2, 8192)),
+            ],
+        ),
         (Shape(2, 1152), Bounds((1024, 8192), (2048, 3000)), 0, [(2, 1152), (2, 1024), (2, 1408), (2, 1280)]),  # two rows and no more
     ],
 )
@@ -155,3 +165,33 @@ def test_layers_that_come_again_are_left_out_by_hand(kinds: tuple[int, ...], lef
     assert (None if cut is None else len(cut.layers)) == left
     if cut is not None:
         assert tuple(kinds[cut.layers[number]] for number in cut.order) == kinds
+
+
+MIB = 1 << 20
+
+
+def stream_of(births: list[Birth], events: list[int], marks: list[tuple[int, str]] | None = None) -> Stream:
+    stream = Stream(births=births, marks=marks or [])
+    for signed in events:
+        stream.add(signed, "", births[abs(signed) - 1].phase)
+    return stream
+
+
+def test_what_is_reserved_in_each_step_by_hand() -> None:
+    """Each storage in a segment of its own (from 10 MiB on): 12 before any step; 12 + 20; the cache emptied, 12 + 30; nothing new."""
+    births = [Birth(size * MIB, "made", "", F) for size in (12, 20, 30, 30)]
+    marks = [(1, STEP), (3, EMPTY_CACHE), (3, STEP), (5, STEP)]
+    found = lay_out(stream_of(births, [1, 2, -2, 3, -3, 4], marks))
+    assert found.step_reserved_bytes == (32 * MIB, 42 * MIB, 42 * MIB)
+    assert found.peak_reserved_bytes == 42 * MIB
+    assert found.top.event == 3
+    assert lay_out(stream_of(births, [1, 2])).step_reserved_bytes == ()  # no step was marked
+
+
+def test_storages_are_told_by_their_phase_layer_and_likes_counted_from_the_last() -> None:
+    """The first two and the fourth are alike: in layer 0, in the forward pass. The third is no layer's, the last two of other phases."""
+    births = [Birth(512, "mul", f"layers.{layer}.mlp", phase) for layer, phase in ((0, F), (0, F), (9, F), (0, F), (0, B), (1, B))]
+    stream = stream_of(births, [1, 2, 3, 4, 5, -5, 6])
+    found = _origins(stream, [_Run(0, 0, 2), _Run(None, 2, 3), _Run(0, 3, 6), _Run(1, 6, 7)])
+    assert [(one.stretch, one.layer, one.ordinal) for one in found] == [(1, 0, 2), (1, 0, 1), (-1, -1, 2), (1, 0, 0), (2, 0, 0), (2, 1, 0)]
+    assert {one.like for one in found} == {("mul", 512, "layers.*.mlp"), ("", 0, "")}

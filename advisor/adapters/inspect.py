@@ -17,7 +17,7 @@ from advisor.adapters.spectrum import read_spectrum, roots
 from advisor.adapters.tensors import TensorFile, open_tensors, read
 from advisor.bounded import named, size_bytes
 from advisor.refusals import boundary
-from advisor.values.adapter import AdapterReport, EnergyKept, MagnitudeDrift, ModuleState, ModuleUpdate
+from advisor.values.adapter import AdapterReport, EnergyKept, MagnitudeDrift, ModuleState, ModuleUpdate, squares_of
 from advisor.values.vocabulary import Method
 
 FAINT_SHARE = 1e-3
@@ -153,7 +153,7 @@ def _energy(modules: Sequence[ModuleUpdate]) -> Iterator[EnergyKept]:
 def energy_kept(modules: Sequence[ModuleUpdate], rank: int) -> EnergyKept:
     """What is left when each of the modules, all with a spectrum, is cut to `rank`."""
     shares = [min(1.0, module.energy_at(rank)) for module in modules]
-    whole = [(module.update_norm or 0.0) ** 2 for module in modules]
+    whole = squares_of([module.update_norm or 0.0 for module in modules])
     lowest = min(range(len(modules)), key=shares.__getitem__)
     pooled = sum(share * size for share, size in zip(shares, whole, strict=True)) / sum(whole)
     return EnergyKept(rank=rank, pooled=min(1.0, pooled), median=median(shares), lowest=shares[lowest], lowest_module=modules[lowest].name)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from advisor.adapters.tensors import UNIT_ROUNDOFF, numpy
-from advisor.values.adapter import Spectrum
+from advisor.values.adapter import Spectrum, squares_of
 
 GRAM_FLOOR = 1e-7
 """Share of ‖B‖·‖A‖ below which the root of a Gram matrix in float64 says nothing: √(100 · 2⁻⁵³). Judgement: what summing some ten thousand
@@ -107,7 +107,7 @@ def _entropy_rank(weights: Sequence[float]) -> float:
 
 def rank_for(values: Sequence[float], share: float) -> int:
     """The smallest rank whose squares hold `share` of all squares; `values` largest first."""
-    squares = [value * value for value in values]
+    squares = squares_of(values)
     total, kept = sum(squares), 0.0
     for rank, square in enumerate(squares, start=1):
         kept += square

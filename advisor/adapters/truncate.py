@@ -138,9 +138,18 @@ def _write_weights(stream: IO[bytes], adapter: Adapter, cuts: Sequence[_Cut]) ->
     write_header(stream, [*(tensor for cut in cuts for tensor in _new_tensors(cut)), *others], adapter.file.metadata)
     for cut in cuts:
         for factor in _cut_factors(adapter, cut):
-            stream.write(factor.astype("<f4").tobytes())
+            stream.write(_in_32_bits(factor, cut.pair.module))
     for tensor in adapter.layout.others:
         stream.write(read_bytes(adapter.file, tensor))
+
+
+def _in_32_bits(factor: Any, module: str) -> bytes:
+    np = numpy()
+    with np.errstate(over="ignore"):
+        written = factor.astype("<f4")
+    if not np.isfinite(written).all():
+        raise InvalidInputError(f"{module}: what is left of its update is too large for 32 bits")
+    return bytes(written.tobytes())
 
 
 def _new_tensors(cut: _Cut) -> Iterator[NewTensor]:

@@ -71,14 +71,21 @@ class _Command(OnceEach, _Helpful, TyperCommand):
 
 
 class _OnDemand(Mapping[str, Any]):
-    """The subcommands by name, each made when it is looked up: typer takes 4 ms to read the options of one."""
+    """The subcommands by name, each made when it is first looked up: typer takes 4 ms to read the options of one."""
+
+    def __init__(self) -> None:
+        self._made: dict[str, Any] = {}
 
     def __getitem__(self, name: str) -> Any:
-        single = typer.Typer(**_SETTINGS)
-        single.command(name, cls=_Command)(getattr(import_module(SUBCOMMANDS[name]), name))
-        command = get_command(single)
-        command.params.append(no_color())
-        return command
+        if name not in self._made:
+            single = typer.Typer(**_SETTINGS)
+            single.command(name, cls=_Command)(getattr(import_module(SUBCOMMANDS[name]), name))
+            command = self._made[name] = get_command(single)
+            command.params.append(no_color())
+        return self._made[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in SUBCOMMANDS
 
     def __iter__(self) -> Iterator[str]:
         return iter(SUBCOMMANDS)

@@ -17,6 +17,7 @@ A name that fits nothing is an error with the nearest known names.
 from __future__ import annotations
 
 import re
+from functools import partial
 from pathlib import Path
 
 from advisor.architectures import check_model_type, spec_from_config
@@ -151,7 +152,7 @@ def _of_weights(text: str, found: str) -> str:
 def _from_repository(text: str) -> ModelSpec:
     """A repository by its config.json; where that cannot be had, by the name of a known model of that shape."""
     try:
-        return _from_file(text, from_hub(text, _nearest(text)))
+        return _from_file(text, from_hub(text, partial(_nearest, text)))
     except (UnknownNameError, MissingExtraError):
         match = by_bare_name(text)
         if match is None:

@@ -9,6 +9,7 @@ a host whose memory is known). The rank is never lowered: an adapter is too smal
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from math import isqrt
 from typing import NamedTuple
 
 from advisor.checkpoints import unshardable
@@ -114,10 +115,16 @@ def _rebatch(case: Case, plan: Plan) -> Iterator[Move]:
         whole = old * accumulation
         what = say("change.micro_batch", old=old, new=whole, old_accum=accumulation, new_accum=1)
         yield Move({"micro_batch_size": whole, "grad_accum_steps": 1}, Change(what=what, cost=say("cost.whole_batch")))
-    for new in (size for size in range(old // 2, 0, -1) if old % size == 0):
+    for new in divisors(old)[1:]:
         more = accumulation * (old // new)
         what = say("change.micro_batch", old=old, new=new, old_accum=accumulation, new_accum=more)
         yield Move({"micro_batch_size": new, "grad_accum_steps": more}, Change(what=what, cost=say("cost.micro_batch")))
+
+
+def divisors(whole: int) -> list[int]:
+    """What divides a number, the largest first; found below its root, as a file may ask for a thousand million sequences."""
+    small = [number for number in range(1, isqrt(whole) + 1) if whole % number == 0]
+    return sorted({*small, *(whole // number for number in small)}, reverse=True)
 
 
 def _eight_bit_optimizer(case: Case, plan: Plan) -> Iterator[Move]:

@@ -13,6 +13,7 @@ from typing import Any, TypeGuard
 from advisor.errors import InvalidInputError
 from advisor.ledger.build import run_from
 from advisor.values.evidence import LossPoint
+from advisor.values.request import LEAST_RATE, MOST_RATE
 from advisor.values.run import Evaluation, RunRecord
 
 FILE = "trainer_state.json"
@@ -39,7 +40,7 @@ def from_trainer_state(state: Mapping[str, Any], source: Path) -> RunRecord:
     logs = state.get("log_history")
     if not isinstance(logs, list) or not all(isinstance(log, dict) for log in logs):
         raise InvalidInputError(f"{source} is no trainer state: it has no log_history")
-    rates = [rate for log in logs if _is_number(rate := log.get("learning_rate")) and 0 < rate < math.inf]
+    rates = [rate for log in logs if _is_number(rate := log.get("learning_rate")) and LEAST_RATE <= rate <= MOST_RATE]
     summary: dict[str, Any] = next((log for log in reversed(logs) if "train_runtime" in log), {})
     notes = (f"learning rate: the highest of {len(rates)} logged",) if rates else ()
     return run_from(

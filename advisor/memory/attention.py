@@ -172,7 +172,7 @@ def _kernel(tape: Tape, heads: Heads, block: Block, c: int, setting: Setting, ke
     wide = Size(shape.heads * shape.head_dim * c)
     out_size = Size(shape.heads * shape.v_head_dim * c)
     grouped = shape.kv_heads != shape.heads
-    row_sums = Tensor(Size(shape.heads * FP32_BYTES), False)
+    row_sums = Tensor(Size(shape.heads * FP32_BYTES))
     if _runs_flash(kernel, shape, c):
         if shape.v_head_dim != shape.head_dim:
             v = tape.op((v,), wide)  # values padded to the width of the keys
@@ -189,7 +189,7 @@ def _kernel(tape: Tape, heads: Heads, block: Block, c: int, setting: Setting, ke
         v = tape.op((v,), out_size)
     kept: tuple[Tensor, ...] = (q, k, v, row_sums)
     if kernel.masks(shape):
-        kept = (*kept, Tensor(Size(per_pair=c), False))  # the boolean mask as an additive bias, made anew in each layer
+        kept = (*kept, Tensor(Size(per_pair=c)))  # the boolean mask as an additive bias, made anew in each layer
     return _attend(tape, (q, k, v), out_size, kept, Size(shape.heads * FP32_BYTES))
 
 

@@ -82,10 +82,10 @@ def _routed(tape: Tape, x: Tensor, block: Block, linears: tuple[Linear, ...], se
     scores = _route(tape, x, block, router, setting)
     probabilities = tape.op((scores,), Size(mlp.experts * FP32_BYTES))
     tape.ops[-1].kept = (probabilities,)
-    indices = Tensor(Size(k * INDEX_BYTES), False)
+    indices = Tensor(Size(k * INDEX_BYTES))
     routing = tape.op((probabilities,), Size(k * FP32_BYTES), keeps=(indices,))
     orders = 3 if gate_up.bias and setting.trains_base else 2  # of tokens, of their weights, and of trained biases, by expert
-    order = Tensor(Size(orders * k * INDEX_BYTES), False)
+    order = Tensor(Size(orders * k * INDEX_BYTES))
     chosen = tape.op((x,), Size(k * hidden * e), keeps=(order,))
     inner = _grouped(tape, cast(tape, chosen, k * hidden, e, c), gate_up, k, setting, c)
     bias = tape.op((), Size(k * gate_up.out_features * c if gate_up.bias else 0))  # each token's own, gathered by its expert
@@ -148,7 +148,7 @@ def _route_in_fp32(tape: Tape, x: Tensor, router: Linear, setting: Setting, inne
     x32 = cast(tape, x, router.in_features, setting.stream_bytes, FP32_BYTES)
     factor = cast(tape, x32, router.in_features, FP32_BYTES, inner_bytes)
     params = router.in_features * router.out_features
-    weight = Tensor(Size(constant=params * inner_bytes), False)
+    weight = Tensor(Size(constant=params * inner_bytes))
     gradient = 0
     if setting.trains_base:
         gradient = params * setting.weight_bytes
@@ -272,5 +272,5 @@ def _xielu(tape: Tape, x: Tensor, size: Size, trained: bool) -> Tensor:
     less = tape.op((grown, x), size, aliases=(True, False))
     weighted = tape.op((less,), size, keeps=(less,) if trained else ())
     below = tape.op((weighted, tape.op((x,), size)), size, aliases=(True, True))
-    chosen = Tensor(Size(size.per_token // BYTES_PER_16_BIT), False)  # one byte per element: where x is above zero
+    chosen = Tensor(Size(size.per_token // BYTES_PER_16_BIT))  # one byte per element: where x is above zero
     return tape.op((above, below), size, keeps=(chosen,))

@@ -111,7 +111,7 @@ def _dense(tape: Tape, x: Tensor, layer: Linear, setting: Setting, x_bytes: int)
     if setting.autocast and setting.weight_bytes != inner_bytes:
         # autocast makes a 16-bit copy of the weight, which the product keeps to differentiate by its input
         copied_bytes = params * inner_bytes
-        keeps.append(tape.cached(copied_bytes) if setting.trains_base else Tensor(Size(constant=copied_bytes), False))
+        keeps.append(tape.cached(copied_bytes) if setting.trains_base else Tensor(Size(constant=copied_bytes)))
     gradient = (params + (layer.out_features if layer.bias else 0)) * setting.weight_bytes if setting.trains_base else 0
     return tape.op((x,), Size(layer.out_features * inner_bytes), keeps=tuple(keeps), parameter_gradient_bytes=gradient)
 
@@ -265,7 +265,7 @@ def _dora(tape: Tape, parts: tuple[Tensor, Tensor, Tensor], layer: Linear, setti
     update = tape.op((low,), wide, keeps=keeps, parameter_gradient_bytes=out * setting.rank * setting.adapter_bytes)
     magnitude = out * setting.adapter_bytes
     # m / |w| keeps |w|; (m/|w| - 1) * base keeps both factors, m/|w| * update likewise; each sums a product for the magnitude's gradient
-    factors = Tensor(Size(constant=DORA_FACTORS * magnitude), False)
+    factors = Tensor(Size(constant=DORA_FACTORS * magnitude))
     scaled_bytes = max(y_bytes, setting.adapter_bytes)
     scaled = Size(out * scaled_bytes)
     if setting.adapter_dropout:
@@ -291,10 +291,10 @@ def _product_of_dropped(tape: Tape, x: Tensor, layer: Linear, setting: Setting, 
     """With dropout DoRA multiplies the base's weight by the dropped input anew, and keeps its copy of the weight for backward
     (peft 0.21 tuners/lora/variants.py `DoraLinearVariant.forward`, tuners/lora/dora.py `base_result is None`)."""
     is_copied = quantizes(setting, layer) or setting.weight_bytes != inner_bytes or setting.adapter_bytes != inner_bytes
-    weight = Tensor(Size(constant=layer.in_features * layer.out_features * inner_bytes if is_copied else 0), False)
+    weight = Tensor(Size(constant=layer.in_features * layer.out_features * inner_bytes if is_copied else 0))
     return tape.op((x,), Size(layer.out_features * inner_bytes), keeps=(weight,))
 
 
 def dropout(tape: Tape, x: Tensor, features: int, x_bytes: int) -> Tensor:
     """`native_dropout` keeps a mask of one byte per element (derivatives.yaml); its result is a tensor of its own."""
-    return tape.op((x,), Size(features * x_bytes), keeps=(Tensor(Size(features), False),))
+    return tape.op((x,), Size(features * x_bytes), keeps=(Tensor(Size(features)),))

@@ -65,7 +65,7 @@ def layer_norm(tape: Tape, x: Tensor, features: int, setting: Setting, x_bytes: 
 
 def _native_layer_norm(tape: Tape, x: Tensor, features: int, x_bytes: int, *, rows: int = 1, gradient: int = 0) -> Tensor:
     """It keeps its input, mean and reciprocal deviation (derivatives.yaml)."""
-    statistics = Tensor(Size(2 * rows * FP32_BYTES), False)
+    statistics = Tensor(Size(2 * rows * FP32_BYTES))
     return tape.op((x,), Size(features * x_bytes), keeps=(x, statistics), parameter_gradient_bytes=gradient)
 
 
@@ -87,7 +87,7 @@ def _layer_norm_fp32_ops(tape: Tape, x: Tensor, features: int, setting: Setting)
     tape.hold(x32)
     trained = setting.trains_base
     gradient = features * setting.weight_bytes if trained else 0
-    weight32 = Tensor(Size(constant=features * FP32_BYTES if setting.weight_bytes != FP32_BYTES else 0), False)
+    weight32 = Tensor(Size(constant=features * FP32_BYTES if setting.weight_bytes != FP32_BYTES else 0))
     keeps = (normed, weight32) if trained else (weight32,)
     weighted = tape.op((normed,), wide, keeps=keeps, parameter_gradient_bytes=gradient)
     result = cast(tape, weighted, features, FP32_BYTES, setting.stream_bytes)

@@ -92,7 +92,7 @@ def eager(tape: Tape, heads: Heads, shape: AttentionShape, widths: Widths, run: 
         probabilities = tape.op((probabilities,), scores)
     tape.hold(masked)  # until its name is given to the probabilities
     if shape.dropout:
-        probabilities = tape.op((probabilities,), scores, keeps=(Tensor(Size(per_pair=shape.heads), False),))
+        probabilities = tape.op((probabilities,), scores, keeps=(Tensor(Size(per_pair=shape.heads)),))
     return _mixed(tape, probabilities, v, shape, c, several)
 
 
@@ -129,7 +129,7 @@ def _fp32_scores(tape: Tape, heads: Heads, shape: AttentionShape, c: int, severa
     tape.ops[-1].kept = (probabilities,)
     probabilities = tape.op((probabilities,), Size(per_pair=shape.heads * c))
     if shape.dropout:
-        kept = Tensor(Size(per_pair=shape.heads), False)
+        kept = Tensor(Size(per_pair=shape.heads))
         probabilities = tape.op((probabilities,), Size(per_pair=shape.heads * c), keeps=(kept,))
     return _mixed(tape, probabilities, v, shape, c, several)
 
@@ -144,7 +144,7 @@ def _own_softmax(tape: Tape, weights: Tensor, v: Tensor, shape: AttentionShape, 
     probabilities = tape.op((weights,), scores, scratch=(Size(), scores))
     tape.ops[-1].kept = (probabilities,)
     if shape.dropout:
-        probabilities = tape.op((probabilities,), scores, keeps=(Tensor(Size(per_pair=shape.heads), False),))
+        probabilities = tape.op((probabilities,), scores, keeps=(Tensor(Size(per_pair=shape.heads)),))
     return _mixed(tape, probabilities, v, shape, c, several)
 
 
@@ -157,7 +157,7 @@ def _softmax_with_sinks(
     c, wide, value_bytes = widths
     scores = Size(per_pair=shape.heads * wide)
     joined = tape.op((weights,), scores)
-    highest = Tensor(Size(shape.heads * INDEX_BYTES), False)  # where the maximum of each row is, which its gradient goes to
+    highest = Tensor(Size(shape.heads * INDEX_BYTES))  # where the maximum of each row is, which its gradient goes to
     shifted = tape.op((joined,), scores, keeps=(highest,), aliases=(True,))
     probabilities = tape.op((shifted,), scores, scratch=(Size(), scores))
     tape.ops[-1].kept = (probabilities,)

@@ -41,11 +41,12 @@ def highest(sizes: Iterable[Size]) -> tuple[Size, ...]:
 
 
 class Tensor:
-    """A storage. `needs_grad` follows autograd; `size` is ZERO for views of something counted elsewhere."""
+    """A storage. `needs_grad` follows autograd, and says nothing of what is made only to be kept; `size` is ZERO for views of something
+    counted elsewhere."""
 
     __slots__ = ("base", "gradient_size", "last_use", "needs_grad", "size")
 
-    def __init__(self, size: Size, needs_grad: bool) -> None:
+    def __init__(self, size: Size, needs_grad: bool = False) -> None:
         self.size = size
         self.gradient_size = size
         self.base: Tensor | None = None
@@ -88,7 +89,7 @@ class Tape:
         """A copy of a trained fp32 parameter that autocast makes once in a forward and keeps to its end, whether backward needs it or not
         (torch 2.13 aten/src/ATen/autocast_mode.cpp, `cached_cast`)."""
         self.cached_bytes += size_bytes
-        return Tensor(Size(constant=size_bytes), False)
+        return Tensor(Size(constant=size_bytes))
 
     def op(
         self,
@@ -186,8 +187,7 @@ def forward(tape: Tape, entry: Tensor, *, keep: bool, entry_held: bool, stops_ea
                 kept = kept.plus(tensor.size)
         if index < end:
             moments.setdefault(live.with_scratch(op.forward_scratch), kept)
-        if output.last_use >= 0:
-            dying.setdefault(output.last_use, []).append(output)
+        dying.setdefault(output.last_use, []).append(output)  # at -1, where nothing reads it: it stays
         for tensor in dying.pop(index, ()):
             # a tensor that a later operation keeps is kept by one of its users, which have all run by its last use
             if not (keep and id(tensor) in counted):

@@ -111,7 +111,9 @@ def _arguments(command: ShellCommand, start: Started, path: Path) -> Command:
     if stated is not None:
         config = find_file(str(stated), path.parent)
         if config is None:
-            raise InvalidInputError(f"{path}: {start.name} takes {stated}, and there is no such file beside it, above it or here")
+            raise InvalidInputError(
+                f"{path}: {start.name} takes {shown(str(stated))}, and there is no such file beside it, above it or here"
+            )
     return Command(start.stack, values, launch, config, open=(*open_values, *_open_machines(command, start)), lost=lost)
 
 
@@ -130,7 +132,7 @@ def _by_name(words: tuple[str, ...], stack: Stack) -> tuple[dict[str, Any], list
             current = loose
         elif word.startswith("--"):
             name, _, value = word[2:].partition("=")
-            current = values.setdefault(name.replace("-", "_"), [])
+            current = values.setdefault(shown(name).replace("-", "_"), [])
             current[:] = [value] if value else []
         elif pair:
             values[pair[1]] = [pair[2]]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from enum import Enum
 from statistics import median
 from typing import Annotated
@@ -82,8 +84,14 @@ class ModuleUpdate(Value):
         """Share of Σσ² that the `rank` largest singular values hold."""
         if self.spectrum is None:
             return 1.0
-        squares = [value * value for value in self.spectrum.singular_values]
+        squares = squares_of(self.spectrum.singular_values)
         return sum(squares[:rank]) / sum(squares)
+
+
+def squares_of(values: Sequence[float]) -> list[float]:
+    """The squares of the values, all of them over the same power of four, so that those of the largest neither vanish nor overflow."""
+    _, exponent = math.frexp(max(values, default=0.0))
+    return [math.ldexp(value, -exponent) ** 2 for value in values]
 
 
 class EnergyKept(Value):

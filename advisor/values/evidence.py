@@ -18,7 +18,7 @@ from pydantic.dataclasses import dataclass
 from advisor.values.card import GpuSpec
 from advisor.values.contradictions import check_facts, check_run
 from advisor.values.model import ModelSpec
-from advisor.values.request import Amount, Precision, Task
+from advisor.values.request import Alpha, Amount, LearningRate, Precision, Task
 from advisor.values.vocabulary import Bytes, Method, Positive, Quantization, Value
 
 Number = Annotated[float, Field(allow_inf_nan=False)]
@@ -86,7 +86,7 @@ class EpochScore(Value):
 class SweepPoint(Value):
     """The same set-up at another learning rate."""
 
-    learning_rate: PositiveNumber
+    learning_rate: LearningRate
     score: Number | None = None
     eval_loss: Number | None = None
     diverged: bool = False
@@ -136,7 +136,7 @@ class RunFacts(Value):
     id: str = ""
     method: Method
     rank: Positive | None = None
-    alpha: PositiveNumber | None = None
+    alpha: Alpha | None = None
     use_rslora: bool = False
     init: str = ""
     """Initialisation other than peft's own: pissa, loftq, olora …"""
@@ -147,7 +147,7 @@ class RunFacts(Value):
     precision: Precision | None = None
     """Type of the weights and of the computation."""
     adapter_params: Positive | None = None
-    learning_rate: PositiveNumber | None = None
+    learning_rate: LearningRate | None = None
     lr_tuned: bool = False
     """The learning rate was swept for exactly this set-up, although the rows are not at hand."""
     lr_sweep: tuple[SweepPoint, ...] = ()

@@ -4,7 +4,8 @@ import re
 from functools import partial
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator
+from pydantic_core import PydanticCustomError
 
 from advisor.errors import InvalidInputError
 from advisor.units import parse_size
@@ -52,8 +53,18 @@ def read_length(text: str) -> int | None:
     return number if isinstance(number, int) and 0 < number <= MAX_COUNT else None
 
 
+def _not_tiny(value: float) -> float:
+    if value < LEAST_RATE:
+        raise PydanticCustomError("too_small", f"Input should be at least {LEAST_RATE:g}")
+    return value
+
+
 Count = Annotated[int, BeforeValidator(partial(_read, {"": 1})), Field(gt=0, le=MAX_COUNT)]
 """A number, with or without marks between its thousands: 4096, "4,096", "4_096"."""
+LEAST_RATE, MOST_RATE = 1e-20, 1e4
+"""Judgement: no optimiser's learning rate is beyond, and multiples of what is have no number."""
+LearningRate = Annotated[float, Field(gt=0, le=MOST_RATE, allow_inf_nan=False), AfterValidator(_not_tiny)]
+Alpha = Annotated[float, Field(gt=0, le=MAX_COUNT, allow_inf_nan=False), AfterValidator(_not_tiny)]
 Length = Annotated[int, BeforeValidator(partial(_read, _BINARY)), Field(gt=0, le=MAX_COUNT)]
 """Tokens of a sequence: a count, or "4k" for 4,096."""
 Amount = Annotated[int, BeforeValidator(partial(_read, _DECIMAL)), Field(gt=0, le=MAX_TOKENS)]
@@ -121,7 +132,7 @@ class Request(Value):
 
     method: Method | None = None
     rank: Count | None = None
-    alpha: Annotated[float, Field(gt=0, le=MAX_COUNT, allow_inf_nan=False)] | None = None
+    alpha: Alpha | None = None
     lora_dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
     target_modules: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     """Leaf names as in the model, or ("all-linear",). A text is split at its commas."""

@@ -9,7 +9,7 @@ from pydantic import Field, field_serializer, field_validator, model_validator
 
 from advisor.values.evidence import AdapterFacts, LossPoint, Number, PositiveNumber, Share, all_finite
 from advisor.values.plan import Plan
-from advisor.values.request import MAX_TOKENS, Amount, Count, Precision, Request
+from advisor.values.request import MAX_TOKENS, Amount, Count, LearningRate, Precision, Request
 from advisor.values.vocabulary import SCHEMA_VERSION, Bytes, DType, Method, Positive, Value
 
 PERCENT = 100
@@ -98,7 +98,7 @@ class RunRecord(Request):
     """Initialisation of the adapter other than peft's own: pissa, loftq, olora …"""
     dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
     adapter_params: Positive | None = None
-    learning_rate: PositiveNumber | None = None
+    learning_rate: LearningRate | None = None
     """Highest of the schedule."""
     lr_schedule: str | None = None
     lr_tuned: bool | None = None
