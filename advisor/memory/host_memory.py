@@ -36,9 +36,13 @@ def host_memory(model: ModelSpec, plan: Plan, gpu: GpuSpec | None) -> HostMemory
     """Memory of the host of a full node; None on one card whose host holds no more than the model."""
     if plan.n_gpus == 1 and not plan.offload:
         return None
+    return host_beside(weights_bytes(model, plan), plan, gpu, tuple(_offloaded(model, plan)))
+
+
+def host_beside(whole_bytes: int, plan: Plan, gpu: GpuSpec | None, parts: tuple[Part, ...] = ()) -> HostMemory:
+    """The same for a model whose weights take `whole_bytes` as they rest, with what each process offloads."""
     processes = min(plan.n_gpus, gpu.most_of_machine if gpu is not None else CARDS_OF_MACHINE)
-    loaded, mends = _loaded(model, plan, processes)
-    parts = tuple(_offloaded(model, plan))
+    loaded, mends = _loaded(whole_bytes, plan, processes)
     return HostMemory(
         processes=processes,
         load=_terms([Part(Term.WEIGHTS, loaded)]),
@@ -46,7 +50,7 @@ def host_memory(model: ModelSpec, plan: Plan, gpu: GpuSpec | None) -> HostMemory
         rounding_bytes=sum(max(0, part.pinned_bytes - part.size_bytes) for part in parts) * processes,
         available_bytes=None if gpu is None else gpu.host_bytes,
         mends=mends,
-        passing_bytes=0 if plan.offloads_optimizer or plan.offloads_params else max(loaded, weights_bytes(model, plan)),
+        passing_bytes=0 if plan.offloads_optimizer or plan.offloads_params else max(loaded, whole_bytes),
     )
 
 
@@ -68,7 +72,7 @@ def _terms(parts: Iterable[Part]) -> tuple[TermBytes, ...]:
     return tuple(TermBytes(term=term, bytes=size) for term, size in held.items() if size)
 
 
-def _loaded(model: ModelSpec, plan: Plan, processes: int) -> tuple[int, str]:
+def _loaded(whole: int, plan: Plan, processes: int) -> tuple[int, str]:
     """Bytes of the models that are loaded at once, and the setting that makes them one.
 
     Each process loads a whole model in the type that it rests in. Under ZeRO-3 the first one alone reads the weights, which it shares
@@ -77,7 +81,6 @@ def _loaded(model: ModelSpec, plan: Plan, processes: int) -> tuple[int, str]:
     """
     if plan.quantization is not None:
         return 0, ""
-    whole = weights_bytes(model, plan)
     if plan.loads_on_rank_0 or plan.sharding is Sharding.ZERO3:
         return whole, ""
     return whole * processes, RANK_0_LOADS if plan.sharding.is_fsdp else ""
