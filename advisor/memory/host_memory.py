@@ -160,27 +160,20 @@ def _of_zero(model: ModelSpec, plan: Plan) -> Iterator[Part]:
         yield Part(Term.GRADIENTS, held, int(rounded * share) if pinned else 0)
 
 
-NVME_BUFFERS = 4
-"""Of the largest group that the optimizer steps on, in fp32 (zero/offload_config.py `buffer_count`; swap_tensor/optimizer_utils.py)."""
-NVME_PARAMS = 5 * 100_000_000
-"""In the buffers of parameters (`buffer_count` × `buffer_size`; swap_tensor/partitioned_param_swapper.py)."""
-NVME_PARAMS_IN_CPU = 1_000_000_000
-"""That stay on the host in any case (`max_in_cpu`)."""
-
-
 def _beside_nvme(model: ModelSpec, plan: Plan) -> Iterator[Part]:
     """What of ZeRO-3's offload does not go on to the disk: page-locked buffers, the 16-bit gradients of one's own part, and parameters
-    up to a number. Only what is said to go to a host at all is there. Counts are DeepSpeed's defaults."""
-    part, element = trained_part(model, plan), plan.base_dtype.size_bytes
+    up to a number. Only what is said to go to a host at all is there (runtime/swap_tensor/optimizer_utils.py,
+    partitioned_param_swapper.py)."""
+    part, element, stated = trained_part(model, plan), plan.base_dtype.size_bytes, plan.deepspeed
     if plan.offloads_optimizer:
         group = int(part.masters_bytes * stepped_share(model, plan))
-        yield Part(Term.OPTIMIZER, NVME_BUFFERS * group, NVME_BUFFERS * _power_of_two(group))
-        yield _flat(Term.GRADIENTS, part.gradient_bytes, plan.deepspeed.pin_memory)
+        yield Part(Term.OPTIMIZER, stated.nvme_group_buffers * group, stated.nvme_group_buffers * _power_of_two(group))
+        yield _flat(Term.GRADIENTS, part.gradient_bytes, stated.pin_memory)
     if plan.offloads_params:
         whole = weights_bytes(model, plan) - scales_bytes(model, plan) + adapter_bytes(model, plan)
         shard = -(-whole // plan.n_gpus)
-        yield _flat(Term.WEIGHTS, min(shard, NVME_PARAMS_IN_CPU * element), plan.deepspeed.pin_memory)
-        yield _flat(Term.WEIGHTS, NVME_PARAMS * element, pinned=True)
+        yield _flat(Term.WEIGHTS, min(shard, stated.nvme_resident_params * element), stated.pin_memory)
+        yield _flat(Term.WEIGHTS, stated.nvme_param_buffers * stated.nvme_buffer_params * element, pinned=True)
 
 
 def _flat(term: Term, size_bytes: int, pinned: bool) -> Part:
