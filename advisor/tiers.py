@@ -54,8 +54,6 @@ LOOP = ("optimizer", "gradient_checkpointing", "attention", "padding", "kv_cache
 IMAGES = ("images_per_row", "image_size_pixels")
 CARDS = ("n_gpus", "sharding")
 SHARED = ("shard_group", "reshard_after_forward", "sync_each_batch", "offload", "deepspeed")
-ALONE = tuple(name for name in SHARED if name != "offload")
-"""What needs several cards."""
 ENGINE = ("masters", "use_reentrant")
 ON_THE_HOST = {"loads_on_rank_0": "who reads the weights decides the host's memory, not the card's"}
 SCALE = dict.fromkeys(("alpha", "use_rslora"), "a factor on the adapter's output: no tensor of its own")
@@ -73,10 +71,10 @@ def _unplayed_engine(plan: Plan) -> str:
     return "does not know what several cards share: say --shard" if plan.n_gpus > 1 and plan.sharding is Sharding.NONE else ""
 
 
-def _several_cards(plan: Plan) -> str:
+def _unrecorded_engine(plan: Plan) -> str:
     if plan.sharding.is_zero:
-        return "plays one card, and a dry run of several does not run DeepSpeed; advise trace --shard fsdp2 shares as much"
-    return "" if plan.n_gpus == 1 else "plays one card; take advise trace, which runs several"
+        return "does not run DeepSpeed, and nothing else prices it for this model; --shard fsdp shares as much"
+    return _unplayed_engine(plan)
 
 
 def _loop_of_another(plan: Plan) -> str:
@@ -149,13 +147,9 @@ FIELDS: Mapping[Tier, Fields] = {
     ),
     Tier.TRACE: _RUN,
     Tier.TAPE: Fields(
-        reads=_RUN.reads - {"n_gpus", "masters", "sync_each_batch"},
-        neutral={
-            **_RUN.neutral,
-            **dict.fromkeys(("sharding", *ALONE), "one card shares nothing"),
-            "masters": "kept by sharding engines only",
-        },
-        limits={**{name: why for name, why in _RUN.limits.items() if name not in ("sharding", *ALONE)}, "n_gpus": _several_cards},
+        reads=_RUN.reads,
+        neutral=_RUN.neutral,
+        limits={**_RUN.limits, "sharding": _unrecorded_engine},
         said=_RUN.said,
     ),
     Tier.CALIBRATE: Fields(

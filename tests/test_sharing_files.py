@@ -17,7 +17,7 @@ from advisor.memory import estimate_memory
 from advisor.stacks import defaults_of
 from advisor.stacks.engines import reentrant_of
 from advisor.stacks.reading import canonical
-from advisor.stacks.write_sharing import deepspeed_settings, sharing_settings
+from advisor.stacks.write_sharing import BUFFERS, deepspeed_settings, sharing_settings
 from advisor.values import Fit, Method, Plan, Sharding, Stack
 
 MODEL = hub.load_model("llama-3-8b")
@@ -291,3 +291,29 @@ def test_nvme_leaves_buffers_on_the_host(tmp_path: Path) -> None:
     host = estimate_memory(MODEL, plan_of({"deepspeed": str(file)}, tmp_path, gpus=8).model_copy(update={"method": Method.FULL})).host
     assert host is not None
     assert sum(term.bytes for term in host.training) < 0.4 * hosts[0]
+
+
+@pytest.mark.parametrize(
+    ("group", "stated", "more_params"),
+    [
+        ("offload_param", {"buffer_count": 10}, 5 * 100_000_000),
+        ("offload_param", {"buffer_size": 200_000_000}, 5 * 100_000_000),
+        ("offload_param", {"max_in_cpu": 0}, None),
+        ("offload_optimizer", {"buffer_count": 8}, None),
+    ],
+)
+def test_buffers_beside_a_disk_are_the_files(tmp_path: Path, group: str, stated: dict[str, int], more_params: int | None) -> None:
+    """By hand: elements of the parameters' type, in each of eight processes."""
+    held = []
+    for said in ({}, stated):
+        away = {"device": "nvme", "nvme_path": "/local_nvme"}
+        zero = {"stage": 3, "offload_optimizer": dict(away), "offload_param": dict(away)}
+        zero[group] = {**away, **said}
+        (tmp_path / "ds.json").write_text(json.dumps({"bf16": {"enabled": True}, "zero_optimization": zero}), encoding="utf-8")
+        plan = plan_of({"deepspeed": str(tmp_path / "ds.json")}, tmp_path, gpus=8).model_copy(update={"method": Method.FULL})
+        assert all(getattr(plan.deepspeed, field) == said[key] for field, key in BUFFERS[group].items() if key in said)
+        host = estimate_memory(MODEL, plan).host
+        assert host is not None
+        held.append(sum(term.bytes for term in host.training))
+    assert held[0] != held[1]
+    assert more_params is None or held[1] - held[0] == more_params * plan.base_dtype.size_bytes * plan.n_gpus

@@ -21,6 +21,7 @@ from advisor.dryrun.autocast import MetaAutocast, answering
 from advisor.dryrun.isolation import libraries_untouched
 from advisor.dryrun.load import DTYPES
 from advisor.dryrun.mixers import mixing
+from advisor.dryrun.of_several import remarks_of_several
 from advisor.dryrun.recorder import Recorder, collect_garbage
 from advisor.dryrun.remarks import SPREAD_EVENLY, remarks
 from advisor.dryrun.shorten import ConfigCut
@@ -115,6 +116,7 @@ def record_shape(spec: ModelSpec, plan: Plan, settings: Settings, shape: meta_mo
         warnings.simplefilter("ignore")
         host = Recorder("meta") if sharded.arrives_unit_by_unit(plan) else recorder
         built = meta_model.build(spec, plan, host, shape, settings.peft_config)
+        of_several = (*remarks_of_several(built.base, plan),)
         sharded.wrap(built, plan, recorder)
         plan = sharded.computed(plan)
         with (
@@ -126,7 +128,7 @@ def record_shape(spec: ModelSpec, plan: Plan, settings: Settings, shape: meta_mo
         ):
             stream = _run_steps(built, plan, settings, recorder, casting, around)
     spread = (SPREAD_EVENLY,) if recorder.known.spread else ()
-    stream.notes = (*remarks(built.base, plan), *mixed, *spread)
+    stream.notes = (*remarks(built.base, plan), *mixed, *spread, *of_several)
     return stream, built.layer_path
 
 

@@ -18,7 +18,7 @@ from advisor.dryrun import answers, fake_cards, kernels, meta_outputs
 from advisor.dryrun.known import NOTHING, KnownValues
 from advisor.dryrun.places import Places
 from advisor.memory.runtime import CUBLAS_WORKSPACE_BYTES
-from advisor.tape.stream import Birth, Stream
+from advisor.tape.stream import GIVEN, Birth, Stream
 from advisor.values import Phase
 
 
@@ -117,7 +117,7 @@ class Recorder(TorchDispatchMode):
             self._workspaces.add(thread)
             self._emit(self.workspace_bytes, f"cublas workspace ({thread})", "workspace")
 
-    def label(self, tensor: torch.Tensor, kind: str, owner: str = "", op: str = "given") -> None:
+    def label(self, tensor: torch.Tensor, kind: str, owner: str = "", op: str = GIVEN) -> None:
         """Say what a storage is for; it is counted first if it is new."""
         if self._closed:
             return

@@ -17,9 +17,11 @@ from torch.utils._python_dispatch import _disable_current_modes
 from advisor.dryrun import fake_cards
 from advisor.dryrun.load import DTYPES
 from advisor.dryrun.meta_model import MetaModel
+from advisor.dryrun.of_several import leaves_towers, name_layers
 from advisor.dryrun.places import unwrapped
 from advisor.dryrun.recorder import Recorder, local
 from advisor.errors import UnsupportedError
+from advisor.memory.recorded import looks_for_unused
 from advisor.memory.units import CARVES, DEFERS
 from advisor.values import Masters, Plan, Sharding
 
@@ -69,6 +71,7 @@ def wrap(built: MetaModel, plan: Plan, recorder: Recorder) -> None:
     if arrives_unit_by_unit(plan) and recorder.device_type == fake_cards.DEVICE:
         for name, tensor in _tensors(built.model):
             recorder.on_host(tensor, name)
+    name_layers(built.base)
     with recorder:
         _WRAPS[plan.sharding](built, plan, recorder.device_type)
     for name, tensor in _tensors(built.model):
@@ -163,7 +166,8 @@ def _wrap_by_fsdp2(built: MetaModel, plan: Plan, device_type: str) -> None:
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
     if plan.masters is Masters.LIFTED:
-        _lift(built.model)
+        for parameter in built.model.parameters():
+            parameter.data = parameter.data.float() if parameter.requires_grad else parameter.data
     dtype = _mixed(plan)
     options = {
         "mesh": _mesh(plan, device_type),
@@ -173,12 +177,6 @@ def _wrap_by_fsdp2(built: MetaModel, plan: Plan, device_type: str) -> None:
     for layer in built.model.get_submodule(built.layer_path):
         fully_shard(layer, **options)
     fully_shard(built.model, **options)
-
-
-def _lift(model: Any) -> None:
-    for parameter in model.parameters():
-        if parameter.requires_grad:
-            parameter.data = parameter.data.float()
 
 
 def _mesh(plan: Plan, device_type: str) -> Any:
@@ -288,7 +286,9 @@ def _ddp(recorder: Recorder) -> Iterator[tuple[Any, str, Any]]:
 
 
 def _wrap_by_ddp(built: MetaModel, plan: Plan, device_type: str) -> None:
-    built.model = torch.nn.parallel.DistributedDataParallel(built.model)
+    """Where parameters get no gradient and nobody looks for them the second step stops: what is run is that with the setting."""
+    looks = looks_for_unused(plan) or leaves_towers(built.base, plan)
+    built.model = torch.nn.parallel.DistributedDataParallel(built.model, find_unused_parameters=looks)
 
 
 _ENGINES: dict[Sharding, Any] = {Sharding.FSDP2: _fsdp2, Sharding.FSDP1: _fsdp1, Sharding.DDP: _ddp}

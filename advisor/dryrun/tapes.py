@@ -50,7 +50,13 @@ def tape_of(model: ModelSpec, plan: Plan, gpu: GpuSpec | None = None, progress: 
     recorder = Recordings([Variant(model, kind_of(plan))], gpu, progress)
     shape = Shape(plan.micro_batch_size, plan.seq_len_tokens)
     with quick():
-        return widest(recorder, shape, lambda made, _: compiled(made, installed()))
+        return widest(recorder, shape, lambda made, _: _written_out(compiled(made, installed())))
+
+
+def _written_out(tape: Tape) -> Tape:
+    """The tape, once its short model stands for the whole. Raises NotRepeatable."""
+    assert tape.events
+    return tape
 
 
 def widest(recorder: Recordings, shape: Shape, compile_: Callable[[list[Recording], list[Variant]], Made]) -> Made:
@@ -184,7 +190,7 @@ class Recordings:
             return None
         if number not in self._fews:
             model, plan, _ = self.variants[number]
-            self._fews[number] = meta_model.few_layers(model, plan) if plan.n_gpus == 1 else None
+            self._fews[number] = meta_model.few_layers(model, plan)
         found = self._fews[number]
         cut = self.cut(number)[0]
         if found is None or (cut is not None and len(found[0].few) >= len(cut.layers)):

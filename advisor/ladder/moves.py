@@ -95,8 +95,11 @@ def _reduce_each_batch(case: Case, plan: Plan) -> Iterator[Move]:
 
 
 def _offload(case: Case, plan: Plan) -> Iterator[Move]:
-    """Only where the machine's memory is known: a plan that fits the cards and not their host dies all the same."""
-    if case.gpu.host_bytes is None or plan.offloads_optimizer or not plan.sharding.shards_states or plan.quantization is not None:
+    """Only where the machine's memory is known: a plan that fits the cards and not their host dies all the same. Of models with tables
+    alone: no recording has states or weights on the host."""
+    if case.model.tables is None or case.gpu.host_bytes is None:
+        return
+    if plan.offloads_optimizer or not plan.sharding.shards_states or plan.quantization is not None:
         return
     optimizer = plan.optimizer if plan.optimizer in HOST_OPTIMIZERS else Optimizer.ADAMW_FUSED
     moved = (Offload.OPTIMIZER, Offload.PARAMS) if plan.sharding.shards_weights else (Offload.OPTIMIZER,)

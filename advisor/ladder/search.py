@@ -67,11 +67,11 @@ def _tried(case: Case, first: Plan, fixed: frozenset[str]) -> list[Priced]:
     Then with all at once: some save only beside another, once the peak has moved (sharding, say, where every pass is reduced).
     """
     found = _changed(case, first, fixed)
-    if found.fit is Fit.FITS:
+    if found.fit is Fit.FITS or case.model.tables is None:  # without tables each other would be several recordings
         return [found]
     taken = {option for option, field in NOT_ALWAYS.items() if getattr(found.plan, field) != getattr(first, field)}
     tried = [found, *(_changed(case, first, fixed | without) for without in _parts(taken))]
-    if case.model.tables is None or any(priced.fit is Fit.FITS for priced in tried):  # without tables each would be another recording
+    if any(priced.fit is Fit.FITS for priced in tried):
         return tried
     return [*tried, *(_less_needless(case, first, taken) for taken in _all_at_once(case, first, fixed))]
 

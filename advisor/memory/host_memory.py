@@ -36,9 +36,13 @@ def host_memory(model: ModelSpec, plan: Plan, gpu: GpuSpec | None) -> HostMemory
     """Memory of the host of a full node; None on one card whose host holds no more than the model."""
     if plan.n_gpus == 1 and not plan.offload:
         return None
+    return host_beside(weights_bytes(model, plan), plan, gpu, tuple(_offloaded(model, plan)))
+
+
+def host_beside(whole_bytes: int, plan: Plan, gpu: GpuSpec | None, parts: tuple[Part, ...] = ()) -> HostMemory:
+    """The same for a model whose weights take `whole_bytes` as they rest, with what each process offloads."""
     processes = min(plan.n_gpus, gpu.most_of_machine if gpu is not None else CARDS_OF_MACHINE)
-    loaded, mends = _loaded(model, plan, processes)
-    parts = tuple(_offloaded(model, plan))
+    loaded, mends = _loaded(whole_bytes, plan, processes)
     return HostMemory(
         processes=processes,
         load=_terms([Part(Term.WEIGHTS, loaded)]),
@@ -46,7 +50,7 @@ def host_memory(model: ModelSpec, plan: Plan, gpu: GpuSpec | None) -> HostMemory
         rounding_bytes=sum(max(0, part.pinned_bytes - part.size_bytes) for part in parts) * processes,
         available_bytes=None if gpu is None else gpu.host_bytes,
         mends=mends,
-        passing_bytes=0 if plan.offloads_optimizer or plan.offloads_params else max(loaded, weights_bytes(model, plan)),
+        passing_bytes=0 if plan.offloads_optimizer or plan.offloads_params else max(loaded, whole_bytes),
     )
 
 
@@ -68,7 +72,7 @@ def _terms(parts: Iterable[Part]) -> tuple[TermBytes, ...]:
     return tuple(TermBytes(term=term, bytes=size) for term, size in held.items() if size)
 
 
-def _loaded(model: ModelSpec, plan: Plan, processes: int) -> tuple[int, str]:
+def _loaded(whole: int, plan: Plan, processes: int) -> tuple[int, str]:
     """Bytes of the models that are loaded at once, and the setting that makes them one.
 
     Each process loads a whole model in the type that it rests in. Under ZeRO-3 the first one alone reads the weights, which it shares
@@ -77,7 +81,6 @@ def _loaded(model: ModelSpec, plan: Plan, processes: int) -> tuple[int, str]:
     """
     if plan.quantization is not None:
         return 0, ""
-    whole = weights_bytes(model, plan)
     if plan.loads_on_rank_0 or plan.sharding is Sharding.ZERO3:
         return whole, ""
     return whole * processes, RANK_0_LOADS if plan.sharding.is_fsdp else ""
@@ -157,27 +160,20 @@ def _of_zero(model: ModelSpec, plan: Plan) -> Iterator[Part]:
         yield Part(Term.GRADIENTS, held, int(rounded * share) if pinned else 0)
 
 
-NVME_BUFFERS = 4
-"""Of the largest group that the optimizer steps on, in fp32 (zero/offload_config.py `buffer_count`; swap_tensor/optimizer_utils.py)."""
-NVME_PARAMS = 5 * 100_000_000
-"""In the buffers of parameters (`buffer_count` × `buffer_size`; swap_tensor/partitioned_param_swapper.py)."""
-NVME_PARAMS_IN_CPU = 1_000_000_000
-"""That stay on the host in any case (`max_in_cpu`)."""
-
-
 def _beside_nvme(model: ModelSpec, plan: Plan) -> Iterator[Part]:
     """What of ZeRO-3's offload does not go on to the disk: page-locked buffers, the 16-bit gradients of one's own part, and parameters
-    up to a number. Only what is said to go to a host at all is there. Counts are DeepSpeed's defaults."""
-    part, element = trained_part(model, plan), plan.base_dtype.size_bytes
+    up to a number. Only what is said to go to a host at all is there (runtime/swap_tensor/optimizer_utils.py,
+    partitioned_param_swapper.py)."""
+    part, element, stated = trained_part(model, plan), plan.base_dtype.size_bytes, plan.deepspeed
     if plan.offloads_optimizer:
         group = int(part.masters_bytes * stepped_share(model, plan))
-        yield Part(Term.OPTIMIZER, NVME_BUFFERS * group, NVME_BUFFERS * _power_of_two(group))
-        yield _flat(Term.GRADIENTS, part.gradient_bytes, plan.deepspeed.pin_memory)
+        yield Part(Term.OPTIMIZER, stated.nvme_group_buffers * group, stated.nvme_group_buffers * _power_of_two(group))
+        yield _flat(Term.GRADIENTS, part.gradient_bytes, stated.pin_memory)
     if plan.offloads_params:
         whole = weights_bytes(model, plan) - scales_bytes(model, plan) + adapter_bytes(model, plan)
         shard = -(-whole // plan.n_gpus)
-        yield _flat(Term.WEIGHTS, min(shard, NVME_PARAMS_IN_CPU * element), plan.deepspeed.pin_memory)
-        yield _flat(Term.WEIGHTS, NVME_PARAMS * element, pinned=True)
+        yield _flat(Term.WEIGHTS, min(shard, stated.nvme_resident_params * element), stated.pin_memory)
+        yield _flat(Term.WEIGHTS, stated.nvme_param_buffers * stated.nvme_buffer_params * element, pinned=True)
 
 
 def _flat(term: Term, size_bytes: int, pinned: bool) -> Part:

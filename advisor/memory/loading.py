@@ -5,7 +5,8 @@ Sources are files of torch 2.13, accelerate 1.15 and transformers 5.23.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 
 from advisor.memory.held import loaded_beside
@@ -28,6 +29,9 @@ BROADCAST_BUCKET_BYTES = 250 * MIB
 """Of which DDP sends the weights to the other cards when it wraps the model (nn/parallel/distributed.py `broadcast_bucket_size`): a flat
 copy each. The tensor that fills a bucket up is its last (torch/csrc/distributed/c10d/reducer.cpp `compute_bucket_assignment_by_size`), and
 two are under way at once (comm.cpp `broadcast_coalesced`, `max_in_flight`)."""
+REDUCED_BUCKET_BYTES = (MIB, 25 * MIB)
+"""Of gradients that DDP reduces at once: the first, and each further one (nn/parallel/distributed.py `bucket_cap_mb`,
+torch/csrc/distributed/c10d/reducer.hpp `kDefaultFirstBucketBytes`; filled as above)."""
 
 Terms = tuple[tuple[Term, int], ...]
 
@@ -39,22 +43,37 @@ def replica_load(model: ModelSpec, plan: Plan, adapter: int, buckets: int) -> Te
 
 
 def _sent_at_once(model: ModelSpec, plan: Plan) -> int:
-    """The flat copies of two neighbouring buckets of weights: tensors of one type that are sent together, in the order of their first. One
-    tensor alone is sent as it lies (torch/csrc/utils/tensor_flatten.h `flatten_dense_tensors`)."""
-    buckets: list[tuple[int, int]] = []
-    """Number of its first tensor, and bytes of its copy."""
+    """The most that two neighbouring buckets of weights take."""
+    return max(before + after for before, after in pairwise([0, *copies_sent(_tensor_bytes(model, plan))]))
+
+
+def copies_sent(tensors: Iterable[tuple[str, int]]) -> list[int]:
+    """The flat copies of the buckets in which weights are sent, each weight given by its type in words and its bytes. One tensor alone is
+    sent as it lies (torch/csrc/utils/tensor_flatten.h `flatten_dense_tensors`)."""
+    return [size if count > 1 else 0 for size, count in _buckets(tensors, (BROADCAST_BUCKET_BYTES,))]
+
+
+def buckets_reduced(tensors: Iterable[tuple[str, int]]) -> list[int]:
+    """The buckets from which DDP reduces the gradients of tensors that are given so, a buffer each."""
+    return [size for size, _ in _buckets(tensors, REDUCED_BUCKET_BYTES)]
+
+
+def _buckets(tensors: Iterable[tuple[str, int]], limits: Sequence[int]) -> list[tuple[int, int]]:
+    """Bytes, and number of tensors, of buckets of tensors of one type, in the order of their first: the tensor that reaches the limit is a
+    bucket's last, and the last of the limits holds for all further ones of its type."""
+    full: list[tuple[int, int, int]] = []
+    """Number of its first tensor, bytes, and tensors."""
     filling: dict[str, tuple[int, int, int]] = {}
-    """Number of the first tensor, bytes so far, and tensors."""
-    for number, (kept_as, size) in enumerate(_tensor_bytes(model, plan)):
-        first, filled_bytes, tensors = filling.pop(kept_as, (number, 0, 0))
-        filled_bytes += size
-        if filled_bytes >= BROADCAST_BUCKET_BYTES:
-            buckets.append((first, filled_bytes if tensors else 0))
-        else:
-            filling[kept_as] = first, filled_bytes, tensors + 1
-    buckets += ((first, filled_bytes if tensors > 1 else 0) for first, filled_bytes, tensors in filling.values())
-    sizes = [copied_bytes for _, copied_bytes in sorted(buckets)]
-    return max(before + after for before, after in pairwise([0, *sizes]))
+    filled: Counter[str] = Counter()
+    for number, (kept_as, size) in enumerate(tensors):
+        first, filled_bytes, count = filling.pop(kept_as, (number, 0, 0))
+        bucket = first, filled_bytes + size, count + 1
+        if bucket[1] < limits[min(filled[kept_as], len(limits) - 1)]:
+            filling[kept_as] = bucket
+            continue
+        filled[kept_as] += 1
+        full.append(bucket)
+    return [(size, count) for _, size, count in sorted([*full, *filling.values()])]
 
 
 def _tensor_bytes(model: ModelSpec, plan: Plan) -> Iterator[tuple[str, int]]:

@@ -22,7 +22,7 @@ from advisor.memory.intervals import interval_of
 from advisor.memory.layers import Setting
 from advisor.memory.pools import ESTIMATE
 from advisor.memory.program import Loop, Program, Station, compile_program, forward_stations, program_of, step_of
-from advisor.memory.replayed import estimate_from_tape
+from advisor.memory.recorded import estimate_from_tape
 from advisor.memory.runtime import context_of, has_caching_allocator, has_flash, workspace_bytes
 from advisor.memory.sharding import check_engine, check_offload, held
 from advisor.memory.slack import slack_of

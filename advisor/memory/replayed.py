@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from advisor.checkpoints import check_plan, expert_notes
 from advisor.errors import UnsupportedError
-from advisor.memory.calibrated import narrowed
-from advisor.memory.chance import with_chance
 from advisor.memory.intervals import interval_of
 from advisor.memory.pools import TRACE
 from advisor.memory.runtime import HANDLES, context_of, has_caching_allocator, has_flash, workspace_bytes
@@ -21,7 +19,7 @@ if TYPE_CHECKING:  # a model with tables is priced without a tape: the room is l
     from advisor.tape.peaks import Peaks
     from advisor.tape.sizes import Shape
     from advisor.tape.stream import Stream
-    from advisor.tape.tape import Tape
+    from advisor.tape.tape import Beside, Tape
 
 
 RECORDS = "pip install 'finetune-advisor[torch]' to make one"
@@ -92,32 +90,27 @@ def _missing(model: ModelSpec, plan: Plan, gpu: GpuSpec | None) -> UnsupportedEr
     return NotRecorded(model, plan, gpu)
 
 
-def estimate_from_tape(model: ModelSpec, plan: Plan, gpu: GpuSpec | None = None) -> MemoryBreakdown:
-    """Memory of `plan` on one card: the dry run's, replayed. Raises as `tape_for`."""
-    replay = _replay_of(model, plan, gpu)
-    memory = breakdown_of(replay, model, plan, gpu)
-    memory = memory.model_copy(update={"notes": (*memory.notes, *_of_other_releases(replay.versions))})
-    return with_chance(narrowed(memory, model, plan, gpu), model, plan, gpu)
-
-
-def _replay_of(model: ModelSpec, plan: Plan, gpu: GpuSpec | None) -> Replay:
-    """What a plan takes: as it was found before, or else by replaying its tape. Raises as `tape_for`."""
+def replay_of(model: ModelSpec, plan: Plan, gpu: GpuSpec | None, beside: Callable[[Tape], Beside] | None = None) -> Replay:
+    """What a plan takes, with what its engine holds `beside` the step: as it was found before, or else by replaying its tape. Raises as
+    `tape_for`."""
     from advisor.tape import replays
+    from advisor.tape.tape import NOTHING
 
     shape, workspace = _shape_of(plan), workspace_bytes(gpu) // HANDLES
+    engine = "" if beside is None else plan.sharding.value
     for source in _sources(model, plan, gpu):
-        kept = replays.find(source.name, shape, workspace)
+        kept = replays.find(source.name, shape, workspace, engine)
         if kept is not None:
             return kept
         tape = source.tape()
         if tape is not None:
-            replay = tape.replay(shape, workspace)
-            replays.keep(source.name, shape, workspace, replay)
+            replay = tape.replay(shape, workspace, NOTHING if beside is None else beside(tape))
+            replays.keep(source.name, shape, workspace, replay, engine)
             return replay
     raise _missing(model, plan, gpu)
 
 
-def _of_other_releases(recorded: Mapping[str, str]) -> tuple[str, ...]:
+def of_other_releases(recorded: Mapping[str, str]) -> tuple[str, ...]:
     """A line where other releases are installed than those that were recorded."""
     from advisor.tape.store import installed
 
@@ -161,7 +154,14 @@ def _shape_of(plan: Plan) -> Shape:
 def trained_params(model: ModelSpec, plan: Plan, gpu: GpuSpec | None = None) -> int:
     """Parameters that got a gradient in the recorded step; each has its parameter's type. Raises as `tape_for`."""
     kept_in = plan.adapter_dtype if plan.method.has_adapter else plan.base_dtype
-    return tape_for(model, plan, gpu).gradient_bytes // kept_in.size_bytes
+    return tape_for(model, on_one_card(plan), gpu).gradient_bytes // kept_in.size_bytes
+
+
+def on_one_card(plan: Plan) -> Plan:
+    """The same step on a card that shares nothing."""
+    from advisor.tape.kinds import CARDS
+
+    return plan.model_copy(update={name: Plan.model_fields[name].default for name in CARDS})
 
 
 def breakdown_of(replay: Replay, model: ModelSpec, plan: Plan, gpu: GpuSpec | None) -> MemoryBreakdown:

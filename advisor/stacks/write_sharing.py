@@ -49,6 +49,18 @@ def _fsdp(plan: Plan, defaults: StackDefaults) -> dict[str, Any]:
     return {"fsdp": f"{strategy} auto_wrap{offload}", **({"fsdp_config": inner} if inner else {})}
 
 
+BUFFERS = {
+    "offload_optimizer": {"nvme_group_buffers": "buffer_count"},
+    "offload_param": {
+        "nvme_param_buffers": "buffer_count",
+        "nvme_buffer_params": "buffer_size",
+        "nvme_resident_params": "max_in_cpu",
+    },
+}
+"""Group of DeepSpeed's settings → field of `DeepSpeedSettings` → its key there (0.19.8 runtime/zero/offload_config.py)."""
+_FIRST = DeepSpeedSettings()
+
+
 def deepspeed_settings(plan: Plan) -> dict[str, Any]:
     """DeepSpeed's own configuration, complete: sizes that the plan leaves open are `auto` in stage 3, and DeepSpeed's below."""
     stage, stated = int(plan.sharding.value[-1]), plan.deepspeed
@@ -64,7 +76,8 @@ def deepspeed_settings(plan: Plan) -> dict[str, Any]:
     for key, moved in (("offload_optimizer", plan.offloads_optimizer), ("offload_param", plan.offloads_params)):
         if moved:
             where = {"device": "nvme", "nvme_path": "/local_nvme"} if stated.nvme else {"device": "cpu"}
-            zero[key] = {**where, "pin_memory": stated.pin_memory}
+            buffers = {name: value for field, name in BUFFERS[key].items() if (value := getattr(stated, field)) != getattr(_FIRST, field)}
+            zero[key] = {**where, "pin_memory": stated.pin_memory, **buffers}
     more = {"data_types": {"grad_accum_dtype": "fp32"}} if stated.fp32_gradients else {}
     return {
         "train_micro_batch_size_per_gpu": AUTO,

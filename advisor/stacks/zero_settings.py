@@ -16,7 +16,7 @@ from advisor.stacks.launch import offloaded
 from advisor.stacks.places import find_file
 from advisor.stacks.reading import Around, Launch, Way
 from advisor.stacks.trainer_arguments import Notes
-from advisor.stacks.write_sharing import SIZES
+from advisor.stacks.write_sharing import BUFFERS, SIZES
 from advisor.values.sharing import DeepSpeedSettings, Offload
 
 DEFAULTS = DeepSpeedSettings(reduce_bucket_params=500_000_000, prefetch_params=50_000_000, persistence_params=100_000)
@@ -98,14 +98,27 @@ def _settings(whole: Fields, zero: Fields, around: Around, stage: int) -> DeepSp
     sizes = {name: _size(zero, key, name, around, stage) for name, key in SIZES.items() if stage == 3 or name not in _OF_STAGE_3}
     groups = [zero.group(name) for name in ("offload_optimizer", "offload_param")]
     away = [group for group in groups if group.text("device") not in (None, "none")]
+    nvme = stage == 3 and any(group.text("device") == "nvme" for group in away)
     overlap = None if zero.raw("overlap_comm") == "auto" else zero.flag("overlap_comm")
     return DeepSpeedSettings(
         **{name: value for name, value in sizes.items() if value is not None},
         overlap_comm=overlap,
         pin_memory=any(group.flag("pin_memory") is not False for group in away),  # True by default (offload_config.py)
-        nvme=stage == 3 and any(group.text("device") == "nvme" for group in away),
+        nvme=nvme,
+        **(_buffers(zero) if nvme else {}),
         fp32_gradients=whole.group("data_types").text("grad_accum_dtype") in ("fp32", "float32"),
     )
+
+
+def _buffers(zero: Fields) -> dict[str, int]:
+    """What stays on the host beside a disk, as far as it is stated."""
+    stated = {
+        field: zero.group(group).integer(key)
+        for group, keys in BUFFERS.items()
+        if zero.group(group).text("device") == "nvme"
+        for field, key in keys.items()
+    }
+    return {field: value for field, value in stated.items() if value is not None}
 
 
 _UNPRICED = {

@@ -18,12 +18,6 @@ FORMULA = ("micro_batch_size", "seq_len_tokens")
 NEUTRAL: Mapping[str, str] = {
     "alpha": "a factor on the adapter's output: no tensor of its own",
     "use_rslora": "the same factor, otherwise",
-    "n_gpus": "a recording is of one card",
-    "sharding": "one card shares nothing",
-    "masters": "kept by sharding engines only",
-    "shard_group": "one card shares nothing",
-    "reshard_after_forward": "one card shares nothing",
-    "sync_each_batch": "one card reduces nothing",
     "offload": "moved by sharding engines only",
     "deepspeed": "settings of an engine of several cards",
     "loads_on_rank_0": "one process loads",
@@ -43,6 +37,13 @@ def _checkpointed(plan: Plan) -> bool:
     return plan.gradient_checkpointing
 
 
+def _sharded(plan: Plan) -> bool:
+    return plan.sharding.is_fsdp
+
+
+CARDS = ("n_gpus", "sharding", "masters", "shard_group", "reshard_after_forward", "sync_each_batch")
+"""What a recording of one of several cards is of."""
+
 ONLY_WITH: Mapping[str, Callable[[Plan], bool]] = {
     "rank": _adapter,
     "target_modules": _adapter,
@@ -53,15 +54,17 @@ ONLY_WITH: Mapping[str, Callable[[Plan], bool]] = {
     "kbit_prepare": _quantized,
     "use_reentrant": _checkpointed,
     "autocast_dtype": lambda plan: plan.autocast or plan.quantization is not None,
+    **dict.fromkeys(CARDS, _sharded),
 }
-"""Fields that decide nothing unless something else is chosen."""
+"""Fields that decide nothing unless something else is chosen. Of the engines of several cards FSDP alone records otherwise than one card:
+a replica of DDP runs its step, with buckets beside it (`memory.replicas`)."""
 
-FOLDED: Mapping[str, Callable[[Any], Any]] = {
-    "grad_accum_steps": lambda steps: min(steps, 2),
-    "lora_dropout": lambda share: 0.1 if share else 0.0,
+FOLDED: Mapping[str, Callable[[Plan], Any]] = {
+    "grad_accum_steps": lambda plan: min(plan.grad_accum_steps, 3 if plan.sharding.is_fsdp else 2),
+    "lora_dropout": lambda plan: 0.1 if plan.lora_dropout else 0.0,
 }
-"""Fields of which several values are recorded alike: of an accumulation the second micro-step is like every later one, and a dropout's
-mask is as large for every share."""
+"""Fields of which several values are recorded alike: of an accumulation the second micro-step is like every later one, but for the last
+of several cards, which reduces; and a dropout's mask is as large for every share."""
 
 DECIDES = (
     "method",
@@ -85,7 +88,7 @@ DECIDES = (
 )
 """Fields of which every value is recorded for itself."""
 
-ADDED = ("images_per_row", "image_size_pixels")
+ADDED = ("images_per_row", "image_size_pixels", *CARDS)
 """Fields that plans got after tapes had names: at their defaults they are left out of a name, so that a tape keeps its own."""
 
 
@@ -93,7 +96,7 @@ def kind_of(plan: Plan) -> Plan:
     """The plan that stands for all that are recorded alike: what is a formula or decides nothing takes its default."""
     left_out = {*FORMULA, *NEUTRAL, *(name for name, decides in ONLY_WITH.items() if not decides(plan))}
     same = {name: Plan.model_fields[name].default for name in left_out}
-    folded = {name: fold(getattr(plan, name)) for name, fold in FOLDED.items() if name not in left_out}
+    folded = {name: fold(plan) for name, fold in FOLDED.items() if name not in left_out}
     return plan.model_copy(update={**same, **folded})
 
 

@@ -32,15 +32,16 @@ def folder() -> Path:
     return folder_of(CACHE) / "replays"
 
 
-def find(tape: str, shape: Shape, workspace_bytes: int) -> Replay | None:
-    """What the tape of that name takes at a shape, on a card whose cuBLAS handle takes `workspace_bytes`; None where nobody has looked."""
-    return _of(_path(tape)).get(_key(shape, workspace_bytes))
+def find(tape: str, shape: Shape, workspace_bytes: int, engine: str = "") -> Replay | None:
+    """What the tape of that name takes at a shape, on a card whose cuBLAS handle takes `workspace_bytes`, with what an engine of several
+    holds beside; None where nobody has looked."""
+    return _of(_path(tape)).get(_key(shape, workspace_bytes, engine))
 
 
-def keep(tape: str, shape: Shape, workspace_bytes: int, replay: Replay) -> None:
+def keep(tape: str, shape: Shape, workspace_bytes: int, replay: Replay, engine: str = "") -> None:
     """Add a replay, for this process and, once it is written down, for later ones."""
     path = _path(tape)
-    _of(path)[_key(shape, workspace_bytes)] = replay
+    _of(path)[_key(shape, workspace_bytes, engine)] = replay
     _unwritten.add(path)
 
 
@@ -58,8 +59,8 @@ def _path(tape: str) -> Path:
     return folder() / f"{tape}.json"
 
 
-def _key(shape: Shape, workspace_bytes: int) -> str:
-    return f"{shape.rows} x {shape.tokens}, {workspace_bytes}"
+def _key(shape: Shape, workspace_bytes: int, engine: str) -> str:
+    return f"{shape.rows} x {shape.tokens}, {workspace_bytes}{engine and f', {engine}'}"
 
 
 def _of(path: Path) -> dict[str, Replay]:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import groupby
+from operator import itemgetter
+from typing import NamedTuple
 
 from advisor.tape.breakdown import Replay, phases_of, term_of
 from advisor.tape.layout import Layout, Stretch, lay_out_events, stretches_of
 from advisor.tape.peaks import Growing, Peaks, peaks_of
 from advisor.tape.sizes import Shape, Size
-from advisor.tape.stream import STEP, Stream
+from advisor.tape.stream import GIVEN, LOADED, STEP, Stream
 from advisor.tape.written import Repetition, Written, long_stream, write_out
-from advisor.values import Term
+from advisor.values import Phase, Term
 
 GRID_TOKENS = 128
 """Kernels round lengths up to multiples of this at most (advisor/dryrun/kernels.py, `_flash_backward`), so that sizes are polynomials among
@@ -20,6 +23,7 @@ lengths that leave the same rest."""
 WORKSPACE = "workspace"
 """Kind of the births whose size is the card's, not the shape's."""
 GRADIENTS = "gradients"
+WEIGHTS, ADAPTER = "weights", "adapter"
 LENGTH = "{length}"
 """Stands in a note for the tokens of a row."""
 
@@ -41,6 +45,18 @@ class Regime:
         sides = (shape.rows, shape.tokens, shape.total_tokens)
         inside = all(least <= side <= most for least, side, most in zip(self.least, sides, self.most, strict=True))
         return inside and shape.tokens % GRID_TOKENS == self.rest
+
+
+class Beside(NamedTuple):
+    """What something else than the step holds on the card: bytes of storages that are made once the model is loaded."""
+
+    passing: tuple[int, ...] = ()
+    """One after the other, each of which stays until the next but one is made."""
+    staying: tuple[int, ...] = ()
+    """To the end, for gradients."""
+
+
+NOTHING = Beside()
 
 
 @dataclass(frozen=True)
@@ -101,18 +117,50 @@ class Tape:
         return lay_out_events(self.events, [sizes[index] for index in self._formulas_written], self._stretches)
 
     @cached_property
-    def _replays(self) -> dict[tuple[Shape, int], Replay]:
+    def _loaded_at(self) -> int:
+        """The event of the long stream before which the model is loaded."""
+        phases = self.stream.phases
+        return next(at for at, source in enumerate(self._written.sources) if phases[source] is not Phase.LOAD)
+
+    @cached_property
+    def _replays(self) -> dict[tuple[Shape, int, Beside], Replay]:
         return {}
 
-    def replay(self, shape: Shape, workspace_bytes: int) -> Replay:
-        """What the stream at a shape takes; kept, because an answer asks for the same plan several times."""
-        key = (shape, workspace_bytes)
+    def replay(self, shape: Shape, workspace_bytes: int, beside: Beside = NOTHING) -> Replay:
+        """What the stream at a shape takes, with what is `beside` it; kept, because an answer asks for the same plan several times."""
+        key = (shape, workspace_bytes, beside)
         if key not in self._replays:
-            layout = self.lay_out(shape, workspace_bytes)
-            phases = phases_of(self.events, self._terms, layout)
+            sizes = self._sizes(shape, workspace_bytes)
+            played = _Played(self.events, [sizes[index] for index in self._formulas_written], self._terms, self._stretches)
+            if any(beside):
+                played = self._with(played, beside)
+            layout = lay_out_events(played.events, played.sizes, played.stretches)
+            phases = phases_of(played.events, played.terms, layout)
             notes = tuple(note.replace(LENGTH, f"{shape.tokens:,}") for note in self.stream.notes)
             self._replays[key] = Replay(phases, layout.peak_reserved_bytes, self.versions, notes)
         return self._replays[key]
+
+    def _with(self, played: _Played, beside: Beside) -> _Played:
+        """The long stream with storages that are made when the model is loaded, and all that are made later numbered after them."""
+        at = self._loaded_at
+        before = sum(signed > 0 for signed in played.events[:at])
+        added = [*_one_after_the_other(before, len(beside.passing))]
+        more = len(beside.passing) + len(beside.staying)
+        added += range(before + len(beside.passing) + 1, before + more + 1)
+        later = (signed + more if signed > before else signed - more if signed < -before else signed for signed in played.events[at:])
+        phases = [self.stream.phases[source] for source in self._written.sources]
+        marks = [(index + len(added) if index >= at else index, text) for index, text in self._written.marks]
+        return _Played(
+            [*played.events[:at], *added, *later],
+            [*played.sizes[:before], *beside.passing, *beside.staying, *played.sizes[before:]],
+            [
+                *played.terms[:before],
+                *[Term.TEMPORARIES] * len(beside.passing),
+                *[Term.GRADIENTS] * len(beside.staying),
+                *played.terms[before:],
+            ],
+            stretches_of([*phases[:at], *[Phase.LOAD] * len(added), *phases[at:]], marks),
+        )
 
     @cached_property
     def gradient_bytes(self) -> int:
@@ -127,6 +175,25 @@ class Tape:
         return made_bytes // max(steps, 1)
 
     @cached_property
+    def parameters(self) -> tuple[tuple[str, int], ...]:
+        """Weights and adapters once the model is loaded, in the order in which they came: how each is held, in words, and its bytes without
+        scales."""
+        births, monomials = self.stream.births, Shape(*self.regime.least[:2]).monomials
+        alive: dict[int, tuple[str, str, int]] = {}
+        for signed, source in zip(self.events, self._written.sources, strict=True):
+            if self.stream.phases[source] is not Phase.LOAD:
+                break
+            if signed < 0:
+                alive.pop(-signed, None)
+                continue
+            number = self.stream.events[source] - 1
+            born = births[number]
+            if born.kind in (WEIGHTS, ADAPTER):
+                held = born.kind if born.op in (LOADED, GIVEN) else born.op
+                alive[signed] = born.owner, held, self.formulas[self.formula_of[number]].at(monomials)
+        return tuple((held, size) for _, held, size in _largest_of_each(alive.values()))
+
+    @cached_property
     def peaks(self) -> Peaks:
         """The most that can be alive at once, for every shape of the regime."""
         return self.peaks_in([*map(Growing, self.formulas)])
@@ -138,3 +205,27 @@ class Tape:
     def peak_bytes(self, shape: Shape, workspace_bytes: int) -> int:
         """Most bytes that are alive at once, as they were asked for: what a card allocates is never less."""
         return self.peaks.bytes_at(shape, workspace_bytes)
+
+
+class _Played(NamedTuple):
+    """A stream as an allocator plays it."""
+
+    events: list[int]
+    sizes: list[int]
+    terms: list[Term]
+    stretches: tuple[Stretch, ...]
+
+
+def _one_after_the_other(before: int, count: int) -> Iterator[int]:
+    """Births and deaths of `count` storages after the first `before`, of which two are there at a time."""
+    for number in range(before + 1, before + count + 1):
+        if number > before + 2:
+            yield -(number - 2)
+        yield number
+    yield from (-number for number in range(max(before + 1, before + count - 1), before + count + 1))
+
+
+def _largest_of_each(held: Iterable[tuple[str, str, int]]) -> Iterator[tuple[str, str, int]]:
+    """The largest of consecutive storages of one owner: a matrix, of those that hold it and its scales."""
+    for _, storages in groupby(held, key=itemgetter(0)):
+        yield max(storages, key=itemgetter(2))

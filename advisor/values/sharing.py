@@ -46,5 +46,13 @@ class DeepSpeedSettings(Value):
     """What is offloaded lies in page-locked buffers (`offload_optimizer.pin_memory`)."""
     nvme: bool = False
     """Stage 3: what is offloaded goes on to a disk, and buffers of it stay on the host (`device: nvme`)."""
+    nvme_group_buffers: Positive = 4
+    """Of the largest group that the optimizer steps on, in fp32: on the host beside a disk (`offload_optimizer.buffer_count`)."""
+    nvme_param_buffers: Positive = 5
+    """Of parameters (`offload_param.buffer_count`), each of as many elements as follow."""
+    nvme_buffer_params: Positive = 100_000_000
+    """`offload_param.buffer_size`."""
+    nvme_resident_params: Limit = 1_000_000_000
+    """Parameters that stay on the host in any case (`offload_param.max_in_cpu`)."""
     fp32_gradients: bool = False
     """Gradients are accumulated in fp32 (`data_types.grad_accum_dtype`)."""
