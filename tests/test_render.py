@@ -19,7 +19,7 @@ from advisor.render.listings import NOTHING_FOUND, gpus, models
 from advisor.render.summary import summary
 from advisor.render.terminal import Look, draw, readable
 from advisor.units import GIB
-from advisor.values import Advice, Fit, Method, Plan, Quantization, Range, Verdict
+from advisor.values import Advice, Fit, Masters, Method, Offload, Plan, Quantization, Range, Sharding, Verdict
 
 Screen = Callable[[str, str], None]
 LOOKS = [Look(width=width) for width in (80, 100, 131, 132, 140)]
@@ -218,6 +218,11 @@ def test_words(made: str, expected: str) -> None:
             Plan(method=Method.QDORA, quantization=Quantization.NF4, target_modules=("q_proj", "v_proj"), autocast=True, n_gpus=2),
             "QDoRA rank 16, alpha 32, on q_proj, v_proj; nf4 double-quantised base, rest bf16 under bf16 autocast; adamw_torch; "
             "1 × 2,048 tokens, 1 accumulated; checkpointing on; sdpa attention; full loss; 2 cards (none); hf stack",
+        ),
+        (
+            Plan(method=Method.FULL, sharding=Sharding.ZERO3, masters=Masters.COPIED, offload=(Offload.OPTIMIZER,)),
+            "Full; bf16; adamw_torch; 1 × 2,048 tokens, 1 accumulated; checkpointing on; sdpa attention; full loss; "
+            "1 card (zero3, optimizer on the host); hf stack",
         ),
         (
             Plan(method=Method.FULL, gradient_checkpointing=False),

@@ -588,7 +588,9 @@ def test_estimate_is_told_the_engine(capsys: pytest.CaptureFixture[str]) -> None
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--shard", "fsdp2"), "--shard fsdp2: one GPU shares nothing"),
+        (("--shard", "fsdp2"), "--shard fsdp2: one GPU shares nothing; say how many there are with --gpus N"),
+        (("--shard", "fsdp2", "--gpus", "1"), "--shard fsdp2: one GPU shares nothing"),
+        (("--shard", "zero2"), "--gpus N, or --gpus 1 for DeepSpeed on one"),
         (("--gpus", "4", "--shard", "none"), "--shard none: 4 GPUs"),
         (("--gpus", "4", "--shard", "zero4"), "--shard zero4: must be"),
     ],
@@ -597,6 +599,18 @@ def test_engines_that_cannot_be(words: tuple[str, ...], said: str, capsys: pytes
     code, text = estimated(capsys, *words)
     assert code == 2
     assert said in text
+
+
+@pytest.mark.parametrize(("stage", "standing"), [("zero2", 2 + 4 + 8), ("zero3", 2 + 2 + 4 + 8)])
+def test_deepspeed_on_one_card_keeps_its_fp32_copy(stage: str, standing: int, capsys: pytest.CaptureFixture[str]) -> None:
+    code, text = estimated(capsys, "--gpu", "80GB", "--gpus", "1", "--shard", stage, "--method", "full")
+    assert code == 1
+    assert f"1 card ({stage})" in text
+    model = hub.load_model("llama-3-8b")
+    plan = Plan.model_validate({**FULL, "sharding": stage, "masters": "copied", "autocast": True})
+    forward = next(each for each in estimate_memory(model, plan).phases if each.phase is Phase.FORWARD)
+    held = sum(each.bytes for each in forward.terms if each.term in (Term.WEIGHTS, Term.OPTIMIZER, Term.GRADIENTS))
+    assert held == pytest.approx(standing * model.params, rel=0.01)
 
 
 def test_the_engine_that_was_asked_for_is_kept() -> None:

@@ -240,11 +240,12 @@ SHARED = st.one_of(
 
 
 @settings(max_examples=60, deadline=None)
-@given(shared=SHARED, stack=st.sampled_from([Stack.TRL, Stack.HF]))
-def test_what_is_written_reads_back(shared: dict[str, Any], stack: Stack) -> None:
+@given(shared=SHARED, stack=st.sampled_from([Stack.TRL, Stack.HF]), alone=st.booleans())
+def test_what_is_written_reads_back(shared: dict[str, Any], stack: Stack, alone: bool) -> None:
+    n_gpus = 1 if alone and Sharding(shared["sharding"]).is_zero else 8
     first = Plan(method="lora", stack=stack, autocast=True, gradient_checkpointing=True, loss="chunked" if stack is Stack.TRL else "full")
     reentrant = reentrant_of(defaults_of(stack), Sharding(shared["sharding"]), adapter=True)
-    plan = Plan.model_validate({**first.model_dump(), "n_gpus": 8, "use_reentrant": reentrant, **shared})
+    plan = Plan.model_validate({**first.model_dump(), "n_gpus": n_gpus, "use_reentrant": reentrant, **shared})
     assert canonical(read_text(MODEL, stack, text_of(MODEL, plan))) == canonical(plan)
 
 
@@ -268,6 +269,11 @@ def test_deepspeed_takes_the_settings() -> None:
     zero = runtime.DeepSpeedConfig({**written, "bf16": {"enabled": True}, "train_batch_size": 1}).zero_config
     assert (zero.stage, zero.reduce_bucket_size, zero.overlap_comm, zero.sub_group_size) == (3, 7, True, 9)
     assert (zero.offload_optimizer.device, zero.offload_param.device) == ("cpu", "cpu")
+
+
+@pytest.mark.parametrize(("zero", "expected"), DEEPSPEED)
+def test_deepspeed_on_one_card_is_read_the_same(zero: dict[str, Any], expected: dict[str, Any], tmp_path: Path) -> None:
+    assert shown(plan_of({"deepspeed": {"bf16": {"enabled": True}, "zero_optimization": zero}}, tmp_path, gpus=1)) == expected
 
 
 def test_nvme_leaves_buffers_on_the_host(tmp_path: Path) -> None:

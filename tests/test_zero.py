@@ -73,6 +73,11 @@ ROWS: dict[str, dict[str, Any]] = {
     "stage 2, four, accumulating": {"sharding": "zero2", "deepspeed": OVERLAPPING, "grad_accum_steps": 3, "n_gpus": 4},
     "stage 3, four": {"sharding": "zero3", "deepspeed": AUTO, "n_gpus": 4},
     "stage 3, four, accumulating": {"sharding": "zero3", "deepspeed": AUTO, "grad_accum_steps": 3, "n_gpus": 4},
+    "stage 2, one card": {"sharding": "zero2", "deepspeed": OVERLAPPING, "n_gpus": 1},
+    "stage 2, one card, accumulating": {"sharding": "zero2", "deepspeed": OVERLAPPING, "grad_accum_steps": 3, "n_gpus": 1},
+    "stage 2, one card, optimizer on the host": {"sharding": "zero2", "deepspeed": OVERLAPPING, "n_gpus": 1, **ON_HOST},
+    "stage 3, one card": {"sharding": "zero3", "deepspeed": AUTO, "n_gpus": 1},
+    "stage 3, one card, optimizer on the host": {"sharding": "zero3", "deepspeed": AUTO, "n_gpus": 1, **ON_HOST},
 }
 
 
@@ -120,6 +125,9 @@ def held(name: str) -> MemoryBreakdown:
 FREED_IN_BACKWARD = frozenset(name for name in ROWS if name.endswith("overlapping and accumulating"))
 """In their last micro-batch gradients are gone one by one, those that fit a bucket and those of one's own part when they were copied
 (stage_1_and_2.py `reduce_independent_p_g_buckets_and_remove_grads`, `copy_grads_in_partition`); priced as if all stayed to its end."""
+REDUCED_ALONE = frozenset(["stage 3, one card"])
+"""A gradient larger than the bucket is there twice while it is reduced (stage3.py `__reduce_and_partition_ipg_grads`). On several cards
+what is gathered outweighs that; on one the head's is 1.2 % of this small model, and more than its logits."""
 
 
 @pytest.mark.parametrize("phase", ["forward", "backward", "optimizer_step"])
@@ -135,13 +143,18 @@ def test_live_bytes_beside_deepspeed(name: str, phase: str) -> None:
     if name in FREED_IN_BACKWARD and phase == "backward":
         assert 0 <= found - on_card <= 0.04 * on_card
         return
+    if name in REDUCED_ALONE and phase == "backward":
+        assert 0 <= on_card - found <= 0.015 * on_card
+        return
     assert found == pytest.approx(on_card, rel=0.01, abs=small)
 
 
 @pytest.mark.parametrize("name", ROWS)
 def test_what_rests_on_the_host_beside_deepspeed(name: str) -> None:
     host, row = held(name).host, measured(name)
-    assert host is not None
+    if host is None:
+        assert (plan_of(name).n_gpus, plan_of(name).offload, row["host"]) == (1, (), 0)
+        return
     assert host.training_bytes / host.processes == pytest.approx(row["host"], rel=0.03)
 
 
@@ -247,7 +260,7 @@ def test_deepspeed_holds_what_is_kept(tmp_path: Path) -> None:
     if os.environ.get("FRAMEWORK") != "deepspeed" and find_spec("deepspeed") is None:
         pytest.skip("needs deepspeed: .ci/frameworks makes an environment with it")
     found: dict[str, dict[str, Any]] = {}
-    for cards in (2, 4):
+    for cards in (1, 2, 4):
         (tmp_path / str(cards)).mkdir()
         found |= run_for_real([name for name in ROWS if plan_of(name).n_gpus == cards], cards, tmp_path / str(cards))
     if os.environ.get("UPDATE_ZERO"):

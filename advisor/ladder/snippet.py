@@ -14,7 +14,7 @@ from advisor.ladder.snippet_packages import packages
 from advisor.ladder.snippet_parts import call, text, torch_dtype
 from advisor.shown import shown
 from advisor.stacks import defaults_of
-from advisor.stacks.write import started_by, yaml_config
+from advisor.stacks.write import in_all, started_by, yaml_config
 from advisor.stacks.write_sharing import sharing_settings, without_sharing
 from advisor.values import ALL_LINEAR, DType, Head, Loss, Method, ModelKind, ModelSpec, Plan, Sharding, Stack, Task
 
@@ -125,8 +125,8 @@ def _settings(plan: Plan, learning_rate: str, script: str) -> Iterator[str]:
     """How it is started, and the trainer's arguments. `script`: what starts it, and says what the cards share."""
     if script:
         yield f"# start with: {started_by(script, plan.n_gpus)}"
-    elif plan.n_gpus > 1:
-        yield f"# start with: torchrun --nproc-per-node {min(plan.n_gpus, 8)} this_file.py ({plan.n_gpus} GPUs in all)"
+    elif plan.has_engine:
+        yield f"# start with: torchrun --nproc-per-node {min(plan.n_gpus, 8)} this_file.py ({in_all(plan.n_gpus)})"
     if plan.stack is Stack.PLAIN:
         return
     settings = _arguments(without_sharing(plan) if script else plan, learning_rate)

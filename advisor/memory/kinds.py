@@ -72,7 +72,7 @@ def kind_of(model: ModelSpec, plan: Plan, gpu: GpuSpec | None, versions: Mapping
     """The kind of `plan` for `model` on `gpu` (an unknown card is taken for an NVIDIA one) under the libraries `versions`, by default
     the newest."""
     return Kind(
-        cards=ONE_CARD if plan.n_gpus == 1 else _CARDS[plan.sharding],
+        cards=ONE_CARD if plan.n_gpus == 1 and not plan.sharding.is_zero else _CARDS[plan.sharding],
         maker=gpu.vendor if gpu is not None and gpu.vendor not in ("", "any", "NVIDIA") else "",
         code="torchtune's modules" if plan.stack is Stack.TORCHTUNE else "",
         family=_family(model),

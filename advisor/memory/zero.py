@@ -200,6 +200,9 @@ def stepped_share(model: ModelSpec, plan: Plan) -> float:
 
 
 def gathered_bytes(model: ModelSpec, plan: Plan, whole: int) -> int:
+    """A single card that holds the weights computes with them where they lie (partition_parameters.py `_no_gather_coalesced`)."""
+    if plan.n_gpus == 1 and not plan.offloads_params:
+        return 0
     settings, element = plan.deepspeed, computing(plan).base_dtype.size_bytes
     prefetched = settings.prefetch_params
     ahead = int(PREFETCH_SHARE * model.hidden_size**2) if prefetched is None else prefetched

@@ -87,10 +87,11 @@ def plan(plan: Plan) -> str:
         checkpointing += ", activations on the host"
     loss = f"{plan.loss.value} loss{f', shifted {plan.shift.value}' if plan.shift is not Shift.LABELS else ''}; "
     evaluation = f"evaluation of {plan.eval_micro_batch_size} sequences; " if plan.eval_micro_batch_size else ""
-    cards = f"{plan.n_gpus} cards ({', '.join(sharing(plan))}); " if plan.n_gpus > 1 else ""
+    cards = f"{plan.n_gpus} card{'s' if plan.n_gpus > 1 else ''}"
+    shared = f"{cards} ({', '.join(sharing(plan))}); " if plan.has_engine else ""
     return (
         f"{method}; {base}; {plan.optimizer.value}; {batch}; {checkpointing}; "
-        f"{plan.attention.value} attention; {_head(plan)}{loss}{evaluation}{cards}{plan.stack.value} stack"
+        f"{plan.attention.value} attention; {_head(plan)}{loss}{evaluation}{shared}{plan.stack.value} stack"
     )
 
 

@@ -19,7 +19,7 @@ from advisor.stacks.shell import ShellCommand, commands_of, shown
 from advisor.stacks.shell_words import is_open
 from advisor.values.vocabulary import DType, Stack
 
-STARTED_WITH = re.compile(r"^# start with: .*\((\d+) GPUs in all\)", re.MULTILINE)
+STARTED_WITH = re.compile(r"^# start with: .*\((\d+) GPUs? in all\)", re.MULTILINE)
 """The line that `advise config` writes above a plan for several GPUs."""
 _KNOWN = "swift sft, llamafactory-cli train, trl sft, axolotl train, tune run, or a Python script"
 _PROCESSES = ("num_processes", "nproc_per_node", "num_gpus")

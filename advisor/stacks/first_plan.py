@@ -111,11 +111,14 @@ def _check_request(model: ModelSpec, request: Request, stack: Stack) -> None:
 
 
 def sharding_of(request: Request) -> Sharding:
-    """The engine that was asked for, else replicas where there are several cards."""
+    """The engine that was asked for, else replicas where there are several cards. DeepSpeed may run on one, where that is said."""
     if (request.gpus or 1) == 1:
-        if request.shard not in (None, Sharding.NONE):
-            raise InvalidInputError(f"--shard {request.shard.value}: one GPU shares nothing; say how many there are with --gpus N")
-        return Sharding.NONE
+        if request.shard in (None, Sharding.NONE):
+            return Sharding.NONE
+        if request.gpus == 1 and request.shard.is_zero:
+            return request.shard
+        own = ", or --gpus 1 for DeepSpeed on one" if request.shard.is_zero else ""
+        raise InvalidInputError(f"--shard {request.shard.value}: one GPU shares nothing; say how many there are with --gpus N{own}")
     if request.shard is Sharding.NONE:
         raise InvalidInputError(f"--shard none: {request.gpus} GPUs that train one model share it or its gradients; ddp shares least")
     return request.shard or Sharding.DDP

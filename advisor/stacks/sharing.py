@@ -33,13 +33,13 @@ def cards_of(fields: Fields, around: Around, notes: Notes) -> Cards:
     if around.launch.n_gpus is None and engine is not None:
         text = "the file shards over several GPUs, and their number does not stand in it: priced on one"
         notes.remark("gpus-unknown", "gpus", text, "say it with --gpus N, or give the accelerate configuration", Way.DOWN)
+    if engine is not None and engine.is_zero:
+        return Cards(n_gpus, engine, zero.bf16_masters, zero.offload, deepspeed=zero.settings)
     if n_gpus == 1:
         return _one_card(fields, around, zero, sharded, notes)
     if engine is not None and engine.is_fsdp:
         return _of_fsdp(fields, around, engine, n_gpus, notes)._replace(sync_each_batch=synced)
-    if zero.stage is None or engine is None:
-        return Cards(n_gpus, Sharding.DDP, sync_each_batch=synced)
-    return Cards(n_gpus, engine, zero.bf16_masters, zero.offload, deepspeed=zero.settings)
+    return Cards(n_gpus, Sharding.DDP, sync_each_batch=synced)
 
 
 def _one_card(fields: Fields, around: Around, zero: DeepSpeed, sharded: bool, notes: Notes) -> Cards:

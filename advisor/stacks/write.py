@@ -35,7 +35,7 @@ def yaml_config(plan: Plan, model: ModelSpec, learning_rate: str, script: str = 
     """
     loading = tuple(_loading(plan, model))
     alone, several = STARTS[plan.stack]
-    start = alone if plan.n_gpus == 1 else f"{several.format(n=min(plan.n_gpus, 8))} ({plan.n_gpus} GPUs in all)"
+    start = f"{several.format(n=min(plan.n_gpus, 8))} ({in_all(plan.n_gpus)})" if plan.has_engine else alone
     if script:
         start, plan = started_by(script, plan.n_gpus), without_sharing(plan)
     lines = room_of(plan.stack).write(plan, model.id, learning_rate, defaults_of(plan.stack))
@@ -43,7 +43,11 @@ def yaml_config(plan: Plan, model: ModelSpec, learning_rate: str, script: str = 
 
 
 def started_by(script: str, n_gpus: int) -> str:
-    return f"bash {script} ({n_gpus} GPUs in all)"
+    return f"bash {script} ({in_all(n_gpus)})"
+
+
+def in_all(n_gpus: int) -> str:
+    return f"{n_gpus} GPU{'s' if n_gpus > 1 else ''} in all"
 
 
 def _loading(plan: Plan, model: ModelSpec) -> Iterator[Line]:

@@ -45,7 +45,7 @@ def start_script(plan: Plan, training: str) -> str:
     """The shell script that starts the training from the files beside it."""
     machines = _machines(plan)
     options = f"--config_file {ACCELERATE_FILE}"
-    lines = ["#!/usr/bin/env bash", f"# starts the training on {plan.n_gpus} GPUs"]
+    lines = ["#!/usr/bin/env bash", f"# starts the training on {plan.n_gpus} GPU{'s' if plan.n_gpus > 1 else ''}"]
     if machines > 1:
         lines.append(f"# on each of {machines} machines, with MACHINE_RANK=0, 1, … and MAIN_IP the address of the first")
         options += f' --machine_rank "$MACHINE_RANK" --main_process_ip "$MAIN_IP" --main_process_port {_PORT}'

@@ -111,7 +111,7 @@ class Plan(Value):
             raise ValueError("quantized_experts: needs a quantised base")
         if (self.images_per_row > 0) != (self.image_size_pixels is not None):
             raise ValueError("images_per_row: images have a size (image_size_pixels), and nothing else has")
-        if self.n_gpus == 1 and self.sharding is not Sharding.NONE:
+        if self.n_gpus == 1 and not (self.sharding is Sharding.NONE or self.sharding.is_zero):
             raise ValueError("sharding: needs more than one GPU")
         if self.masters is Masters.LIFTED and not self.sharding.is_fsdp:
             raise ValueError("masters: parameters are lifted to fp32 under FSDP only")
@@ -137,6 +137,11 @@ class Plan(Value):
             raise ValueError("offload: FSDP moves parameters and optimizer together; say --offload optimizer,params")
         if Offload.PARAMS in self.offload and self.sharding.is_zero and self.sharding is not Sharding.ZERO3:
             raise ValueError(f"offload: {self.sharding.value} keeps whole weights on the card; say --offload optimizer, or --shard zero3")
+
+    @property
+    def has_engine(self) -> bool:
+        """Whether there are several cards, or DeepSpeed on one."""
+        return self.n_gpus > 1 or self.sharding is not Sharding.NONE
 
     @property
     def sharing_gpus(self) -> int:
@@ -189,7 +194,7 @@ class Plan(Value):
             "" if self.shift is Shift.LABELS else f"shifted {self.shift.value}",
             "evaluation" if self.eval_micro_batch_size else "",
             self.stack.value,
-            f"{self.n_gpus} x {self.sharding.value}" if self.n_gpus > 1 else "",
+            f"{self.n_gpus} x {self.sharding.value}" if self.has_engine else "",
             f"{self.masters.value} masters" if self.masters is not Masters.NONE else "",
             f"shared by {self.shard_group}" if self.shard_group else "",
             "" if self.reshard_after_forward else "not resharded",

@@ -212,7 +212,7 @@ def options_of(plan: Plan) -> Request:
         attention=plan.attention,
         loss=plan.loss,
         stack=plan.stack,
-        shard=plan.sharding if plan.n_gpus > 1 else None,
+        shard=plan.sharding if plan.has_engine else None,
         reentrant=plan.use_reentrant if plan.gradient_checkpointing else None,
         gpus=plan.n_gpus,
     )
