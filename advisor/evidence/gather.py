@@ -13,7 +13,7 @@ from advisor.errors import InvalidInputError
 from advisor.evidence.focus import view_of
 from advisor.evidence.read import facts_from, read_facts, with_more
 from advisor.ledger import ledger_path
-from advisor.ledger.facts import facts_from_records, recorded
+from advisor.ledger.facts import facts_from_records, recorded, says_more
 from advisor.values.evidence import Facts
 
 
@@ -55,8 +55,10 @@ def _of_ledger(ledger: str | Path | None, more: Mapping[str, Any]) -> Facts:
     facts = facts_from_records(place, held.runs, problem=held.problem, current=more.get("current", ""), **named)
     if named["model"] and not facts.runs:
         raise InvalidInputError(f"{place} holds no run of {named['model']}: name the model as it was recorded")
-    focus = None if facts.current else view_of(facts).focus
-    if focus is None or len(facts.runs) == 1:
+    if facts.current or len(facts.runs) == 1 or not any(says_more(record, facts.evaluation.metric) for record in held.runs):
+        return facts
+    focus = view_of(facts).focus
+    if focus is None:
         return facts
     # What belongs to one run alone is that of the run to go on from, which only the evidence can choose.
     own = facts_from_records(place, [record for record in held.runs if str(record.id) == focus.id], current=focus.id, **named)

@@ -215,6 +215,11 @@ def _adapter(record: RunRecord, metric: str) -> AdapterFacts | None:
     return known if cut is None else known.model_copy(update={"truncated_rank": cut.truncated_rank, "truncated_score": cut.score})
 
 
+def says_more(record: RunRecord, metric: str) -> bool:
+    """Whether a run knows what belongs to it alone: how its adapter looks, or other scores than those of the metric."""
+    return _adapter(record, metric) is not None or bool(_others(record, metric))
+
+
 def _others(record: RunRecord, metric: str) -> Sequence[OtherScore]:
     last = {entry.metric: entry for entry in record.evaluations if entry.is_final}
     return [OtherScore(metric=name, score=entry.score, target=entry.target, n=entry.n) for name, entry in last.items() if name != metric]
