@@ -107,7 +107,7 @@ def _hurt(rng: Random, whole: Any, holder: Any, key: Any) -> None:
         holder[key] = copy.deepcopy(other)
     elif how == "wrap":
         holder[key] = rng.choice(([holder[key]], {"x": holder[key]}, str(holder[key])[:900]))
-    elif how == "scale" and isinstance(holder[key], (int, float)):
+    elif how == "scale" and isinstance(holder[key], (int, float)) and not _huge(holder[key]):  # 10**400 and a half have no sum
         holder[key] = holder[key] * rng.choice((-1, 0, 2, 1000, 10**9)) + rng.choice((-1, 0, 0.5, 1))
     elif how == "name" and isinstance(holder, dict):
         holder[str(rng.choice(JUNK))[:60]] = holder.pop(key)

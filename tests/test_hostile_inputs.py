@@ -422,6 +422,7 @@ def test_a_hostile_adapter_is_one_line(
 
 def test_factors_that_32_bits_do_not_hold_are_not_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Both of 3e38: four columns of them add up, and each factor takes half of that: twice what it was."""
+    pytest.importorskip("numpy")
     (tmp_path / "d").mkdir()
     content = json.dumps(FACTORS).encode()
     values = [*[3e38] * 32, *[3e38] * 32]
@@ -434,6 +435,8 @@ def test_factors_that_32_bits_do_not_hold_are_not_written(tmp_path: Path, capsys
 @pytest.mark.parametrize("alpha", [1e-308, 1e-170, 1e12])
 def test_shares_of_an_update_do_not_ask_how_large_it_is(alpha: float, tmp_path: Path) -> None:
     """The squares of what 1e-170 leaves lie under the least float; shares of energy are those of any other alpha."""
+
+    pytest.importorskip("numpy")
 
     def energy(of: float) -> list[tuple[float, float]]:
         folder = tmp_path / str(of)
