@@ -53,6 +53,7 @@ def priced(model: ModelSpec, plan: Plan) -> MemoryBreakdown:
     return answered(lambda: estimate_memory(model, plan))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("model", "settings", "off"), PLANS)
 def test_as_a_fresh_dry_run_of_the_engine(model: ModelSpec, settings: dict[str, object], off: tuple[int, float]) -> None:
     plan = Plan.model_validate({**SMALL, **settings})
