@@ -33,7 +33,7 @@ def cards_of(fields: Fields, around: Around, notes: Notes) -> Cards:
     if around.launch.n_gpus is None and engine is not None:
         text = "the file shards over several GPUs, and their number does not stand in it: priced on one"
         notes.remark("gpus-unknown", "gpus", text, "say it with --gpus N, or give the accelerate configuration", Way.DOWN)
-    if engine is not None and engine.is_zero:
+    if engine is not None and engine.is_zero and not (zero.offload and around.launch.n_gpus is None):
         return Cards(n_gpus, engine, zero.bf16_masters, zero.offload, deepspeed=zero.settings)
     if n_gpus == 1:
         return _one_card(fields, around, zero, sharded, notes)
