@@ -6,6 +6,7 @@ Of the rows that match, the last speaks: special ones stand after general ones.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 from advisor.profiles import read
@@ -51,14 +52,15 @@ def deepspeed_file(stated: str, stack: Stack) -> Mapping[str, Any] | None:
 def shared(plan: Plan, sharding: Sharding) -> Plan:
     """`plan` under another engine, with the masters that it keeps by default, and with its checkpoints where the plan had the old one's."""
     masters = masters_of(sharding, plan.stack, mixed=plan.autocast, quantized=plan.quantization is not None)
-    first, then = (_reentrant(plan, engine) for engine in (plan.sharding, sharding))
+    first, then = (_reentrant(engine, plan.stack, adapter=plan.method.has_adapter) for engine in (plan.sharding, sharding))
     reentrant = then if plan.use_reentrant == first else plan.use_reentrant
     return plan.model_copy(update={"sharding": sharding, "masters": masters, "use_reentrant": reentrant})
 
 
-def _reentrant(plan: Plan, sharding: Sharding) -> bool:
-    """As the newest release of the plan's stack has it by default."""
-    return bool(_last("reentrant", {"engines": sharding.value, "stack": plan.stack.value, "adapter": plan.method.has_adapter}, None))
+@cache
+def _reentrant(sharding: Sharding, stack: Stack, *, adapter: bool) -> bool:
+    """As the newest release of the stack has it by default."""
+    return bool(_last("reentrant", {"engines": sharding.value, "stack": stack.value, "adapter": adapter}, None))
 
 
 def _last(kind: str, facts: Mapping[str, object], release: Release | None) -> Any:
