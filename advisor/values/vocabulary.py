@@ -21,6 +21,8 @@ class Value(BaseModel):
 class Word(str, Enum):
     """Base of the enumerations that are options: a value is read in any case and punctuation ("QLoRA", "LLaMA-Factory")."""
 
+    __hash__ = str.__hash__  # plans are looked up by their words a thousand times an answer; that of Enum runs in Python
+
     @classmethod
     def _missing_(cls, value: object) -> "Word | None":
         if not isinstance(value, str):
