@@ -72,6 +72,9 @@ def test_a_step_on_text_takes_as_long_as_that_of_the_decoder_alone(model: str, a
     assert ours.seconds_per_step.low == theirs.seconds_per_step.low
     assert ours.seconds_per_step.high == theirs.seconds_per_step.high
     assert "text part" in ours.seconds_per_step.source
+    again = step_time(load_model(alike), plan, A100)  # of an equal model, which is another object
+    assert again is not None
+    assert "text part" not in again.seconds_per_step.source + theirs.seconds_per_step.source
 
 
 @pytest.mark.parametrize(

@@ -26,14 +26,16 @@ _OF_THE_WHOLE = ("architectures", "quantization_config")
 """Fields that a flat config says of the model, not of its text."""
 
 
-@lru_cache(maxsize=256)
 def text_part(model: ModelSpec) -> ModelSpec | None:
     """The model that computes a step on text alone: the whole of it where its type has tables, else the decoder inside, as a model of its
     own; None where that has no tables either, or where its config leaves to a class of transformers what they ask for."""
     if model.tables is not None:
         return model
-    if model.kind not in _OF_PARTS:
-        return None
+    return _inside(model) if model.kind in _OF_PARTS else None
+
+
+@lru_cache(maxsize=256)
+def _inside(model: ModelSpec) -> ModelSpec | None:
     whole = Config(json.loads(model.config_json), model.id)
     row = types_of_transformers()[model.model_type]
     text, is_apart = text_config(whole, row)

@@ -35,7 +35,7 @@ def relative_step_time(model: ModelSpec, plan: Plan, gpu: GpuSpec | None = None)
     return Range(
         low=min(ratios) * dora.low * spread.low,
         high=max(ratios) * dora.high * spread.high,
-        source=_source(plan, dora.row) + said_of_part(part, model),
+        source=_source(plan, dora.row) + said_of_part(model),
     )
 
 

@@ -42,9 +42,9 @@ def counted(model: ModelSpec, plan: Plan) -> ModelSpec | None:
     return None if plan.images_per_row else text_part(model)
 
 
-def said_of_part(part: ModelSpec, model: ModelSpec) -> str:
-    """What a source adds where not the whole model was counted."""
-    return "" if part is model else "; the text part's operations alone are counted"
+def said_of_part(model: ModelSpec) -> str:
+    """What a source adds where not the whole model is counted."""
+    return "" if model.tables is not None else "; the text part's operations alone are counted"
 
 
 def work_of(model: ModelSpec, plan: Plan) -> Work:

@@ -44,7 +44,7 @@ def step_time(
     seconds = _measured(part, plan, gpu) or _rated(part, plan, gpu)
     if seconds is None:
         return None
-    seconds = seconds.model_copy(update={"source": seconds.source + said_of_part(part, model)})
+    seconds = seconds.model_copy(update={"source": seconds.source + said_of_part(model)})
     tokens_per_s = Range(low=plan.tokens_per_step / seconds.high, high=plan.tokens_per_step / seconds.low, source=seconds.source)
     if dataset_tokens is None:
         return StepTime(seconds_per_step=seconds, tokens_per_s=tokens_per_s)
