@@ -39,7 +39,7 @@ class Factors(NamedTuple):
 def counted(model: ModelSpec, plan: Plan) -> ModelSpec | None:
     """The model whose operations are those of the plan's step: `model`, or the decoder of text inside where a step is of text alone; None
     where they are not counted."""
-    return None if plan.images_per_row else text_part(model)
+    return None if model.tables is None and plan.images_per_row else text_part(model)
 
 
 def said_of_part(model: ModelSpec) -> str:
