@@ -16,7 +16,8 @@ from advisor.dryrun import families, record_tape
 from advisor.dryrun.dry_run import trace
 from advisor.dryrun.tapes import Recordings, Variant
 from advisor.hub import load_model
-from advisor.memory.replayed import NotRecorded, breakdown_of, estimate_from_tape
+from advisor.memory.recorded import estimate_from_tape
+from advisor.memory.replayed import NotRecorded, breakdown_of
 from advisor.memory.runtime import HANDLES, workspace_bytes
 from advisor.stacks import default_plan
 from advisor.tape import shipped, store

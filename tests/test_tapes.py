@@ -17,7 +17,8 @@ from advisor.devices import load_gpu
 from advisor.errors import MissingExtraError
 from advisor.hub import load_model
 from advisor.memory import estimate_memory, trainable_params
-from advisor.memory.replayed import NotRecorded, estimate_from_tape, kind_on, least_bytes, trained_params
+from advisor.memory.recorded import estimate_from_tape
+from advisor.memory.replayed import NotRecorded, kind_on, least_bytes, trained_params
 from advisor.on_demand import answered
 from advisor.tape import kinds, replays, store
 from advisor.tape.compile import NotOneFormula, Recording, compiled
@@ -227,10 +228,26 @@ OTHERS = {
 }
 
 
+SHARED = Plan(method=Method.FULL, n_gpus=4, sharding="fsdp2", autocast=True, grad_accum_steps=2)
+OTHERS_OF_SEVERAL = {
+    "n_gpus": 8,
+    "sharding": "fsdp1",
+    "masters": "lifted",
+    "shard_group": 2,
+    "reshard_after_forward": False,
+    "sync_each_batch": True,
+}
+
+
 @pytest.mark.parametrize("name", [name for name in Plan.model_fields if name not in {*kinds.FORMULA, *kinds.NEUTRAL}])
 def test_what_decides_makes_another_kind(name: str) -> None:
-    other = Plan.model_validate({**BASE.model_dump(), name: OTHERS[name]})
-    assert kinds.kind_of(other) != kinds.kind_of(BASE)
+    base, others = (SHARED, OTHERS_OF_SEVERAL) if name in kinds.CARDS else (BASE, OTHERS)
+    other = Plan.model_validate({**base.model_dump(), name: others[name]})
+    assert kinds.kind_of(other) != kinds.kind_of(base)
+
+
+def test_replicas_are_recorded_as_one_card() -> None:
+    assert kinds.kind_of(Plan(n_gpus=8, sharding="ddp")) == kinds.kind_of(Plan())
 
 
 @pytest.mark.parametrize(
@@ -253,9 +270,9 @@ def test_what_does_not_decide_is_one_kind(one: dict, other: dict) -> None:
 
 
 def test_names_of_kinds_stay_when_plans_get_a_field() -> None:
-    """The digest of the plan's words as they were before images."""
+    """The digest of the plan's words as they were before images, and before several cards."""
     kind = kinds.kind_of(Plan())
-    words = kind.model_dump(mode="json", exclude={*kinds.FORMULA, *kinds.NEUTRAL, "images_per_row", "image_size_pixels"})
+    words = kind.model_dump(mode="json", exclude={*kinds.FORMULA, *kinds.NEUTRAL, *kinds.ADDED})
     expected = sha256(json.dumps({**words, "has_flash": True}, sort_keys=True).encode()).hexdigest()[: kinds.DIGITS]
     assert kinds.digest_of(kind, has_flash=True) == expected
     seen = Plan(images_per_row=1, image_size_pixels=(64, 64))
