@@ -21,7 +21,8 @@ LIMIT_S = 2.0
 _A_NAME = re.compile(r"\^?(?:[\w/-]|\\?\.)+")
 """A module's name, or the end of one, as peft and people write it: nothing in it repeats."""
 _CHILD = r"""
-import json, re, sys
+import json, re, sys, warnings
+warnings.simplefilter("error")  # Python 3.10 only warns of what later ones refuse: a flag amid a pattern
 keys, names = json.load(sys.stdin)
 compiled = []
 for number, key in enumerate(keys):
