@@ -200,7 +200,8 @@ def stepped_share(model: ModelSpec, plan: Plan) -> float:
 
 
 def gathered_bytes(model: ModelSpec, plan: Plan, whole: int) -> int:
-    """A single card that holds the weights computes with them where they lie (partition_parameters.py `_no_gather_coalesced`)."""
+    """Bytes of 16-bit weights that a card holds gathered in stage 3, of the `whole` bytes that are shared out. None on a single card that
+    holds them itself: it computes with them where they lie (partition_parameters.py `_no_gather_coalesced`)."""
     if plan.n_gpus == 1 and not plan.offloads_params:
         return 0
     settings, element = plan.deepspeed, computing(plan).base_dtype.size_bytes
